@@ -1,0 +1,257 @@
+"""The nouns of DESIGN's word list, frozen and typed; standard library only, so that `here` works on a bare host."""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+PROBES = ("import", "sample", "autograd", "compile")
+INSTALLED = "installed"
+LATEST = "latest"
+
+
+class Verdict(str, Enum):
+    """What a check came to; `fail` blames the library, every other non-pass has a name of its own."""
+
+    PASS = "pass"
+    FAIL = "fail"
+    CRASH = "crash"
+    TIMEOUT = "timeout"
+    OOM = "oom"
+    UNSUPPORTED = "unsupported"
+    SKIP = "skip"
+    INFRA = "infra"
+    NOT_RUN = "not-run"
+
+    @property
+    def broken(self) -> bool:
+        """Whether it says that the library does not work in the image."""
+        return self in (Verdict.FAIL, Verdict.CRASH, Verdict.TIMEOUT, Verdict.OOM, Verdict.UNSUPPORTED)
+
+    @property
+    def final(self) -> bool:
+        """Whether a resumed run may keep it; host trouble and unrun checks are tried again."""
+        return self not in (Verdict.INFRA, Verdict.NOT_RUN)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Limits:
+    """What one launched image may use; sizes in bytes, times in seconds."""
+
+    gpus: str = "auto"
+    """`auto`: one GPU where the host has one; `required`: skip the image where it has none; `none`: never."""
+    timeout_s: float = 120.0
+    """For one probe, library import included."""
+    memory: int = 8 << 30
+    shm: int = 8 << 30
+    pids: int = 1024
+    cpus: float | None = None
+    network: str = "none"
+    """`none`, or the name of an engine network."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Local:
+    """How to build the stand-in of an image: a Python version and the requirements to install."""
+
+    python: str
+    requires: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Image:
+    """One environment under test: a container image by tag and digest, with what is expected of it."""
+
+    name: str
+    tag: str | None = None
+    digest: str | None = None
+    local: Local | None = None
+    expects: Mapping[str, Any] = field(default_factory=dict)
+    limits: Limits = field(default_factory=Limits)
+    python: str = "python3"
+    """The interpreter inside the image that holds torch."""
+    claim: str | None = None
+    """Who says that this tag exists, where that is itself a claim to test."""
+
+    @property
+    def reference(self) -> str | None:
+        """`repository@digest` where a digest is pinned, else the tag."""
+        if self.tag and self.digest:
+            return f"{repository(self.tag)}@{self.digest}"
+        return self.tag
+
+
+def repository(tag: str) -> str:
+    """The part of an image reference before `:tag` or `@digest` (`host:5000/a/b:1` -> `host:5000/a/b`)."""
+    name = tag.partition("@")[0]
+    head, slash, last = name.rpartition("/")
+    return head + slash + last.partition(":")[0]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cell:
+    """Image x (library at one version, or stack): one box of the table."""
+
+    image: str
+    subject: str
+    """The library's or the stack's name."""
+    version: str
+    """A version, `latest` or `installed`; a stack's is `stack`."""
+    requires: tuple[str, ...]
+    """What a user would hand to pip; empty where the image's own installation is under test."""
+    members: tuple[str, ...]
+    """The distributions whose probes run."""
+    probes: tuple[str, ...] = PROBES
+    install: str = "overlay"
+    """`overlay`, or `in-image` where a native extension must be built against the image's torch."""
+    isolation: str = "warm"
+    """`warm`: forked from a process that has imported torch; `fresh`: a process of its own."""
+
+    @property
+    def id(self) -> str:
+        return f"{self.image}/{self.subject}-{self.version}"
+
+    @property
+    def checks(self) -> tuple[Check, ...]:
+        return tuple(Check(cell=self, probe=probe) for probe in self.probes)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Check:
+    """Cell x probe: what a pytest item and a journal line stand for."""
+
+    cell: Cell
+    probe: str
+
+    @property
+    def id(self) -> str:
+        """`image/library-version/probe`: selector, log name, test id and journal key."""
+        return f"{self.cell.id}/{self.probe}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Known:
+    """An expected verdict, with its reason, a link and the day on which it must be looked at again."""
+
+    cells: str
+    """A glob over check ids; `image/library-version` stands for all its probes."""
+    expect: Verdict
+    reason: str
+    code: str | None = None
+    link: str | None = None
+    expires: dt.date | None = None
+    place: str = ""
+    """`file:line:column` of the entry."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """The cells to probe, grouped by image in the matrix's order."""
+
+    images: tuple[Image, ...]
+    cells: tuple[Cell, ...]
+    known: tuple[Known, ...] = ()
+    source: str = ""
+    """The matrix file as the user named it."""
+
+    @property
+    def checks(self) -> tuple[Check, ...]:
+        return tuple(check for cell in self.cells for check in cell.checks)
+
+    def cells_of(self, image: Image) -> tuple[Cell, ...]:
+        return tuple(cell for cell in self.cells if cell.image == image.name)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """A check's verdict with reason code, evidence, metrics, durations and where it was seen."""
+
+    check: str
+    """The check's id."""
+    image: str
+    subject: str
+    version: str
+    probe: str
+    verdict: Verdict
+    reason: str = ""
+    """A stable reason code (`undefined-symbol`, `drift`, ...); empty on a pass."""
+    detail: str = ""
+    """One or two sentences for a person."""
+    evidence: str = ""
+    """The line that the reason was found in."""
+    blame: str = ""
+    """library, image, host, matrix or us."""
+    remedy: str = ""
+    device: str = ""
+    """`cuda` or `cpu`: where the work was seen to happen; empty where nothing ran."""
+    device_name: str = ""
+    environment: str = ""
+    """Key of the environment record (facts) it was seen in."""
+    resolved: tuple[str, ...] = ()
+    """The exact set added to the image (`name==version`)."""
+    drift: tuple[str, ...] = ()
+    """What an install would replace (`torch 2.6.0 -> 2.13.0`)."""
+    installed: str = ""
+    """The version that was really imported."""
+    isolation: str = ""
+    metrics: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """name -> {"value": number, "unit": str}."""
+    notes: tuple[str, ...] = ()
+    output: str = ""
+    """Tail of what the library printed, on a non-pass."""
+    traceback: str = ""
+    seconds: float = 0.0
+    started: str = ""
+    """UTC, ISO 8601."""
+    attempts: tuple[str, ...] = ()
+    """Verdicts of earlier attempts in the same run."""
+    flaky: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """Only the fields that differ from their defaults."""
+        return {name: _plain(getattr(self, name)) for name in self.__slots__ if getattr(self, name) not in ("", (), {})}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Outcome:
+        """Accepts records of later versions: fields it does not know are left aside."""
+        known = {name: data[name] for name in cls.__slots__ if name in data}
+        for name in ("resolved", "drift", "notes", "attempts"):
+            if name in known:
+                known[name] = tuple(known[name])
+        known["verdict"] = Verdict(known["verdict"])
+        return cls(**known)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+def digest(value: object) -> str:
+    """A short, stable hash of plain data: 16 hexadecimal digits of SHA-256 over its canonical JSON."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def utc_now() -> str:
+    """The current time, UTC, ISO 8601 to the second."""
+    return dt.datetime.now(dt.timezone.utc).isoformat(timespec="seconds")
+
+
+def matching(known: Sequence[Known], check_id: str) -> Known | None:
+    """The first `known:` entry whose glob takes in the check, or the check's cell."""
+    from fnmatch import fnmatchcase
+
+    cell_id = check_id.rpartition("/")[0]
+    for entry in known:
+        if fnmatchcase(check_id, entry.cells) or fnmatchcase(cell_id, entry.cells):
+            return entry
+    return None
