@@ -1,0 +1,21 @@
+"""`python -m probes ORDER`: the probe host; `python -m probes --child FD`: one fresh process that it starts."""
+
+import os
+import sys
+
+
+def main() -> int:
+    """Take the bundle's folder off the path, so that no file of ours shadows a library, then do what is asked."""
+    bundle = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    sys.path[:] = [entry for entry in sys.path if os.path.abspath(entry or os.getcwd()) != bundle]
+    if sys.argv[1:2] == ["--child"]:
+        from .child import main as child
+
+        return child(int(sys.argv[2]))
+    from .host import main as host
+
+    return host(sys.argv[1])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,215 @@
+"""What runs in a child of the probe host: import the library, answer one probe, say so over a private descriptor.
+
+A child is either forked from the warm host (`serve`: it imports, then forks again for each probe) or a process of its
+own (`main`).  Both use the same two functions for the work itself.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import re
+import resource
+import sys
+import time
+import traceback
+from importlib import metadata
+from types import ModuleType
+from typing import Any, Callable, Dict, List
+
+from . import evidence, facts
+
+TRACEBACK_LIMIT = 6000
+"""Characters of a traceback that are kept: its end, where the error is."""
+
+
+def describe(error: BaseException) -> Dict[str, Any]:
+    """An exception as an observation: failed (evidence), skipped (not applicable) or raised, with its types."""
+    types = []
+    for one in _chain(error):
+        for kind in type(one).__mro__:
+            if kind not in (object, BaseException, Exception):
+                name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+                if name not in types:
+                    types.append(name)
+    seen: Dict[str, Any] = {
+        "status": "raised",
+        "exception": types,
+        "message": str(error)[:TRACEBACK_LIMIT] or type(error).__name__,
+        "traceback": "".join(traceback.format_exception(type(error), error, error.__traceback__))[-TRACEBACK_LIMIT:],
+    }
+    if isinstance(error, evidence.Broken):
+        seen.update(status="failed", code=error.code)
+    elif isinstance(error, evidence.NotApplicable):
+        seen.update(status="skipped", code="not-applicable")
+    return seen
+
+
+def _chain(error: BaseException) -> List[BaseException]:
+    chain: List[BaseException] = []
+    following: Any = error
+    while following is not None and following not in chain:
+        chain.append(following)
+        following = following.__cause__ or (None if following.__suppress_context__ else following.__context__)
+    return chain
+
+
+def probe_module(distribution: str) -> ModuleType:
+    """The probes of a distribution: `probes/libraries/<name with _>.py`."""
+    return importlib.import_module(f"{__package__}.libraries.{facts.canonical(distribution).replace('-', '_')}")
+
+
+def import_member(member: Dict[str, Any], cell: Dict[str, Any]) -> Dict[str, Any]:
+    """The import probe: it imports, at the version asked for, from where it was installed, and changes nothing else."""
+    started = time.perf_counter()
+    seen: Dict[str, Any] = {"kind": "imported", "member": member["distribution"], "status": "passed"}
+    try:
+        probes = probe_module(member["distribution"])
+        module = importlib.import_module(probes.MODULE)
+        seconds = time.perf_counter() - started
+        seen["metrics"] = {"import": {"value": seconds, "unit": "s"}}
+        seen["installed"] = metadata.version(probes.DISTRIBUTION)
+        _same_version(module, seen["installed"], member.get("version") or "")
+        _right_place(module, probes.DISTRIBUTION, cell)
+        _same_environment(cell)
+    except BaseException as error:  # SystemExit at import is a failed import too
+        seen.update(describe(error))
+    seen["cuda_initialised"] = _cuda_initialised()
+    seen["seconds"] = time.perf_counter() - started
+    return seen
+
+
+def _same_version(module: ModuleType, installed: str, asked: str) -> None:
+    evidence.require(not asked or _release(installed) == _release(asked), "wrong-version",
+                     f"{module.__name__} is {installed}, asked for was {asked}")
+    said = getattr(module, "__version__", None)
+    if isinstance(said, str) and re.match(r"\d+\.\d", said):
+        evidence.require(_release(said) == _release(installed), "wrong-version",
+                         f"{module.__name__}.__version__ says {said}, its distribution is {installed}")
+
+
+def _release(version: str) -> List[str]:
+    """A version without its local part, leading `v` and trailing zeros, for comparison."""
+    parts = re.split(r"[.\-_]", str(version).partition("+")[0].lower().lstrip("v"))
+    while parts and parts[-1] == "0":
+        parts.pop()
+    return parts
+
+
+def _right_place(module: ModuleType, distribution: str, cell: Dict[str, Any]) -> None:
+    place = os.path.realpath(getattr(module, "__file__", None) or next(iter(getattr(module, "__path__", [""]))))
+    overlay = cell.get("overlay")
+    inside = bool(overlay) and place.startswith(os.path.realpath(str(overlay)) + os.sep)
+    wanted = facts.canonical(distribution) in [facts.canonical(name) for name in cell.get("added", ())]
+    evidence.require(inside == wanted, "wrong-location",
+                     f"{module.__name__} comes from {place}, {'' if inside else 'not '}from what this cell added to the image")
+
+
+def _same_environment(cell: Dict[str, Any]) -> None:
+    """Nothing that the overlay holds, but what is under test, stands in front of a package of the image."""
+    overlay = cell.get("overlay")
+    tested = [facts.canonical(member["distribution"]) for member in cell["members"]]
+    held = {name: version for name, version in (cell.get("image_packages") or {}).items() if name not in tested}
+    if overlay:
+        for distribution in metadata.distributions(path=[str(overlay)]):
+            name = facts.canonical(distribution.metadata["Name"] or "")
+            evidence.require(name not in held, "environment-changed",
+                             f"{name} {distribution.version} stands in front of the image's {held.get(name)}")
+    torch = sys.modules.get("torch")
+    if torch is not None and "torch" in held:
+        evidence.require(_release(torch.__version__) == _release(held["torch"]), "environment-changed",
+                         f"torch is {torch.__version__}, the image's is {held['torch']}")
+
+
+def _cuda_initialised() -> bool:
+    cuda = getattr(sys.modules.get("torch"), "cuda", None)
+    return bool(cuda is not None and cuda.is_initialized())
+
+
+def answer(name: str, member: str, order: Dict[str, Any]) -> Dict[str, Any]:
+    """Run one probe other than import and describe what came of it."""
+    started = time.perf_counter()
+    seen: Dict[str, Any] = {"kind": "result", "member": member, "status": "passed"}
+    probe = None
+    try:
+        module = probe_module(member)
+        reason = getattr(module, "NOT_APPLICABLE", {}).get(name)
+        if reason:
+            raise evidence.NotApplicable(reason)
+        probe = evidence.Probe(order["device"], order.get("seed", 0), order.get("full", False))
+        function: Callable[[Any], None] = getattr(module, "imported" if name == "import" else name)
+        function(probe)
+        probe.synchronize()
+        probe.finish()
+    except BaseException as error:
+        seen.update(describe(error))
+    if probe is not None:
+        seen.update(metrics=probe.metrics, notes=probe.notes, parts=probe.parts, device=probe.device.type)
+    seen["seconds"] = time.perf_counter() - started
+    return seen
+
+
+class Channel:
+    """JSON lines over a descriptor that nothing else knows of."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+
+    def say(self, message: Dict[str, Any]) -> None:
+        data = json.dumps(message, default=str).encode() + b"\n"
+        while data:
+            data = data[os.write(self.descriptor, data) :]
+
+
+def enter(cell: Dict[str, Any]) -> None:
+    """Put the overlay before the image's own packages."""
+    if cell.get("overlay"):
+        sys.path.insert(0, str(cell["overlay"]))
+        importlib.invalidate_caches()
+
+
+def serve(cell: Dict[str, Any], order: Dict[str, Any], channel: Channel, commands: int) -> None:
+    """Import the cell's members, then fork a child for each probe that the host asks for, until it closes the pipe."""
+    enter(cell)
+    for member in cell["members"]:
+        channel.say({"kind": "importing", "member": member["distribution"]})
+        channel.say(import_member(member, cell))
+    with os.fdopen(commands) as stream:
+        for line in stream:
+            command = json.loads(line)
+            pid = os.fork()
+            if pid == 0:
+                os.setsid()
+                channel.say({"kind": "started", "pid": os.getpid()})
+                leave(channel, answer(command["probe"], command["member"], order))
+            _, status, usage = os.wait4(pid, 0)
+            channel.say({"kind": "ended", "status": status, "maxrss": usage.ru_maxrss * 1024})
+
+
+def leave(channel: Channel, message: Dict[str, Any]) -> None:
+    """Say the last word and end without the clean-up that belongs to the process this one was forked from."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    channel.say(message)
+    os._exit(0)
+
+
+def main(descriptor: int) -> int:
+    """A fresh process: reads its command from standard input, imports and answers one probe."""
+    channel = Channel(descriptor)
+    command = json.load(sys.stdin)
+    cell, order = command["cell"], command["order"]
+    enter(cell)
+    last: Dict[str, Any] = {}
+    for member in cell["members"]:
+        if command["member"] in ("", member["distribution"]):
+            last = import_member(member, cell)
+            channel.say(last)
+    if last.get("status") == "passed" and command["probe"] != "import":
+        last = answer(command["probe"], command["member"], order)
+    last["kind"] = "result"
+    last.setdefault("metrics", {})
+    last["maxrss"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    leave(channel, last)
+    return 0

@@ -1,0 +1,1 @@
+"""One module a library under test; the module's name is the distribution's, `-` written `_`."""

@@ -1,0 +1,251 @@
+"""A child of the probe host: three pipes, bounded output, deadlines, and no process left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from typing import Any, Callable, Dict, Optional, Set
+
+from .child import Channel
+
+HEAD, TAIL = 4096, 16384
+"""Bytes of a child's output that are kept: its beginning and its end."""
+
+
+class TimedOut(Exception):
+    """No message by the deadline."""
+
+
+class Died(Exception):
+    """The process ended without a further message; `status` is as os.waitpid gives it."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(f"wait status {status}")
+        self.status = status
+
+
+class Process:
+    """A running child with a descriptor for messages, one for what it prints, and one for commands."""
+
+    def __init__(self, pid: int, messages: int, printed: int, commands: Optional[int]) -> None:
+        self.pid = pid
+        self.messages = messages
+        self.printed = printed
+        self.commands = commands
+        self.ended = False
+        self.status = 0
+        self.pending = b""
+        self.head = self.tail = b""
+        self.output_bytes = 0
+        _spared.add(pid)
+
+    @classmethod
+    def fork(cls, function: Callable[[Channel, int], None], private: int) -> Process:
+        """Run `function(channel, commands)` in a forked child that knows nothing of the `private` descriptor."""
+        messages, messages_end = os.pipe()
+        printed, printed_end = os.pipe()
+        commands_end, commands = os.pipe()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        pid = os.fork()
+        if pid == 0:
+            try:
+                signal.signal(signal.SIGTERM, signal.SIG_DFL)
+                os.setsid()
+                os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+                os.dup2(printed_end, 1)
+                os.dup2(printed_end, 2)
+                for descriptor in (private, messages, printed, printed_end, commands):
+                    os.close(descriptor)
+                function(Channel(messages_end), commands_end)
+            except BaseException:
+                import traceback
+
+                traceback.print_exc()
+                os._exit(70)
+            os._exit(0)
+        for descriptor in (messages_end, printed_end, commands_end):
+            os.close(descriptor)
+        return cls(pid, messages, printed, commands)
+
+    @classmethod
+    def start(cls, command: Dict[str, Any], private: int) -> Process:
+        """Start a fresh interpreter on the same bundle and hand it its command."""
+        messages, messages_end = os.pipe()
+        printed, printed_end = os.pipe()
+        bundle = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+        path = os.pathsep.join([bundle, *filter(None, [os.environ.get("PYTHONPATH")])])
+        popen = subprocess.Popen(
+            [sys.executable, "-m", __package__, "--child", str(messages_end)],
+            stdin=subprocess.PIPE, stdout=printed_end, stderr=printed_end, pass_fds=(messages_end,),
+            env=dict(os.environ, PYTHONPATH=path), start_new_session=True,
+        )
+        os.close(messages_end)
+        os.close(printed_end)
+        assert popen.stdin is not None
+        try:
+            popen.stdin.write(json.dumps(command).encode())
+            popen.stdin.close()
+        except BrokenPipeError:
+            pass  # it died at once; the first read says how
+        popen.returncode = 0  # we wait for it ourselves
+        return cls(popen.pid, messages, printed, None)
+
+    def send(self, command: Dict[str, Any]) -> None:
+        """Hand a command to a serving child; one that has died is noticed at the next read."""
+        if self.commands is not None:
+            try:
+                os.write(self.commands, json.dumps(command).encode() + b"\n")
+            except BrokenPipeError:
+                pass
+
+    def read(self, until: float) -> Dict[str, Any]:
+        """The next message, or TimedOut at that time (time.monotonic), or Died."""
+        while True:
+            line, end, rest = self.pending.partition(b"\n")
+            if end:
+                self.pending = rest
+                try:
+                    message = json.loads(line)
+                except ValueError:
+                    continue  # a library that writes to every descriptor it finds
+                if isinstance(message, dict):
+                    return message
+                continue
+            self._reap()
+            wait = min(0.1, until - time.monotonic()) if not self.ended else 0.0
+            ready, _, _ = select.select([self.messages, self.printed], [], [], max(0.0, wait))
+            if self.printed in ready:
+                self._take_output()
+            if self.messages in ready:
+                data = os.read(self.messages, 65536)
+                self.pending += data
+                if data:
+                    continue
+            if self.ended:
+                raise Died(self.status)
+            if time.monotonic() > until:
+                raise TimedOut("no message in time")
+
+    def drain(self) -> None:
+        """Take what was printed so far; a process that it left behind may hold the pipe open for ever."""
+        until = time.monotonic() + 0.2
+        while time.monotonic() < until and select.select([self.printed], [], [], 0)[0]:
+            if not self._take_output():
+                return
+
+    def _take_output(self) -> int:
+        data = os.read(self.printed, 65536)
+        self.output_bytes += len(data)
+        room = HEAD - len(self.head)
+        self.head += data[:room]
+        self.tail = (self.tail + data[max(0, room) :])[-TAIL:]
+        return len(data)
+
+    def forget_output(self) -> None:
+        """Start counting what is printed anew."""
+        self.head = self.tail = b""
+        self.output_bytes = 0
+
+    def output(self) -> str:
+        """The beginning and the end of what was printed."""
+        dropped = self.output_bytes - len(self.head) - len(self.tail)
+        gap = f"\n[... {dropped} bytes left out ...]\n".encode() if dropped > 0 else b""
+        return (self.head + gap + self.tail).decode("utf-8", "replace")
+
+    def _reap(self) -> None:
+        if not self.ended:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                self._end(status)
+
+    def _end(self, status: int) -> None:
+        self.ended, self.status = True, status
+        _spared.discard(self.pid)
+
+    def kill(self) -> None:
+        """End it and its session, and wait for it."""
+        self._reap()
+        if not self.ended:
+            for end in (os.killpg, os.kill):
+                try:
+                    end(self.pid, signal.SIGKILL)
+                except ProcessLookupError:
+                    pass
+            self._end(os.waitpid(self.pid, 0)[1])
+
+    def close(self) -> None:
+        """End it and close its pipes."""
+        self.kill()
+        for descriptor in (self.messages, self.printed, self.commands):
+            if descriptor is not None:
+                os.close(descriptor)
+
+
+_spared: Set[int] = set()
+"""Process ids that a sweep leaves alone: the children that are at work, and the watcher."""
+
+
+def stop_with_parent() -> None:
+    """End with the process at the other end of standard input, however that one ended.
+
+    A process of its own watches: a thread in the warm parent would not survive a fork and must not exist.
+    """
+    host = os.getpid()
+    watcher = os.fork()
+    _spared.add(watcher)
+    if watcher == 0:
+        os.setsid()
+        os.closerange(1, 256)  # it must not keep the host's output open when the host has ended
+        while os.read(0, 4096):
+            pass
+        if os.getppid() == host:
+            os.kill(host, signal.SIGTERM)
+        os._exit(0)
+
+
+def sweep(everything: bool = False) -> int:
+    """Kill every descendant of this process that is not at work for it (or `everything`); how many lived.
+
+    Repeated until none is left, since a process may fork while its siblings are being killed.
+    """
+    spared: Set[int] = set() if everything else _spared
+    killed = set()
+    for _ in range(200):
+        found = {pid: state for pid, state in _descendants(os.getpid()).items() if pid not in spared}
+        if not found:
+            break
+        for pid, state in found.items():
+            try:
+                if state != "Z":
+                    killed.add(pid)
+                    os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, os.WNOHANG)
+            except (ProcessLookupError, ChildProcessError):
+                pass  # gone already, or a grandchild: that one comes to us once its parent is gone
+        time.sleep(0.002)
+    return len(killed)
+
+
+def _descendants(root: int) -> Dict[int, str]:
+    """Process id -> state of everything below a process."""
+    children: Dict[int, Dict[int, str]] = {}
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            try:
+                with open(f"/proc/{entry}/stat", "rb") as stream:
+                    fields = stream.read().rpartition(b")")[2].split()
+            except OSError:
+                continue
+            children.setdefault(int(fields[1]), {})[int(entry)] = fields[0].decode()
+    found: Dict[int, str] = {}
+    frontier = children.get(root, {})
+    while frontier:
+        found.update(frontier)
+        frontier = {pid: state for parent in frontier for pid, state in children.get(parent, {}).items()}
+    return found
