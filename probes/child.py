@@ -81,12 +81,18 @@ def import_member(member: Dict[str, Any], cell: Dict[str, Any]) -> Dict[str, Any
 
 
 def _same_version(module: ModuleType, installed: str, asked: str) -> None:
-    evidence.require(not asked or _release(installed) == _release(asked), "wrong-version",
-                     f"{module.__name__} is {installed}, asked for was {asked}")
+    evidence.require(
+        not asked or _release(installed) == _release(asked),
+        "wrong-version",
+        f"{module.__name__} is {installed}, asked for was {asked}",
+    )
     said = getattr(module, "__version__", None)
     if isinstance(said, str) and re.match(r"\d+\.\d", said):
-        evidence.require(_release(said) == _release(installed), "wrong-version",
-                         f"{module.__name__}.__version__ says {said}, its distribution is {installed}")
+        evidence.require(
+            _release(said) == _release(installed),
+            "wrong-version",
+            f"{module.__name__}.__version__ says {said}, its distribution is {installed}",
+        )
 
 
 def _release(version: str) -> List[str]:
@@ -102,8 +108,11 @@ def _right_place(module: ModuleType, distribution: str, cell: Dict[str, Any]) ->
     overlay = cell.get("overlay")
     inside = bool(overlay) and place.startswith(os.path.realpath(str(overlay)) + os.sep)
     wanted = facts.canonical(distribution) in [facts.canonical(name) for name in cell.get("added", ())]
-    evidence.require(inside == wanted, "wrong-location",
-                     f"{module.__name__} comes from {place}, {'' if inside else 'not '}from what this cell added to the image")
+    evidence.require(
+        inside == wanted,
+        "wrong-location",
+        f"{module.__name__} comes from {place}, {'' if inside else 'not '}from what this cell added to the image",
+    )
 
 
 def _same_environment(cell: Dict[str, Any]) -> None:
@@ -114,12 +123,18 @@ def _same_environment(cell: Dict[str, Any]) -> None:
     if overlay:
         for distribution in metadata.distributions(path=[str(overlay)]):
             name = facts.canonical(distribution.metadata["Name"] or "")
-            evidence.require(name not in held, "environment-changed",
-                             f"{name} {distribution.version} stands in front of the image's {held.get(name)}")
+            evidence.require(
+                name not in held,
+                "environment-changed",
+                f"{name} {distribution.version} stands in front of the image's {held.get(name)}",
+            )
     torch = sys.modules.get("torch")
     if torch is not None and "torch" in held:
-        evidence.require(_release(torch.__version__) == _release(held["torch"]), "environment-changed",
-                         f"torch is {torch.__version__}, the image's is {held['torch']}")
+        evidence.require(
+            _release(torch.__version__) == _release(held["torch"]),
+            "environment-changed",
+            f"torch is {torch.__version__}, the image's is {held['torch']}",
+        )
 
 
 def _cuda_initialised() -> bool:

@@ -82,8 +82,12 @@ class Process:
         path = os.pathsep.join([bundle, *filter(None, [os.environ.get("PYTHONPATH")])])
         popen = subprocess.Popen(
             [sys.executable, "-m", __package__, "--child", str(messages_end)],
-            stdin=subprocess.PIPE, stdout=printed_end, stderr=printed_end, pass_fds=(messages_end,),
-            env=dict(os.environ, PYTHONPATH=path), start_new_session=True,
+            stdin=subprocess.PIPE,
+            stdout=printed_end,
+            stderr=printed_end,
+            pass_fds=(messages_end,),
+            env=dict(os.environ, PYTHONPATH=path),
+            start_new_session=True,
         )
         os.close(messages_end)
         os.close(printed_end)

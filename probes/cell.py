@@ -1,0 +1,223 @@
+"""One cell: its library imported in a child, each probe asked of a child of that, and what became of them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from typing import Any, Callable, Dict, Optional
+
+from . import child as work
+from . import facts
+from .process import Died, Process, TimedOut, sweep
+
+GRACE = 5.0
+"""Seconds in which a cell's process must say that its killed child has ended."""
+
+Seen = Dict[str, Any]
+"""What was seen of one member at one probe, on its way to becoming an observation."""
+
+
+class Cell:
+    """Works through one cell of the order; `emit` writes a frame, `private` is the descriptor it writes to."""
+
+    def __init__(self, cell: Dict[str, Any], order: Dict[str, Any], emit: Callable[..., None], private: int) -> None:
+        self.cell = cell
+        self.order = order
+        self.emit = emit
+        self.private = private
+        self.until: float = order["until"]
+        self.process: Optional[Process] = None
+        self.why_fresh = ""
+
+    def run(self) -> None:
+        """All checks of the cell: import first, since the others build on it."""
+        if self.order["is_warm"] and self.cell.get("isolation") != "fresh":
+            self.fork()
+        try:
+            imports = {member["distribution"]: self.imported(member["distribution"]) for member in self.cell["members"]}
+            if any(seen.get("cuda_initialised") for seen in imports.values()) and self.process is not None:
+                self.why_fresh = "importing initialises CUDA, so each probe ran in a process of its own"
+                self.end()
+            for probe in self.cell["probes"]:
+                for member, seen in imports.items():
+                    if time.monotonic() > self.until:
+                        raise TimedOut("the order's time is up")
+                    self.emit("begin", cell=self.cell["id"], probe=probe, member=member)
+                    self.observe(probe, member, self.seen(probe, member, seen), seen.get("installed", ""))
+        finally:
+            self.end()
+
+    def seen(self, probe: str, member: str, imported: Seen) -> Seen:
+        """What one member shows at one probe, given how its import went."""
+        if imported["status"] != "passed":
+            if probe == "import" or "import" not in self.cell["probes"]:
+                return imported
+            message = f"{member} does not import"
+            return {
+                "status": "skipped",
+                "code": "import-failed",
+                "message": message,
+                "isolation": imported["isolation"],
+            }
+        if probe != "import":
+            return self.ask(probe, member)
+        if not hasattr(work.probe_module(member), "imported"):
+            return imported
+        more = self.ask(probe, member)
+        return dict(more, metrics={**imported["metrics"], **more.get("metrics", {})})
+
+    def observe(self, probe: str, member: str, seen: Seen, installed: str) -> None:
+        """Emit one observation, with the device that the probe itself saw its work on."""
+        seen = {key: value for key, value in seen.items() if key not in ("kind", "member")}
+        seen["installed"] = installed
+        seen["device_name"] = self.order["device_name"] if seen.get("device") else ""
+        if self.why_fresh:
+            seen["notes"] = [*seen.get("notes", []), self.why_fresh]
+        self.emit("observation", cell=self.cell["id"], probe=probe, member=member, **seen)
+
+    def fork(self) -> None:
+        """Fork the cell's process from the warm host."""
+        cell, order = self.cell, self.order
+        self.process = Process.fork(lambda channel, commands: work.serve(cell, order, channel, commands), self.private)
+
+    def end(self) -> None:
+        """End the cell's process and whatever it left behind; what follows runs in fresh processes."""
+        if self.process is not None:
+            self.process.close()
+            self.process = None
+            sweep()
+
+    def imported(self, member: str) -> Seen:
+        """How a member's import went; a crash or time-out in the forked child is confirmed in a fresh process."""
+        self.emit("begin", cell=self.cell["id"], probe="import", member=member)
+        if self.process is None:
+            return self.in_fresh("import", member)
+        before, started = facts.oom_kills(), time.perf_counter()
+        try:
+            message: Seen = {}
+            while message.get("kind") != "imported":
+                message = self.process.read(time.monotonic() + self.cell["timeout_s"])
+            return finished(message, self.process, before, "fork")
+        except (Died, TimedOut) as error:
+            forked = unanswered(error, started)
+            self.end()
+            return confirmed(forked, self.in_fresh("import", member))
+
+    def ask(self, probe: str, member: str) -> Seen:
+        """One probe's answer; a crash or time-out in a forked child is confirmed in a fresh process.
+
+        A fork inherits what the warm process imported, so that its crash alone would not be proof against the library.
+        """
+        if self.process is None:
+            return self.in_fresh(probe, member)
+        seen = self.in_fork(self.process, probe, member)
+        lost = self.process.ended
+        if seen["status"] in ("died", "timeout") and not seen.get("oom_kills"):
+            if time.monotonic() > self.until:
+                raise TimedOut("the order's time is up")
+            if lost:
+                self.end()
+            return confirmed(seen, self.in_fresh(probe, member))
+        if lost:
+            self.end()
+            self.fork()
+        return seen
+
+    def in_fork(self, process: Process, probe: str, member: str) -> Seen:
+        """The answer of a child forked from the cell's process."""
+        before, started = facts.oom_kills(), time.perf_counter()
+        process.forget_output()
+        process.send({"probe": probe, "member": member})
+        answer: Seen = {}
+        session = 0
+        until = time.monotonic() + self.cell["timeout_s"]
+        try:
+            while True:
+                message = process.read(until)
+                if message["kind"] == "started":
+                    session = message["pid"]
+                elif message["kind"] == "result":
+                    answer = message
+                elif message["kind"] == "ended":
+                    break
+            answer = answer or death(message["status"], started)
+            metrics = {"peak host memory": {"value": message["maxrss"], "unit": "bytes"}}
+            answer["metrics"] = {**answer.get("metrics", {}), **metrics}
+        except TimedOut as error:
+            answer = unanswered(error, started)
+            kill_session(session)
+            try:
+                while process.read(time.monotonic() + GRACE)["kind"] != "ended":
+                    pass
+            except (TimedOut, Died):
+                process.kill()
+        except Died as error:
+            answer = unanswered(error, started)
+        return finished(answer, process, before, "fork")
+
+    def in_fresh(self, probe: str, member: str) -> Seen:
+        """The answer of a process of its own, which imports torch and the library itself."""
+        before, started = facts.oom_kills(), time.perf_counter()
+        order = {key: self.order[key] for key in ("device", "seed", "full") if key in self.order}
+        process = Process.start({"cell": self.cell, "order": order, "probe": probe, "member": member}, self.private)
+        try:
+            message: Seen = {}
+            until = time.monotonic() + self.cell["timeout_s"]
+            while message.get("kind") != "result":
+                message = process.read(until)
+            return finished(message, process, before, "fresh")
+        except (Died, TimedOut) as error:
+            process.kill()
+            return finished(unanswered(error, started), process, before, "fresh")
+        finally:
+            process.close()
+
+
+def confirmed(forked: Seen, fresh: Seen) -> Seen:
+    """What the fresh process showed, with the forked attempt told."""
+    said = f"in a forked child first: {forked['message']}; this is what a fresh process showed"
+    return dict(fresh, notes=[*fresh.get("notes", []), said], attempts=[forked["status"]])
+
+
+def finished(seen: Seen, process: Process, oom_before: int, isolation: str) -> Seen:
+    """Add what only the host knows: output, memory kills, processes left behind."""
+    process.drain()
+    left = sweep()
+    if left:
+        seen["notes"] = [*seen.get("notes", []), f"left {left} processes running, which were killed"]
+    seen.update(
+        isolation=isolation,
+        oom_kills=max(0, facts.oom_kills() - oom_before),
+        output=process.output(),
+        output_bytes=process.output_bytes,
+    )
+    return seen
+
+
+def unanswered(error: Exception, started: float) -> Seen:
+    """What is known of a child that gave no answer."""
+    if isinstance(error, Died):
+        return death(error.status, started)
+    seconds = time.perf_counter() - started
+    return {"status": "timeout", "message": f"no answer after {seconds:.0f} s", "seconds": seconds}
+
+
+def death(status: int, started: float) -> Seen:
+    """A child that ended without an answer; exit status 0 without one is never a pass."""
+    seen: Seen = {"status": "died", "seconds": time.perf_counter() - started, "exit": None, "signal": None}
+    if os.WIFSIGNALED(status):
+        number = os.WTERMSIG(status)
+        seen.update(signal=number, message=f"killed by signal {number} ({signal.Signals(number).name})")
+    else:
+        seen.update(exit=os.WEXITSTATUS(status), message=f"ended with status {os.WEXITSTATUS(status)} and no answer")
+    return seen
+
+
+def kill_session(leader: int) -> None:
+    """End a probe's child with all that stayed in its session."""
+    if leader:
+        try:
+            os.killpg(leader, signal.SIGKILL)
+        except ProcessLookupError:
+            pass

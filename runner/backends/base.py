@@ -1,0 +1,139 @@
+"""What a backend is: four verbs that the engine calls; each backend is one module that satisfies them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Protocol
+
+from runner.model import Image, Limits
+
+BACKENDS = {"local": "runner.backends.local", "docker": "runner.backends.docker", "here": "runner.backends.here"}
+"""Name -> module with a `connect(home: Path) -> Backend`."""
+
+
+class Trouble(Exception):
+    """Something other than the library stands in the way: a named outcome for every check it concerns.
+
+    `code` is a stable reason code (`image-not-found`, `registry-refused`, `no-nvidia-runtime`, `disk-full`,
+    `engine-unreachable`, ...); the message says what happened, `remedy` what to do about it.
+    """
+
+    def __init__(self, code: str, message: str, remedy: str = "", evidence: str = "") -> None:
+        super().__init__(message)
+        self.code = code
+        self.remedy = remedy
+        self.evidence = evidence
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prepared:
+    """An image that is ready to be launched."""
+
+    image: Image
+    identity: str
+    """What its facts are cached under: an image id (`sha256:...`), or a hash of the stand-in's exact packages."""
+    reference: str
+    """What a person would type: `repository@sha256:...`, or the path-free description of the stand-in."""
+    digest: str = ""
+    """The registry's digest, where the image came from one."""
+    stand_in: bool = False
+    python: str = "python3"
+    """The interpreter to start: inside the container, or on this host."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Gpu:
+    """One GPU of the host that runs the containers."""
+
+    uuid: str
+    index: int
+    name: str
+    memory: int
+    driver: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Exit:
+    """How a launched probe host ended."""
+
+    status: int
+    """Exit status; negative is the signal that ended it."""
+    oom_killed: bool = False
+    stderr: str = ""
+    """The last 16 KiB of what it wrote to standard error."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Finding:
+    """One line of `compat doctor`."""
+
+    what: str
+    works: bool
+    detail: str
+    remedy: str = ""
+
+
+class Launch(Protocol):
+    """A running probe host."""
+
+    name: str
+    """Container name or process id, for messages."""
+
+    def lines(self) -> Iterator[bytes]:
+        """The lines of its result stream as they come; ends when the probe host has ended."""
+
+    def kill(self) -> None:
+        """End it now, from any thread; `lines` then ends."""
+
+    def exit(self) -> Exit:
+        """How it ended; only after `lines` has ended."""
+
+
+class Backend(Protocol):
+    """Launches images; the only part that knows an engine."""
+
+    name: str
+
+    def prepare(self, image: Image) -> Prepared:
+        """Pull or build the image, or raise `Trouble`."""
+
+    def peek(self, image: Image) -> Prepared | None:
+        """The image as it is here already; nothing is pulled or built."""
+
+    def launch(
+        self,
+        prepared: Prepared,
+        order: Mapping[str, Any],
+        overlays: Mapping[str, Path],
+        *,
+        limits: Limits,
+        labels: Mapping[str, str],
+        gpu: Gpu | None = None,
+    ) -> AbstractContextManager[Launch]:
+        """Start the probe host on a work order with these overlays (key -> folder on this machine).
+
+        The backend adds `overlays` to the order: the folder under which the launched host finds them by key.
+        Whatever happens inside the `with`, nothing stays behind.
+        """
+
+    def gpus(self) -> Sequence[Gpu]:
+        """The GPUs that it can hand to a launch."""
+
+    def reap(self) -> Sequence[str]:
+        """Remove what launches of dead owners left behind, and name it."""
+
+    def doctor(self) -> Sequence[Finding]:
+        """What works and what to do about what does not."""
+
+
+def connect(name: str, home: Path) -> Backend:
+    """The backend of that name, its module imported only now; `home` is the folder for what it keeps.
+
+    Raises KeyError for an unknown name and `Trouble` where the engine cannot be reached.
+    """
+    backend: Backend = import_module(BACKENDS[name]).connect(home)
+    return backend

@@ -1,0 +1,81 @@
+"""The `here` backend: the interpreter that runs the command is the image; for pods, HPC nodes and notebook hosts."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from runner import gpus
+from runner.backends import processes
+from runner.backends.base import Finding, Gpu, Launch, Prepared
+from runner.model import Image, Limits, digest
+
+
+def connect(home: Path) -> HereBackend:
+    """The backend of this interpreter."""
+    return HereBackend()
+
+
+def installed() -> dict[str, str]:
+    """Distribution -> version of everything that this interpreter sees."""
+    found: dict[str, str] = {}
+    for distribution in metadata.distributions():
+        name = distribution.metadata["Name"]
+        if name:
+            found.setdefault(name, distribution.version)
+    return found
+
+
+class HereBackend:
+    """Launches the probe host under the running interpreter, PYTHONPATH included."""
+
+    name = "here"
+
+    def prepare(self, image: Image) -> Prepared:
+        """Nothing to prepare; its identity is what is installed."""
+        return Prepared(
+            image=image,
+            identity=digest([sys.executable, sys.path, sorted(installed().items())]),
+            reference=f"Python {platform.python_version()} of this machine",
+            python=sys.executable,
+        )
+
+    peek = prepare
+
+    def launch(
+        self,
+        prepared: Prepared,
+        order: Mapping[str, Any],
+        overlays: Mapping[str, Path],
+        *,
+        limits: Limits,
+        labels: Mapping[str, str],
+        gpu: Gpu | None = None,
+    ) -> AbstractContextManager[Launch]:
+        """Start the probe host as a process of this machine."""
+        return processes.launched(prepared.python, order, overlays, gpu=gpu, keep=("PYTHONPATH", "VIRTUAL_ENV"))
+
+    def gpus(self) -> Sequence[Gpu]:
+        """What nvidia-smi lists."""
+        return gpus.visible()
+
+    def reap(self) -> Sequence[str]:
+        """Folders of launches whose owner died."""
+        return processes.reap()
+
+    def doctor(self) -> Sequence[Finding]:
+        """Whether this interpreter holds torch, which is not imported for the answer."""
+        version = installed().get("torch")
+        return [
+            Finding(
+                what="torch here",
+                works=version is not None,
+                detail=f"torch {version}" if version else f"{sys.executable} has no torch",
+                remedy="" if version else "start compat with the interpreter that holds torch",
+            )
+        ]

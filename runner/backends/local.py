@@ -1,0 +1,97 @@
+"""The `local` backend: a uv virtual environment stands in for the image; no engine and no GPU needed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+from runner import gpus, standin, uv
+from runner.backends import processes
+from runner.backends.base import Finding, Gpu, Launch, Prepared, Trouble
+from runner.index import Index
+from runner.model import Image, Limits
+
+
+def connect(home: Path) -> LocalBackend:
+    """The backend that keeps its environments under `home`."""
+    return LocalBackend(home)
+
+
+class LocalBackend:
+    """Builds stand-ins and launches the probe host in them as processes of this machine."""
+
+    name = "local"
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+
+    def prepare(self, image: Image) -> Prepared:
+        """Build the stand-in from the image's `local:` entry, once."""
+        if image.local is None:
+            raise Trouble(
+                "no-stand-in", f"{image.name} has no `local:` entry", "add one to matrix.yaml, or use --backend docker"
+            )
+        return self._prepared(
+            image, standin.build(image.local, self.home, Index.from_pip(os.environ), gpu=bool(self.gpus()))
+        )
+
+    def peek(self, image: Image) -> Prepared | None:
+        """The stand-in, where it stands already."""
+        if image.local is None:
+            return None
+        built = standin.find(image.local, self.home, Index.from_pip(os.environ), gpu=bool(self.gpus()))
+        return None if built is None else self._prepared(image, built)
+
+    def _prepared(self, image: Image, built: standin.StandIn) -> Prepared:
+        return Prepared(
+            image=image,
+            identity=built.identity,
+            reference=built.description,
+            stand_in=True,
+            python=str(built.python),
+        )
+
+    def launch(
+        self,
+        prepared: Prepared,
+        order: Mapping[str, Any],
+        overlays: Mapping[str, Path],
+        *,
+        limits: Limits,
+        labels: Mapping[str, str],
+        gpu: Gpu | None = None,
+    ) -> AbstractContextManager[Launch]:
+        """Start the probe host as a process; limits of memory, shm and network are a container's and do not apply."""
+        return processes.launched(prepared.python, order, overlays, gpu=gpu)
+
+    def gpus(self) -> Sequence[Gpu]:
+        """What nvidia-smi lists."""
+        return gpus.visible()
+
+    def reap(self) -> Sequence[str]:
+        """Folders of launches whose owner died."""
+        return processes.reap()
+
+    def doctor(self) -> Sequence[Finding]:
+        """Whether uv is there, and how much room there is for environments."""
+        try:
+            installer = Finding(what="uv", works=True, detail=uv.version())
+        except Trouble as trouble:
+            installer = Finding(what="uv", works=False, detail=str(trouble), remedy=trouble.remedy)
+        return [installer, room(self.home)]
+
+
+def room(home: Path) -> Finding:
+    """Free disk space where environments and overlays are kept; a CUDA build of torch takes 5 GB."""
+    existing = next(folder for folder in (home, *home.parents) if folder.exists())
+    free = shutil.disk_usage(existing).free
+    return Finding(
+        what="disk",
+        works=free > 6e9,
+        detail=f"{free / 1e9:.0f} GB free for {home}",
+        remedy="" if free > 6e9 else "a stand-in with a CUDA build of torch takes 5 GB: set COMPAT_HOME to a larger disk",
+    )

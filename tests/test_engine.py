@@ -1,0 +1,237 @@
+"""The engine on real launches: every check gets one outcome, whatever happens to the probe host."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runner.backends import processes
+from runner.backends.base import Gpu, Prepared, Trouble
+from runner.engine import Engine
+from runner.index import Index
+from runner.journal import Follower
+from runner.model import Cell, Image, Limits, Outcome, Plan, Verdict, digest
+from runner.worker import Worker
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class Interpreter:
+    """A backend whose image is the interpreter of a test environment."""
+
+    name = "local"
+
+    def __init__(self, python: str, troubles: int = 0, offered: tuple[Gpu, ...] = ()) -> None:
+        self.python = python
+        self.troubles = troubles
+        self.launches: list[list[str]] = []
+        self.offered = offered
+        self.ending = ""
+
+    def prepare(self, image: Image) -> Prepared:
+        """The interpreter as it is."""
+        if image.name == "absent":
+            raise Trouble("image-not-found", "no such image", "look for it elsewhere")
+        return Prepared(
+            image=image, identity=digest(self.python), reference="a test", python=self.python, stand_in=True
+        )
+
+    @contextmanager
+    def launch(
+        self, prepared: Prepared, order: Any, overlays: Any, *, limits: Limits, labels: Any, gpu: Any = None
+    ) -> Iterator[processes.ProcessLaunch]:
+        """Start it, or be in trouble as often as asked."""
+        if order["cells"]:
+            self.launches.append([cell["id"] for cell in order["cells"]])
+            if self.troubles:
+                self.troubles -= 1
+                raise Trouble("engine-unreachable", "the engine went away")
+        with processes.launched(self.python, order, overlays, gpu=None) as launch:
+            if self.ending and order["cells"] and len(self.launches) == 1:
+                threading.Thread(target=end_when, args=(launch, self.ending)).start()
+            yield launch
+
+    def gpus(self) -> tuple[Gpu, ...]:
+        """What the test offers."""
+        return self.offered
+
+    def reap(self) -> list[str]:
+        """Nothing to remove."""
+        return []
+
+    def doctor(self) -> list[Any]:
+        """Nothing to say."""
+        return []
+
+
+def end_when(launch: processes.ProcessLaunch, marker: str) -> None:
+    """Kill the probe host once the file is there."""
+    while not Path(marker).exists():
+        time.sleep(0.01)
+    os.kill(launch.popen.pid, signal.SIGKILL)
+
+
+def plan(*cells: Cell, **limits: Any) -> Plan:
+    """Cells in images of their names."""
+    images = dict.fromkeys(cell.image for cell in cells)
+    return Plan(images=tuple(Image(name=name, limits=Limits(**limits)) for name in images), cells=cells)
+
+
+def installed(library: str = "numpy", image: str = "x", probes: tuple[str, ...] = ("import", "sample")) -> Cell:
+    """A cell of what the interpreter holds."""
+    return Cell(image=image, subject=library, version="installed", requires=(), members=(library,), probes=probes)
+
+
+@pytest.fixture
+def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A bundle of our own, with probes of the packages that every torch environment holds."""
+    import shutil
+
+    shutil.copytree(processes.BUNDLE, tmp_path / "probes", ignore=shutil.ignore_patterns("libraries"))
+    libraries = tmp_path / "probes" / "libraries"
+    libraries.mkdir()
+    (libraries / "__init__.py").touch()
+    for name, body in {
+        "numpy": "pass",
+        "sympy": f"open({str(tmp_path / 'begun')!r}, 'w').close(); import time; time.sleep(1000)",
+        "networkx": "raise RuntimeError('CUDA error: an illegal memory access was encountered')",
+    }.items():
+        text = f"DISTRIBUTION = MODULE = {name!r}\nNEEDS = ()\ndef sample(probe):\n    {body}\n"
+        (libraries / f"{name}.py").write_text(text)
+    monkeypatch.setattr(processes, "BUNDLE", tmp_path / "probes")
+    return tmp_path
+
+
+def engine(backend: Interpreter, what: Plan, home: Path, **settings: Any) -> Engine:
+    """An engine on a run's folder."""
+    folder = home / "runs" / "r"
+    folder.mkdir(parents=True, exist_ok=True)
+    return Engine(plan=what, backend=backend, home=home, folder=folder, index=Index.from_pip(os.environ), **settings)
+
+
+def outcomes(home: Path) -> dict[str, Outcome]:
+    """What the run's journal holds."""
+    return Follower(home / "runs" / "r" / "journal.jsonl").look()
+
+
+def test_each_check_gets_its_outcome(torch_python: str, bundle: Path) -> None:
+    """A failing library does not keep the next from being probed."""
+    what = plan(installed("networkx"), installed("numpy"))
+    engine(Interpreter(torch_python), what, bundle / "home").run(what.checks)
+    found = outcomes(bundle / "home")
+    assert {check: (one.verdict, one.reason) for check, one in found.items()} == {
+        "x/networkx-installed/import": (Verdict.PASS, ""),
+        "x/networkx-installed/sample": (Verdict.CRASH, "illegal-memory-access"),
+        "x/numpy-installed/import": (Verdict.PASS, ""),
+        "x/numpy-installed/sample": (Verdict.PASS, ""),
+    }
+    assert found["x/numpy-installed/sample"].device == "cpu"
+    assert found["x/numpy-installed/import"].environment
+
+
+def test_missing_image_is_an_outcome(torch_python: str, bundle: Path) -> None:
+    """The other images go on."""
+    what = plan(installed(image="absent"), installed())
+    engine(Interpreter(torch_python), what, bundle / "home").run(what.checks)
+    found = outcomes(bundle / "home")
+    assert found["absent/numpy-installed/sample"].reason == "image-not-found"
+    assert found["x/numpy-installed/sample"].verdict is Verdict.PASS
+
+
+def test_host_trouble_is_tried_again_twice(torch_python: str, bundle: Path) -> None:
+    """Then it is named, and no library is blamed."""
+    what = plan(installed())
+    engine(Interpreter(torch_python, troubles=2), what, bundle / "a").run(what.checks)
+    assert {one.verdict for one in outcomes(bundle / "a").values()} == {Verdict.PASS}
+    backend = Interpreter(torch_python, troubles=9)
+    engine(backend, what, bundle / "b").run(what.checks)
+    assert len(backend.launches) == 3
+    for one in outcomes(bundle / "b").values():
+        assert (one.verdict, one.reason, one.blame) == (Verdict.INFRA, "engine-unreachable", "host")
+        assert one.attempts == ("infra", "infra")
+
+
+def test_death_of_the_probe_host_costs_one_check(torch_python: str, bundle: Path) -> None:
+    """The check at which it died is named; the rest runs in a new launch."""
+    what = plan(installed("sympy"), installed("numpy"))
+    backend = Interpreter(torch_python)
+    backend.ending = str(bundle / "begun")
+    engine(backend, what, bundle / "home").run(what.checks)
+    found = outcomes(bundle / "home")
+    assert found["x/sympy-installed/sample"].verdict in (Verdict.CRASH, Verdict.INFRA)
+    assert found["x/numpy-installed/sample"].verdict is Verdict.PASS
+    assert len(backend.launches) >= 2
+
+
+def test_missing_library_is_not_a_failure_of_it(torch_python: str, bundle: Path) -> None:
+    """What the image does not hold cannot be judged in it."""
+    what = plan(installed("not-there"))
+    engine(Interpreter(torch_python), what, bundle / "home").run(what.checks)
+    assert {(one.verdict, one.reason) for one in outcomes(bundle / "home").values()} == {
+        (Verdict.UNSUPPORTED, "not-installed")
+    }
+
+
+def test_gpu_demanded_and_absent_is_a_skip(torch_python: str, bundle: Path) -> None:
+    """Nothing runs on the CPU in its stead."""
+    what = plan(installed(), gpus="required")
+    backend = Interpreter(torch_python)
+    engine(backend, what, bundle / "home").run(what.checks)
+    assert {(one.verdict, one.reason) for one in outcomes(bundle / "home").values()} == {(Verdict.SKIP, "gpu-required")}
+    assert backend.launches == []
+
+
+def test_what_is_done_is_not_done_again(torch_python: str, bundle: Path) -> None:
+    """A resumed run launches only for what lacks an outcome."""
+    what = plan(installed("networkx"), installed("numpy"))
+    backend = Interpreter(torch_python)
+    done = frozenset(check.id for check in what.cells[0].checks)
+    engine(backend, what, bundle / "home", done=done).run(what.checks)
+    assert backend.launches == [["x/numpy-installed"]]
+
+
+def test_workers_share_the_batches(torch_python: str, bundle: Path) -> None:
+    """Two that ask for everything in another order launch nothing twice."""
+    what = plan(*(installed("numpy", image=image) for image in "abc"))
+    backend = Interpreter(torch_python)
+    workers = [Worker(engine(backend, what, bundle / "home"), what.checks) for _ in range(2)]
+    answers: list[list[Outcome]] = [[], []]
+
+    def ask(number: int) -> None:
+        order = what.checks if number == 0 else what.checks[::-1]
+        answers[number] = [workers[number].outcome(check) for check in order]
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for worker in workers:
+        worker.stop()
+    assert {one.verdict for answer in answers for one in answer} == {Verdict.PASS}
+    assert sorted(backend.launches) == [["a/numpy-installed"], ["b/numpy-installed"], ["c/numpy-installed"]]
+
+
+def test_stop_ends_what_runs(torch_python: str, bundle: Path) -> None:
+    """An interrupted run leaves no process and records nothing that it has not seen."""
+    what = plan(installed("sympy"), installed("numpy"))
+    working = engine(Interpreter(torch_python), what, bundle / "home")
+    thread = threading.Thread(target=working.run, args=(what.checks,))
+    thread.start()
+    while not (bundle / "begun").exists():
+        time.sleep(0.01)
+    working.stop()
+    thread.join(20)
+    assert not thread.is_alive()
+    assert set(outcomes(bundle / "home")) == {"x/sympy-installed/import"}
+    listing = subprocess.run(["ps", "ax", "-o", "args"], capture_output=True, text=True, check=True).stdout
+    assert str(bundle) not in listing

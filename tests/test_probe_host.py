@@ -1,0 +1,221 @@
+"""The probe host against libraries that misbehave: each has its own clear observation, and the host lives on."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runner.backends import processes
+from runner.model import Cell
+from runner.protocol import BUNDLE, Work, frames, order
+
+BEHAVIOURS = {
+    "sound": "pass",
+    "prints": "print('x' * 5_000_000, 'the end')",
+    "exits": "os._exit(0)",
+    "leaves": "sys.exit(0)",
+    "segfaults": "ctypes.string_at(0)",
+    "hangs": "time.sleep(1000)",
+    "deaf": "signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(1000)",
+    "forks": """
+        for _ in range(20):
+            if os.fork() == 0:
+                os.setsid()
+                time.sleep(1000)
+    """,
+    "forges": """
+        print('compat/1 0 999 {"kind": "observation", "status": "passed"}')
+        for descriptor in range(1, 64):
+            try:
+                os.write(descriptor, b'{"kind": "forged", "status": "passed"}\\n[1]\\nnoise\\n')
+            except OSError:
+                pass
+        raise RuntimeError("the forger's own failure")
+    """,
+    "closes": "os.closerange(0, 256)",
+    "broken": "evidence.require(False, 'wrong-value', 'off by one')",
+    "inapplicable": "raise evidence.NotApplicable('no such thing here')",
+    "crashes when forked": """
+        if os.path.exists(os.environ["HOME"] + "/seen"):
+            return
+        open(os.environ["HOME"] + "/seen", "w").close()
+        os.abort()
+    """,
+}
+
+PROBES = """
+import ctypes, os, signal, sys, time
+from .. import evidence
+DISTRIBUTION = "{name}"
+MODULE = "{module}"
+NEEDS = ()
+
+def sample(probe):
+{body}
+"""
+
+
+def distribution(folder: Path, name: str, version: str = "1.0", code: str = "") -> None:
+    """A package of that name as an install leaves it in a folder."""
+    package = folder / name.replace("-", "_")
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text(code or f"__version__ = {version!r}\n")
+    metadata = folder / f"{package.name}-{version}.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A bundle with probes of misbehaving libraries, and an overlay that holds those libraries."""
+    import shutil
+
+    world = tmp_path_factory.mktemp("world")
+    shutil.copytree(BUNDLE, world / "probes")
+    for index, body in enumerate(BEHAVIOURS.values()):
+        name = f"hostile-{index}"
+        distribution(world / "overlays" / "key", name)
+        text = PROBES.format(
+            name=name, module=f"hostile_{index}", body=textwrap.indent(textwrap.dedent(body).strip() or "pass", "    ")
+        )
+        (world / "probes" / "libraries" / f"hostile_{index}.py").write_text(text)
+    patch = pytest.MonkeyPatch()
+    patch.setattr(processes, "BUNDLE", world / "probes")
+    yield world
+    patch.undo()
+
+
+def observe(python: str, world: Path, work: list[Work], **settings: Any) -> list[dict[str, Any]]:
+    """Every frame of one launch."""
+    ordered = order(
+        work, device="cpu", timeout_s=settings.pop("timeout_s", 3.0), seed=0, full=False, warm=True, deadline_s=300
+    )
+    ordered["cells"] = [{**cell, **settings} for cell in ordered["cells"]]
+    overlays = {"key": world / "overlays" / "key"}
+    with processes.launched(python, ordered, overlays, gpu=None) as launch:
+        found = list(frames(launch.lines(), ordered["nonce"]))
+        assert launch.exit().status == 0, launch.exit().stderr
+    return found
+
+
+def cell(name: str, probes: tuple[str, ...] = ("import", "sample"), asked: str = "1.0") -> Work:
+    """A cell of one hostile library from the overlay."""
+    one = Cell(image="x", subject=name, version=asked, requires=(f"{name}=={asked}",), members=(name,), probes=probes)
+    return Work(cell=one, overlay="key", added={name: asked}, versions={name: asked})
+
+
+@pytest.fixture(scope="module", params=["warm", "fresh"])
+def seen(request: pytest.FixtureRequest, torch_python: str, world: Path) -> Mapping[str, dict[str, Any]]:
+    """The sample observation of every behaviour, from one launch."""
+    work = [cell(f"hostile-{index}") for index in range(len(BEHAVIOURS))]
+    found = observe(torch_python, world, work, isolation=request.param)
+    assert found[-1] == {"kind": "end", "state": "complete"}
+    observations = [one for one in found if one["kind"] == "observation" and one["probe"] == "sample"]
+    return dict(zip(BEHAVIOURS, observations, strict=True))
+
+
+def test_sound_library_passes(seen: Mapping[str, dict[str, Any]]) -> None:
+    """A pass says on which device and in what kind of process."""
+    assert seen["sound"]["status"] == "passed"
+    assert (seen["sound"]["device"], seen["sound"]["device_name"]) == ("cpu", "CPU")
+
+
+def test_output_is_bounded(seen: Mapping[str, dict[str, Any]]) -> None:
+    """Megabytes pass through without being kept; the beginning and the end are."""
+    assert seen["prints"]["status"] == "passed"
+    assert seen["prints"]["output_bytes"] == 5_000_009
+    assert len(seen["prints"]["output"]) < 30_000
+    assert seen["prints"]["output"].endswith("the end\n")
+
+
+def test_exit_without_an_answer_is_not_a_pass(seen: Mapping[str, dict[str, Any]]) -> None:
+    """Exit code 0 proves nothing."""
+    assert (seen["exits"]["status"], seen["exits"]["exit"]) == ("died", 0)
+    assert seen["leaves"]["status"] == "raised"
+    assert seen["leaves"]["exception"] == ["SystemExit"]
+    assert seen["closes"]["status"] == "died"
+
+
+def test_segfault_is_named(seen: Mapping[str, dict[str, Any]]) -> None:
+    """The signal is told."""
+    assert (seen["segfaults"]["status"], seen["segfaults"]["signal"]) == ("died", 11)
+
+
+@pytest.mark.parametrize("behaviour", ["hangs", "deaf"])
+def test_hang_is_a_timeout(seen: Mapping[str, dict[str, Any]], behaviour: str) -> None:
+    """What never returns is ended."""
+    assert seen[behaviour]["status"] == "timeout"
+
+
+def test_forked_processes_are_ended(seen: Mapping[str, dict[str, Any]]) -> None:
+    """Daemons that left the session are found and killed."""
+    assert seen["forks"]["status"] == "passed"
+    assert seen["forks"]["notes"] == ["left 20 processes running, which were killed"]
+
+
+def test_forged_frames_are_not_results(seen: Mapping[str, dict[str, Any]]) -> None:
+    """What a library writes to any descriptor can neither be a result nor hide one."""
+    assert seen["forges"]["status"] == "raised"
+    assert seen["forges"]["message"] == "the forger's own failure"
+
+
+def test_evidence_names_its_code(seen: Mapping[str, dict[str, Any]]) -> None:
+    """A failure by evidence and a probe that does not apply are not exceptions to be guessed at."""
+    assert (seen["broken"]["status"], seen["broken"]["code"]) == ("failed", "wrong-value")
+    assert (seen["inapplicable"]["status"], seen["inapplicable"]["code"]) == ("skipped", "not-applicable")
+
+
+def test_crash_in_a_fork_is_confirmed(seen: Mapping[str, dict[str, Any]]) -> None:
+    """A crash that a fresh process does not show is not the library's; the attempt is told."""
+    observation = seen["crashes when forked"]
+    if observation["isolation"] == "fresh" and "attempts" not in observation:
+        assert observation["signal"] == 6
+    else:
+        assert (observation["status"], observation["attempts"]) == ("passed", ["died"])
+
+
+def test_import_checks_version_and_place(torch_python: str, world: Path) -> None:
+    """The version asked for, from the overlay, and nothing that hides a package of the image."""
+    distribution(world / "overlays" / "key", "hostile-liar", "1.0", "__version__ = '2.0'\n")
+    distribution(world / "overlays" / "key", "hostile-absent", "1.0", "import nothing_of_that_name\n")
+    for name in ("hostile_liar", "hostile_absent"):
+        text = PROBES.format(name=name.replace("_", "-"), module=name, body="    pass")
+        (world / "probes" / "libraries" / f"{name}.py").write_text(text)
+    elsewhere = cell("hostile-0")
+    work = [
+        cell("hostile-0", asked="1.1"),
+        cell("hostile-liar"),
+        cell("hostile-absent"),
+        Work(cell=elsewhere.cell, overlay="key", added={}),
+    ]
+    found = [one for one in observe(torch_python, world, work) if one["kind"] == "observation"]
+    codes = [(one["probe"], one["status"], one.get("code")) for one in found]
+    assert codes == [
+        ("import", "failed", "wrong-version"),
+        ("sample", "skipped", "import-failed"),
+        ("import", "failed", "wrong-version"),
+        ("sample", "skipped", "import-failed"),
+        ("import", "raised", None),
+        ("sample", "skipped", "import-failed"),
+        ("import", "failed", "wrong-location"),
+        ("sample", "skipped", "import-failed"),
+    ]
+
+
+def test_import_failure_answers_for_the_probe_asked(torch_python: str, world: Path) -> None:
+    """Where import is not among the probes, its failure is the answer."""
+    found = observe(torch_python, world, [cell("hostile-0", probes=("sample",), asked="9.9")])
+    observations = [one for one in found if one["kind"] == "observation"]
+    assert [(one["probe"], one["code"]) for one in observations] == [("sample", "wrong-version")]
+
+
+def test_overlay_must_not_hide_the_image(torch_python: str, world: Path) -> None:
+    """A package of the image in the overlay would be tested in its stead."""
+    distribution(world / "overlays" / "key", "sympy", "0.0")
+    found = observe(torch_python, world, [cell("hostile-0")])
+    observations = [one for one in found if one["kind"] == "observation"]
+    assert observations[0]["code"] == "environment-changed"
