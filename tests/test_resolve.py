@@ -1,0 +1,281 @@
+"""What an install into an image would come to."""
+
+from __future__ import annotations
+
+import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tinywheels import sdist, simple_index, wheel
+
+from runner.index import Index
+from runner.resolve import Resolution, resolve
+
+TORCH = "2.13.0+cpu"
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """uv remembers nothing from one test to the next."""
+    monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "uv"))
+
+
+@pytest.fixture
+def offered(tmp_path: Path) -> Path:
+    """The folder with all the packages there are."""
+    folder = tmp_path / "offered"
+    wheel(folder, "lib", "1.0", "torch>=2", "helper")
+    wheel(folder, "helper", "1.0")
+    return folder
+
+
+def facts(**packages: str) -> dict[str, Any]:
+    """An image with torch and these packages; `requires` of a package through `needing`."""
+    held = {"torch": TORCH, **{name.replace("_", "-"): version for name, version in packages.items()}}
+    return {
+        "python": "3.11.7",
+        "abi": "cp311",
+        "platform": "linux",
+        "machine": "x86_64",
+        "glibc": "2.36",
+        "packages": held,
+        "metadata": {},
+    }
+
+
+def needing(image: dict[str, Any], name: str, *requires: str) -> dict[str, Any]:
+    """The image with these requirements of one of its packages."""
+    return {**image, "metadata": {**image["metadata"], name: {"requires": list(requires), "extras": []}}}
+
+
+def answer(folder: Path, image: dict[str, Any], *requirements: str) -> Resolution:
+    """What is resolved when there is nothing but the folder."""
+    index = Index(options={"no-index": "1", "find-links": str(folder)})
+    return resolve(requirements, image, index, folder.parent / "resolutions")
+
+
+def test_only_what_is_missing_is_added(offered: Path) -> None:
+    """The image's torch is kept, and nothing is asked of an index about it."""
+    resolution = answer(offered, facts(), "lib==1.0")
+    assert resolution.add == ("helper==1.0", "lib==1.0")
+    assert resolution.versions == {"helper": "1.0", "lib": "1.0", "torch": TORCH}
+    assert (resolution.problem, resolution.drift) == ("", ())
+
+
+def test_what_the_image_holds_is_not_added(offered: Path) -> None:
+    """A requirement that the image meets adds nothing."""
+    assert Resolution(versions={"helper": "1.0"}) == answer(offered, facts(helper="1.0"), "helper==1.0")
+
+
+@pytest.mark.parametrize(
+    ("held", "wanted", "fits"),
+    [
+        ("2.13.0+cpu", "torch==2.13.0", True),
+        ("2.6.0+cu124", "torch<=2.6.0", True),
+        ("2.6.0a0+nv25.1", "torch>=2.5", True),
+        ("2.6.0a0+nv25.1", "torch>=2.6", False),
+        ("2.06", "torch>=2.6", True),
+        ("2.6.0", "torch (>=2)", True),
+    ],
+)
+def test_a_build_on_no_index_counts_as_its_version(offered: Path, held: str, wanted: str, fits: bool) -> None:
+    """Local and vendor versions compare as pip compares them."""
+    wheel(offered, "picky", "1.0", wanted)
+    resolution = answer(offered, {**facts(), "packages": {"torch": held}}, "picky==1.0")
+    assert (("picky==1.0",) if fits else ()) == resolution.add
+    assert ("" if fits else "unsatisfiable") == resolution.problem
+
+
+def test_the_images_own_requirements_count(offered: Path) -> None:
+    """An index's torch of the same version may need nvidia packages that the image's does not."""
+    wheel(offered, "torch", "2.6.0", "nvidia-thing", tags="cp311-cp311-manylinux_2_28_x86_64")
+    wheel(offered, "nvidia-thing", "1.0")
+    wheel(offered, "vision", "2.0", "torch==2.6.0", "numpy<2")
+    wheel(offered, "numpy", "1.26")
+    image = facts(numpy="2.4")
+    image["packages"]["torch"] = "2.6.0"
+    assert answer(offered, image, "lib==1.0").add == ("helper==1.0", "lib==1.0")
+    assert answer(offered, image, "vision==2.0").drift == ("numpy 2.4 -> 1.26",)
+    assert answer(offered, needing(image, "torch", "helper"), "lib==1.0").add == ("helper==1.0", "lib==1.0")
+
+
+def test_extras_of_what_the_image_holds_are_added(offered: Path) -> None:
+    """pip, too, installs what an extra lacks without touching the package itself."""
+    wheel(offered, "wants", "1.0", "torch[more]>=2")
+    wheel(offered, "extra-thing", "1.0")
+    image = facts()
+    image["metadata"]["torch"] = {"requires": ["extra-thing; extra == 'more'"], "extras": ["more"]}
+    assert answer(offered, image, "wants==1.0").add == ("extra-thing==1.0", "wants==1.0")
+    assert answer(offered, image, "lib[fast]==1.0").add == ("helper==1.0", "lib==1.0")
+
+
+def test_a_file_may_be_asked_for_by_its_url(offered: Path) -> None:
+    """It is added by that URL."""
+    url = wheel(offered.parent / "elsewhere", "private", "3.0", "helper").as_uri()
+    resolution = answer(offered, facts(), f"private @ {url}")
+    assert resolution.add == ("helper==1.0", f"private @ {url}")
+    assert (resolution.problem, resolution.drift) == ("", ())
+
+
+def test_a_replaced_package_of_the_image_is_drift(offered: Path) -> None:
+    """What the image would lose is named, with uv's reason."""
+    wheel(offered, "old", "0.8", "numpy<2", "torch")
+    wheel(offered, "numpy", "1.26.4")
+    resolution = answer(offered, facts(numpy="2.4.6"), "old==0.8")
+    assert (resolution.problem, resolution.drift, resolution.add) == ("drift", ("numpy 2.4.6 -> 1.26.4",), ())
+    assert "numpy<2" in resolution.evidence
+    assert resolution.detail.startswith("an install would replace numpy 2.4.6 -> 1.26.4: ")
+
+
+def test_drift_is_named_even_where_the_image_can_be_kept(offered: Path) -> None:
+    """pip would take the newest vision and replace torch for it; an older vision keeps the torch."""
+    wheel(offered, "clip", "3.3", "torch>=2", "vision")
+    wheel(offered, "vision", "0.28", "torch==2.13.0")
+    wheel(offered, "vision", "0.29", "torch==2.15.0")
+    wheel(offered, "torch", "2.15.0")
+    resolution = answer(offered, facts(), "clip==3.3")
+    assert resolution.add == ("clip==3.3", "vision==0.28")
+    assert (resolution.problem, resolution.drift) == ("", ("torch 2.13.0+cpu -> 2.15.0",))
+
+
+def test_what_is_merely_newer_elsewhere_is_no_drift(offered: Path) -> None:
+    """pip leaves installed packages alone unless something demands another version."""
+    wheel(offered, "numpy", "9.0")
+    wheel(offered, "torch", "9.0")
+    wheel(offered, "old", "0.8", "numpy<2", "torch")
+    wheel(offered, "numpy", "1.26.4")
+    assert answer(offered, facts(numpy="2.04"), "old==0.8").drift == ("numpy 2.04 -> 1.26.4",)
+
+
+def test_another_version_of_what_was_asked_for_is_no_drift(offered: Path) -> None:
+    """The image's own lib gives way to the one under test; another torch is another image."""
+    wheel(offered, "torch", "2.9.0")
+    assert answer(offered, facts(lib="0.9", helper="1.0"), "lib==1.0").add == ("lib==1.0",)
+    assert answer(offered, facts(lib="0.9", helper="1.0"), "lib").add == ("lib==1.0",)
+    assert answer(offered, facts(lib="0.9", helper="0.1"), "lib>=0.5").add == ()
+    assert answer(offered, facts(), "torch==2.9.0").problem == "drift"
+
+
+@pytest.mark.parametrize(
+    ("requirement", "problem"),
+    [
+        ("lib==99", "version-not-found"),
+        ("nothing-of-that-name", "version-not-found"),
+        ("torn==1.0", "unsatisfiable"),
+        ("modern==1.0", "python-too-old"),
+        ("foreign==1.0", "no-wheel"),
+        ("extension==1.0", "needs-in-image"),
+        ("broken==1.0", "sdist-build-failed"),
+        ("lib=1.0", "bad-requirement"),
+    ],
+)
+def test_what_cannot_be_had_says_why(offered: Path, requirement: str, problem: str) -> None:
+    """Each way of failing has a code of its own and uv's words for a person."""
+    wheel(offered, "torn", "1.0", "helper<1")
+    wheel(offered, "modern", "1.0", needs_python=">=3.12")
+    wheel(offered, "foreign", "1.0", tags="cp39-cp39-manylinux_2_28_x86_64")
+    sdist(offered, "extension", "1.0", at_build="import torch")
+    sdist(offered, "broken", "1.0", at_build="raise SystemError('no such luck')")
+    resolution = answer(offered, facts(), requirement)
+    assert problem == resolution.problem
+    assert resolution.detail and resolution.evidence and not resolution.add
+
+
+def test_a_yanked_release_is_taken_only_by_its_exact_version(tmp_path: Path) -> None:
+    """As pip does; a pin is answered with a note."""
+    url = simple_index(tmp_path, wheel(tmp_path / "files", "lib", "1.0"), yanked="broken upload")
+    index = Index(options={"index-url": url})
+    exact = resolve(["lib==1.0"], facts(), index, tmp_path / "resolutions")
+    assert (exact.add, len(exact.notes)) == (("lib==1.0",), 1)
+    assert resolve(["lib>=0.5"], facts(), index, tmp_path / "resolutions").problem == "yanked"
+
+
+def test_an_unreachable_index_is_not_the_librarys_fault_and_not_remembered(tmp_path: Path) -> None:
+    """A closed port is trouble of the moment."""
+    index = Index(options={"index-url": "http://user:secret@127.0.0.1:9/simple"}, uv={"UV_HTTP_RETRIES": "0"})
+    resolution = resolve(["lib==1.0"], facts(), index, tmp_path / "resolutions")
+    assert resolution.problem == "index-unreachable"
+    assert "secret" not in resolution.detail + resolution.evidence
+    assert not list((tmp_path / "resolutions").glob("*.json"))
+
+
+@pytest.mark.parametrize("option", ["index-url", "extra-index-url"])
+def test_refused_credentials_are_told_apart_from_a_missing_package(tmp_path: Path, option: str) -> None:
+    """Of 401 uv says first, or only, that the package was not found."""
+
+    class Refuse(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(401)
+            self.end_headers()
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    (tmp_path / "simple").mkdir()
+    with HTTPServer(("127.0.0.1", 0), Refuse) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        refusing = f"http://user:secret@127.0.0.1:{server.server_port}/simple"
+        index = Index(options={"index-url": (tmp_path / "simple").as_uri(), option: refusing})
+        resolution = resolve(["lib==1.0"], facts(), index, tmp_path / "resolutions")
+        server.shutdown()
+    assert resolution.problem == "index-refused"
+    assert "secret" not in resolution.detail + resolution.evidence
+
+
+def test_a_pin_is_answered_from_memory_for_good_and_all_else_for_a_day(offered: Path) -> None:
+    """What was not pinned, or not met, may be answered otherwise tomorrow."""
+    for requirement, lasts in [("lib==1.0", True), ("lib", False), ("lib>=1", False), ("lib==1.*", False)]:
+        resolution = answer(offered, facts(), requirement)
+        (record,) = (offered.parent / "resolutions").glob("*.json")
+        stored = json.loads(record.read_text())
+        assert lasts == (stored["day"] == "")
+        stored["resolution"]["add"] = ["remembered==1.0"]
+        record.write_text(json.dumps(stored))
+        assert answer(offered, facts(), requirement).add == ("remembered==1.0",)
+        record.write_text(json.dumps({**stored, "day": "2020-01-01"}))
+        assert resolution == answer(offered, facts(), requirement)
+        record.unlink()
+
+
+def test_a_new_file_in_find_links_is_seen_at_once(offered: Path) -> None:
+    """A missing wheel that somebody puts there is not missing until tomorrow."""
+    assert answer(offered, facts(), "late==1.0").problem == "version-not-found"
+    wheel(offered, "late", "1.0")
+    assert answer(offered, facts(), "late==1.0").add == ("late==1.0",)
+
+
+def test_many_may_ask_at_once(offered: Path) -> None:
+    """One of them asks uv, the others read its answer."""
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda _: answer(offered, facts(), "lib==1.0"), range(4)))
+    assert [answers[0]] * 4 == answers
+    assert not list((offered.parent / "resolutions").glob("**/*.partial"))
+
+
+def test_packages_that_pip_itself_would_pass_over_do_no_harm(offered: Path) -> None:
+    """Distribution packages of Linux carry versions and requirements outside the standard."""
+    image = needing(facts(debian="0.1.49-debian1~x", odd="1.0"), "odd", "not a requirement", "helper ; bogus == '1'")
+    assert answer(offered, image, "lib==1.0").add == ("helper==1.0", "lib==1.0")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("requirement", "problem", "added", "drift"),
+    [
+        ("pyro-ppl==1.9.1", "", "pyro-ppl==1.9.1", ""),
+        ("captum==0.8.0", "drift", "", "numpy 2.4.6 -> 1"),
+        ("open-clip-torch==3.3.0", "", "torchvision==0.28", "torch 2.13.0+cpu -> 2"),
+        ("pyro-ppl==99", "version-not-found", "", ""),
+    ],
+)
+def test_the_real_index(tmp_path: Path, requirement: str, problem: str, added: str, drift: str) -> None:
+    """The same, asked of the index that pip is configured for."""
+    image = facts(numpy="2.4.6", filelock="4.2.11", sympy="1.14.0", tqdm="4.70.1", packaging="26.3")
+    resolution = resolve([requirement], image, Index.from_pip(), tmp_path / "resolutions")
+    assert problem == resolution.problem
+    assert any(pin.startswith(added) for pin in resolution.add) or not added
+    assert any(change.startswith(drift) for change in resolution.drift) == bool(drift)

@@ -1,0 +1,136 @@
+"""The environment that stands in for an image."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from tinywheels import simple_index, wheel
+
+from runner import standin
+from runner.backends.base import Trouble
+from runner.index import Index
+from runner.model import Local
+from runner.standin import StandIn
+
+PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
+
+
+@pytest.fixture(autouse=True)
+def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """uv remembers nothing, and no index outside answers: PyTorch's own is unreachable."""
+    monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "uv"))
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> Index:
+    """An index with a torch for GPUs and one library."""
+    files = tmp_path / "files"
+    torch = wheel(files, "torch", "2.1"), wheel(files, "torch", "2.0")
+    return Index(options={"index-url": simple_index(tmp_path, *torch, wheel(files, "lib", "1.0", "torch"))})
+
+
+def with_cpu_build(index: Index, tmp_path: Path) -> Index:
+    """The index, and a folder with a CPU build of an older torch."""
+    wheel(tmp_path / "wheels", "torch", "2.0+cpu")
+    return Index(options={**index.options, "find-links": str(tmp_path / "wheels")})
+
+
+def build(tmp_path: Path, index: Index, *requires: str, python: str = PYTHON, gpu: bool = False) -> StandIn:
+    """The stand-in with these requirements."""
+    return standin.build(Local(python=python, requires=requires), tmp_path / "home", index, gpu)
+
+
+def test_it_runs_and_says_what_it_is(tmp_path: Path, index: Index) -> None:
+    """Python, torch and where torch came from; no path."""
+    built = build(tmp_path, index, "lib")
+    code = "import lib, torch; print(torch.__version__)"
+    ran = subprocess.run([built.python, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "2.1"
+    assert built.description == f"Python {platform.python_version()} with torch 2.1 (as pip would choose it)"
+
+
+@pytest.mark.parametrize("requires", ["torch", "torch>=2", "torch==2.0", "lib"])
+def test_without_a_gpu_a_cpu_build_from_find_links_comes_first(tmp_path: Path, index: Index, requires: str) -> None:
+    """Even where the index has a newer torch, with gigabytes of CUDA."""
+    built = build(tmp_path, with_cpu_build(index, tmp_path), requires)
+    assert built.description.endswith("with torch 2.0+cpu (CPU build from find-links)")
+
+
+@pytest.mark.parametrize(("requires", "gpu"), [("torch==2.1", False), ("torch", True)])
+def test_otherwise_the_plain_index_is_taken(tmp_path: Path, index: Index, requires: str, gpu: bool) -> None:
+    """On a host with a GPU, and where there is no CPU build of that version and PyTorch's index cannot be reached."""
+    built = build(tmp_path, with_cpu_build(index, tmp_path), requires, gpu=gpu)
+    assert built.description.endswith("with torch 2.1 (as pip would choose it)")
+
+
+def test_a_build_that_is_named_is_not_second_guessed(tmp_path: Path, index: Index) -> None:
+    """`+cpu` in the matrix says it all."""
+    built = build(tmp_path, with_cpu_build(index, tmp_path), "torch==2.0+cpu")
+    assert built.description.endswith("with torch 2.0+cpu (as pip would choose it)")
+
+
+def test_the_second_use_builds_nothing(tmp_path: Path, index: Index) -> None:
+    """The same requirements are the same stand-in; a GPU makes it another."""
+    first = build(tmp_path, index, "torch", "lib")
+    (first.python.parent.parent / "mark").touch()
+    assert build(tmp_path, index, "lib", "torch") == first
+    assert (first.python.parent.parent / "mark").exists()
+    assert build(tmp_path, index, "lib", "torch", gpu=True).python != first.python
+
+
+def test_the_same_packages_have_the_same_identity(tmp_path: Path, index: Index) -> None:
+    """However they were asked for: what is known of one is true of the other."""
+    assert build(tmp_path, index, "torch", "lib").identity == build(tmp_path, index, "lib==1.0").identity
+    assert build(tmp_path, index, "torch").identity != build(tmp_path, index, "torch==2.0").identity
+
+
+def test_an_interrupted_build_is_built_again(tmp_path: Path, index: Index) -> None:
+    """Without its marker an environment is not whole."""
+    built = build(tmp_path, index, "lib")
+    (built.python.parent.parent / "complete.json").unlink()
+    (built.python.parent.parent / "stray").touch()
+    assert build(tmp_path, index, "lib") == built
+    assert not (built.python.parent.parent / "stray").exists()
+
+
+def test_many_may_build_at_once(tmp_path: Path, index: Index) -> None:
+    """One builds, the others wait and find it."""
+    with ThreadPoolExecutor(3) as pool:
+        assert len(set(pool.map(lambda _: build(tmp_path, index, "torch"), range(3)))) == 1
+
+
+@pytest.mark.parametrize(
+    ("python", "requires", "code", "said"),
+    [
+        ("3.99", "lib", "python-not-found", "Python 3.99"),
+        (PYTHON, "lib==7", "version-not-found", "lib==7"),
+        (PYTHON, "torch<1", "unsatisfiable", "torch"),
+        (PYTHON, "lib=7", "bad-requirement", "lib"),
+    ],
+)
+def test_what_cannot_be_built_says_why_and_leaves_nothing(
+    tmp_path: Path, index: Index, python: str, requires: str, code: str, said: str
+) -> None:
+    """uv's own explanation, under a stable code."""
+    with pytest.raises(Trouble) as raised:
+        build(tmp_path, index, requires, python=python)
+    assert raised.value.code == code
+    assert said in str(raised.value)
+    assert [path.suffix for path in (tmp_path / "home" / "standins").iterdir()] == [".lock"]
+
+
+def test_an_unreachable_index_is_named(tmp_path: Path) -> None:
+    """With what to check."""
+    unreachable = Index(options={"index-url": "http://user:secret@127.0.0.1:9/simple"}, uv={"UV_HTTP_RETRIES": "0"})
+    with pytest.raises(Trouble) as raised:
+        build(tmp_path, unreachable, "lib")
+    assert raised.value.code == "index-unreachable"
+    assert "proxy" in raised.value.remedy
+    assert "secret" not in str(raised.value) + raised.value.evidence
