@@ -11,7 +11,22 @@ import sysconfig
 from importlib import metadata
 from typing import Any, Dict, List, Optional
 
-TOOLS = ("gcc", "g++", "cc", "c++", "clang", "nvcc", "ninja", "cmake", "git", "jupyter", "sshd", "pip", "conda", "nvidia-smi")
+TOOLS = (
+    "gcc",
+    "g++",
+    "cc",
+    "c++",
+    "clang",
+    "nvcc",
+    "ninja",
+    "cmake",
+    "git",
+    "jupyter",
+    "sshd",
+    "pip",
+    "conda",
+    "nvidia-smi",
+)
 
 
 def canonical(name: str) -> str:

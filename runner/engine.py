@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import threading
+import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack
@@ -124,7 +125,14 @@ class Engine:
         """Run a batch unless another process is at it; whether it was ours."""
         with claimed(self.folder / "claims" / batch.key) as ours:
             if ours:
-                self._run(batch)
+                try:
+                    self._run(batch)
+                except Exception as error:  # one batch's misfortune must not take the others along
+                    said = traceback.format_exc(limit=-3)
+                    self._all(
+                        self._open(batch.cells),
+                        Trouble("host-error", f"{type(error).__name__}: {error}", evidence=said),
+                    )
             return ours
 
     def outcome(self, check: Check) -> Outcome | None:
