@@ -222,7 +222,7 @@ class Matrix(Entry):
 
 
 def _local(entry: LocalEntry | None) -> Local | None:
-    return entry and Local(python=entry.python, requires=tuple(entry.requires))
+    return None if entry is None else Local(python=entry.python, requires=tuple(entry.requires))
 
 
 def _limits(*entries: LimitsEntry) -> Limits:

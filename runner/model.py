@@ -8,6 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from fnmatch import fnmatchcase
 from typing import Any
 
 PROBES = ("import", "sample", "autograd", "compile")
@@ -148,6 +149,21 @@ class Known:
     place: str = ""
     """`file:line:column` of the entry."""
 
+    def covers(self, check_id: str) -> bool:
+        """Whether the check, or the cell it belongs to, is meant."""
+        return fnmatchcase(check_id, self.cells) or fnmatchcase(check_id.rpartition("/")[0], self.cells)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        plain = {name: getattr(self, name) for name in self.__slots__}
+        return {**plain, "expect": self.expect.value, "expires": self.expires and self.expires.isoformat()}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Known:
+        """The entry from plain data."""
+        expires = data["expires"] and dt.date.fromisoformat(data["expires"])
+        return cls(**{**data, "expect": Verdict(data["expect"]), "expires": expires})
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
@@ -247,11 +263,5 @@ def utc_now() -> str:
 
 
 def matching(known: Sequence[Known], check_id: str) -> Known | None:
-    """The first `known:` entry whose glob takes in the check, or the check's cell."""
-    from fnmatch import fnmatchcase
-
-    cell_id = check_id.rpartition("/")[0]
-    for entry in known:
-        if fnmatchcase(check_id, entry.cells) or fnmatchcase(cell_id, entry.cells):
-            return entry
-    return None
+    """The first `known:` entry that covers the check."""
+    return next((entry for entry in known if entry.covers(check_id)), None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -12,7 +11,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from runner.catalogue import catalogue
-from runner.model import INSTALLED, LATEST, PROBES, Cell, Image, Known, Limits, Local, Plan, Verdict
+from runner.model import INSTALLED, LATEST, PROBES, Cell, Image, Known, Limits, Local, Plan
 
 if TYPE_CHECKING:
     from runner.matrix import Matrix
@@ -142,7 +141,9 @@ def _here(plan: Plan, selectors: Sequence[str]) -> Plan:
     return replace(plan, images=(Image(name="here"),), cells=tuple(cells.values()))
 
 
-def select(plan: Plan, selectors: Sequence[str], probes: Sequence[str] = (), names: Mapping[str, Any] | None = None) -> Plan:
+def select(
+    plan: Plan, selectors: Sequence[str], probes: Sequence[str] = (), names: Mapping[str, Any] | None = None
+) -> Plan:
     """The part of a plan that the selectors take in, all of it where there are none; SelectionError for nothing."""
     unknown = [probe for probe in probes if probe not in PROBES]
     if unknown:
@@ -190,11 +191,7 @@ def installed_plan(distributions: Mapping[str, str]) -> Plan:
 
 def plan_to_json(plan: Plan) -> dict[str, Any]:
     """The plan as plain data."""
-    data = asdict(plan)
-    for entry in data["known"]:
-        entry["expect"] = entry["expect"].value
-        entry["expires"] = entry["expires"] and entry["expires"].isoformat()
-    return data
+    return {**asdict(plan), "known": [entry.to_json() for entry in plan.known]}
 
 
 def plan_from_json(data: Mapping[str, Any]) -> Plan:
@@ -202,16 +199,7 @@ def plan_from_json(data: Mapping[str, Any]) -> Plan:
     return Plan(
         images=tuple(_image(entry) for entry in data["images"]),
         cells=tuple(Cell(**{name: _tuple(value) for name, value in entry.items()}) for entry in data["cells"]),
-        known=tuple(
-            Known(
-                **{
-                    **entry,
-                    "expect": Verdict(entry["expect"]),
-                    "expires": entry["expires"] and dt.date.fromisoformat(entry["expires"]),
-                }
-            )
-            for entry in data["known"]
-        ),
+        known=tuple(Known.from_json(entry) for entry in data["known"]),
         source=data["source"],
     )
 

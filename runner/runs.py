@@ -6,7 +6,6 @@ import datetime as dt
 import os
 import platform
 import secrets
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,7 +113,7 @@ class Run:
 
     def resume(self) -> None:
         """Say in the journal that it goes on."""
-        append(self.journal, {"kind": "resume", "at": utc_now(), "command": sys.argv})
+        append(self.journal, {"kind": "resume", "at": utc_now()})
 
     def finish(self, state: str) -> None:
         """Say in the journal that it is over: `complete` or `interrupted`."""

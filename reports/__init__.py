@@ -1,0 +1,1 @@
+"""Reads recorded outcomes and writes tables; never launches anything."""

@@ -1,0 +1,353 @@
+"""The table as Markdown for GitHub: headline, grid, numbered notes with evidence, environments, how to reproduce."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from tabulate import tabulate
+
+from reports.diff import Changes
+from reports.table import Judged, Table
+from runner.model import PROBES, Outcome, Verdict
+
+MARKS = {
+    Verdict.FAIL: "❌",
+    Verdict.CRASH: "💥",
+    Verdict.TIMEOUT: "⌛",
+    Verdict.OOM: "🪫",
+    Verdict.UNSUPPORTED: "🚫",
+    Verdict.SKIP: "⬜",
+    Verdict.INFRA: "⚠️",
+    Verdict.NOT_RUN: "❔",
+}
+ON_GPU, ON_CPU = "✅", "☑️"
+MEANINGS = {
+    Verdict.FAIL: "fails",
+    Verdict.CRASH: "crashes",
+    Verdict.TIMEOUT: "never ends",
+    Verdict.OOM: "out of memory",
+    Verdict.UNSUPPORTED: "cannot work here",
+    Verdict.SKIP: "not asked",
+    Verdict.INFRA: "host trouble, no verdict",
+    Verdict.NOT_RUN: "not run",
+}
+MOST_NOTES = 400
+"""GitHub drops a step summary over 1 MiB whole; a note takes about one KiB."""
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Outcomes that say the same, under one number."""
+
+    number: int
+    members: tuple[Judged, ...]
+
+
+def markdown(table: Table, changes: Changes | None) -> str:
+    """The whole report."""
+    notes = number(table)
+    parts = [
+        _headline(table, changes),
+        _grid(table, notes),
+        _notes(notes),
+        _changes(changes),
+        _drift(table),
+        _environments(table),
+        _metrics(table),
+        _known(table),
+        _made(table),
+    ]
+    return "\n".join(line for part in parts for line in part).rstrip() + "\n"
+
+
+def summary(table: Table, changes: Changes | None) -> str:
+    """What a person should know first, in one or two sentences."""
+    counts = table.counts
+    done = ", ".join(f"{counts[verdict]} {verdict.value}" for verdict in Verdict if counts[verdict])
+    unexpected = [one for one in table.surprises if one.surprise == "unexpected failure"]
+    said = []
+    if unexpected:
+        cells = dict.fromkeys(
+            f"{one.outcome.subject} {one.outcome.version} in {one.outcome.image}" for one in unexpected
+        )
+        named = ", ".join(list(cells)[:3]) + (f" and {len(cells) - 3} more" if len(cells) > 3 else "")
+        said.append(f"{_count(len(unexpected), 'unexpected failure')}: {named}.")
+    for kind, plural in (("unexpected pass", "unexpected passes"), ("expired", "expired `known:` entries")):
+        found = [one for one in table.surprises if one.surprise == kind]
+        if found:
+            said.append(f"{len(found)} {kind if len(found) == 1 and kind != 'expired' else plural}.")
+    if not table.surprises:
+        said.append("Everything is as expected." if not table.incomplete else "No surprise so far.")
+    if table.incomplete:
+        said.append(f"{_count(len(table.incomplete), 'check')} without a verdict.")
+    if changes is not None:
+        moved = [
+            (len(changes.failing), "newly failing"),
+            (len(changes.fixed), "fixed"),
+            (len(changes.other), "failing otherwise"),
+        ]
+        words = ", ".join(f"{count} {what}" for count, what in moved if count)
+        said.append(f"Since {changes.baseline}: {words or 'nothing changed'}.")
+    return " ".join(said) + f" ({len(table.outcomes)} checks: {done})"
+
+
+def _headline(table: Table, changes: Changes | None) -> Iterator[str]:
+    yield "# PyTorch compatibility matrix"
+    yield ""
+    yield f"**{text(summary(table, changes))}**"
+    yield ""
+    gpus = sorted({gpu["name"] for record in table.environments.values() for gpu in record["facts"].get("gpus", ())})
+    ran = [outcome for outcome in table.outcomes.values() if outcome.device]
+    where = []
+    if any(outcome.device == "cuda" for outcome in ran):
+        where.append(f"Device under test: GPU ({text(', '.join(gpus))}).")
+        if any(outcome.device == "cpu" for outcome in ran):
+            where.append(f"Some checks ran on a CPU: {ON_CPU} says nothing about a GPU.")
+    elif ran:
+        where.append("Device under test: **CPU only. Nothing here says anything about a GPU.**")
+    if any(record.get("stand_in") for record in table.environments.values()):
+        where.append("Images are **stand-ins**: virtual environments in their place, not the images themselves.")
+    yield " ".join(where)
+    yield ""
+
+
+def number(table: Table) -> tuple[Note, ...]:
+    """What is worth a note, grouped by what it says, surprises first."""
+    groups: dict[tuple[str, ...], list[Judged]] = {}
+    for one in table.judged:
+        outcome = one.outcome
+        plain = outcome.verdict is Verdict.PASS or outcome.reason in ("import-failed", "not-applicable")
+        if plain and not (one.surprise or outcome.flaky):
+            continue
+        key = (outcome.image, outcome.subject, outcome.version, outcome.verdict.value, outcome.reason, outcome.evidence)
+        groups.setdefault(key, []).append(one)
+    ordered = sorted(groups.values(), key=lambda members: (not members[0].surprise, members[0].known is not None))
+    return tuple(Note(index, tuple(members)) for index, members in enumerate(ordered, 1))
+
+
+def _grid(table: Table, notes: Sequence[Note]) -> Iterator[str]:
+    numbers = {one.outcome.check: note.number for note in notes for one in note.members}
+    used = {verdict for verdict in Verdict if table.counts[verdict]}
+    yield "## Table"
+    yield ""
+    yield "Marks in a box: import, sample, autograd, compile. " + " · ".join(_legend(table, used))
+    yield ""
+    rows = []
+    for subject, version in table.rows:
+        boxes = [_box(table, table.boxes.get((image, subject, version), {}), numbers) for image in table.images]
+        rows.append([text(f"{subject} {version}"), *boxes])
+    yield tabulate(rows, headers=["", *map(text, table.images)], tablefmt="pipe", disable_numparse=True)
+    yield ""
+
+
+def _legend(table: Table, used: Iterable[Verdict]) -> Iterator[str]:
+    passed = [outcome for outcome in table.outcomes.values() if outcome.verdict is Verdict.PASS]
+    if any(table.passed_on_gpu(outcome) for outcome in passed):
+        yield f"{ON_GPU} passes on the GPU"
+    if any(not table.passed_on_gpu(outcome) for outcome in passed):
+        yield f"{ON_CPU} passes on the CPU"
+    for verdict in MARKS:
+        if verdict in used:
+            yield f"{MARKS[verdict]} {MEANINGS[verdict]}"
+    if any(outcome.flaky for outcome in passed):
+        yield "🔁 passed at a later attempt only"
+    yield "[n] see note n"
+
+
+def _box(table: Table, box: Mapping[str, Judged], numbers: Mapping[str, int]) -> str:
+    if not box:
+        return ""
+    marks = "".join(mark(table, box[probe].outcome) if probe in box else "·" for probe in PROBES)
+    noted = sorted({numbers[one.outcome.check] for one in box.values() if one.outcome.check in numbers})
+    return marks + "".join(f"[{one}](#note-{one})" for one in noted)
+
+
+def mark(table: Table, outcome: Outcome) -> str:
+    """One character for an outcome; a pass on a CPU looks different from one on a GPU."""
+    if outcome.verdict is Verdict.PASS:
+        return (ON_GPU if table.passed_on_gpu(outcome) else ON_CPU) + ("🔁" if outcome.flaky else "")
+    return MARKS[outcome.verdict]
+
+
+def _notes(notes: Sequence[Note]) -> Iterator[str]:
+    if not notes:
+        return
+    yield "## Notes"
+    yield ""
+    for note in notes[:MOST_NOTES]:
+        first = note.members[0]
+        outcome = first.outcome
+        probes = ", ".join(_probe_name(one.outcome) for one in note.members)
+        cell = outcome.check.rpartition("/")[0]
+        kind = f"**{first.surprise}**: " if first.surprise else ""
+        what = f"`{outcome.reason}`" if outcome.reason else outcome.verdict.value
+        blame = f", blame: {outcome.blame}" if outcome.blame else ""
+        anchor = f'<a id="note-{note.number}"></a>'
+        yield f"{note.number}. {anchor}{kind}{text(cell)} ({probes}): {what} ({outcome.verdict.value}{blame})"
+        if outcome.detail:
+            yield f"   - {text(outcome.detail)}"
+        if outcome.evidence:
+            yield f"   - evidence: {code(outcome.evidence)}"
+        if outcome.drift:
+            yield f"   - an install would replace: {text(', '.join(outcome.drift))}"
+        if outcome.remedy:
+            yield f"   - remedy: {text(outcome.remedy)}"
+        if outcome.attempts:
+            yield f"   - attempts before: {text(', '.join(outcome.attempts))}"
+        if first.known is not None:
+            link = f" ({first.known.link})" if first.known.link else ""
+            expires = f", until {first.known.expires}" if first.known.expires else ""
+            yield f"   - known: {text(first.known.reason)}{text(link)}{expires}"
+        yield f"   - {code('compat show ' + shlex.quote(cell))}"
+    if len(notes) > MOST_NOTES:
+        yield ""
+        yield f"{len(notes) - MOST_NOTES} more notes are left out here; report.json has all of them."
+    yield ""
+
+
+def _probe_name(outcome: Outcome) -> str:
+    return "CUDA sample" if outcome.probe == "sample" and outcome.device == "cuda" else outcome.probe
+
+
+def _changes(changes: Changes | None) -> Iterator[str]:
+    if changes is None or not (changes.failing or changes.fixed or changes.other or changes.new or changes.gone):
+        return
+    yield f"## Changes since {text(changes.baseline)}"
+    yield ""
+    if changes.causes:
+        yield "What else changed, the likely cause first: " + "; ".join(map(text, changes.causes[:12])) + "."
+        yield ""
+    for title, checks in (
+        ("newly failing", [outcome.check for outcome in changes.failing]),
+        ("fixed", [outcome.check for outcome in changes.fixed]),
+        ("failing otherwise", [f"{now.check} ({then.reason} -> {now.reason})" for then, now in changes.other]),
+        ("new", changes.new),
+        ("gone", changes.gone),
+    ):
+        if checks:
+            more = f" and {len(checks) - 20} more" if len(checks) > 20 else ""
+            yield f"- {title}: {', '.join(map(text, checks[:20]))}{more}"
+    yield ""
+
+
+def _drift(table: Table) -> Iterator[str]:
+    drifting = {outcome.check.rpartition("/")[0]: outcome.drift for outcome in table.outcomes.values() if outcome.drift}
+    if not drifting:
+        return
+    yield "## Drift"
+    yield ""
+    yield "What a plain `pip install` would replace in the image:"
+    yield ""
+    for cell, drift in drifting.items():
+        shown = ", ".join(drift[:10]) + (f" and {len(drift) - 10} more" if len(drift) > 10 else "")
+        yield f"- {text(cell)}: {text(shown)}"
+    yield ""
+
+
+def _environments(table: Table) -> Iterator[str]:
+    if not table.environments:
+        return
+    yield "## Environments"
+    yield ""
+    rows = []
+    for record in table.environments.values():
+        facts = record["facts"]
+        torch = facts.get("torch") or {}
+        gpus = ", ".join(f"{gpu['name']} (sm_{gpu['capability'].replace('.', '')})" for gpu in facts.get("gpus", ()))
+        name = record["image"] + (" (stand-in)" if record.get("stand_in") else "")
+        row = (
+            name,
+            record["reference"],
+            record.get("digest") or "none",
+            torch.get("version") or "none",
+            torch.get("cuda") or "none",
+            torch.get("cudnn") or "none",
+            facts["python"],
+            facts.get("driver") or "none",
+            gpus or "none",
+            facts.get("os", ""),
+        )
+        rows.append([text(str(value)) for value in row])
+    headers = ("image", "reference", "digest", "torch", "CUDA", "cuDNN", "Python", "driver", "GPU", "system")
+    yield tabulate(rows, headers=headers, tablefmt="pipe", disable_numparse=True)
+    yield ""
+
+
+def _metrics(table: Table) -> Iterator[str]:
+    rows = [
+        (outcome.check, name, f"{metric['value']:.4g} {metric['unit']}")
+        for outcome in table.outcomes.values()
+        for name, metric in outcome.metrics.items()
+    ]
+    if not rows:
+        return
+    yield "<details><summary>Metrics</summary>"
+    yield ""
+    shown = [[text(cell) for cell in row] for row in rows[: 5 * MOST_NOTES]]
+    yield tabulate(shown, headers=("check", "metric", "value"), tablefmt="pipe", disable_numparse=True)
+    yield ""
+    if len(rows) > len(shown):
+        yield f"{len(rows) - len(shown)} more are in report.json."
+        yield ""
+    yield "</details>"
+    yield ""
+
+
+def _known(table: Table) -> Iterator[str]:
+    if not table.known:
+        return
+    yield "<details><summary>Expected outcomes</summary>"
+    yield ""
+    rows = []
+    for entry in table.known:
+        met = [one for one in table.judged if one.known is entry]
+        state = ", ".join(sorted({one.surprise or "as expected" for one in met})) or "not in this run"
+        row = (
+            entry.cells,
+            entry.expect.value,
+            entry.code or "",
+            entry.reason,
+            entry.link or "",
+            entry.expires or "",
+            state,
+        )
+        rows.append([text(str(value)) for value in row])
+    headers = ("cells", "expected", "code", "reason", "link", "expires", "state")
+    yield tabulate(rows, headers=headers, tablefmt="pipe", disable_numparse=True)
+    yield ""
+    yield "</details>"
+    yield ""
+
+
+def _made(table: Table) -> Iterator[str]:
+    header = table.header
+    host = header.get("host", {})
+    command = header.get("command") or ["compat"]
+    yield "## How this was made"
+    yield ""
+    yield f"- {code(shlex.join([command[0].rpartition('/')[2], *command[1:]]))} on the backend `{header.get('backend')}`"
+    yield f"- run `{table.run}`, {header.get('started')} to {table.finished}, {table.state}"
+    yield f"- host: {text(str(host.get('platform')))}, {host.get('cpus')} CPUs, Python {host.get('python')}"
+    yield f"- matrix: {text(str(header.get('plan', {}).get('source')))}; torch-compat-matrix {header.get('version')}"
+    yield ""
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def text(words: str) -> str:
+    """Recorded words as Markdown that shows just them, on one line, in a table cell as well."""
+    line = re.sub(r"\s+", " ", words).strip()
+    return re.sub(r"[\\`*\[\]<>|~&]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", lambda m: f"&#{ord(m[0])};", line)
+
+
+def code(words: str) -> str:
+    """Recorded words as a code span, whatever backticks they hold."""
+    line = re.sub(r"\s+", " ", words).strip() or " "
+    fence = "`" * (max((len(run) for run in re.findall(r"`+", line)), default=0) + 1)
+    pad = " " if line.startswith("`") or line.endswith("`") else ""
+    return f"{fence}{pad}{line}{pad}{fence}"

@@ -1,0 +1,151 @@
+"""A journal read back: what was planned, what came of each check, and what is a surprise."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from runner.journal import read
+from runner.model import PROBES, Known, Outcome, Verdict, matching, utc_now
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Judged:
+    """An outcome beside what was expected of it."""
+
+    outcome: Outcome
+    known: Known | None = None
+    surprise: str = ""
+    """`unexpected failure`, `unexpected pass`, `expired`, or empty."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """One run: rows are library versions, columns images, boxes the outcomes of the probes."""
+
+    header: Mapping[str, Any]
+    outcomes: Mapping[str, Outcome]
+    """By check id, in the plan's order; what has no outcome yet is `not-run`."""
+    environments: Mapping[str, Mapping[str, Any]]
+    known: tuple[Known, ...] = ()
+    finished: str = ""
+    state: str = "interrupted"
+    today: dt.date = field(default_factory=dt.date.today)
+
+    @property
+    def run(self) -> str:
+        return str(self.header.get("run", ""))
+
+    @cached_property
+    def images(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(outcome.image for outcome in self.outcomes.values()))
+
+    @cached_property
+    def rows(self) -> tuple[tuple[str, str], ...]:
+        """(library or stack, version) in the plan's order."""
+        return tuple(dict.fromkeys((outcome.subject, outcome.version) for outcome in self.outcomes.values()))
+
+    @cached_property
+    def boxes(self) -> Mapping[tuple[str, str, str], Mapping[str, Judged]]:
+        """(image, subject, version) -> probe -> outcome, the probes in their order."""
+        found: dict[tuple[str, str, str], dict[str, Judged]] = {}
+        for one in self.judged:
+            outcome = one.outcome
+            found.setdefault((outcome.image, outcome.subject, outcome.version), {})[outcome.probe] = one
+        return {key: {probe: box[probe] for probe in PROBES if probe in box} for key, box in found.items()}
+
+    @cached_property
+    def judged(self) -> tuple[Judged, ...]:
+        """Every outcome beside its `known:` entry."""
+        return tuple(self._judge(outcome) for outcome in self.outcomes.values())
+
+    @cached_property
+    def surprises(self) -> tuple[Judged, ...]:
+        return tuple(one for one in self.judged if one.surprise)
+
+    @cached_property
+    def incomplete(self) -> tuple[Outcome, ...]:
+        """Checks that host trouble, or an end before its time, left without a verdict."""
+        return tuple(outcome for outcome in self.outcomes.values() if not outcome.verdict.final)
+
+    @cached_property
+    def counts(self) -> Counter[Verdict]:
+        return Counter(outcome.verdict for outcome in self.outcomes.values())
+
+    @cached_property
+    def on_gpu(self) -> frozenset[str]:
+        """The environments that saw a GPU."""
+        return frozenset(key for key, record in self.environments.items() if record["facts"].get("gpus"))
+
+    def passed_on_gpu(self, outcome: Outcome) -> bool:
+        """Whether a pass says something about a GPU: by its device, or for an import by its environment."""
+        if outcome.device:
+            return outcome.device == "cuda"
+        return outcome.environment in self.on_gpu
+
+    def _judge(self, outcome: Outcome) -> Judged:
+        entry = matching(self.known, outcome.check)
+        broken = outcome.verdict.broken
+        if entry is None:
+            return Judged(outcome=outcome, surprise="unexpected failure" if broken else "")
+        if entry.expires is not None and entry.expires < self.today:
+            return Judged(outcome=outcome, known=entry, surprise="expired")
+        if entry.expect is outcome.verdict and entry.code in (None, outcome.reason):
+            return Judged(outcome=outcome, known=entry)
+        if broken:
+            return Judged(outcome=outcome, known=entry, surprise="unexpected failure")
+        unexpected = outcome.verdict is Verdict.PASS and entry.expect.broken
+        return Judged(outcome=outcome, known=entry, surprise="unexpected pass" if unexpected else "")
+
+
+def load(journal: Path, today: dt.date | None = None) -> Table:
+    """The run that a journal records; a torn last line and records of unknown kind are passed over."""
+    header: dict[str, Any] = {}
+    outcomes: dict[str, Outcome] = {}
+    environments: dict[str, Any] = {}
+    end: dict[str, Any] = {}
+    for record, _ in read(journal):
+        kind = record.get("kind")
+        if kind == "outcome":
+            outcomes[record["check"]] = Outcome.from_json(record)
+        elif kind == "environment":
+            environments[record["key"]] = record
+        elif kind == "run":
+            header = record
+        elif kind in ("end", "resume"):
+            end = record
+    plan = header.get("plan", {})
+    whole = {outcome.check: outcomes.pop(outcome.check, outcome) for outcome in _planned(plan)} | outcomes
+    return Table(
+        header=header,
+        outcomes=whole,
+        environments=environments,
+        known=tuple(Known.from_json(entry) for entry in plan.get("known", ())),
+        finished=end.get("finished", "") or utc_now(),
+        state=end.get("state", "interrupted"),
+        today=today or dt.date.today(),
+    )
+
+
+def _planned(plan: Mapping[str, Any]) -> Iterator[Outcome]:
+    """Each check of the plan as `not-run`."""
+    for cell in plan.get("cells", ()):
+        for probe in cell["probes"]:
+            name = f"{cell['image']}/{cell['subject']}-{cell['version']}/{probe}"
+            yield Outcome(
+                check=name,
+                image=cell["image"],
+                subject=cell["subject"],
+                version=cell["version"],
+                probe=probe,
+                verdict=Verdict.NOT_RUN,
+                reason="interrupted",
+                detail="the run ended before this check",
+                blame="host",
+                remedy="`compat run --resume` goes on",
+            )

@@ -1,0 +1,112 @@
+"""The `compat` command: options, verbs, and what the exit status means."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from enum import IntEnum
+from pathlib import Path
+
+from runner.backends.base import BACKENDS
+
+
+class Status(IntEnum):
+    """Exit statuses of `compat`, as `compat --help` lists them."""
+
+    AS_EXPECTED = 0
+    SURPRISES = 1
+    BAD_MATRIX = 2
+    NOTHING_SELECTED = 3
+    NO_BACKEND = 4
+    INCOMPLETE = 5
+    INTERRUPTED = 130
+
+
+EPILOG = """\
+A selector is an image, a library's name or cell (image/library-version), a check
+(image/library-version/probe), a glob over those, or a selection named in matrix.yaml.
+
+exit status:
+  0  every outcome is as expected: passes, skips, and what matrix.yaml lists under `known:`
+  1  surprises: an unexpected failure, an unexpected pass, or an expired `known:` entry
+  2  matrix.yaml or the command line is wrong
+  3  nothing is selected, or the run or cell asked for is not there
+  4  the backend cannot be used
+  5  incomplete: host trouble left checks without a verdict; `compat run --resume` tries them again
+  130  interrupted; `compat run --resume` goes on
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """All verbs with their options."""
+    top = argparse.ArgumentParser(
+        prog="compat",
+        description="Which version of which library really works in which PyTorch image, on which GPU.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
+
+    chosen = argparse.ArgumentParser(add_help=False)
+    chosen.add_argument("selectors", nargs="*", metavar="SELECTOR", help="what to take (see below); default: all")
+    chosen.add_argument("--matrix", type=Path, default=Path("matrix.yaml"), help="the matrix file (%(default)s)")
+    chosen.add_argument("--backend", choices=sorted(BACKENDS), default="local", help="where images run (%(default)s)")
+    chosen.add_argument(
+        "--probe", action="append", default=[], metavar="PROBE", help="only this probe; may be repeated"
+    )
+    chosen.add_argument(
+        "--plan", type=Path, metavar="FILE", help="a plan that `compat plan --json` wrote, not a matrix"
+    )
+
+    reported = argparse.ArgumentParser(add_help=False)
+    reported.add_argument("--out", type=Path, metavar="DIR", help="where the report goes (default: the run's folder)")
+    reported.add_argument("--baseline", metavar="RUN", help="the run to compare with (default: the one before)")
+
+    plan = verbs.add_parser(
+        "plan", parents=[chosen], help="show cells, resolution, what is cached and the time it takes"
+    )
+    plan.add_argument("--json", type=Path, metavar="FILE", help="write the plan for a host without pydantic and YAML")
+
+    run = verbs.add_parser("run", parents=[chosen, reported], help="launch every image, probe, compile the table")
+    run.add_argument("--jobs", type=int, metavar="N", help="batches at a time (default: one a GPU, else one a core)")
+    run.add_argument(
+        "--resume", nargs="?", const="latest", metavar="RUN", help="go on with a run (default: the latest)"
+    )
+    run.add_argument("--seed", type=int, default=0, help="seed of every probe (%(default)s)")
+    run.add_argument("--full", action="store_true", help="the articles' own step counts, however long they take")
+
+    report = verbs.add_parser("report", parents=[reported], help="compile a run's report again")
+    report.add_argument("run", nargs="?", default="latest", help="id of the run, or the beginning of one (%(default)s)")
+
+    show = verbs.add_parser("show", help="everything known of a cell, with the command that reproduces it")
+    show.add_argument("cell", metavar="CELL", help="a cell or check, or a glob over them")
+    show.add_argument("--run", default="latest", help="id of the run, or the beginning of one (%(default)s)")
+
+    doctor = verbs.add_parser("doctor", help="what works on this machine and what to do about what does not")
+    doctor.add_argument("--backend", choices=sorted(BACKENDS), help="only this backend")
+    for verb in verbs.choices.values():
+        verb.epilog, verb.formatter_class = EPILOG, argparse.RawDescriptionHelpFormatter
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a verb; errors that have a remedy end in one message and a status, never in a traceback."""
+    options = parser().parse_args(arguments)
+    options.arguments = list(sys.argv[1:] if arguments is None else arguments)
+    from runner import commands  # only now: `compat --help` must answer at once
+
+    try:
+        return int(getattr(commands, options.verb)(options))
+    except KeyboardInterrupt:
+        print("compat: interrupted; what was recorded stays, and `compat run --resume` goes on", file=sys.stderr)
+        return Status.INTERRUPTED
+    except BrokenPipeError:
+        return Status.AS_EXPECTED
+    except commands.Failure as failure:
+        print(f"compat: {failure}", file=sys.stderr)
+        return int(failure.status)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
