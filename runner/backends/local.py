@@ -93,5 +93,7 @@ def room(home: Path) -> Finding:
         what="disk",
         works=free > 6e9,
         detail=f"{free / 1e9:.0f} GB free for {home}",
-        remedy="" if free > 6e9 else "a stand-in with a CUDA build of torch takes 5 GB: set COMPAT_HOME to a larger disk",
+        remedy=""
+        if free > 6e9
+        else "a stand-in with a CUDA build of torch takes 5 GB: set COMPAT_HOME to a larger disk",
     )

@@ -1,0 +1,343 @@
+"""The `docker` backend: a container an image through the Docker SDK, on whatever engine the client is pointed at.
+
+The engine may be remote: nothing of this machine is mounted.  The probe bundle and the order travel into a volume that
+ends with the container; an overlay travels once into a volume of its own, which later containers mount read-only.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import tarfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import docker
+import requests
+from docker.errors import APIError, DockerException, ImageNotFound, NotFound
+from docker.models.containers import Container
+from docker.types import DeviceRequest, LogConfig, Mount
+
+from runner import gpus
+from runner.backends.base import Exit, Finding, Gpu, Prepared, Trouble
+from runner.backends.dockererrors import named, trouble_of
+from runner.locks import locked
+from runner.model import Image, Limits, digest
+from runner.owner import alive, owner
+from runner.protocol import BUNDLE
+
+LABEL = "torch-compat-matrix"
+PLACE = "/compat"
+USER = "65534:65534"
+STDERR_TAIL = 16 << 10
+PASSED_ON = ("LANG", "LC_ALL", "TZ")
+
+
+def connect(home: Path) -> DockerBackend:
+    """The engine that DOCKER_HOST or the client's context names."""
+    try:
+        client = docker.from_env(timeout=120)
+        client.ping()
+    except (DockerException, requests.exceptions.RequestException) as error:
+        raise Trouble(
+            "engine-unreachable",
+            f"no container engine answers: {error}",
+            "start one (`.ci/engine` installs and starts Debian's), or point DOCKER_HOST at one",
+        ) from error
+    return DockerBackend(client, home)
+
+
+class DockerBackend:
+    """Launches images as containers."""
+
+    name = "docker"
+
+    def __init__(self, client: docker.DockerClient, home: Path, bundle: Path = BUNDLE) -> None:
+        self.client = client
+        self.home = home
+        self.bundle = bundle
+
+    def prepare(self, image: Image) -> Prepared:
+        """Pull the image unless it is here."""
+        found = self.peek(image)
+        if found is None:
+            assert image.reference is not None
+            with named(f"pulling {image.reference}"), locked(self.home / "pulls" / digest(image.reference)):
+                if self.peek(image) is None:
+                    self.client.images.pull(image.reference, all_tags=False)
+            found = self.peek(image)
+        if found is None:
+            raise Trouble("image-not-found", f"{image.reference} was pulled and is not there")
+        return found
+
+    def peek(self, image: Image) -> Prepared | None:
+        """The image where the engine holds it already."""
+        if image.reference is None:
+            raise Trouble("image-not-found", f"{image.name} has no `tag:`", "add one to matrix.yaml")
+        with named(f"looking for {image.reference}"):
+            try:
+                held = self.client.images.get(image.reference)
+            except (ImageNotFound, NotFound):
+                return None
+        digests = held.attrs.get("RepoDigests") or []
+        return Prepared(
+            image=image,
+            identity=str(held.id),
+            reference=image.reference,
+            digest=image.digest or (digests[0].partition("@")[2] if digests else ""),
+            python=image.python,
+        )
+
+    @contextmanager
+    def launch(
+        self,
+        prepared: Prepared,
+        order: Mapping[str, Any],
+        overlays: Mapping[str, Path],
+        *,
+        limits: Limits,
+        labels: Mapping[str, str],
+        gpu: Gpu | None = None,
+    ) -> Iterator[ContainerLaunch]:
+        """Create, fill, start; and remove, whatever happens."""
+        container = None
+        try:
+            with named(f"launching {prepared.reference}"):
+                volumes = {key: self._overlay(key, folder, prepared) for key, folder in overlays.items()}
+                container = self._create(prepared, volumes, limits, labels, order["deadline_s"], gpu)
+                ordered = json.dumps({**order, "overlays": f"{PLACE}/overlays"}).encode()
+                container.put_archive(PLACE, self._bundle(ordered))
+                launch = ContainerLaunch(container)
+                container.start()
+            yield launch
+        finally:
+            if container is not None:
+                with suppress(NotFound, APIError, requests.exceptions.RequestException):
+                    container.remove(force=True, v=True)
+
+    def _create(
+        self,
+        prepared: Prepared,
+        volumes: Mapping[str, str],
+        limits: Limits,
+        labels: Mapping[str, str],
+        deadline_s: float,
+        gpu: Gpu | None,
+    ) -> Container:
+        places = {
+            "HOME": "/tmp/home",
+            "TMPDIR": "/tmp",
+            "TORCHINDUCTOR_CACHE_DIR": "/tmp/inductor",
+            "TRITON_CACHE_DIR": "/tmp/triton",
+            "TORCH_EXTENSIONS_DIR": "/tmp/torch_extensions",
+            "MPLCONFIGDIR": "/tmp/matplotlib",
+            "USER": "compat",  # the user has no entry in /etc/passwd, and getpass.getuser() asks the environment first
+            "LOGNAME": "compat",
+        }
+        every = {**labels, "owner": owner(), "deadline": str(int(time.time() + deadline_s + 60))}
+        mounts = [
+            Mount(f"{PLACE}/overlays/{key}", volume, type="volume", read_only=True) for key, volume in volumes.items()
+        ]
+        return self.client.containers.create(
+            prepared.identity,
+            entrypoint=[prepared.python],
+            command=["-m", "probes", f"{PLACE}/order.json"],
+            working_dir=PLACE,
+            environment={name: os.environ[name] for name in PASSED_ON if name in os.environ} | places,
+            labels={f"{LABEL}.{name}": value for name, value in every.items()},
+            mounts=[Mount(PLACE, None, type="volume"), *mounts],
+            tmpfs={"/tmp": "exec,mode=1777"},  # inductor loads from there what it has compiled
+            network_mode=limits.network,
+            user=USER,
+            read_only=True,
+            cap_drop=["ALL"],
+            security_opt=["no-new-privileges"],
+            init=True,
+            mem_limit=limits.memory,
+            memswap_limit=limits.memory,
+            shm_size=limits.shm,
+            pids_limit=limits.pids,
+            nano_cpus=int(limits.cpus * 1e9) if limits.cpus else None,
+            log_config=LogConfig(type="json-file", config={}),  # a broken stream is read again from there
+            device_requests=[DeviceRequest(device_ids=[gpu.uuid], capabilities=[["gpu"]])] if gpu else None,
+            detach=True,
+        )
+
+    def _bundle(self, order: bytes) -> bytes:
+        """The probes and the order as a tar archive that anyone may read."""
+        archive = io.BytesIO()
+        with tarfile.open(fileobj=archive, mode="w") as tar:
+            tar.add(self.bundle, "probes", filter=_readable)
+            entry = tarfile.TarInfo("order.json")
+            entry.size, entry.mode = len(order), 0o444
+            tar.addfile(entry, io.BytesIO(order))
+        return archive.getvalue()
+
+    def _overlay(self, key: str, folder: Path, prepared: Prepared) -> str:
+        """The name of the volume that holds the overlay, filled unless it is there.
+
+        A volume cannot be renamed into place: the one that is whole carries the name, its filling goes by a marker
+        volume, made last.
+        """
+        name, marker = f"compat-overlay-{key}", f"compat-overlay-{key}-whole"
+        with locked(self.home / "volumes" / key):
+            if self._volume(marker):
+                return name
+            with suppress(NotFound):
+                self.client.volumes.get(name).remove(force=True)
+            self.client.volumes.create(name, labels={f"{LABEL}.overlay": key})
+            filler = self.client.containers.create(
+                prepared.identity,
+                entrypoint=["true"],
+                mounts=[Mount("/overlay", name, type="volume")],
+                labels={f"{LABEL}.owner": owner()},
+            )
+            try:
+                with _archive(folder) as stream:
+                    filler.put_archive("/overlay", stream)
+            finally:
+                filler.remove(force=True)
+            self.client.volumes.create(marker, labels={f"{LABEL}.overlay": key})
+        return name
+
+    def _volume(self, name: str) -> bool:
+        try:
+            self.client.volumes.get(name)
+        except NotFound:
+            return False
+        return True
+
+    def gpus(self) -> Sequence[Gpu]:
+        """The GPUs that nvidia-smi lists here, where the engine can hand them on."""
+        return gpus.visible() if self._nvidia() else ()
+
+    def _nvidia(self) -> bool:
+        info = self.client.info()
+        return (
+            "nvidia" in info.get("Runtimes", {}) or bool(info.get("CDISpecDirs")) or bool(info.get("DiscoveredDevices"))
+        )
+
+    def reap(self) -> Sequence[str]:
+        """Remove containers whose owner on this machine has died, or whose deadline has passed."""
+        removed = []
+        with named("looking for containers left behind"):
+            for container in self.client.containers.list(
+                all=True, filters={"label": f"{LABEL}.owner"}, ignore_removed=True
+            ):
+                late = time.time() > float(container.labels.get(f"{LABEL}.deadline", "inf"))
+                if late or not alive(container.labels[f"{LABEL}.owner"]):
+                    with suppress(NotFound, APIError):
+                        container.remove(force=True, v=True)
+                        removed.append(f"container {container.name}")
+        return removed
+
+    def doctor(self) -> Sequence[Finding]:
+        """The engine, its NVIDIA runtime and its disk."""
+        info, where = self.client.info(), self.client.api.base_url
+        root = Path(info.get("DockerRootDir", "/var/lib/docker"))
+        engine = (
+            f"{info.get('ServerVersion')} at {where}, {info.get('Driver')}, cgroup v{info.get('CgroupVersion', '1')}"
+        )
+        found = [
+            Finding(what="engine", works=True, detail=engine),
+            Finding(
+                what="NVIDIA runtime",
+                works=self._nvidia(),
+                detail="registered" if self._nvidia() else "the engine knows no NVIDIA runtime",
+                remedy="" if self._nvidia() else "install the NVIDIA Container Toolkit: nvidia-ctk runtime configure",
+            ),
+        ]
+        if root.exists():  # the engine may be on another machine
+            from runner.backends.local import room
+
+            found.append(room(root))
+        return found
+
+
+class ContainerLaunch:
+    """A probe host in a container, attached to before it starts."""
+
+    def __init__(self, container: Container) -> None:
+        self.container = container
+        self.name = str(container.name)
+        self.stderr = b""
+        self.stream = self._attach(logs=False)
+
+    def _attach(self, logs: bool) -> Any:
+        return self.container.attach(stdout=True, stderr=True, stream=True, logs=logs, demux=True)
+
+    def lines(self) -> Iterator[bytes]:
+        """Standard output, line by line; where the connection breaks, from the engine's log once more.
+
+        What comes twice then is told apart by the frames' own numbers.
+        """
+        for attempt in range(5):
+            pending = b""
+            try:
+                for out, err in self.stream:
+                    self.stderr = (self.stderr + (err or b""))[-STDERR_TAIL:]
+                    *whole, pending = (pending + (out or b"")).split(b"\n")
+                    yield from (line + b"\n" for line in whole)
+                if not self._runs():
+                    return
+            except (requests.exceptions.RequestException, OSError):
+                time.sleep(0.5 * attempt)
+            with suppress(APIError, requests.exceptions.RequestException):
+                self.stream = self._attach(logs=True)
+
+    def _runs(self) -> bool:
+        try:
+            self.container.reload()
+        except (NotFound, APIError, requests.exceptions.RequestException):
+            return False
+        return bool(self.container.status == "running")
+
+    def kill(self) -> None:
+        """End the container now."""
+        with suppress(NotFound, APIError, requests.exceptions.RequestException):
+            self.container.kill()
+
+    def exit(self) -> Exit:
+        """Its exit status, and whether the kernel killed it for memory."""
+        try:
+            status = self.container.wait(timeout=30)["StatusCode"]
+            self.container.reload()
+            state = self.container.attrs["State"]
+        except (NotFound, APIError, requests.exceptions.RequestException) as error:
+            raise trouble_of(error, "asking how the container ended") from error
+        said = self.stderr.decode(errors="replace")
+        if status in (126, 127) and "exec " in said:  # the engine's init starts, and then finds no interpreter
+            raise trouble_of(DockerException(said.strip()), "starting the probe host")
+        return Exit(status=int(status), oom_killed=bool(state.get("OOMKilled")), stderr=said)
+
+
+def _readable(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
+    """For whatever user the container runs as; caches of bytecode stay behind."""
+    if "__pycache__" in entry.name:
+        return None
+    entry.uid = entry.gid = 0
+    entry.mode = 0o755 if entry.isdir() else 0o644
+    return entry
+
+
+@contextmanager
+def _archive(folder: Path) -> Iterator[Any]:
+    """The overlay as a tar archive on disk: it may be larger than memory."""
+    import tempfile
+
+    with tempfile.TemporaryFile() as file:
+        with tarfile.open(fileobj=file, mode="w") as tar:
+            for path in sorted(folder.iterdir()):
+                tar.add(path, path.name, filter=_owned)
+        file.seek(0)
+        yield file
+
+
+def _owned(entry: tarfile.TarInfo) -> tarfile.TarInfo:
+    entry.uid = entry.gid = 0
+    entry.mode |= 0o444 | (0o111 if entry.isdir() else 0)
+    return entry

@@ -1,0 +1,71 @@
+"""An image made on this machine alone, since none may be had from a registry: Debian's Python with the real torch."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import docker
+from docker.errors import ImageNotFound
+
+from runner.index import Index
+from runner.uv import run
+
+REQUIRES = ("torch==2.13.0", "numpy<2.4", "sympy")
+TAG = "compat-test/torch:2.13.0"
+LABEL = "torch-compat-matrix.recipe"
+
+
+def recipe() -> str:
+    """What the image depends on: this file."""
+    return hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:16]
+
+
+def build(client: docker.DockerClient) -> str:
+    """The image's tag; it is made once, in about a minute, and again only when its recipe changes."""
+    with Path(tempfile.gettempdir(), "compat-test-image.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            if client.images.get(TAG).labels.get(LABEL) == recipe():
+                return TAG
+        except ImageNotFound:
+            pass
+        with tempfile.TemporaryDirectory(prefix="compat-test-image-") as folder:
+            _fill(Path(folder))
+            _import(Path(folder))
+    return TAG
+
+
+def _fill(root: Path) -> None:
+    """Debian's base system with Python, by debootstrap, and torch with numpy put where that Python looks."""
+    if shutil.which("debootstrap") is None:
+        subprocess.run(["apt-get", "install", "-y", "-qq", "--no-install-recommends", "debootstrap"], check=True)
+    release = dict(line.split("=", 1) for line in Path("/etc/os-release").read_text().splitlines() if "=" in line)
+    suite = release["VERSION_CODENAME"].strip('"')
+    include = "--include=python3,ca-certificates"
+    subprocess.run(
+        ["debootstrap", "--variant=minbase", include, suite, str(root)], check=True, stdout=subprocess.DEVNULL
+    )
+    shutil.rmtree(root / "var/cache/apt/archives", ignore_errors=True)
+    python = next((root / "usr/bin").glob("python3.*[0-9]")).name
+    target = root / "usr/local/lib" / python / "dist-packages"
+    index = Index.from_pip(os.environ)
+    flags = ("--target", str(target), "--python-version", python.removeprefix("python"), *index.uv_flags())
+    cpu = [f"{REQUIRES[0]}+cpu", *REQUIRES[1:]]
+    for requires in (cpu, REQUIRES):  # a CPU build where the find-links have one
+        ran = run(("pip", "install", *flags, "-r", "-"), index.uv_environment(), stdin="\n".join(requires))
+        if ran.status == 0:
+            return
+    raise RuntimeError(ran.err)
+
+
+def _import(root: Path) -> None:
+    change = ["--change", f"LABEL {LABEL}={recipe()}", "--change", 'CMD ["/bin/sh"]']
+    with subprocess.Popen(["tar", "-C", str(root), "-c", "."], stdout=subprocess.PIPE) as tar:
+        subprocess.run(["docker", "import", *change, "-", TAG], stdin=tar.stdout, check=True, stdout=sys.stderr)

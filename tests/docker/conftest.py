@@ -1,0 +1,96 @@
+"""A real engine, a real image with torch in it, and a real registry; without an engine a skip, in CI a failure."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import docker
+import pytest
+
+from baseimage import build
+from runner.backends.base import Trouble
+from runner.backends.docker import DockerBackend, connect
+
+
+@pytest.fixture(scope="session")
+def client(tmp_path_factory: pytest.TempPathFactory) -> docker.DockerClient:
+    """The engine's client."""
+    try:
+        return connect(tmp_path_factory.mktemp("home")).client
+    except Trouble as trouble:
+        if os.environ.get("CI"):
+            pytest.fail(str(trouble))
+        pytest.skip(f"{trouble}; {trouble.remedy}")
+
+
+@pytest.fixture(scope="session")
+def tag(client: docker.DockerClient) -> str:
+    """An image made on this machine, in which the real torch 2.13.0 is installed."""
+    return build(client)
+
+
+@pytest.fixture
+def backend(client: docker.DockerClient, tmp_path: Path) -> Iterator[DockerBackend]:
+    """The backend; what a test made on the engine is removed after it."""
+    before = {container.id for container in client.containers.list(all=True)}
+    volumes = {volume.name for volume in client.volumes.list()}
+    yield DockerBackend(client, tmp_path / "home")
+    left = [one for one in client.containers.list(all=True) if one.id not in before]
+    for container in left:
+        container.remove(force=True, v=True)
+    made = [volume for volume in client.volumes.list() if volume.name not in volumes]
+    for volume in made:
+        volume.remove(force=True)
+    assert left == []
+    assert all(volume.name.startswith("compat-overlay-") for volume in made)
+
+
+@dataclass
+class Registry:
+    """A registry on loopback that asks for a password."""
+
+    host: str
+    user: str
+    password: str
+
+
+@pytest.fixture(scope="session")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    """Debian's docker-registry, started for the session."""
+    program = shutil.which("docker-registry")
+    if program is None:
+        message = "docker-registry is not installed; .ci/engine installs it"
+        pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
+    folder = tmp_path_factory.mktemp("registry")
+    user, password = "tester", secrets.token_hex(8)
+    listing = subprocess.run(["htpasswd", "-Bbn", user, password], capture_output=True, text=True, check=True).stdout
+    (folder / "htpasswd").write_text(listing)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    (folder / "config.yml").write_text(
+        f"version: 0.1\n"
+        f"storage:\n  filesystem:\n    rootdirectory: {folder}/data\n"
+        f"http:\n  addr: 127.0.0.1:{port}\n"
+        f"auth:\n  htpasswd:\n    realm: test\n    path: {folder}/htpasswd\n"
+    )
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen([program, "serve", str(folder / "config.yml")], stdout=log, stderr=log)
+    try:
+        until = time.monotonic() + 20
+        while time.monotonic() < until:
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+        yield Registry(f"127.0.0.1:{port}", user, password)
+    finally:
+        process.kill()
+        process.wait()
