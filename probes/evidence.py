@@ -1,0 +1,476 @@
+"""What a pass must show: device, dtype, moments, seeds, gradients, learning, eager/compiled equality.
+
+A probe calls these on what the library gave it; each raises `Broken` with a stable reason code on the first thing
+that a sound library would not have done.  torch is imported inside the functions: the probe host reads this module
+before it knows whether the image holds torch at all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
+
+CODES = {
+    "wrong-version": "the module imported is not the version asked for",
+    "wrong-location": "the module imported does not come from where it was installed",
+    "environment-changed": "torch or another package of the image is no longer the image's own",
+    "wrong-device": "a result is not on the device under test",
+    "wrong-dtype": "a result has another dtype than its input",
+    "wrong-shape": "a result has another shape than it must have",
+    "wrong-value": "a result differs from its reference by more than the stated tolerance",
+    "wrong-moments": "draws do not have the mean or the spread that they must have",
+    "not-finite": "a result holds NaN or infinity",
+    "seed-ignored": "the same seed does not give the same draw",
+    "repeated-draw": "another seed, or the next draw, gives the same draw again",
+    "no-gradient": "no gradient reaches a parameter",
+    "zero-gradient": "the gradient of a parameter is zero where it cannot be",
+    "wrong-gradient": "a gradient differs from its float64 reference or from finite differences",
+    "does-not-train": "the loss does not fall in training",
+    "not-compiled": "torch.compile ran the function eagerly",
+    "compile-mismatch": "the compiled function gives another result than the eager one",
+}
+"""Reason codes that evidence gives, with their meaning; the host side adds those it finds in exceptions."""
+
+TOLERANCE = {
+    "float16": (2e-2, 2e-2),
+    "bfloat16": (5e-2, 5e-2),
+    "float32": (1e-4, 1e-5),
+    "float64": (1e-7, 1e-9),
+}
+"""dtype -> (relative, absolute) tolerance: about a thousand units in the last place, as torch.testing's are ten."""
+
+SIGMAS = 6.5
+"""How many standard errors a moment may be off: two-sided 8e-11 for one number, below 1e-7 for a thousand."""
+
+
+class Broken(Exception):
+    """The library does not do what it should."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class NotApplicable(Exception):
+    """The question makes no sense here, for the reason in the message; shown as a skip, never as a pass."""
+
+
+class Probe:
+    """One question put to one library: where it runs, and what was measured and found on the way.
+
+    `device` is a torch.device; `seed` varies between repetitions; `full` asks for the articles' own step counts.
+    """
+
+    def __init__(self, device: str, seed: int = 0, full: bool = False) -> None:
+        import torch
+
+        self.device = torch.device(device)
+        self.seed = seed
+        self.full = full
+        self.metrics: Dict[str, Dict[str, Any]] = {}
+        self.notes: List[str] = []
+        self.parts: List[Dict[str, Any]] = []
+        self.failures: List[BaseException] = []
+
+    def metric(self, name: str, value: float, unit: str) -> None:
+        """Record a measured number with its unit (`s`, `bytes`, `ratio`, `count`, `1/s`)."""
+        self.metrics[name] = {"value": float(value), "unit": unit}
+
+    def note(self, text: str) -> None:
+        """Record a finding that is neither a pass nor a failure."""
+        self.notes.append(text)
+
+    @contextlib.contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """One named step of the probe: its failure is recorded and the next parts still run.
+
+        `NotApplicable` inside a part leaves that part out, with its reason.
+        """
+        started = time.perf_counter()
+        entry: Dict[str, Any] = {"name": name, "status": "passed"}
+        try:
+            yield
+        except NotApplicable as error:
+            entry.update(status="skipped", message=str(error))
+        except Exception as error:
+            entry.update(
+                status="failed", code=getattr(error, "code", ""), message=f"{type(error).__name__}: {error}"[:2000]
+            )
+            self.failures.append(error)
+        finally:
+            entry["seconds"] = round(time.perf_counter() - started, 4)
+            self.parts.append(entry)
+
+    def finish(self) -> None:
+        """Raise the first part's failure, with the names of all parts that failed; NotApplicable if none applied."""
+        failed = [entry["name"] for entry in self.parts if entry["status"] == "failed"]
+        if failed:
+            first = self.failures[0]
+            self.note("failed parts: " + ", ".join(failed))
+            raise first
+        if self.parts and all(entry["status"] == "skipped" for entry in self.parts):
+            raise NotApplicable("; ".join(entry["name"] + ": " + entry["message"] for entry in self.parts))
+
+    def generator(self, offset: int = 0) -> Any:
+        """A torch.Generator on the CPU seeded from the probe's seed: the same data on every device."""
+        import torch
+
+        return torch.Generator().manual_seed(self.seed * 1000 + offset)
+
+    def randn(self, *shape: int, offset: int = 0, dtype: Any = None) -> Any:
+        """Standard normal data of that shape on the device under test, the same on every device."""
+        import torch
+
+        return torch.randn(*shape, generator=self.generator(offset), dtype=dtype or torch.float32).to(self.device)
+
+    def synchronize(self) -> None:
+        """Wait for the device, so that errors of kernels show here and times are whole."""
+        if self.device.type == "cuda":
+            import torch
+
+            torch.cuda.synchronize(self.device)
+
+    def seconds(self, function: Callable[[], Any], repeat: int = 5) -> float:
+        """Median wall time of one call in seconds, after one call not counted."""
+        function()
+        self.synchronize()
+        times = []
+        for _ in range(repeat):
+            started = time.perf_counter()
+            function()
+            self.synchronize()
+            times.append(time.perf_counter() - started)
+        return sorted(times)[len(times) // 2]
+
+    def peak_memory(self, function: Callable[[], Any]) -> Optional[int]:
+        """Peak device memory of one call above what was held before it, in bytes; None on the CPU."""
+        if self.device.type != "cuda":
+            return None
+        import torch
+
+        self.synchronize()
+        torch.cuda.reset_peak_memory_stats(self.device)
+        before = torch.cuda.memory_allocated(self.device)
+        function()
+        self.synchronize()
+        return int(torch.cuda.max_memory_allocated(self.device) - before)
+
+
+def require(condition: Any, code: str, message: str) -> None:
+    """Raise `Broken(code, message)` unless the condition holds."""
+    if code not in CODES:
+        raise KeyError(f"unknown reason code {code!r}")
+    if not condition:
+        raise Broken(code, message)
+
+
+def on_device(tensor: Any, device: Any, what: str) -> None:
+    """The tensor lies on the device under test."""
+    require(tensor.device.type == device.type, "wrong-device", f"{what} is on {tensor.device}, not on {device}")
+
+
+def of_dtype(tensor: Any, dtype: Any, what: str) -> None:
+    """The tensor has the dtype that its inputs had."""
+    require(tensor.dtype == dtype, "wrong-dtype", f"{what} is {tensor.dtype}, not {dtype}")
+
+
+def of_shape(tensor: Any, shape: Sequence[int], what: str) -> None:
+    """The tensor has the shape it must have."""
+    require(
+        tuple(tensor.shape) == tuple(shape),
+        "wrong-shape",
+        f"{what} has shape {tuple(tensor.shape)}, not {tuple(shape)}",
+    )
+
+
+def finite(tensor: Any, what: str) -> None:
+    """No element is NaN or infinite."""
+    import torch
+
+    bad = int((~torch.isfinite(tensor)).sum())
+    require(bad == 0, "not-finite", f"{what} has {bad} of {tensor.numel()} elements that are NaN or infinite")
+
+
+def sound(tensor: Any, like: Any, what: str) -> None:
+    """Finite, and on the device and of the dtype of `like`."""
+    on_device(tensor, like.device, what)
+    of_dtype(tensor, like.dtype, what)
+    finite(tensor, what)
+
+
+def close(
+    actual: Any,
+    expected: Any,
+    what: str,
+    rtol: Optional[float] = None,
+    atol: Optional[float] = None,
+    code: str = "wrong-value",
+) -> None:
+    """Every element lies within the tolerance of the coarser of the two dtypes (TOLERANCE) or the one given.
+
+    The absolute tolerance is scaled by the largest reference element, so that sums of large terms are not blamed.
+    """
+    import torch
+
+    actual, expected = torch.as_tensor(actual).detach().cpu(), torch.as_tensor(expected).detach().cpu()
+    of_shape(actual, expected.shape, what)
+    finite(actual, what)
+    coarse = [TOLERANCE.get(str(t.dtype).replace("torch.", ""), (0.0, 0.0)) for t in (actual, expected)]
+    rtol = max(r for r, _ in coarse) if rtol is None else rtol
+    atol = max(a for _, a in coarse) if atol is None else atol
+    actual, expected = actual.double(), expected.double()
+    if not expected.numel():
+        return
+    scale = max(1.0, float(expected.abs().max()))
+    off = (actual - expected).abs() - rtol * expected.abs()
+    worst = float((actual - expected).abs().max())
+    require(
+        float(off.max()) <= atol * scale,
+        code,
+        f"{what} is off by up to {worst:.3g} (rtol {rtol:g}, atol {atol * scale:g})",
+    )
+
+
+def moments(draws: Any, mean: Any, std: Any, what: str, sigmas: float = SIGMAS) -> None:
+    """Mean and standard deviation of independent draws (first axis) lie within `sigmas` standard errors.
+
+    The standard error of the mean is std / sqrt(n), that of the deviation std * sqrt((kurtosis - 1) / 4n) with the
+    sample's kurtosis, at least the normal's 3 (delta method).  20,000 draws show a scale that is off by 2 percent of
+    a normal's.
+    """
+    import torch
+
+    draws = draws.detach().double().cpu()
+    count = draws.shape[0]
+    mean = torch.as_tensor(mean).detach().double().cpu()
+    std = torch.as_tensor(std).detach().double().cpu()
+    finite(draws, what)
+    seen_mean, seen_std = draws.mean(0), draws.std(0)
+    z_mean = ((seen_mean - mean).abs() / (std / math.sqrt(count))).max()
+    require(
+        float(z_mean) <= sigmas,
+        "wrong-moments",
+        f"mean of {what} is {float(z_mean):.1f} standard errors from its analytic value ({count} draws)",
+    )
+    kurtosis = (((draws - seen_mean) / seen_std.clamp_min(1e-300)) ** 4).mean(0).clamp_min(3.0)
+    z_std = ((seen_std - std).abs() / (std * ((kurtosis - 1) / (4 * count)).sqrt())).max()
+    require(
+        float(z_std) <= sigmas,
+        "wrong-moments",
+        f"standard deviation of {what} is {float(z_std):.1f} standard errors from its analytic value ({count} draws)",
+    )
+
+
+def seeded(draw: Callable[[], Any], what: str, seed: Callable[[int], Any]) -> None:
+    """The same seed gives the same draw; another seed, and the next draw, another."""
+    import torch
+
+    seed(1)
+    first, following = draw().detach().clone(), draw().detach().clone()
+    seed(1)
+    again = draw().detach()
+    seed(2)
+    other = draw().detach()
+    require(torch.equal(first, again), "seed-ignored", f"{what}: seed 1 gave two different draws")
+    require(not torch.equal(first, other), "repeated-draw", f"{what}: seeds 1 and 2 gave the same draw")
+    require(not torch.equal(first, following), "repeated-draw", f"{what}: two draws in a row are the same")
+
+
+def reached(named: Mapping[str, Any], what: str, may_be_zero: Sequence[str] = ()) -> None:
+    """After a backward pass every named parameter has a finite gradient on its own device, not zero throughout."""
+    require(len(named) > 0, "no-gradient", f"{what} has no parameters to reach")
+    for name, parameter in named.items():
+        gradient = parameter.grad
+        require(gradient is not None, "no-gradient", f"{what}: no gradient reaches {name}")
+        on_device(gradient, parameter.device, f"{what}: gradient of {name}")
+        finite(gradient, f"{what}: gradient of {name}")
+        require(
+            name in may_be_zero or bool((gradient != 0).any()), "zero-gradient", f"{what}: gradient of {name} is zero"
+        )
+
+
+def differentiable(
+    function: Callable[..., Any], inputs: Sequence[Any], what: str, step: float = 1e-6, rtol: float = 1e-4
+) -> None:
+    """Autograd's derivative of a scalar function equals central differences, along a direction for each input.
+
+    Inputs are float64 tensors (differences in float32 would drown in rounding); the function must be deterministic.
+    One direction per input: a gradient that is detached, zero or wrong in one input cannot hide behind another.
+    """
+    import torch
+
+    inputs = [tensor.detach().double().requires_grad_() for tensor in inputs]
+    value = function(*inputs)
+    require(value.requires_grad, "no-gradient", f"{what} is detached from its inputs")
+    gradients = torch.autograd.grad(value, inputs, allow_unused=True)
+    generator = torch.Generator().manual_seed(7)
+    for index, (tensor, gradient) in enumerate(zip(inputs, gradients)):
+        require(gradient is not None, "no-gradient", f"{what}: no gradient reaches input {index}")
+        finite(gradient, f"{what}: gradient of input {index}")
+        direction = torch.randn(tensor.shape, generator=generator, dtype=torch.float64).to(tensor.device)
+        shifted = list(inputs)
+        with torch.no_grad():
+            shifted[index] = tensor + step * direction
+            above = function(*shifted)
+            shifted[index] = tensor - step * direction
+            below = function(*shifted)
+        numeric = float(above - below) / (2 * step)
+        analytic = float((gradient * direction).sum())
+        scale = max(abs(numeric), float(gradient.norm()) * 1e-2, 1e-8)
+        require(
+            abs(numeric - analytic) <= rtol * scale + 1e-7,
+            "wrong-gradient",
+            f"{what}: derivative along input {index} is {analytic:.6g}, finite differences give {numeric:.6g}",
+        )
+
+
+def falls(losses: Sequence[float], what: str, drop: float = 0.1) -> None:
+    """The mean loss of the last fifth lies below the first fifth's by `drop` of the first's magnitude."""
+    require(all(math.isfinite(loss) for loss in losses), "not-finite", f"{what}: the loss became NaN or infinite")
+    fifth = max(1, len(losses) // 5)
+    first, last = sum(losses[:fifth]) / fifth, sum(losses[-fifth:]) / fifth
+    require(
+        last < first - drop * abs(first),
+        "does-not-train",
+        f"{what}: loss went from {first:.4g} to {last:.4g} in {len(losses)} steps, less than {drop:.0%} down",
+    )
+
+
+def compiled(
+    probe: Probe,
+    function: Callable[..., Any],
+    inputs: Sequence[Tuple[Any, ...]],
+    what: str,
+    parameters: Optional[Mapping[str, Any]] = None,
+    backward: bool = True,
+    backend: str = "inductor",
+    rtol: Optional[float] = None,
+    atol: Optional[float] = None,
+) -> Any:
+    """`torch.compile(function)` equals the eager function, forward and backward, for every tuple of inputs.
+
+    `inputs` should hold several shapes.  The backend is wrapped so that every execution of compiled code is counted:
+    a function that silently runs eagerly shows as `not-compiled`.  The function must be deterministic, and return a
+    tensor or a tuple of tensors.  Metrics: graph breaks, graphs, recompilations, seconds of the first call and the
+    compiled/eager time ratio of the last inputs.  Returns the compiled function.
+    """
+    import torch
+
+    if not hasattr(torch, "compile"):
+        raise NotApplicable(f"torch {torch.__version__} has no torch.compile")
+    import torch._dynamo as dynamo
+    from torch._dynamo.backends.registry import lookup_backend
+    from torch._dynamo.utils import counters
+
+    compile_graph = lookup_backend(backend)
+    ran = {"count": 0, "graphs": 0}
+
+    def counting(graph: Any, examples: Any) -> Any:
+        ran["graphs"] += 1
+        code = compile_graph(graph, examples)
+
+        def run(*arguments: Any) -> Any:
+            ran["count"] += 1
+            return code(*arguments)
+
+        return run
+
+    dynamo.reset()
+    counters.clear()
+    getattr(dynamo.utils, "_compilation_metrics", counters).clear()
+    dynamo.config.suppress_errors = False
+    quick = torch.compile(function, backend=counting)
+    named = dict(parameters or {})
+    first_seconds = 0.0
+    for index, arguments in enumerate(inputs):
+        shapes = "x".join(str(tuple(a.shape)) for a in arguments if isinstance(a, torch.Tensor))
+        label = f"{what} at {shapes}"
+        before = ran["count"]
+        wanted, wanted_gradients = _run(function, arguments, named, backward, label + ", eager")
+        started = time.perf_counter()
+        seen, seen_gradients = _run(quick, arguments, named, backward, label + ", compiled")
+        probe.synchronize()
+        if index == 0:
+            first_seconds = time.perf_counter() - started
+        require(ran["count"] > before, "not-compiled", f"{label}: no compiled code ran")
+        require(
+            len(seen) == len(wanted), "compile-mismatch", f"{label}: {len(seen)} results, eager gives {len(wanted)}"
+        )
+        for number, (left, right) in enumerate(zip(seen, wanted)):
+            sound(left, right, f"{label}, compiled result {number}")
+            close(left, right, f"{label}, compiled result {number}", rtol, atol, "compile-mismatch")
+        for name, right in wanted_gradients.items():
+            left = seen_gradients[name]
+            require(
+                (left is None) == (right is None),
+                "compile-mismatch",
+                f"{label}: gradient of {name} in one of the two only",
+            )
+            if left is not None:
+                sound(left, right, f"{label}, compiled gradient of {name}")
+                close(left, right, f"{label}, compiled gradient of {name}", rtol, atol, "compile-mismatch")
+    probe.metric(f"{what}: graphs", ran["graphs"], "count")
+    probe.metric(f"{what}: graph breaks", sum(counters["graph_break"].values()), "count")
+    recompiled = _recompilations()
+    if recompiled is not None:
+        probe.metric(f"{what}: recompilations", recompiled, "count")
+    probe.metric(f"{what}: first compile", first_seconds, "s")
+    # with gradients wanted as before: another mode would be compiled anew
+    last = _fresh(inputs[-1], backward)
+    eager_seconds = probe.seconds(lambda: function(*last))
+    probe.metric(
+        f"{what}: compiled/eager time", probe.seconds(lambda: quick(*last)) / max(eager_seconds, 1e-9), "ratio"
+    )
+    return quick
+
+
+def _recompilations() -> Optional[int]:
+    """Compilations of a frame after its first, by Dynamo's own ids (`frame/compilation`); None where it tells none."""
+    import torch._dynamo.utils as utils
+
+    ids = {str(getattr(entry, "compile_id", "")) for entry in getattr(utils, "_compilation_metrics", ())}
+    if not any("/" in one for one in ids):
+        return None
+    return sum(1 for one in ids if "/" in one and not one.endswith("/0"))
+
+
+def _fresh(arguments: Tuple[Any, ...], backward: bool) -> List[Any]:
+    """The arguments as new leaves of the graph."""
+    import torch
+
+    return [
+        a.detach().clone().requires_grad_(backward and a.is_floating_point()) if isinstance(a, torch.Tensor) else a
+        for a in arguments
+    ]
+
+
+def _run(
+    function: Callable[..., Any], arguments: Tuple[Any, ...], named: Mapping[str, Any], backward: bool, what: str
+) -> Tuple[List[Any], Dict[str, Any]]:
+    """Results and gradients (of floating inputs and named parameters) of one call with a fixed cotangent."""
+    import torch
+
+    fresh = _fresh(arguments, backward)
+    for parameter in named.values():
+        parameter.grad = None
+    torch.manual_seed(0)
+    out = function(*fresh)
+    results = list(out) if isinstance(out, (tuple, list)) else [out]
+    gradients: Dict[str, Any] = {}
+    if backward:
+        total = None
+        for result in results:
+            if result.requires_grad:
+                weight = torch.linspace(0.5, 1.5, max(result.numel(), 1), dtype=torch.float64).reshape(result.shape)
+                term = (result * weight.to(result)).sum()
+                total = term if total is None else total + term
+        if total is None:
+            raise Broken("no-gradient", f"{what}: no result is attached to the graph")
+        total.backward()
+        gradients = {
+            f"input {i}": a.grad for i, a in enumerate(fresh) if isinstance(a, torch.Tensor) and a.requires_grad
+        }
+        gradients.update({name: None if p.grad is None else p.grad.clone() for name, p in named.items()})
+    return [r.detach() for r in results], gradients

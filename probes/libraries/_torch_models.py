@@ -1,0 +1,383 @@
+"""What the articles build with torch alone: distributions, MC dropout, variational layers, ensembles, calibration,
+and positional encoding before a Transformer."""
+
+import inspect
+import math
+
+from ..evidence import (
+    NotApplicable,
+    close,
+    compiled,
+    differentiable,
+    falls,
+    finite,
+    moments,
+    on_device,
+    reached,
+    require,
+    seeded,
+    sound,
+)
+
+DRAWS = 20_000
+"""Enough to see a scale that is off by 2 percent (evidence.moments)."""
+
+FAMILIES = {
+    "Beta": (2.0, 3.0),
+    "Chi2": (4.0,),
+    "ContinuousBernoulli": (0.3,),
+    "Exponential": (1.5,),
+    "FisherSnedecor": (8.0, 40.0),
+    "Gamma": (3.0, 2.0),
+    "Gumbel": (0.5, 1.5),
+    "HalfNormal": (1.5,),
+    "InverseGamma": (12.0, 3.0),
+    "Kumaraswamy": (2.0, 3.0),
+    "Laplace": (0.5, 1.5),
+    "LogNormal": (0.1, 0.3),
+    "Normal": (0.5, 1.5),
+    "Pareto": (1.0, 12.0),
+    "StudentT": (12.0, 0.5, 1.5),
+    "Uniform": (-1.0, 2.0),
+    "Weibull": (1.5, 2.0),
+}
+"""Scalar families with `rsample`, at parameters for which the fourth moment that their test rests on is finite."""
+
+
+def distributions(probe):
+    """Draws on the device with the analytic moments; seeds count."""
+    import torch
+
+    known = torch.distributions
+    for name, parameters in FAMILIES.items():
+        if not hasattr(known, name):
+            continue
+        family = getattr(known, name)(*(torch.tensor(value, device=probe.device) for value in parameters))
+        torch.manual_seed(probe.seed)
+        draws = family.rsample((DRAWS,))
+        sound(draws, torch.tensor(parameters, device=probe.device), f"draws of {name}")
+        moments(draws, family.mean, family.stddev, f"draws of {name}")
+    matrix = torch.tensor([[2.0, 0.5], [0.5, 1.0]], device=probe.device)
+    many = known.MultivariateNormal(torch.zeros(2, device=probe.device), covariance_matrix=matrix)
+    draws = many.rsample((DRAWS,))
+    on_device(draws, probe.device, "draws of MultivariateNormal")
+    moments(draws, torch.zeros(2), matrix.diagonal().sqrt(), "draws of MultivariateNormal")
+    mixed = torch.tensor([1.0, -1.0], device=probe.device)
+    moments(draws @ mixed, 0.0, float(mixed @ matrix @ mixed) ** 0.5, "correlated draws of MultivariateNormal")
+    shares = known.Dirichlet(torch.tensor([2.0, 3.0, 5.0], device=probe.device))
+    moments(shares.rsample((DRAWS,)), shares.mean, shares.variance.sqrt(), "draws of Dirichlet")
+    for name in ("Cauchy", "HalfCauchy"):  # no moments: only that the draws are there
+        draws = getattr(known, name)(*(torch.ones(1, device=probe.device),) * (2 if name == "Cauchy" else 1)).rsample(
+            (99,)
+        )
+        on_device(draws, probe.device, f"draws of {name}")
+        finite(draws, f"draws of {name}")
+    seeded(lambda: known.Normal(mixed, 1.0).rsample(), "Normal", torch.manual_seed)
+    probe.metric(
+        "normal draws", DRAWS * 50 / probe.seconds(lambda: torch.randn(DRAWS * 50, device=probe.device)), "1/s"
+    )
+
+
+def reparameterised(probe):
+    """The gradient of a draw with respect to its parameters equals finite differences for the same noise."""
+    import torch
+
+    for name in ("Normal", "Laplace", "Gumbel", "Exponential", "LogNormal", "Uniform", "Weibull"):
+        family = getattr(torch.distributions, name)
+
+        def total(*parameters, family=family):
+            torch.manual_seed(probe.seed)
+            return family(*parameters).rsample((64,)).sin().mean()
+
+        parameters = [torch.tensor(value, dtype=torch.float64, device=probe.device) for value in FAMILIES[name]]
+        differentiable(total, parameters, f"a draw of {name}")
+    shape = torch.tensor(3.0, dtype=torch.float64, device=probe.device, requires_grad=True)
+    torch.manual_seed(probe.seed)
+    torch.distributions.Gamma(shape, torch.ones_like(shape)).rsample((DRAWS,)).mean().backward()
+    # d E[x] / d shape = 1; implicit reparameterisation is unbiased, its spread at shape 3 below 1
+    close(shape.grad, 1.0, "gradient of a Gamma's mean", rtol=0.0, atol=6.5 / DRAWS**0.5)
+
+
+def mc_dropout(probe):
+    """Dropout in training mode gives a spread of the right size; after eval(), the article's way, there is none."""
+    import torch
+
+    torch.manual_seed(probe.seed)
+    layer = torch.nn.Dropout(0.5)
+    data = torch.ones(DRAWS, 4, device=probe.device)
+    moments(layer(data), 1.0, 1.0, "dropout at 0.5 of ones")
+    network = torch.nn.Sequential(torch.nn.Linear(8, 32), torch.nn.ReLU(), layer, torch.nn.Linear(32, 1)).to(
+        probe.device
+    )
+    inputs = probe.randn(16, 8)
+    with torch.no_grad():
+        network.eval()
+        quiet = torch.stack([network(inputs) for _ in range(100)]).std(0).max()
+        layer.train()
+        spread = torch.stack([network(inputs) for _ in range(100)]).std(0)
+    require(float(quiet) == 0.0, "wrong-value", "dropout is active after eval()")
+    require(float(spread.min()) > 0, "repeated-draw", "100 passes with dropout active gave no spread")
+    probe.note("100 passes after model.eval() have no spread at all: nn.Dropout must be put back into training mode")
+
+
+class Variational:
+    """Builds the article's layer: mean and log-variance of every weight, drawn by reparameterisation."""
+
+    @staticmethod
+    def make(torch, inputs, outputs):
+        class Layer(torch.nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.mean = torch.nn.Parameter(torch.randn(outputs, inputs) * 0.1)
+                self.log_variance = torch.nn.Parameter(torch.full((outputs, inputs), -6.0))
+                self.bias = torch.nn.Parameter(torch.zeros(outputs))
+
+            def forward(self, data, noise):
+                weight = self.mean + (0.5 * self.log_variance).exp() * noise
+                return torch.nn.functional.linear(data, weight, self.bias)
+
+            def divergence(self):
+                return 0.5 * (self.log_variance.exp() + self.mean**2 - 1 - self.log_variance).sum()
+
+        return Layer()
+
+
+def variational_training(probe):
+    """The layer learns a linear map under its variational bound, and every parameter is reached."""
+    import torch
+
+    torch.manual_seed(probe.seed)
+    layer = Variational.make(torch, 8, 1).to(probe.device)
+    data, truth = probe.randn(128, 8), probe.randn(8, 1, offset=1)
+    wanted = data @ truth
+    optimizer = torch.optim.Adam(layer.parameters(), lr=0.05)
+    losses = []
+    for _ in range(150):
+        optimizer.zero_grad()
+        loss = (layer(data, torch.randn_like(layer.mean)) - wanted).square().mean() + 1e-4 * layer.divergence()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss))
+    reached(dict(layer.named_parameters()), "variational layer")
+    falls(losses, "variational layer", drop=0.5)
+    noise = torch.randn(1, 8, dtype=torch.float64, generator=probe.generator(3)).to(probe.device)
+
+    def bound(mean, log_variance):
+        weight = mean + (0.5 * log_variance).exp() * noise
+        return (data.double() @ weight.T - wanted.double()).square().mean()
+
+    differentiable(bound, [layer.mean, layer.log_variance], "variational layer")
+
+
+def variational_compiled(probe):
+    """Forward and backward over several batch sizes, the noise handed in so that both see the same."""
+    import torch
+
+    torch.manual_seed(probe.seed)
+    layer = Variational.make(torch, 8, 4).to(probe.device)
+    inputs = [(probe.randn(rows, 8), probe.randn(4, 8, offset=9)) for rows in (3, 16)]
+    compiled(probe, layer, inputs, "variational layer", dict(layer.named_parameters()))
+
+
+def _ensemble(probe):
+    import torch
+
+    if not hasattr(torch, "func"):
+        raise NotApplicable(f"torch {torch.__version__} has no torch.func")
+    torch.manual_seed(probe.seed)
+    members = [torch.nn.Sequential(torch.nn.Linear(4, 16), torch.nn.Tanh(), torch.nn.Linear(16, 1)) for _ in range(5)]
+    members = [member.to(probe.device) for member in members]
+    stacked, buffers = torch.func.stack_module_state(members)
+
+    def all_of(data):
+        return torch.func.vmap(
+            lambda state: torch.func.functional_call(members[0], state, (data,)), randomness="error"
+        )({**stacked, **buffers})
+
+    return members, all_of
+
+
+def ensemble_spread(probe):
+    """Five members under vmap give what they give one by one, and differ."""
+    import torch
+
+    members, all_of = _ensemble(probe)
+    data = probe.randn(32, 4)
+    with torch.no_grad():
+        together = all_of(data)
+        close(together, torch.stack([member(data) for member in members]), "five members under vmap")
+    sound(together, data, "five members under vmap")
+    require(float(together.var(0).min()) > 0, "repeated-draw", "five members with their own weights do not differ")
+
+
+def ensemble_compiled(probe):
+    """The stacked ensemble, compiled."""
+    _, all_of = _ensemble(probe)
+    compiled(probe, all_of, [(probe.randn(8, 4),), (probe.randn(24, 4),)], "deep ensemble")
+
+
+def calibration(probe):
+    """Temperature scaling, histogram binning and isotonic regression: each halves the error of held-out data."""
+    import torch
+
+    truth = probe.randn(8000, 5)
+    labels = torch.multinomial(truth.softmax(-1), 1, generator=torch.Generator(probe.device).manual_seed(probe.seed))[
+        :, 0
+    ]
+    logits = truth * 3.0  # three times too sure: the right temperature is 3
+    fit, held = slice(0, 4000), slice(4000, None)
+    temperature = torch.ones(1, device=probe.device, requires_grad=True)
+    optimizer = torch.optim.LBFGS([temperature], lr=0.1, max_iter=60)
+
+    def closure():
+        optimizer.zero_grad()
+        loss = torch.nn.functional.cross_entropy(logits[fit] / temperature, labels[fit])
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    on_device(temperature, probe.device, "temperature")
+    close(temperature, [3.0], "temperature by L-BFGS", rtol=0.15)
+    sure, right = logits.softmax(-1).max(-1).values, (logits.argmax(-1) == labels).float()
+    before = _calibration_error(torch, sure[held], right[held])
+    scaled = (logits / temperature.detach()).softmax(-1).max(-1).values
+    for name, after in (
+        ("temperature scaling", scaled[held]),
+        ("histogram binning", _binned(torch, sure[fit], right[fit], sure[held])),
+        ("isotonic regression", _isotonic(torch, sure[fit], right[fit], sure[held])),
+    ):
+        error = _calibration_error(torch, after, right[held])
+        require(error < 0.5 * before, "does-not-train", f"{name}: calibration error {before:.3f} -> {error:.3f}")
+        probe.metric(f"calibration error after {name}", error, "ratio")
+
+
+def _calibration_error(torch, sure, right, bins=10):
+    index = (sure * bins).long().clamp(max=bins - 1)
+    zeros = torch.zeros(bins, device=sure.device)
+    gap = zeros.index_add(0, index, sure) - zeros.index_add(0, index, right)
+    return float(gap.abs().sum() / len(sure))
+
+
+def _binned(torch, sure, right, asked, bins=10):
+    index = (sure * bins).long().clamp(max=bins - 1)
+    zeros = torch.zeros(bins, device=sure.device)
+    count = zeros.index_add(0, index, torch.ones_like(sure))
+    mean = zeros.index_add(0, index, right) / count.clamp_min(1)
+    return mean[(asked * bins).long().clamp(max=bins - 1)]
+
+
+def _isotonic(torch, sure, right, asked):
+    """Pool adjacent violators, on the CPU; asked points take the step to their left."""
+    order = sure.argsort()
+    blocks = []
+    for value in right[order].tolist():
+        blocks.append([value, 1])
+        while len(blocks) > 1 and blocks[-2][0] >= blocks[-1][0]:
+            (second, n), (first, m) = blocks.pop(), blocks.pop()
+            blocks.append([(first * m + second * n) / (m + n), m + n])
+    steps = torch.tensor([value for value, count in blocks for _ in range(count)], device=sure.device)
+    place = torch.searchsorted(sure[order].contiguous(), asked.contiguous()).clamp(max=len(steps) - 1)
+    return steps[place]
+
+
+def _positional(torch, width, length=128, plain=False):
+    """The article's module: sines and cosines in a buffer, or (its mistake) in a plain attribute."""
+
+    class PositionalEncoding(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            position = torch.arange(length).unsqueeze(1)
+            rate = torch.exp(torch.arange(0, width, 2) * (-math.log(10000.0) / width))
+            table = torch.zeros(length, 1, width)
+            table[:, 0, 0::2] = torch.sin(position * rate)
+            table[:, 0, 1::2] = torch.cos(position * rate)
+            if plain:
+                self.pe = table
+            else:
+                self.register_buffer("pe", table)
+
+        def forward(self, data):
+            return data + self.pe[: data.size(0)]
+
+    return PositionalEncoding()
+
+
+def positional_buffers(probe):
+    """A buffer moves with the module and survives a state_dict round trip; a plain attribute does neither."""
+    import torch
+
+    module = _positional(torch, 16).to(probe.device)
+    on_device(module.pe, probe.device, "the buffer")
+    require("pe" in module.state_dict(), "wrong-value", "a registered buffer is not in state_dict")
+    other = _positional(torch, 16).to(probe.device)
+    other.pe.zero_()
+    other.load_state_dict(module.state_dict())
+    data = probe.randn(10, 2, 16)
+    close(other(data), module(data), "positional encoding after a state_dict round trip")
+    require(
+        "pe" not in _positional(torch, 16, plain=True).state_dict(), "wrong-value", "a plain attribute is in state_dict"
+    )
+    half = _positional(torch, 16, plain=True).to(torch.float64)
+    require(half.pe.dtype == torch.float32, "wrong-value", "a plain attribute follows the module's .to()")
+
+
+def _transformer(probe):
+    """The article's model: 6 layers of width 512 on (10, 32, 512); on a CPU, unless the run is full, 1 of width 32.
+
+    The full one takes over half a minute to compile on one core, for the same operations.
+    """
+    import torch
+
+    whole = probe.full or probe.device.type == "cuda"
+    width, heads, layers, batch = (512, 8, 6, 32) if whole else (32, 4, 1, 4)
+    torch.manual_seed(probe.seed)
+    layer = torch.nn.TransformerEncoderLayer(width, heads, dim_feedforward=4 * width, dropout=0.0)
+    encoder = torch.nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
+    model = torch.nn.Sequential(_positional(torch, width), encoder).to(probe.device)
+    inputs = [probe.randn(length, batch, width, offset=length) for length in (10, 7, 24)]
+    return model, inputs
+
+
+def transformer_gradients(probe):
+    """Positional encoding before a Transformer: the right shape, every parameter reached, as in float64."""
+    import copy
+
+    model, inputs = _transformer(probe)
+    wide = copy.deepcopy(model).double()
+    out = model(inputs[0])
+    sound(out, inputs[0], "Transformer")
+    out.square().mean().backward()
+    wide(inputs[0].double()).square().mean().backward()
+    # attention's key bias cannot change a softmax: its gradient is rounding, whatever the library does
+    reached(dict(model.named_parameters()), "Transformer")
+    for (name, seen), wanted in zip(model.named_parameters(), wide.parameters()):
+        scale = float(wanted.grad.abs().max())
+        close(
+            seen.grad,
+            wanted.grad,
+            f"Transformer: gradient of {name}",
+            rtol=5e-3,
+            atol=max(5e-3 * scale, 1e-6),
+            code="wrong-gradient",
+        )
+
+
+def transformer_compiled(probe):
+    """Compiled as eager over several sequence lengths; what the article says of `fullgraph` is put to the test."""
+    import torch
+
+    model, inputs = _transformer(probe)
+    rtol, atol = (2e-3, 2e-4)
+    compiled(
+        probe, model, [(one,) for one in inputs], "Transformer", dict(model.named_parameters()), rtol=rtol, atol=atol
+    )
+    default = inspect.signature(torch.compile).parameters["fullgraph"].default
+    torch._dynamo.reset()
+    try:
+        torch.compile(model[0], fullgraph=True, backend="eager")(inputs[0])
+        breaks = "does not break"
+    except Exception as error:
+        breaks = f"breaks ({type(error).__name__})"
+    probe.note(
+        f"torch.compile's fullgraph is {default} by default; the slice pe[:x.size(0)] {breaks} full-graph compilation"
+    )
