@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import datetime as dt
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ WORKER = pytest.StashKey[Worker]()
 
 
 class HostTrouble(Exception):
-    """The host, not the library: shown as an error, not as a failure."""
+    """The host, not the library: raised in a fixture, pytest shows it as an error and not as a failure."""
 
 
 class KnownFailure(Exception):
@@ -105,7 +106,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     config = session.config
     if RUN not in config.stash:
         return
-    parameters = [getattr(item, "callspec").params for item in session.items if hasattr(item, "callspec")]
+    parameters = [item.callspec.params for item in session.items if hasattr(item, "callspec")]
     checks = [found["check"] for found in parameters if "check" in found]
     run, plan = config.stash[RUN], _plan(config)
     backend = commands.connected(config.getoption("backend"))
@@ -136,22 +137,27 @@ def outcome(request: pytest.FixtureRequest, check: Check, record_property: Any) 
     return found
 
 
-def judge(check: Check, found: Outcome, known: tuple[Known, ...]) -> None:
-    """Raise what the outcome comes to: nothing, the known failure, or an unexpected one."""
-    entry = matching(known, check.id)
-    if found.verdict is Verdict.PASS:
-        return
-    lines = [
-        f"{found.verdict.value}: {found.reason} (blame: {found.blame})",
-        found.detail,
-        found.evidence,
-        found.remedy,
-    ]
-    if entry is not None and _expired(entry):
-        lines.append(f"{entry.place}: this `known:` entry expired on {entry.expires}")
-    elif entry is not None and entry.expect is found.verdict and entry.code in (None, found.reason):
-        raise KnownFailure(entry.reason)
-    pytest.fail("\n".join([*filter(None, lines), f"compat show {found.check}"]), pytrace=False)
+@pytest.fixture
+def verdict(check: Check, outcome: Outcome, plan: Plan) -> Callable[[], None]:
+    """Raises, when it is called, what the outcome comes to: nothing, the known failure, or an unexpected one."""
+    known = matching(plan.known, check.id)
+
+    def judge() -> None:
+        if outcome.verdict is Verdict.PASS:
+            return
+        lines = [
+            f"{outcome.verdict.value}: {outcome.reason} (blame: {outcome.blame})",
+            outcome.detail,
+            outcome.evidence,
+            outcome.remedy,
+        ]
+        if known is not None and _expired(known):
+            lines.append(f"{known.place}: this `known:` entry expired on {known.expires}")
+        elif known is not None and known.expect is outcome.verdict and known.code in (None, outcome.reason):
+            raise KnownFailure(known.reason)
+        pytest.fail("\n".join([*filter(None, lines), f"compat show {outcome.check}"]), pytrace=False)
+
+    return judge
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

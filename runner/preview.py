@@ -31,7 +31,7 @@ def preview(plan: Plan, backend: Backend, home: Path) -> str:
             (cell.id, " ".join(cell.probes), *_resolution(cell, facts, home), _time(estimate, cell)) for cell in cells
         ]
         table = tabulate(rows, headers=("cell", "probes", "would add", "overlay", "expected"), tablefmt="simple")
-        blocks.append("\n".join([*_image(image, facts), table]))
+        blocks.append("\n".join([*_image(image, backend.name, facts), table]))
     total = sum(map(estimate.cell, plan.cells))
     known = sum(check.id in estimate.seconds for check in plan.checks)
     blocks.append(
@@ -53,10 +53,11 @@ def known_facts(image: Image, backend: Backend, home: Path) -> dict[str, Any] | 
     return facts
 
 
-def _image(image: Image, facts: Mapping[str, Any] | None) -> Iterator[str]:
-    where = image.reference or (
-        f"Python {image.local.python} with {', '.join(image.local.requires)}" if image.local else ""
-    )
+def _image(image: Image, backend: str, facts: Mapping[str, Any] | None) -> Iterator[str]:
+    if backend == "local" and image.local is not None:
+        where = f"stand-in, Python {image.local.python} with {', '.join(image.local.requires)}"
+    else:
+        where = image.reference or "the interpreter at hand"
     yield f"{image.name}: {where}"
     if facts is None:
         yield "  never launched from here: what it holds, and so what a cell would add, is known after the first launch"

@@ -9,13 +9,13 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import docker
 import pytest
-
 from baseimage import build
+from registries import Registry
+
 from runner.backends.base import Trouble
 from runner.backends.docker import DockerBackend, connect
 
@@ -51,15 +51,6 @@ def backend(client: docker.DockerClient, tmp_path: Path) -> Iterator[DockerBacke
         volume.remove(force=True)
     assert left == []
     assert all(volume.name.startswith("compat-overlay-") for volume in made)
-
-
-@dataclass
-class Registry:
-    """A registry on loopback that asks for a password."""
-
-    host: str
-    user: str
-    password: str
 
 
 @pytest.fixture(scope="session")

@@ -14,8 +14,8 @@ from typing import Any
 
 import docker
 import pytest
+from registries import Registry
 
-from conftest import Registry
 from runner.backends.base import Exit, Gpu, Trouble
 from runner.backends.docker import DockerBackend
 from runner.model import Image, Limits

@@ -1,0 +1,26 @@
+"""Environments with the real torch for the tests, built once by the same code as stand-ins are."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from runner import standin
+from runner.index import Index
+from runner.model import Local
+
+HOME = Path(os.environ.get("COMPAT_HOME") or Path(__file__).resolve().parent.parent / ".compat")
+
+
+def environment(*requires: str) -> str:
+    """The interpreter of an environment that holds these, CPU builds where there are any."""
+    local = Local(python="3.11", requires=requires)
+    return str(standin.build(local, HOME, Index.from_pip(os.environ), gpu=False).python)
+
+
+@pytest.fixture(scope="session")
+def torch_python() -> str:
+    """An interpreter with torch 2.13.0 and NumPy."""
+    return environment("torch==2.13.0", "numpy")
