@@ -328,7 +328,7 @@ def _made(table: Table) -> Iterator[str]:
     command = header.get("command") or ["compat"]
     yield "## How this was made"
     yield ""
-    yield f"- {code(shlex.join([command[0].rpartition('/')[2], *command[1:]]))} on the backend `{header.get('backend')}`"
+    yield f"- {code(shlex.join(command))} on the backend `{header.get('backend')}`"
     yield f"- run `{table.run}`, {header.get('started')} to {table.finished}, {table.state}"
     yield f"- host: {text(str(host.get('platform')))}, {host.get('cpus')} CPUs, Python {host.get('python')}"
     yield f"- matrix: {text(str(header.get('plan', {}).get('source')))}; torch-compat-matrix {header.get('version')}"

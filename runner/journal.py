@@ -1,4 +1,4 @@
-"""The append-only record of one run: JSON Lines, fsynced, one record an outcome; written by several processes at once."""
+"""The append-only record of one run: JSON Lines, fsynced, one record an outcome; several processes write at once."""
 
 from __future__ import annotations
 
@@ -63,7 +63,8 @@ class Follower:
     def look(self) -> dict[str, Outcome]:
         """Every check's latest outcome so far."""
         if self.path.exists():
-            for record, self.offset in read(self.path, self.offset):
+            for record, behind in read(self.path, self.offset):
+                self.offset = behind
                 if record.get("kind") == "outcome":
                     outcome = Outcome.from_json(record)
                     self.outcomes[outcome.check] = outcome

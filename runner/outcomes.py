@@ -22,7 +22,7 @@ WORST_FIRST = (
     Verdict.PASS,
     Verdict.SKIP,
 )
-"""A stack's check is as good as its worst member; a probe that applies to no member is a skip, to one of them a pass."""
+"""A stack's check is as good as its worst member; a probe that applies to none is a skip, to one of them a pass."""
 
 VERDICT_OF = {"died": Verdict.CRASH, "timeout": Verdict.TIMEOUT}
 """What an attempt that was confirmed in a fresh process would have been called."""

@@ -14,7 +14,7 @@ def owner() -> str:
 
 def alive(name: str) -> bool:
     """Whether that owner may still live; one on another machine cannot be seen and is left alone."""
-    host, boot, pid, started = (name.split("/") + ["", "", "", ""])[:4]
+    host, boot, pid, started = [*name.split("/"), "", "", "", ""][:4]
     here, now = _machine()
     if host != here:
         return True

@@ -2,17 +2,18 @@
 
 import os
 import tempfile
+from typing import Any
 
-from ..evidence import NotApplicable, close, on_device, require, sound
+from ..evidence import NotApplicable, Probe, close, on_device, require, sound
 
 
-def gpu_only(probe):
+def gpu_only(probe: Probe) -> None:
     """Leave the part out on a CPU."""
     if probe.device.type != "cuda":
         raise NotApplicable("needs a GPU")
 
 
-def device_query(probe):
+def device_query(probe: Probe) -> None:
     """The device has a name, memory and a capability that this build has code for."""
     import torch
 
@@ -25,7 +26,7 @@ def device_query(probe):
     probe.note(f"{found.name}, sm_{found.major}{found.minor}, built for {' '.join(torch.cuda.get_arch_list())}")
 
 
-def vector_add(probe):
+def vector_add(probe: Probe) -> None:
     """A kernel compiled at run time adds two vectors: NVRTC through torch where it offers that, else Triton."""
     import torch
 
@@ -51,7 +52,7 @@ def vector_add(probe):
     close(out, left.double() + right.double(), "vector sum")
 
 
-def matrix_product(probe):
+def matrix_product(probe: Probe) -> None:
     """A product in float32 against float64, without TF32's shorter mantissa."""
     import torch
 
@@ -69,7 +70,7 @@ def matrix_product(probe):
     )
 
 
-def bandwidth(probe):
+def bandwidth(probe: Probe) -> None:
     """A copy on the device, timed: bytes read and written a second."""
     import torch
 
@@ -81,7 +82,7 @@ def bandwidth(probe):
     probe.metric("memory bandwidth", 2 * size / seconds, "bytes/s")
 
 
-def streams(probe):
+def streams(probe: Probe) -> None:
     """Work on two streams, ordered by an event, whose times rise."""
     import torch
 
@@ -102,7 +103,7 @@ def streams(probe):
     require(event.elapsed_time(end) >= 0, "wrong-value", "an event's time lies before the one it waited for")
 
 
-def mixed_precision(probe):
+def mixed_precision(probe: Probe) -> None:
     """autocast computes in the short dtype, near the float32 result; on a GPU fp16 with a gradient scaler too."""
     import torch
 
@@ -118,15 +119,15 @@ def mixed_precision(probe):
         close(out.float(), wanted, f"autocast to {dtype}", rtol=5e-2, atol=5e-2)
 
 
-def convolution(probe):
+def convolution(probe: Probe) -> None:
     """A convolution (cuDNN's on a GPU) and its gradients against float64."""
     import torch
 
     torch.backends.cudnn.allow_tf32 = False
     data, weight = probe.randn(2, 4, 12, 12, offset=6), probe.randn(8, 4, 3, 3, offset=7)
     results = []
-    for convert in (lambda t: t, lambda t: t.cpu().double()):
-        inputs = [convert(t).detach().requires_grad_() for t in (data, weight)]
+    for reference in (False, True):
+        inputs = [(t.cpu().double() if reference else t).detach().requires_grad_() for t in (data, weight)]
         out = torch.nn.functional.conv2d(*inputs, padding=1)
         out.square().sum().backward()
         results.append([out.detach(), *(t.grad for t in inputs)])
@@ -135,7 +136,7 @@ def convolution(probe):
         close(seen, wanted, f"convolution: {name}")
 
 
-def attention(probe):
+def attention(probe: Probe) -> None:
     """Scaled dot-product attention with each backend that the device offers, against the formula in float64."""
     import torch
 
@@ -162,7 +163,7 @@ def attention(probe):
     probe.note("attention backends: " + ", ".join(ran))
 
 
-def _sdpa_backends(torch):
+def _sdpa_backends(torch: Any) -> Any:
     try:
         from torch.nn.attention import SDPBackend, sdpa_kernel
     except ImportError:
@@ -177,16 +178,16 @@ def _sdpa_backends(torch):
 class Numbers:
     """A data set that can be told apart: item n is n in every place."""
 
-    def __len__(self):
+    def __len__(self) -> int:
         return 64
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: Any) -> Any:
         import torch
 
         return torch.full((256,), float(index))
 
 
-def data_loader(probe):
+def data_loader(probe: Probe) -> None:
     """Two workers hand batches over through shared memory; every item arrives once, and goes to the device."""
     import torch
     from torch.utils.data import DataLoader
@@ -204,7 +205,7 @@ def data_loader(probe):
     close(seen.sort().values, torch.arange(64.0), "what two workers delivered")
 
 
-def all_reduce(probe):
+def all_reduce(probe: Probe) -> None:
     """A group of one process: NCCL on a GPU, gloo on a CPU."""
     import torch
     import torch.distributed as dist

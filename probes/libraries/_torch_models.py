@@ -3,9 +3,11 @@ and positional encoding before a Transformer."""
 
 import inspect
 import math
+from typing import Any
 
 from ..evidence import (
     NotApplicable,
+    Probe,
     close,
     compiled,
     differentiable,
@@ -44,7 +46,7 @@ FAMILIES = {
 """Scalar families with `rsample`, at parameters for which the fourth moment that their test rests on is finite."""
 
 
-def distributions(probe):
+def distributions(probe: Probe) -> None:
     """Draws on the device with the analytic moments; seeds count."""
     import torch
 
@@ -78,14 +80,14 @@ def distributions(probe):
     )
 
 
-def reparameterised(probe):
+def reparameterised(probe: Probe) -> None:
     """The gradient of a draw with respect to its parameters equals finite differences for the same noise."""
     import torch
 
     for name in ("Normal", "Laplace", "Gumbel", "Exponential", "LogNormal", "Uniform", "Weibull"):
         family = getattr(torch.distributions, name)
 
-        def total(*parameters, family=family):
+        def total(*parameters: Any, family: Any = family) -> Any:
             torch.manual_seed(probe.seed)
             return family(*parameters).rsample((64,)).sin().mean()
 
@@ -98,7 +100,7 @@ def reparameterised(probe):
     close(shape.grad, 1.0, "gradient of a Gamma's mean", rtol=0.0, atol=6.5 / DRAWS**0.5)
 
 
-def mc_dropout(probe):
+def mc_dropout(probe: Probe) -> None:
     """Dropout in training mode gives a spread of the right size; after eval(), the article's way, there is none."""
     import torch
 
@@ -124,25 +126,25 @@ class Variational:
     """Builds the article's layer: mean and log-variance of every weight, drawn by reparameterisation."""
 
     @staticmethod
-    def make(torch, inputs, outputs):
+    def make(torch: Any, inputs: Any, outputs: Any) -> Any:
         class Layer(torch.nn.Module):
-            def __init__(self):
+            def __init__(self) -> None:
                 super().__init__()
                 self.mean = torch.nn.Parameter(torch.randn(outputs, inputs) * 0.1)
                 self.log_variance = torch.nn.Parameter(torch.full((outputs, inputs), -6.0))
                 self.bias = torch.nn.Parameter(torch.zeros(outputs))
 
-            def forward(self, data, noise):
+            def forward(self, data: Any, noise: Any) -> Any:
                 weight = self.mean + (0.5 * self.log_variance).exp() * noise
                 return torch.nn.functional.linear(data, weight, self.bias)
 
-            def divergence(self):
+            def divergence(self) -> Any:
                 return 0.5 * (self.log_variance.exp() + self.mean**2 - 1 - self.log_variance).sum()
 
         return Layer()
 
 
-def variational_training(probe):
+def variational_training(probe: Probe) -> None:
     """The layer learns a linear map under its variational bound, and every parameter is reached."""
     import torch
 
@@ -162,14 +164,14 @@ def variational_training(probe):
     falls(losses, "variational layer", drop=0.5)
     noise = torch.randn(1, 8, dtype=torch.float64, generator=probe.generator(3)).to(probe.device)
 
-    def bound(mean, log_variance):
+    def bound(mean: Any, log_variance: Any) -> Any:
         weight = mean + (0.5 * log_variance).exp() * noise
         return (data.double() @ weight.T - wanted.double()).square().mean()
 
     differentiable(bound, [layer.mean, layer.log_variance], "variational layer")
 
 
-def variational_compiled(probe):
+def variational_compiled(probe: Probe) -> None:
     """Forward and backward over several batch sizes, the noise handed in so that both see the same."""
     import torch
 
@@ -179,7 +181,7 @@ def variational_compiled(probe):
     compiled(probe, layer, inputs, "variational layer", dict(layer.named_parameters()))
 
 
-def _ensemble(probe):
+def _ensemble(probe: Probe) -> Any:
     import torch
 
     if not hasattr(torch, "func"):
@@ -189,7 +191,7 @@ def _ensemble(probe):
     members = [member.to(probe.device) for member in members]
     stacked, buffers = torch.func.stack_module_state(members)
 
-    def all_of(data):
+    def all_of(data: Any) -> Any:
         return torch.func.vmap(
             lambda state: torch.func.functional_call(members[0], state, (data,)), randomness="error"
         )({**stacked, **buffers})
@@ -197,7 +199,7 @@ def _ensemble(probe):
     return members, all_of
 
 
-def ensemble_spread(probe):
+def ensemble_spread(probe: Probe) -> None:
     """Five members under vmap give what they give one by one, and differ."""
     import torch
 
@@ -210,13 +212,13 @@ def ensemble_spread(probe):
     require(float(together.var(0).min()) > 0, "repeated-draw", "five members with their own weights do not differ")
 
 
-def ensemble_compiled(probe):
+def ensemble_compiled(probe: Probe) -> None:
     """The stacked ensemble, compiled."""
     _, all_of = _ensemble(probe)
     compiled(probe, all_of, [(probe.randn(8, 4),), (probe.randn(24, 4),)], "deep ensemble")
 
 
-def calibration(probe):
+def calibration(probe: Probe) -> None:
     """Temperature scaling, histogram binning and isotonic regression: each halves the error of held-out data."""
     import torch
 
@@ -229,7 +231,7 @@ def calibration(probe):
     temperature = torch.ones(1, device=probe.device, requires_grad=True)
     optimizer = torch.optim.LBFGS([temperature], lr=0.1, max_iter=60)
 
-    def closure():
+    def closure() -> Any:
         optimizer.zero_grad()
         loss = torch.nn.functional.cross_entropy(logits[fit] / temperature, labels[fit])
         loss.backward()
@@ -251,14 +253,14 @@ def calibration(probe):
         probe.metric(f"calibration error after {name}", error, "ratio")
 
 
-def _calibration_error(torch, sure, right, bins=10):
+def _calibration_error(torch: Any, sure: Any, right: Any, bins: int = 10) -> Any:
     index = (sure * bins).long().clamp(max=bins - 1)
     zeros = torch.zeros(bins, device=sure.device)
     gap = zeros.index_add(0, index, sure) - zeros.index_add(0, index, right)
     return float(gap.abs().sum() / len(sure))
 
 
-def _binned(torch, sure, right, asked, bins=10):
+def _binned(torch: Any, sure: Any, right: Any, asked: Any, bins: int = 10) -> Any:
     index = (sure * bins).long().clamp(max=bins - 1)
     zeros = torch.zeros(bins, device=sure.device)
     count = zeros.index_add(0, index, torch.ones_like(sure))
@@ -266,7 +268,7 @@ def _binned(torch, sure, right, asked, bins=10):
     return mean[(asked * bins).long().clamp(max=bins - 1)]
 
 
-def _isotonic(torch, sure, right, asked):
+def _isotonic(torch: Any, sure: Any, right: Any, asked: Any) -> Any:
     """Pool adjacent violators, on the CPU; asked points take the step to their left."""
     order = sure.argsort()
     blocks = []
@@ -280,11 +282,11 @@ def _isotonic(torch, sure, right, asked):
     return steps[place]
 
 
-def _positional(torch, width, length=128, plain=False):
+def _positional(torch: Any, width: Any, length: int = 128, plain: bool = False) -> Any:
     """The article's module: sines and cosines in a buffer, or (its mistake) in a plain attribute."""
 
     class PositionalEncoding(torch.nn.Module):
-        def __init__(self):
+        def __init__(self) -> None:
             super().__init__()
             position = torch.arange(length).unsqueeze(1)
             rate = torch.exp(torch.arange(0, width, 2) * (-math.log(10000.0) / width))
@@ -296,13 +298,13 @@ def _positional(torch, width, length=128, plain=False):
             else:
                 self.register_buffer("pe", table)
 
-        def forward(self, data):
+        def forward(self, data: Any) -> Any:
             return data + self.pe[: data.size(0)]
 
     return PositionalEncoding()
 
 
-def positional_buffers(probe):
+def positional_buffers(probe: Probe) -> None:
     """A buffer moves with the module and survives a state_dict round trip; a plain attribute does neither."""
     import torch
 
@@ -321,7 +323,7 @@ def positional_buffers(probe):
     require(half.pe.dtype == torch.float32, "wrong-value", "a plain attribute follows the module's .to()")
 
 
-def _transformer(probe):
+def _transformer(probe: Probe) -> Any:
     """The article's model: 6 layers of width 512 on (10, 32, 512); on a CPU, unless the run is full, 1 of width 32.
 
     The full one takes over half a minute to compile on one core, for the same operations.
@@ -338,7 +340,7 @@ def _transformer(probe):
     return model, inputs
 
 
-def transformer_gradients(probe):
+def transformer_gradients(probe: Probe) -> None:
     """Positional encoding before a Transformer: the right shape, every parameter reached, as in float64."""
     import copy
 
@@ -362,7 +364,7 @@ def transformer_gradients(probe):
         )
 
 
-def transformer_compiled(probe):
+def transformer_compiled(probe: Probe) -> None:
     """Compiled as eager over several sequence lengths; what the article says of `fullgraph` is put to the test."""
     import torch
 

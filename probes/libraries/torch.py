@@ -1,15 +1,15 @@
 """torch itself: its distributions, the well-known CUDA samples, and the models that the articles build."""
 
+from ..evidence import Probe
 from . import _torch_image as image
 from . import _torch_models as models
 
 DISTRIBUTION = "torch"
 MODULE = "torch"
 NEEDS = ()
-NOT_APPLICABLE = {}
 
 
-def sample(probe):
+def sample(probe: Probe) -> None:
     """Draws of every family with `rsample`, the CUDA samples, and the articles' ways of being uncertain."""
     with probe.part("distributions"):
         models.distributions(probe)
@@ -35,7 +35,7 @@ def sample(probe):
         models.positional_buffers(probe)
 
 
-def autograd(probe):
+def autograd(probe: Probe) -> None:
     """Reparameterised gradients, the variational layer's training, calibration, and the Transformer's gradients."""
     with probe.part("reparameterised draws"):
         models.reparameterised(probe)
@@ -47,7 +47,7 @@ def autograd(probe):
         models.transformer_gradients(probe)
 
 
-def compile(probe):
+def compile(probe: Probe) -> None:
     """The variational layer, the ensemble under vmap and the Transformer, compiled and eager."""
     with probe.part("variational layer"):
         models.variational_compiled(probe)

@@ -48,7 +48,8 @@ MEANINGS = (
     ),
     (
         "no-python",
-        r"exec \S+ failed: No such file|executable file not found in \$PATH|exec: .*no such file or directory|stat .*: no such file or directory",
+        r"exec \S+ failed: No such file"
+        r"|executable file not found in \$PATH|exec: .*no such file or directory|stat .*: no such file or directory",
         "name the image's interpreter with `python:` in matrix.yaml",
     ),
 )

@@ -1,0 +1,259 @@
+"""Captum: attributions of a network's output to its inputs, layers and neurons."""
+
+import inspect
+from importlib.util import find_spec
+from typing import Any, Callable, Dict
+
+from ..evidence import (
+    NotApplicable,
+    Probe,
+    close,
+    compiled,
+    finite,
+    moments,
+    of_shape,
+    on_device,
+    require,
+    seeded,
+)
+
+DISTRIBUTION = "captum"
+MODULE = "captum"
+NEEDS = ("torch", "numpy")
+
+DRAWS = 20_000
+STEPS = 64
+"""Steps of the integral: with Gauss-Legendre nodes and a smooth network its error is far below the tolerance."""
+
+
+def _network(probe: Probe, dtype: Any = None) -> Any:
+    """A small convolutional network with a residual block, smooth so that integrals converge."""
+    import torch
+    from torch import nn
+
+    class Residual(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.Tanh(), nn.Conv2d(4, 4, 3, padding=1))
+
+        def forward(self, x: Any) -> Any:
+            return x + self.inner(x)
+
+    torch.manual_seed(probe.seed)
+    layers = [nn.Conv2d(2, 4, 3, padding=1), nn.Tanh(), Residual(), nn.Tanh(), nn.Flatten(), nn.Linear(64, 3)]
+    return nn.Sequential(*layers).to(probe.device, dtype or torch.float32)
+
+
+def _usable(attribution: Any, like: Any, what: str) -> Any:
+    """Where and what it must be but for its dtype, which has a part of its own; returned in the reference's dtype."""
+    attribution = attribution.detach()
+    on_device(attribution, like.device, what)
+    of_shape(attribution, like.shape, what)
+    finite(attribution, what)
+    return attribution.to(like.dtype)
+
+
+def sample(probe: Probe) -> None:
+    """Attributions come back where and as the input is; what is sampled has its moments; occlusion is what it says."""
+    import numpy
+    import torch
+    from captum import attr
+
+    def reseed(seed: int) -> None:
+        torch.manual_seed(seed)
+        numpy.random.seed(seed)  # Captum draws from both
+
+    x = probe.randn(5, 2, 4, 4)
+    network = _network(probe)
+    with probe.part("dtype"):
+        attributions = _attributions(network, x)
+        for name, attribution in attributions.items():
+            on_device(attribution, x.device, name)
+        wrong = [f"{name} is {seen.dtype}" for name, seen in attributions.items() if seen.dtype != x.dtype]
+        require(not wrong, "wrong-dtype", f"for an input of {x.dtype}: " + ", ".join(wrong))
+    with probe.part("occlusion"), torch.no_grad():
+        seen = _usable(attr.Occlusion(network).attribute(x, (2, 2, 2), strides=(2, 2, 2), target=1), x, "Occlusion")
+        close(seen, _occluded(network, x), "Occlusion")
+
+    weight = probe.randn(1, 3, offset=2)
+    linear = torch.nn.Linear(3, 1).to(probe.device)
+    with torch.no_grad():
+        linear.weight.copy_(weight)
+    point = probe.randn(3, offset=3)
+    copies = point.expand(DRAWS, 3).contiguous()  # each row is a draw of its own
+    reseed(probe.seed)
+    with probe.part("noise tunnel"):
+        tunnel = attr.NoiseTunnel(attr.InputXGradient(linear))
+        count = "nt_samples" if "nt_samples" in inspect.signature(tunnel.attribute).parameters else "n_samples"
+
+        def noisy(x: Any) -> Any:
+            return tunnel.attribute(x, nt_type="smoothgrad", stdevs=0.5, **{count: 1})
+
+        drawn = _usable(noisy(copies), copies, "NoiseTunnel")
+        moments(drawn, point * weight[0], 0.5 * weight[0].abs(), "NoiseTunnel")
+        seeded(lambda: noisy(point[None]), "NoiseTunnel", reseed)
+    with probe.part("gradient SHAP"):
+        baselines = probe.randn(2, 3, offset=4)
+
+        def shap(x: Any) -> Any:
+            return attr.GradientShap(linear).attribute(x, baselines, n_samples=1, stdevs=0.5)
+
+        drawn = _usable(shap(copies), copies, "GradientShap")
+        spread = (0.25 + baselines.var(0, unbiased=False)).sqrt()
+        moments(drawn, weight[0] * (point - baselines.mean(0)), weight[0].abs() * spread, "GradientShap")
+        seeded(lambda: shap(copies[:4]), "GradientShap", reseed)
+
+
+def _attributions(network: Any, x: Any) -> Dict[str, Any]:
+    """One attribution of each method, all for the same target."""
+    from captum import attr
+
+    return {
+        "IntegratedGradients": attr.IntegratedGradients(network).attribute(x, target=1, n_steps=8),
+        "InputXGradient": attr.InputXGradient(network).attribute(x, target=1),
+        "Occlusion": attr.Occlusion(network).attribute(x, (2, 2, 2), target=1),
+        "LayerConductance": attr.LayerConductance(network, network[2]).attribute(x, target=1, n_steps=8),
+        "NeuronConductance": attr.NeuronConductance(network, network[5]).attribute(x, 1, target=1, n_steps=8),
+    }
+
+
+def _occluded(network: Any, x: Any) -> Any:
+    """What each 2 x 2 patch (of both channels) is worth: the output with it less the output without it."""
+    import torch
+
+    expected = torch.zeros_like(x)
+    for row in range(0, x.shape[2], 2):
+        for column in range(0, x.shape[3], 2):
+            patch = (slice(None), slice(None), slice(row, row + 2), slice(column, column + 2))
+            without = x.clone()
+            without[patch] = 0
+            expected[patch] = (network(x) - network(without))[:, 1, None, None, None]
+    return expected
+
+
+def autograd(probe: Probe) -> None:
+    """Attributions by gradients are complete and equal to references made with torch alone; TCAV finds a concept."""
+    import torch
+    from captum import attr
+
+    network, x = _network(probe, torch.float64), probe.randn(5, 2, 4, 4, dtype=torch.float64)
+    with torch.no_grad():
+        rise = (network(x) - network(torch.zeros_like(x)))[:, 1]
+    path = _integrated(network, x)
+    with probe.part("input x gradient"):
+        seen = _usable(attr.InputXGradient(network).attribute(x.clone(), target=1), x, "InputXGradient")
+        close(seen, x * _gradient(network, x), "InputXGradient", code="wrong-gradient")
+    with probe.part("integrated gradients"):
+        method = attr.IntegratedGradients(network)
+        seen, delta = method.attribute(x.clone(), target=1, n_steps=STEPS, return_convergence_delta=True)
+        seen = _usable(seen, x, "IntegratedGradients")
+        close(seen.flatten(1).sum(1), rise, "completeness of IntegratedGradients", rtol=1e-4, atol=1e-4)
+        close(seen, path, "IntegratedGradients", rtol=1e-4, atol=1e-4, code="wrong-gradient")
+        close(delta, torch.zeros_like(rise), "convergence delta of IntegratedGradients", atol=1e-4)
+    with probe.part("layer conductance"):
+        with torch.no_grad():
+            like = network[:3](x)
+        method = attr.LayerConductance(network, network[2])
+        seen = _usable(method.attribute(x.clone(), target=1, n_steps=500), like, "LayerConductance")
+        # Conductance takes differences between the steps of its path: its error falls with their number, not faster.
+        close(seen.flatten(1).sum(1), rise, "completeness of LayerConductance", rtol=0.01, atol=0.01)
+    with probe.part("neuron conductance"):  # an output's conductance to itself is its integrated gradient
+        method = attr.NeuronConductance(network, network[5])
+        seen = method.attribute(x.clone(), 1, target=1, n_steps=STEPS, method="gausslegendre")
+        seen = _usable(seen, x, "NeuronConductance")
+        close(seen, path, "NeuronConductance", rtol=1e-4, atol=1e-4, code="wrong-gradient")
+    with probe.part("TCAV"):
+        _concepts(probe)
+    with probe.part("cost"):
+        _cost(probe)
+
+
+def _gradient(network: Any, x: Any) -> Any:
+    import torch
+
+    x = x.detach().requires_grad_()
+    return torch.autograd.grad(network(x)[:, 1].sum(), x)[0]
+
+
+def _integrated(network: Any, x: Any) -> Any:
+    """The integral of the gradient from zero to x, by the midpoint rule."""
+    return sum(x * _gradient(network, x * ((step + 0.5) / 200)) for step in range(200)) / 200
+
+
+def _concepts(probe: Probe) -> None:
+    """A network that rises with the sum of its inputs is sensitive to the concept `bright` and not to `dark`."""
+    import tempfile
+
+    import torch
+
+    try:
+        from captum.concept import TCAV, Concept
+    except ImportError:
+        raise NotApplicable("this Captum has no TCAV (0.4 and newer have)") from None
+    if find_spec("sklearn") is None:
+        raise NotApplicable("TCAV's classifier needs scikit-learn, which is not installed")
+
+    def concept(number: int, name: str, shift: float) -> Any:
+        examples = probe.randn(40, 4, offset=number) + shift
+        return Concept(number, name, torch.utils.data.DataLoader(examples, batch_size=40))
+
+    network = torch.nn.Sequential(torch.nn.Linear(4, 6), torch.nn.Linear(6, 1)).to(probe.device)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.abs_()
+    torch.manual_seed(probe.seed)
+    with tempfile.TemporaryDirectory() as folder:
+        tcav = TCAV(network, layers=["0"], save_path=folder)
+        pair = [concept(0, "bright", 2.0), concept(1, "dark", -2.0)]
+        scores = tcav.interpret(probe.randn(10, 4, offset=2), [pair], target=0)["0-1"]["0"]
+    for kind in ("sign_count", "magnitude"):
+        finite(scores[kind], f"TCAV {kind}")
+    close(scores["sign_count"].cpu(), torch.tensor([1.0, 0.0]), "TCAV sign count of bright and dark")
+
+
+def _cost(probe: Probe) -> None:
+    """Claims: attribution needs several times the memory of inference."""
+    import torch
+    from captum import attr
+
+    network, x = _network(probe), probe.randn(64, 2, 4, 4)
+    method = attr.IntegratedGradients(network)
+
+    def infer() -> None:
+        with torch.no_grad():
+            network(x)
+
+    def attribute() -> None:
+        method.attribute(x, target=1, n_steps=50)
+
+    probe.metric("attribution/inference time", probe.seconds(attribute) / probe.seconds(infer), "ratio")
+    attribute_peak, infer_peak = probe.peak_memory(attribute), probe.peak_memory(infer)
+    if attribute_peak and infer_peak:
+        probe.metric("peak memory: attribution/inference", attribute_peak / infer_peak, "ratio")
+
+
+def compile(probe: Probe) -> None:
+    """Attributions under torch.compile, and of a compiled network, equal the eager ones."""
+    import torch
+    from captum import attr
+
+    torch.manual_seed(probe.seed)
+    network = torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.Tanh(), torch.nn.Linear(8, 3)).to(probe.device)
+    inputs = [(probe.randn(rows, 6, offset=rows),) for rows in (4, 7)]
+
+    def integrated(model: Any) -> Callable[[Any], Any]:
+        return lambda x: attr.IntegratedGradients(model).attribute(x, target=1, n_steps=8)
+
+    def conductance(x: Any) -> Any:
+        return attr.LayerConductance(network, network[0]).attribute(x, target=1, n_steps=8)
+
+    with probe.part("integrated gradients"):
+        compiled(probe, integrated(network), inputs, "IntegratedGradients", backward=False)
+    with probe.part("layer conductance"):
+        compiled(probe, conductance, inputs[:1], "LayerConductance", backward=False)
+    with probe.part("compiled network"):
+        quick = compiled(probe, network, inputs, "network", dict(network.named_parameters()))
+        for (x,) in inputs:
+            seen, expected = integrated(quick)(x), integrated(network)(x)
+            require(seen.dtype == expected.dtype, "compile-mismatch", "compiling changes the attribution's dtype")
+            close(seen, expected, "attribution of a compiled network", code="compile-mismatch")

@@ -1,0 +1,200 @@
+"""torchbnn: Bayesian linear, convolution and batch-norm layers."""
+
+from typing import Any
+
+from ..evidence import (
+    Probe,
+    close,
+    compiled,
+    differentiable,
+    falls,
+    moments,
+    of_shape,
+    reached,
+    require,
+    seeded,
+    sound,
+)
+
+DISTRIBUTION = "torchbnn"
+MODULE = "torchbnn"
+NEEDS = ("torch",)
+
+DRAWS = 20_000
+"""Copies of one unit in a layer: a single forward pass then holds that many independent draws."""
+
+
+def _spread(layer: Any, mean: Any, log_sigma: Any) -> None:
+    """Give every unit of the layer the same weights' and bias' mean and spread, so that units are draws of one kind."""
+    import torch
+
+    with torch.no_grad():
+        for name, parameter in layer.named_parameters():
+            number = log_sigma if "sigma" in name else mean
+            parameter.copy_(number if name.startswith("weight") else number.flatten()[0].expand(parameter.shape))
+
+
+def sample(probe: Probe) -> None:
+    """Weights and biases are drawn afresh in each forward pass, from the layer's own means and deviations."""
+    import torch
+    import torchbnn
+
+    eye, zero = torch.eye(3, device=probe.device), torch.zeros(1, 3, device=probe.device)
+    with probe.part("linear draws"):
+        mean, log_sigma = probe.randn(3), probe.randn(3, offset=1) * 0.3
+        layer = torchbnn.BayesLinear(prior_mu=0, prior_sigma=0.1, in_features=3, out_features=DRAWS).to(probe.device)
+        _spread(layer, mean, log_sigma)
+        torch.manual_seed(probe.seed)
+        drawn = layer(torch.cat([eye, zero]))
+        of_shape(drawn, (4, DRAWS), "output of BayesLinear")
+        sound(drawn, eye, "output of BayesLinear")
+        sigma = log_sigma.exp()
+        moments(drawn[3], mean[0], sigma[0], "bias of BayesLinear")
+        moments((drawn[:3] - drawn[3]).T, mean, sigma, "weights of BayesLinear")
+        seeded(lambda: layer(eye), "BayesLinear", torch.manual_seed)
+    with probe.part("convolution draws"):
+        mean, log_sigma = probe.randn(1, offset=2), probe.randn(1, offset=3) * 0.3
+        convolution = torchbnn.BayesConv2d(0, 0.1, in_channels=1, out_channels=DRAWS, kernel_size=1).to(probe.device)
+        _spread(convolution, mean, log_sigma)
+        image = torch.zeros(1, 1, 1, 2, device=probe.device)
+        image[..., 1] = 1.0
+        drawn = convolution(image)[0, :, 0]
+        sound(drawn, image, "output of BayesConv2d")
+        moments(drawn[:, 0], mean[0], log_sigma.exp()[0], "bias of BayesConv2d")
+        moments(drawn[:, 1] - drawn[:, 0], mean[0], log_sigma.exp()[0], "weights of BayesConv2d")
+        seeded(lambda: convolution(image), "BayesConv2d", torch.manual_seed)
+    with probe.part("freeze"):
+        layer.freeze()
+        require(torch.equal(layer(eye), layer(eye)), "seed-ignored", "a frozen layer gave two different outputs")
+        layer.unfreeze()
+        require(not torch.equal(layer(eye), layer(eye)), "repeated-draw", "an unfrozen layer repeats its output")
+
+
+def _network(probe: Probe, dtype: Any) -> Any:
+    """Two frozen Bayesian layers with spreads large enough to matter."""
+    import torch
+    import torchbnn
+
+    torch.manual_seed(probe.seed)
+    layers = [torchbnn.BayesLinear(0.1, 0.2, 4, 8), torch.nn.Tanh(), torchbnn.BayesLinear(0.1, 0.2, 8, 1)]
+    network = torch.nn.Sequential(*layers).to(probe.device, dtype)
+    for layer in layers[::2]:
+        layer.freeze()
+    return network
+
+
+def _call(module: Any, named: Any, inputs: Any) -> Any:
+    """The module on other tensors in the place of its parameters."""
+    try:
+        from torch.func import functional_call
+    except ImportError:  # torch 1.13
+        from torch.nn.utils.stateless import functional_call
+    return functional_call(module, named, inputs)
+
+
+def autograd(probe: Probe) -> None:
+    """Gradients reach means and deviations and are right; the KL loss is the closed form; the network trains."""
+    import torch
+    import torchbnn
+
+    with probe.part("gradients"):
+        network = _network(probe, torch.float64)
+        x = probe.randn(6, 4, dtype=torch.float64)
+        loss = network(x).square().sum()
+        require(loss.requires_grad, "no-gradient", "the output of a frozen network is detached")
+        loss.backward()
+        reached(dict(network.named_parameters()), "frozen network")
+        names = [name for name, _ in network.named_parameters()]
+        differentiable(
+            lambda *values: _call(network, dict(zip(names, values)), (x,)).square().sum(),
+            [parameter for _, parameter in network.named_parameters()],
+            "frozen network",
+        )
+    with probe.part("KL loss"):
+        network = _network(probe, torch.float32)
+        with torch.no_grad():
+            for number, parameter in enumerate(network.parameters()):
+                parameter.add_(probe.randn(*parameter.shape, offset=number) * 0.3)
+        for reduction in ("sum", "mean"):
+            network.zero_grad()
+            loss = torchbnn.BKLLoss(reduction=reduction, last_layer_only=False)(network)
+            sound(loss, x.float(), f"KL loss ({reduction})")
+            require(loss.requires_grad, "no-gradient", f"KL loss ({reduction}) is detached")
+            loss.sum().backward()
+            seen = {name: parameter.grad for name, parameter in network.named_parameters()}
+            reached(dict(network.named_parameters()), f"KL loss ({reduction})")
+            network.zero_grad()
+            expected = _kl(network, reduction)
+            expected.backward()
+            close(loss.reshape(()), expected, f"KL loss ({reduction})")
+            for name, parameter in network.named_parameters():
+                close(seen[name], parameter.grad, f"KL loss ({reduction}): gradient of {name}", code="wrong-gradient")
+    with probe.part("training"):
+        _train(probe)
+
+
+def _kl(network: Any, reduction: str) -> Any:
+    """Sum (or mean over weights) of the KL divergences between each weight's normal and the prior's."""
+    from torch.distributions import Normal, kl_divergence
+
+    total: Any = 0.0
+    count = 0
+    for layer in network:
+        for kind in ("weight", "bias") if hasattr(layer, "prior_mu") else ():
+            mean, log_sigma = getattr(layer, kind + "_mu"), getattr(layer, kind + "_log_sigma")
+            prior = Normal(mean.new_tensor(layer.prior_mu), mean.new_tensor(layer.prior_sigma))
+            total = total + kl_divergence(Normal(mean, log_sigma.exp()), prior).sum()
+            count += mean.numel()
+    return total / count if reduction == "mean" else total
+
+
+def _train(probe: Probe) -> None:
+    """Fit a line from noisy draws: the loss falls, and every parameter moves."""
+    import torch
+    import torchbnn
+
+    torch.manual_seed(probe.seed)
+    network = torch.nn.Sequential(torchbnn.BayesLinear(0, 0.1, 4, 1)).to(probe.device)
+    x = probe.randn(64, 4)
+    y = x @ torch.tensor([[1.0], [-2.0], [1.5], [0.5]], device=probe.device)
+    before = {name: parameter.detach().clone() for name, parameter in network.named_parameters()}
+    optimiser = torch.optim.Adam(network.parameters(), lr=0.05)
+    penalty = torchbnn.BKLLoss(reduction="mean", last_layer_only=False)
+    losses = []
+    for _ in range(150):
+        optimiser.zero_grad()
+        loss = torch.nn.functional.mse_loss(network(x), y) + 0.01 * penalty(network).sum()
+        loss.backward()
+        optimiser.step()
+        losses.append(float(loss.detach()))
+    falls(losses, "Bayesian linear regression", drop=0.5)
+    for name, parameter in network.named_parameters():
+        require(not torch.equal(parameter, before[name]), "does-not-train", f"{name} did not move in training")
+
+
+def compile(probe: Probe) -> None:
+    """Frozen layers and the KL loss compile to the eager result; compiled draws keep their moments."""
+    import torch
+    import torchbnn
+
+    network = _network(probe, torch.float32)
+    layer = network[0]
+    with probe.part("frozen layer"):  # alone: with other operations around it, a layer that falls back would not show
+        shapes = [(probe.randn(size, 4, offset=size),) for size in (3, 5, 16)]
+        compiled(probe, layer, shapes, "BayesLinear", dict(layer.named_parameters()))
+    with probe.part("frozen network"):
+        compiled(probe, network, shapes[:2], "network", dict(network.named_parameters()))
+    with probe.part("draws"):  # eager and compiled code draw from different streams: only the moments can be compared
+        unit = torchbnn.BayesLinear(0, 0.1, 1, DRAWS).to(probe.device)
+        mean, log_sigma = probe.randn(1), probe.randn(1, offset=1) * 0.3
+        _spread(unit, mean, log_sigma)
+        zero = torch.zeros(1, 1, device=probe.device)
+        unit.freeze()
+        quick = compiled(probe, unit, [(zero,)], "wide BayesLinear")
+        unit.unfreeze()
+        torch.manual_seed(probe.seed)
+        with torch.no_grad():
+            drawn = quick(zero)
+            sound(drawn, zero, "compiled draws")
+            moments(drawn[0], mean[0], log_sigma.exp()[0], "compiled draws of a bias")
+            require(not torch.equal(drawn, quick(zero)), "repeated-draw", "two compiled forward passes are the same")

@@ -1,0 +1,167 @@
+"""Reports: what is recorded, all of it, and nothing that a recorded string could make of it."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from journals import records, write
+from markdown_it import MarkdownIt
+
+from reports.compile import compile_report
+from reports.diff import compare
+from reports.junit import clean, junit
+from reports.markdown import code, markdown, summary, text
+from reports.table import Table, load
+
+GOLDEN = Path(__file__).parent / "golden.md"
+TODAY = dt.date(2030, 1, 2)
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Table:
+    """The small journal's table."""
+    return load(write(tmp_path / "journal.jsonl", records()), TODAY)
+
+
+def test_golden_report(table: Table) -> None:
+    """The whole Markdown, as a person approved it; COMPAT_GOLDEN=1 writes it anew."""
+    found = markdown(table, None)
+    if os.environ.get("COMPAT_GOLDEN"):
+        GOLDEN.write_text(found)
+    assert found == GOLDEN.read_text()
+
+
+def test_surprises(table: Table) -> None:
+    """What is known is none; a known failure that passes is one."""
+    found = {one.outcome.check: one.surprise for one in table.surprises}
+    assert "gpu-image/pyro-ppl-1.8.0/import" not in found
+    assert found["gpu-image/torchbnn-1.2/compile"] == "unexpected pass"
+    assert found["gpu-image/pyro-ppl-1.9.1/sample"] == "unexpected failure"
+    assert "gpu-image/botorch-0.14.0/import" not in found
+    assert len(table.incomplete) == 8
+
+
+def test_expired_entry_is_a_surprise(tmp_path: Path) -> None:
+    """Even where it still tells the truth."""
+    found = records()
+    found[0]["plan"]["known"][0]["expires"] = "2029-12-31"
+    table = load(write(tmp_path / "journal.jsonl", found), TODAY)
+    expired = {one.outcome.check for one in table.surprises if one.surprise == "expired"}
+    assert expired == {"gpu-image/pyro-ppl-1.8.0/import", "stand-in/pyro-ppl-1.8.0/import"}
+
+
+def test_cpu_pass_never_looks_like_a_gpu_pass(tmp_path: Path) -> None:
+    """Neither in the grid nor in the headline."""
+    report = markdown(load(write(tmp_path / "journal.jsonl", records(gpu=False)), TODAY), None)
+    assert "✅" not in report
+    assert "CUDA sample" not in report
+    assert "Nothing here says anything about a GPU" in report
+
+
+def test_checks_without_outcome_are_shown(tmp_path: Path) -> None:
+    """A run that was killed shows what it did not come to."""
+    found = [record for record in records() if record.get("subject") != "torchbnn" and record["kind"] != "end"]
+    table = load(write(tmp_path / "journal.jsonl", found), TODAY)
+    assert table.outcomes["stand-in/torchbnn-1.2/compile"].verdict.value == "not-run"
+    assert "❔❔❔❔" in markdown(table, None)
+
+
+def test_changes(tmp_path: Path) -> None:
+    """New failures, what is fixed, what fails otherwise, and what else changed."""
+    before = records(**{"gpu-image/pyro-ppl-1.9.1/sample": "pass", "gpu-image/torch-installed/sample": "fail"})
+    after = records(**{"gpu-image/gpytorch-1.14/autograd": "crash"})
+    after[1]["facts"]["torch"]["version"] = "2.6.1+cu124"
+    old, new = (load(write(tmp_path / name, found), TODAY) for name, found in (("a", before), ("b", after)))
+    changes = compare(old, new)
+    assert [outcome.check for outcome in changes.failing] == ["gpu-image/pyro-ppl-1.9.1/sample"]
+    assert [outcome.check for outcome in changes.fixed] == ["gpu-image/torch-installed/sample"]
+    assert [now.check for _, now in changes.other] == ["gpu-image/gpytorch-1.14/autograd"]
+    assert changes.causes == ("gpu-image: torch 2.6.0+cu124 -> 2.6.1+cu124",)
+    assert "1 newly failing, 1 fixed, 1 failing otherwise" in summary(new, changes)
+
+
+def test_junit(table: Table) -> None:
+    """A suite an image; failures, errors and skips are counted as such."""
+    root = ElementTree.fromstring(junit(table))
+    suites = {suite.get("name"): suite for suite in root}
+    assert set(suites) == {"gpu-image", "stand-in"}
+    suite = suites["gpu-image"]
+    assert [suite.get(name) for name in ("tests", "failures", "errors", "skipped")] == ["28", "9", "4", "4"]
+    case = next(one for one in suite if one.get("name") == "gpu-image/pyro-ppl-1.8.0/import")
+    skipped = case.find("skipped")
+    assert skipped is not None
+    assert skipped.get("message") == "known: asserts torch 1.x (unsupported: version-assert)"
+
+
+def test_everything_is_written(tmp_path: Path) -> None:
+    """Markdown, JSON and JUnit beside each other."""
+    journal = write(tmp_path / "journal.jsonl", records())
+    found = compile_report(journal, tmp_path / "out", journal)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["junit.xml", "report.json", "report.md"]
+    data = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert len(data["outcomes"]) == 56
+    assert data["changes"]["failing"] == []
+    assert (found.surprises, found.incomplete) == (18, 8)
+
+
+@given(st.text())
+def test_recorded_words_cannot_change_the_table(words: str) -> None:
+    """Whatever was recorded, a cell stays one cell and shows just these words."""
+    rendered = MarkdownIt("commonmark").enable("table").render(f"| a | b |\n|---|---|\n| {text(words)} | end |\n")
+    assert rendered.count("<td>") == 2
+    assert "<td>end</td>" in rendered
+    assert not {"<em>", "<strong>", "<a ", "<code>", "<img", "<b>", "<script"} & set(
+        rendered.replace(">", "> ").split()
+    )
+
+
+@given(st.text())
+def test_recorded_words_stay_in_their_code_span(words: str) -> None:
+    """Backticks and all."""
+    rendered = MarkdownIt("commonmark").render(f"- evidence: {code(words)} end")
+    assert rendered.count("<code>") == 1
+    assert rendered.rstrip().endswith("</code> end</li>\n</ul>")
+
+
+@given(st.text())
+def test_xml_is_always_well_formed(words: str) -> None:
+    """Control characters and lone surrogates do not reach it."""
+    element = ElementTree.Element("a", message=clean(words))
+    ElementTree.fromstring(ElementTree.tostring(element, encoding="unicode"))
+
+
+def test_hundred_thousand_outcomes(tmp_path: Path) -> None:
+    """Compiled within seconds and half a gigabyte, in a process of its own; the summary stays below GitHub's limit."""
+    found = records()
+    template = next(record for record in found if record.get("check") == "gpu-image/pyro-ppl-1.9.1/sample")
+    found[0]["plan"]["cells"] = []
+    with (tmp_path / "journal.jsonl").open("w") as stream:
+        for record in found[:3]:
+            stream.write(json.dumps(record) + "\n")
+        for number in range(25_000):
+            for probe in ("import", "sample", "autograd", "compile"):
+                check = f"gpu-image/lib{number % 500}-{number // 500}/{probe}"
+                words = {"check": check, "subject": f"lib{number % 500}", "version": str(number // 500), "probe": probe}
+                stream.write(json.dumps({**template, **words}) + "\n")
+    program = (
+        "import sys, resource; from pathlib import Path; from reports.compile import compile_report;"
+        "compile_report(Path(sys.argv[1]), Path(sys.argv[2]));"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    )
+    started = time.perf_counter()
+    arguments = [sys.executable, "-c", program, str(tmp_path / "journal.jsonl"), str(tmp_path / "out")]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=True)
+    seconds = time.perf_counter() - started
+    assert int(done.stdout) * 1024 < 1_000_000_000
+    assert seconds < 30, f"{seconds:.1f} s"
+    assert (tmp_path / "out" / "report.md").stat().st_size < 4 << 20

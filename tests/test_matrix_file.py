@@ -1,0 +1,152 @@
+"""matrix.yaml: what is right comes through as it is written, and every mistake is named with place and remedy."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from pathlib import Path
+
+import jsonschema
+import pytest
+from ruamel.yaml import YAML
+
+from runner.matrix import Matrix, MatrixError, load
+from runner.model import Local, Verdict
+from runner.schema import schema
+
+RESOURCES = Path(__file__).parent / "resources" / "matrix"
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def mistakes(name: str) -> list[str]:
+    """What is said of a file, without its folder."""
+    with pytest.raises(MatrixError) as raised:
+        load(RESOURCES / f"{name}.yaml")
+    return [str(mistake).replace(f"{RESOURCES}/", "") for mistake in raised.value.mistakes]
+
+
+def test_sound_file() -> None:
+    """Versions stay strings, sizes become bytes, an image's limits go before the file's."""
+    matrix = load(RESOURCES / "sound.yaml")
+    one, two = matrix.model_images()
+    assert one.tag == "registry.example:5000/team/torch:2.10"
+    assert one.local == Local(python="3.10", requires=("torch==2.10",))
+    assert (one.limits.gpus, one.limits.timeout_s, one.limits.memory) == ("required", 30.0, 512 << 20)
+    assert two.limits.gpus == "auto"
+    assert matrix.libraries["pyro-ppl"].versions == ["2.10", "latest"]
+    (known,) = matrix.model_known()
+    assert (known.expect, known.expires) == (Verdict.FAIL, dt.date(2030, 1, 31))
+    assert known.place == f"{RESOURCES / 'sound.yaml'}:19:5"
+
+
+def test_shipped_file() -> None:
+    """The file of this repository is right, and covers the articles' images."""
+    matrix = load(ROOT / "matrix.yaml")
+    assert {"torch-2.6", "torch-2.9", "article-2.6", "article-2.9"} <= set(matrix.images)
+    for name, library in matrix.libraries.items():
+        assert name == "torch" or len(library.versions) >= 2
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        (
+            "duplicate-key",
+            ["duplicate-key.yaml:3:3: 'one' is here twice (first at duplicate-key.yaml:2:3): YAML would keep one of"],
+        ),
+        (
+            "anchor",
+            [
+                "anchor.yaml:2:8: anchors and aliases are not read here: write the value out",
+                "anchor.yaml:3:8: anchors and aliases are not read here: write the value out",
+            ],
+        ),
+        ("tag", ["tag.yaml:2:15: the tag tag:yaml.org,2002:int is not read here: every value is a string"]),
+        ("documents", ["documents.yaml:2:1: a second document: a matrix is one; remove the `---`"]),
+        ("not-yaml", ["not-yaml.yaml:3:10: not YAML: "]),
+        (
+            "unknown-key",
+            [
+                "unknown-key.yaml:2:18: unknown key 'lokal'; did you mean 'local'?",
+                "unknown-key.yaml:3:1: unknown key 'imags'; did you mean 'images'?",
+            ],
+        ),
+        ("nothing", ["nothing.yaml:1:1: nothing stands here; give a value or remove the key"]),
+        (
+            "wrong-values",
+            [
+                "wrong-values.yaml:1:40: 'many' is not one of those known; there are: auto, none, required",
+                "wrong-values.yaml:1:25: Input should be a valid number",
+                "wrong-values.yaml:1:11: 'lots' is not a size; write it as Docker does: 512m, 8g",
+                "wrong-values.yaml:3:18: 'sha256:12' is not a digest; it is `sha256:` and 64 hexadecimal digits",
+                "wrong-values.yaml:4:3: 'two/three' is a name in check ids: letters, digits,",
+                "wrong-values.yaml:6:26: '1.9.x' is not a version; write one like 1.9.1, `latest` or `installed`",
+                "wrong-values.yaml:6:34: 'inside' is not one of those known; did you mean 'in-image'?",
+                "wrong-values.yaml:7:15: List should have at least 1 item after validation, not 0",
+                "wrong-values.yaml:9:19: 'pyro-ppl==' is not a requirement",
+                "wrong-values.yaml:11:19: 'fial' is not one of those known; did you mean 'fail'?",
+                "wrong-values.yaml:11:44: Input should be a valid date",
+            ],
+        ),
+        (
+            "unknown-library",
+            [
+                "unknown-library.yaml:3:3: there are no probes for 'pyro-pl' in probes/libraries "
+                "(docs/adding-a-library.md); did you mean 'pyro-ppl'?",
+                "unknown-library.yaml:5:8: none of these has probes in probes/libraries",
+                "unknown-library.yaml:7:20: no library 'gpytorsh'",
+            ],
+        ),
+        (
+            "matches-nothing",
+            [
+                "matches-nothing.yaml:5:7: matches no cell; did you mean 'one/pyro-ppl-1.9.1'?",
+                "matches-nothing.yaml:7:7: matches no check; did you mean 'one/pyro-ppl-1.9.1'?",
+                "matches-nothing.yaml:9:11: matches no check; did you mean 'one/pyro-ppl-1.9.1'?",
+            ],
+        ),
+        (
+            "unlaunchable",
+            [
+                "unlaunchable.yaml:2:3: neither `tag:` nor `local:`: no backend could launch it",
+                "unlaunchable.yaml:3:10: a digest pins a tag: give `tag:` as well",
+            ],
+        ),
+        (
+            "too-many",
+            [
+                "too-many.yaml:1:1: 200 images x 150 library versions and stacks x 4 probes are 120000 checks, more "
+                "than 100000; take fewer versions, or raise `max_checks:`"
+            ],
+        ),
+        ("absent", ["absent.yaml:1:1: cannot be read: No such file or directory; name another with --matrix"]),
+    ],
+)
+def test_mistakes_are_named_all_at_once(name: str, said: list[str]) -> None:
+    """Each with file:line:column, what is wrong and what would be right."""
+    found = mistakes(name)
+    assert len(found) == len(said), "\n".join(found)
+    for seen, wanted in zip(sorted(found), sorted(said), strict=True):
+        assert seen.startswith(wanted)
+
+
+def test_hostile_files(tmp_path: Path) -> None:
+    """Too large, too deep, not UTF-8: refused, not suffered."""
+    for content, said in (
+        (b"#" * (1 << 21), "more than 1048576"),
+        (b"images: " + b"[" * 5000, "nested deeper than 20 levels"),
+        (b"images: \xff", "is not UTF-8"),
+    ):
+        path = tmp_path / "matrix.yaml"
+        path.write_bytes(content)
+        with pytest.raises(MatrixError, match=said):
+            load(path)
+
+
+def test_schema_is_published_and_accepts_the_shipped_file() -> None:
+    """docs/matrix.schema.json is what the models say (`compat docs` writes it)."""
+    assert (ROOT / "docs" / "matrix.schema.json").read_text() == schema()
+    jsonschema.Draft202012Validator.check_schema(Matrix.model_json_schema())
+    written = YAML(typ="safe").load((ROOT / "matrix.yaml").read_text())
+    data = json.loads(json.dumps(written, default=str))  # to an editor a date is a string
+    jsonschema.validate(data, Matrix.model_json_schema())

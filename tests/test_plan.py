@@ -1,0 +1,132 @@
+"""The plan: product, rules, selection, and a way to a host that cannot read a matrix."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from runner.matrix import load
+from runner.model import Plan
+from runner.plan import SelectionError, expand, installed_plan, matches, plan_from_json, plan_to_json
+
+RESOURCES = Path(__file__).parent / "resources" / "matrix"
+
+
+def plan(backend: str = "docker", *selectors: str, probes: tuple[str, ...] = ()) -> Plan:
+    """The plan of the sound matrix."""
+    return expand(load(RESOURCES / "sound.yaml"), backend, selectors, probes)
+
+
+def cells(plan: Plan) -> list[str]:
+    """Ids in order."""
+    return [cell.id for cell in plan.cells]
+
+
+def test_product_with_its_rules() -> None:
+    """Every image with every version and stack; less what is excluded, plus what is included."""
+    assert cells(plan()) == [
+        "one/torch-installed",
+        "one/pyro-ppl-2.10",
+        "one/pyro-ppl-latest",
+        "one/bayes-stack",
+        "two/torch-installed",
+        "two/pyro-ppl-latest",
+        "two/pyro-ppl-1.8.0",
+        "two/bayes-stack",
+    ]
+
+
+def test_what_is_handed_to_pip() -> None:
+    """A version is pinned, `latest` is not, `installed` asks for nothing; a stack's members are those with probes."""
+    found = {cell.id: cell for cell in plan().cells}
+    assert found["one/pyro-ppl-2.10"].requires == ("pyro-ppl==2.10", "numpy<2")
+    assert found["one/pyro-ppl-latest"].requires == ("pyro-ppl", "numpy<2")
+    assert found["one/torch-installed"].requires == ()
+    assert found["one/bayes-stack"].requires == ("pyro-ppl==1.9.1", "torchbnn==1.2", "tqdm==4.66")
+    assert found["one/bayes-stack"].members == ("pyro-ppl", "torchbnn")
+
+
+def test_backend_takes_the_images_it_can_launch() -> None:
+    """`local` those with a stand-in, and of them its own selection unless another is named."""
+    assert cells(plan("local")) == ["one/torch-installed"]
+    assert [cell.split("/")[0] for cell in cells(plan("local", "*"))] == ["one"] * 4
+
+
+@pytest.mark.parametrize(
+    ("selector", "count"),
+    [
+        ("two", 16),
+        ("pyro-ppl-*", 16),
+        ("two/pyro-ppl-1.8.0", 4),
+        ("two/pyro-ppl-1.8.0/import", 1),
+        ("pyro-ppl-1.8.0/compile", 1),
+        ("*/*/compile", 8),
+        ("bayes-stack", 8),
+        ("local", 4),
+    ],
+)
+def test_selectors(selector: str, count: int) -> None:
+    """Image, cell, check, library, glob, or a selection's name."""
+    assert len(plan("docker", selector).checks) == count
+
+
+def test_probes_are_selected() -> None:
+    """Across all cells."""
+    assert {check.probe for check in plan("docker", probes=("compile",)).checks} == {"compile"}
+
+
+@pytest.mark.parametrize(
+    ("backend", "selector", "probe", "said"),
+    [
+        ("docker", "tow", "", "'tow' selects nothing; did you mean two"),
+        ("docker", "two/pyro-ppl-1.8.1", "", "did you mean two/pyro-ppl-1.8.0"),
+        ("docker", "", "complie", "there is no probe 'complie'; there are: import, sample, autograd, compile"),
+        ("local", "two", "", "'two' selects nothing"),
+    ],
+)
+def test_nothing_selected_is_told(backend: str, selector: str, probe: str, said: str) -> None:
+    """With what could have been meant."""
+    with pytest.raises(SelectionError, match=said):
+        plan(backend, *filter(None, [selector]), probes=tuple(filter(None, [probe])))
+
+
+def test_here_is_an_image_of_its_own_or_the_one_named() -> None:
+    """The interpreter at hand, with what it holds and the versions of the matrix."""
+    found = cells(plan("here"))
+    assert found[:3] == ["here/torch-installed", "here/pyro-ppl-installed", "here/torchbnn-installed"]
+    assert "here/pyro-ppl-2.10" in found
+    assert {cell.split("/")[0] for cell in cells(plan("here", "two"))} == {"two"}
+
+
+def test_plan_travels_as_json() -> None:
+    """Unchanged, limits and known outcomes included."""
+    whole = plan()
+    assert plan_from_json(json.loads(json.dumps(plan_to_json(whole)))) == whole
+
+
+def test_bare_host_takes_what_is_installed() -> None:
+    """Every library that has probes, whatever the spelling of its name."""
+    found = installed_plan({"torch": "2.6.0", "Pyro_PPL": "1.9.1", "requests": "2"})
+    assert sorted(cells(found)) == ["here/pyro-ppl-installed", "here/torch-installed"]
+
+
+def test_selector_forms() -> None:
+    """A glob never reaches across what it names."""
+    assert matches("torch-2.6", "torch-2.6/pyro-ppl-1.9.1/import")
+    assert not matches("torch-2", "torch-2.6/pyro-ppl-1.9.1/import")
+    assert matches("pyro-ppl-*", "torch-2.6/pyro-ppl-1.9.1/import")
+
+
+def test_large_plans_are_cheap(tmp_path: Path) -> None:
+    """100,000 checks are expanded and selected from within seconds; one more is refused before it is expanded."""
+    images = "\n".join(f"  i{number}: {{ tag: a:{number} }}" for number in range(250))
+    versions = ", ".join(f'"1.{number}"' for number in range(100))
+    path = tmp_path / "matrix.yaml"
+    path.write_text(f"images:\n{images}\nlibraries:\n  pyro-ppl: {{ versions: [{versions}] }}\n")
+    started = time.perf_counter()
+    whole = expand(load(path), "docker")
+    assert len(whole.checks) == 100_000
+    assert time.perf_counter() - started < 20
