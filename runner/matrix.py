@@ -178,7 +178,9 @@ class Matrix(Entry):
     """Images x library versions, and what is expected of them."""
 
     limits: LimitsEntry = LimitsEntry()
-    probes: list[ProbeName] = Field(["import", "sample", "autograd", "compile"], description="probes to run, unless a library says otherwise")
+    probes: list[ProbeName] = Field(
+        ["import", "sample", "autograd", "compile"], description="probes to run, unless a library says otherwise"
+    )
     images: dict[Name, ImageEntry] = Field(min_length=1)
     libraries: dict[Name, LibraryEntry] = Field({}, description="by name of the distribution")
     stacks: dict[Name, StackEntry] = {}

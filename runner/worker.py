@@ -59,4 +59,3 @@ class Worker:
                 self.engine.work(batch)
         except BaseException as error:  # shown by whoever waits; a thread's own traceback would be lost
             self.error = error
-
