@@ -33,9 +33,16 @@ def compile_report(journal: Path, out: Path, baseline: Path | None = None) -> Co
     out.mkdir(parents=True, exist_ok=True)
     write(out / "report.json", json.dumps(as_json(table, changes), indent=1, ensure_ascii=False) + "\n")
     write(out / "junit.xml", junit(table))
-    write(out / "report.md", markdown(table, changes))
+    path = out / "report.md"
+    try:
+        write(path, markdown(table, changes))
+    except (
+        ModuleNotFoundError
+    ) as error:  # a bare host: everything is in the JSON, and the journal can be taken elsewhere
+        print(f"report.md not written: {error.name} is not installed here; `compat report` writes it where it is")
+        path = out / "report.json"
     return Compiled(
-        path=out / "report.md",
+        path=path,
         summary=summary(table, changes),
         surprises=len(table.surprises),
         incomplete=len(table.incomplete),

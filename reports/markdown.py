@@ -7,8 +7,6 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from tabulate import tabulate
-
 from reports.diff import Changes
 from reports.table import Judged, Table
 from runner.model import PROBES, Outcome, Verdict
@@ -139,7 +137,7 @@ def _grid(table: Table, notes: Sequence[Note]) -> Iterator[str]:
     for subject, version in table.rows:
         boxes = [_box(table, table.boxes.get((image, subject, version), {}), numbers) for image in table.images]
         rows.append([text(f"{subject} {version}"), *boxes])
-    yield tabulate(rows, headers=["", *map(text, table.images)], tablefmt="pipe", disable_numparse=True)
+    yield _table(rows, ["", *map(text, table.images)])
     yield ""
 
 
@@ -272,7 +270,7 @@ def _environments(table: Table) -> Iterator[str]:
         )
         rows.append([text(str(value)) for value in row])
     headers = ("image", "reference", "digest", "torch", "CUDA", "cuDNN", "Python", "driver", "GPU", "system")
-    yield tabulate(rows, headers=headers, tablefmt="pipe", disable_numparse=True)
+    yield _table(rows, headers)
     yield ""
 
 
@@ -287,7 +285,7 @@ def _metrics(table: Table) -> Iterator[str]:
     yield "<details><summary>Metrics</summary>"
     yield ""
     shown = [[text(cell) for cell in row] for row in rows[: 5 * MOST_NOTES]]
-    yield tabulate(shown, headers=("check", "metric", "value"), tablefmt="pipe", disable_numparse=True)
+    yield _table(shown, ("check", "metric", "value"))
     yield ""
     if len(rows) > len(shown):
         yield f"{len(rows) - len(shown)} more are in report.json."
@@ -316,7 +314,7 @@ def _known(table: Table) -> Iterator[str]:
         )
         rows.append([text(str(value)) for value in row])
     headers = ("cells", "expected", "code", "reason", "link", "expires", "state")
-    yield tabulate(rows, headers=headers, tablefmt="pipe", disable_numparse=True)
+    yield _table(rows, headers)
     yield ""
     yield "</details>"
     yield ""
@@ -333,6 +331,12 @@ def _made(table: Table) -> Iterator[str]:
     yield f"- host: {text(str(host.get('platform')))}, {host.get('cpus')} CPUs, Python {host.get('python')}"
     yield f"- matrix: {text(str(header.get('plan', {}).get('source')))}; torch-compat-matrix {header.get('version')}"
     yield ""
+
+
+def _table(rows: Sequence[Sequence[str]], headers: Sequence[str]) -> str:
+    from tabulate import tabulate  # only now: a bare host can compile everything but this
+
+    return tabulate(rows, headers=headers, tablefmt="pipe", disable_numparse=True)
 
 
 def _count(number: int, what: str) -> str:

@@ -144,14 +144,13 @@ class Engine:
         cells = self._open(batch.cells)
         if not cells:
             return
+        if batch.image.limits.gpus == "required" and not self.gpus:
+            self._all(cells, Trouble("gpu-required", f"{batch.image.name} demands a GPU and this host offers none"))
+            return
         try:
             ready = self._prepare(batch.image)
         except Trouble as trouble:
             self._all(cells, trouble)
-            return
-        limits = batch.image.limits
-        if limits.gpus == "required" and not self.gpus:
-            self._all(cells, Trouble("gpu-required", f"{batch.image.name} demands a GPU and this host offers none"))
             return
         work: list[Work] = []
         overlays: dict[str, Path] = {}

@@ -1,0 +1,172 @@
+"""The command as a person uses it: exit statuses, what is said, a killed run that goes on, and a bare host."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from environments import HOME, environment
+
+ROOT = Path(__file__).resolve().parent.parent
+
+MATRIX = """
+images:
+  small:
+    local: { python: "3.11", requires: ["torch==2.13.0", numpy] }
+    limits: { timeout: 60 }
+  demanding:
+    local: { python: "3.11", requires: ["torch==2.13.0", numpy] }
+    limits: { gpus: required }
+libraries:
+  torchbnn: { versions: ["1.2", "0.1.99"] }
+  pyro-ppl: { versions: ["1.8.0"], probes: [import, sample] }
+known:
+  - { cells: "*/pyro-ppl-1.8.0/import", expect: unsupported, code: version-assert, reason: wants torch 1 }
+"""
+
+
+@pytest.fixture
+def place(tmp_path: Path, torch_python: str) -> Path:
+    """A folder with a matrix, whose runs and caches are its own but for the environments."""
+    assert torch_python
+    (tmp_path / "matrix.yaml").write_text(MATRIX)
+    home = tmp_path / ".compat"
+    home.mkdir()
+    (home / "standins").symlink_to(HOME.absolute() / "standins")
+    return tmp_path
+
+
+def compat(place: Path, *arguments: str, status: int = 0) -> str:
+    """What `compat` says, its exit status made sure of."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment.pop("COMPAT_HOME", None)
+    command = [sys.executable, "-m", "runner", *arguments]
+    done = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, timeout=280, check=False)
+    assert done.returncode == status, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def journal(place: Path) -> list[dict[str, object]]:
+    """The outcomes of the only run."""
+    (path,) = (place / ".compat" / "runs").glob("*/journal.jsonl")
+    found = []
+    for line in path.read_text().splitlines():
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        if record["kind"] == "outcome":
+            found.append(record)
+    return found
+
+
+def test_run_report_and_show(place: Path) -> None:
+    """A run says where its report is; the report compiles again; a cell is shown with what reproduces it."""
+    said = compat(place, "run", "torchbnn-1.2/sample", "pyro-ppl-1.8.0", "small/torchbnn-0.1.99/import", status=1)
+    assert "pass        small/torchbnn-1.2/sample cpu" in said
+    assert "unsupported small/pyro-ppl-1.8.0/import" in said
+    assert "skip        demanding/torchbnn-1.2/sample 0.0 s  gpu-required" in said
+    assert "1 unexpected failure: torchbnn 0.1.99 in small." in said
+    report = place / next(line for line in said.splitlines() if line.startswith("report: ")).removeprefix("report: ")
+    assert "CPU only" in report.read_text()
+    assert (report.parent / "junit.xml").exists()
+    assert "1 unexpected failure" in compat(place, "report", "--out", "elsewhere", status=1)
+    assert (place / "elsewhere" / "report.md").exists()
+    shown = compat(place, "show", "small/torchbnn-1.2")
+    assert "compat run --backend local --seed 0 small/torchbnn-1.2/sample" in shown
+    assert "torchbnn==1.2" in shown
+    assert "torchbnn-0.1.99" in compat(place, "show", "torchbn-0.1.98", status=3)
+
+
+def test_nothing_unexpected_is_status_0(place: Path) -> None:
+    """A known failure is as expected."""
+    assert "Everything is as expected." in compat(place, "run", "small/pyro-ppl-1.8.0")
+
+
+def test_killed_run_goes_on_and_loses_nothing(place: Path) -> None:
+    """kill -9 in the middle: what was recorded stays, no process stays, and only the rest is run."""
+    command = [sys.executable, "-m", "runner", "run", "--jobs", "1", "small/torchbnn-1.2"]
+    process = subprocess.Popen(
+        command, cwd=place, env={**os.environ, "PYTHONPATH": str(ROOT), "COMPAT_HOME": ""}, stderr=subprocess.DEVNULL
+    )
+    until = time.monotonic() + 100
+    while time.monotonic() < until:
+        if (place / ".compat" / "runs").exists() and len(journal(place)) >= 2:
+            break
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    before = journal(place)
+    assert 2 <= len(before) < 4
+    said = compat(place, "run", "--resume")
+    assert f"{4 - len(before)} checks on local" in said
+    after = journal(place)
+    assert after[: len(before)] == before
+    assert sorted(str(record["check"]) for record in after) == sorted({str(record["check"]) for record in after})
+    assert len(after) == 4
+
+
+def test_mistakes_have_their_status(place: Path) -> None:
+    """Each with a message that says what to do."""
+    assert "'smal' selects nothing; did you mean small" in compat(place, "run", "smal", status=3)
+    assert "there is no probe 'smaple'" in compat(place, "run", "--probe", "smaple", status=3)
+    assert "invalid choice: 'dokcer'" in compat(place, "run", "--backend", "dokcer", status=2)
+    assert "no run" in compat(place, "report", status=3)
+    (place / "matrix.yaml").write_text("images: {}\nlibaries: {}\n")
+    assert "matrix.yaml:2:1: unknown key 'libaries'; did you mean 'libraries'?" in compat(place, "run", status=2)
+    assert "cannot be read" in compat(place, "plan", "--matrix", "absent.yaml", status=2)
+    (place / "plan.json").write_text("[]")
+    assert "not a plan" in compat(place, "run", "--plan", "plan.json", status=2)
+
+
+def test_unreachable_engine_is_status_4(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With what to do about it."""
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{place}/no.sock")
+    (place / "matrix.yaml").write_text(MATRIX.replace("  small:", "  small:\n    tag: example/torch:1"))
+    assert ".ci/engine" in compat(place, "run", "--backend", "docker", status=4)
+
+
+def test_plan_launches_nothing(place: Path) -> None:
+    """Cells, what is cached, and the time it takes."""
+    said = compat(place, "plan", "small")
+    assert "small/torchbnn-1.2" in said
+    assert "10 checks" in said
+    assert not (place / ".compat" / "runs").exists()
+
+
+def test_doctor_says_what_to_do(place: Path) -> None:
+    """For whatever does not work."""
+    said = compat(place, "doctor", "--backend", "local")
+    assert "ok  uv: uv" in said
+    assert "GB free" in said
+
+
+def test_bare_host(place: Path) -> None:
+    """A plain copy of the checkout under an interpreter that has torch and nothing of ours, with a plan and without."""
+    python = environment("torch==2.13.0", "numpy", "torchbnn==1.2")
+    compat(place, "plan", "--backend", "here", "torchbnn-installed", "--json", "plan.json")
+    bare = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "HOME": str(place)}
+    for arguments in (["--plan", "plan.json"], ["--probe", "sample", "torchbnn-installed"]):
+        command = [python, "-m", "runner", "run", "--backend", "here", "--out", "out", *arguments]
+        done = subprocess.run(command, cwd=place, env=bare, capture_output=True, text=True, timeout=280, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "pass        here/torchbnn-installed/sample cpu" in done.stderr
+        outcomes = json.loads((place / "out" / "report.json").read_text())["outcomes"]
+        assert {outcome["verdict"] for outcome in outcomes} == {"pass"}
+    assert "matrix.yaml not read: packaging is not installed here" in done.stderr
+
+
+def test_help_is_quick() -> None:
+    """Nothing heavy is loaded for it."""
+    times = []
+    for _ in range(5):
+        started = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "runner", "--help"], cwd=ROOT, capture_output=True, check=True)
+        times.append(time.perf_counter() - started)
+    assert min(times) < 0.5

@@ -1,0 +1,106 @@
+"""`pytest -m matrix` as it is used: under pytest-xdist, with known failures, host trouble and a report at the end."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from environments import HOME
+
+ROOT = Path(__file__).resolve().parent.parent
+
+MATRIX = """
+images:
+  one:
+    local: { python: "3.11", requires: ["torch==2.13.0", numpy] }
+  two:
+    local: { python: "3.11", requires: ["torch==2.13.0", numpy] }
+  broken:
+    local: { python: "3.99", requires: [torch] }
+  demanding:
+    local: { python: "3.11", requires: ["torch==2.13.0", numpy] }
+    limits: { gpus: required }
+probes: [import, sample, autograd]
+libraries:
+  torchbnn: { versions: ["1.2"] }
+  pyro-ppl: { versions: ["1.8.0"], probes: [import] }
+known:
+  - { cells: "*/pyro-ppl-1.8.0/import", expect: unsupported, code: version-assert, reason: wants torch 1 }
+  - { cells: "two/torchbnn-1.2/sample", expect: fail, reason: is said to be broken }
+"""
+
+
+def matrix(tmp_path: Path, *arguments: str) -> tuple[str, dict[str, str]]:
+    """What pytest prints, and each item's outcome by JUnit's names."""
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "standins").symlink_to(HOME.absolute() / "standins")
+    (tmp_path / "matrix.yaml").write_text(MATRIX)
+    command = [sys.executable, "-m", "pytest", "-m", "matrix", f"--matrix={tmp_path / 'matrix.yaml'}", *arguments]
+    command += [f"--junitxml={tmp_path / 'junit.xml'}", "-p", "no:cacheprovider"]
+    environment = {**os.environ, "COMPAT_HOME": str(home)}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280, check=False)
+    found = {}
+    for case in ElementTree.parse(tmp_path / "junit.xml").iter("testcase"):
+        name = str(case.get("name")).partition("[")[2].rstrip("]")
+        kinds = [child.tag for child in case if child.tag in ("failure", "error", "skipped")]
+        found[name] = kinds[0] if kinds else "passed"
+    return done.stdout + done.stderr, found
+
+
+@pytest.mark.parametrize("dist", ["load", "worksteal"])
+def test_workers_share_one_run(tmp_path: Path, torch_python: str, dist: str) -> None:
+    """Each check is an item with its own kind of end; nothing is launched twice; the report is compiled once."""
+    assert torch_python
+    said, found = matrix(tmp_path, "-n", "2", "--dist", dist)
+    assert found == {
+        "one/torchbnn-1.2/import": "passed",
+        "one/torchbnn-1.2/sample": "passed",
+        "one/torchbnn-1.2/autograd": "passed",
+        "one/pyro-ppl-1.8.0/import": "skipped",
+        "two/torchbnn-1.2/import": "passed",
+        "two/torchbnn-1.2/sample": "failure",
+        "two/torchbnn-1.2/autograd": "passed",
+        "two/pyro-ppl-1.8.0/import": "skipped",
+        "broken/torchbnn-1.2/import": "error",
+        "broken/torchbnn-1.2/sample": "error",
+        "broken/torchbnn-1.2/autograd": "error",
+        "broken/pyro-ppl-1.8.0/import": "error",
+        "demanding/torchbnn-1.2/import": "skipped",
+        "demanding/torchbnn-1.2/sample": "skipped",
+        "demanding/torchbnn-1.2/autograd": "skipped",
+        "demanding/pyro-ppl-1.8.0/import": "skipped",
+    }, said
+    assert "XPASS(strict)" in said
+    (journal,) = (tmp_path / "home" / "runs").glob("*/journal.jsonl")
+    records = [json.loads(line) for line in journal.read_text().splitlines()]
+    times = Counter(record["check"] for record in records if record["kind"] == "outcome")
+    assert set(times.values()) == {1}
+    assert sum(record["kind"] == "end" for record in records) == 1
+    assert said.count("report: ") == 1
+    assert (journal.parent / "report.md").exists()
+
+
+def test_items_are_selected_as_always(tmp_path: Path, torch_python: str) -> None:
+    """`-k` launches only what it selects; without workers the same engine runs."""
+    assert torch_python
+    said, found = matrix(tmp_path, "-k", "one and torchbnn and sample")
+    assert found == {"one/torchbnn-1.2/sample": "passed"}, said
+    (journal,) = (tmp_path / "home" / "runs").glob("*/journal.jsonl")
+    assert [json.loads(line)["check"] for line in journal.read_text().splitlines() if '"outcome"' in line] == list(
+        found
+    )
+
+
+def test_plain_pytest_leaves_the_matrix_alone(tmp_path: Path) -> None:
+    """It does not even read matrix.yaml."""
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", f"--matrix={tmp_path / 'absent.yaml'}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stdout
+    assert "test_matrix.py::test_check" not in done.stdout
