@@ -85,6 +85,8 @@ def parser() -> argparse.ArgumentParser:
 
     doctor = verbs.add_parser("doctor", help="what works on this machine and what to do about what does not")
     doctor.add_argument("--backend", choices=sorted(BACKENDS), help="only this backend")
+
+    verbs.add_parser("docs", help="write what of docs/ comes from the code: the schema and the pages of the reasons")
     for verb in verbs.choices.values():
         verb.epilog, verb.formatter_class = EPILOG, argparse.RawDescriptionHelpFormatter
     return top

@@ -1,4 +1,4 @@
-"""The JSON schema of matrix.yaml, for editors; and what else of docs/ is written by the code."""
+"""The JSON schema of matrix.yaml, for editors."""
 
 from __future__ import annotations
 

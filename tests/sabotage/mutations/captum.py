@@ -1,0 +1,100 @@
+"""(probe, reason code, what is wrong) -> the sabotage of Captum that the probe must answer with that code."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ._change import (
+    Sabotage,
+    all_nan,
+    double,
+    eager,
+    elsewhere,
+    first,
+    nan,
+    replace,
+    reseed,
+    returns,
+    rewind,
+    scaled,
+)
+
+PATH = "captum.attr.IntegratedGradients:attribute"
+PRODUCT = "captum.attr.InputXGradient:attribute"
+OCCLUSION = "captum.attr.Occlusion:attribute"
+LAYER = "captum.attr.LayerConductance:attribute"
+NEURON = "captum.attr.NeuronConductance:attribute"
+NOISE = "captum.attr.NoiseTunnel:attribute"
+SHAP = "captum.attr.GradientShap:attribute"
+
+
+def _options(**changes: Any) -> Any:
+    """The method is called with other options than it was given."""
+
+    def make(original: Any) -> Any:
+        def attribute(self: Any, *arguments: Any, **options: Any) -> Any:
+            return original(self, *arguments, **{**options, **changes})
+
+        return attribute
+
+    return make
+
+
+def _first_neuron(original: Any) -> Any:
+    def attribute(self: Any, x: Any, neuron: Any, **options: Any) -> Any:
+        return original(self, x, 0, **options)
+
+    return attribute
+
+
+def _numb_channel(out: Any) -> Any:
+    """The first channel is worth nothing."""
+    out = out.clone()
+    out[:, 0] = 0
+    return out
+
+
+def _forget_numpy() -> None:
+    import numpy
+
+    numpy.random.seed()
+
+
+def _opposite(original: Any) -> Any:
+    """Concepts count where they should not."""
+
+    def interpret(self: Any, *arguments: Any, **options: Any) -> Any:
+        scores = original(self, *arguments, **options)
+        for layers in scores.values():
+            for score in layers.values():
+                score["sign_count"] = 1 - score["sign_count"]
+        return scores
+
+    return interpret
+
+
+MUTATIONS: dict[tuple[str, str, str], Sabotage] = {
+    ("sample", "wrong-device", "attribution on another device"): returns(OCCLUSION, elsewhere),
+    ("sample", "wrong-dtype", "float64 for float32"): returns(LAYER, double),
+    ("sample", "wrong-value", "occlusion 1 percent off"): returns(OCCLUSION, scaled(1.01)),
+    ("sample", "wrong-moments", "noise 10 percent too strong"): replace(NOISE, _options(stdevs=0.55)),
+    ("sample", "wrong-moments", "SHAP values 10 percent off"): returns(SHAP, scaled(1.1)),
+    ("sample", "seed-ignored", "torch's seed is forgotten"): first(NOISE, reseed),
+    ("sample", "seed-ignored", "NumPy's seed is forgotten"): first(SHAP, _forget_numpy),
+    ("sample", "repeated-draw", "the noise is the same each time"): first(NOISE, rewind),
+    ("sample", "not-finite", "one NaN"): returns(NOISE, nan),
+    ("autograd", "wrong-value", "path integral 1 percent off"): returns(PATH, scaled(1.01)),
+    ("autograd", "wrong-value", "path integral of a single step"): replace(PATH, _options(n_steps=1)),
+    ("autograd", "wrong-gradient", "gradient zero"): returns(PRODUCT, scaled(0.0)),
+    ("autograd", "wrong-gradient", "gradient of one channel zero"): returns(PRODUCT, _numb_channel),
+    ("autograd", "not-finite", "one NaN"): returns(PRODUCT, nan),
+    ("autograd", "wrong-device", "attribution on another device"): returns(PRODUCT, elsewhere),
+    ("autograd", "wrong-value", "layer conductance 10 percent off"): returns(LAYER, scaled(1.1)),
+    ("autograd", "wrong-gradient", "conductance of another neuron"): replace(NEURON, _first_neuron),
+    ("autograd", "wrong-value", "concepts turned round"): replace("captum.concept.TCAV:interpret", _opposite),
+    ("compile", "not-compiled", "runs eagerly"): eager,
+    ("compile", "compile-mismatch", "1 percent off when compiled"): returns(PATH, scaled(1.01), when_compiled=True),
+    ("compile", "not-finite", "NaN when compiled"): returns(PATH, all_nan, when_compiled=True),
+    ("compile", "wrong-dtype", "float64 when compiled"): returns(PATH, double, when_compiled=True),
+    ("compile", "compile-mismatch", "layer off when compiled"): returns(LAYER, scaled(1.01), when_compiled=True),
+}
