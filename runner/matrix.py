@@ -135,9 +135,6 @@ class LibraryEntry(Entry):
     )
     with_: list[Req] = Field([], alias="with", description="further requirements to install with it")
     probes: list[ProbeName] | None = Field(None, description="only these probes")
-    install: Literal["overlay", "in-image"] = Field(
-        "overlay", description="in-image: build it against the image's torch"
-    )
     isolation: Literal["warm", "fresh"] = Field("warm", description="fresh: a process of its own for each probe")
 
 

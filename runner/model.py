@@ -108,8 +108,6 @@ class Cell:
     members: tuple[str, ...]
     """The distributions whose probes run."""
     probes: tuple[str, ...] = PROBES
-    install: str = "overlay"
-    """`overlay`, or `in-image` where a native extension must be built against the image's torch."""
     isolation: str = "warm"
     """`warm`: forked from a process that has imported torch; `fresh`: a process of its own."""
 

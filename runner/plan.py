@@ -78,7 +78,6 @@ def _cells_of(matrix: Matrix, image: str) -> list[Cell]:
                     requires=(*pinned, *library.with_) if pinned else (),
                     members=(name,),
                     probes=_probes(library.probes or matrix.probes, (name,)),
-                    install=library.install,
                     isolation=library.isolation,
                 )
             )

@@ -41,8 +41,8 @@ _REMEDIES = {
     "index-refused": "check the index URL and its credentials in pip's configuration",
     "index-unreachable": "check index URL, proxy and certificates in pip's configuration, or offer files in find-links",
     "python-not-found": "install that Python, for instance with `uv python install`",
-    "needs-in-image": "set `install: in-image` on the library",
-    "sdist-build-failed": "offer a wheel in find-links, or set `install: in-image` on the library",
+    "needs-in-image": "build a wheel inside the image and offer it in find-links",
+    "sdist-build-failed": "build a wheel inside the image and offer it in find-links",
     "bad-requirement": "write it as pip would take it: `name==1.2`, `name>=1,<2` or `name @ URL`",
 }
 

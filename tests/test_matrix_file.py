@@ -81,7 +81,7 @@ def test_shipped_file() -> None:
                 "wrong-values.yaml:3:18: 'sha256:12' is not a digest; it is `sha256:` and 64 hexadecimal digits",
                 "wrong-values.yaml:4:3: 'two/three' is a name in check ids: letters, digits,",
                 "wrong-values.yaml:6:26: '1.9.x' is not a version; write one like 1.9.1, `latest` or `installed`",
-                "wrong-values.yaml:6:34: 'inside' is not one of those known; did you mean 'in-image'?",
+                "wrong-values.yaml:6:34: 'cold' is not one of those known; there are: fresh, warm",
                 "wrong-values.yaml:7:15: List should have at least 1 item after validation, not 0",
                 "wrong-values.yaml:9:19: 'pyro-ppl==' is not a requirement",
                 "wrong-values.yaml:11:19: 'fial' is not one of those known; did you mean 'fail'?",
