@@ -47,15 +47,16 @@ class Host:
     def run(self) -> None:
         """Warm up, tell the facts, then the cells in the order given."""
         self.emit("hello", pid=os.getpid())
+        known = facts.gather()  # before anything is imported: setuptools puts what it bundles on the path
         cells = self.order.get("cells", [])
         if self.order.get("warm", True):
             self.warm_up(compiling=any("compile" in cell["probes"] for cell in cells))
-        packages = self.tell_facts()
+        self.tell_facts(known)
         state = "complete"
         try:
             for cell in cells:
                 overlay = cell.get("overlay") and os.path.join(self.order["overlays"], cell["overlay"])
-                whole = dict(cell, overlay=overlay, image_packages=packages)
+                whole = dict(cell, overlay=overlay, image_packages=known["packages"])
                 Cell(whole, self.order, self.emit, self.descriptor).run()
         except TimedOut:
             state = "deadline"
@@ -80,14 +81,9 @@ class Host:
         else:
             self.emit("warm", seconds=time.perf_counter() - started)
 
-    def tell_facts(self) -> Dict[str, str]:
-        """The environment's facts, its packages given back.
-
-        torch and the GPUs speak from a child, since asking them initialises CUDA.
-        """
-        known = facts.gather()
-        packages: Dict[str, str] = known["packages"]
-        if "torch" in packages:
+    def tell_facts(self, known: Dict[str, Any]) -> None:
+        """The environment's facts; torch and the GPUs speak from a child, since asking them initialises CUDA."""
+        if "torch" in known["packages"]:
             process = Process.fork(_torch_facts, self.descriptor)
             try:
                 known.update(process.read(time.monotonic() + float(self.order.get("timeout_s", 120))))
@@ -100,7 +96,6 @@ class Host:
         on_gpu = known["gpus"] and self.order["device"] == "cuda"
         self.order["device_name"] = known["gpus"][0]["name"] if on_gpu else "CPU"
         self.emit("facts", facts=known)
-        return packages
 
 
 def _torch_facts(channel: work.Channel, commands: int) -> None:

@@ -29,7 +29,9 @@ class Compiled:
 def compile_report(journal: Path, out: Path, baseline: Path | None = None) -> Compiled:
     """Write the reports of a run to a folder, compared with the baseline's journal where there is one."""
     table = load(journal)
-    changes = compare(load(baseline), table) if baseline is not None else None
+    before = load(baseline) if baseline is not None else None
+    comparable = before is not None and not before.outcomes.keys().isdisjoint(table.outcomes)
+    changes = compare(before, table) if before is not None and comparable else None
     out.mkdir(parents=True, exist_ok=True)
     write(out / "report.json", json.dumps(as_json(table, changes), indent=1, ensure_ascii=False) + "\n")
     write(out / "junit.xml", junit(table))

@@ -185,14 +185,14 @@ def _notes(notes: Sequence[Note]) -> Iterator[str]:
         blame = f", blame: {outcome.blame}" if outcome.blame else ""
         anchor = f'<a id="note-{note.number}"></a>'
         yield f"{note.number}. {anchor}{kind}{text(cell)} ({probes}): {what} ({outcome.verdict.value}{blame})"
-        if outcome.detail:
-            yield f"   - {text(outcome.detail)}"
+        if outcome.detail and outcome.detail != outcome.evidence:
+            yield f"   - {prose(outcome.detail)}"
         if outcome.evidence:
             yield f"   - evidence: {code(outcome.evidence)}"
         if outcome.drift:
             yield f"   - an install would replace: {text(', '.join(outcome.drift))}"
         if outcome.remedy:
-            yield f"   - remedy: {text(outcome.remedy)}"
+            yield f"   - remedy: {prose(outcome.remedy)}"
         if outcome.attempts:
             yield f"   - attempts before: {text(', '.join(outcome.attempts))}"
         if first.known is not None:
@@ -345,7 +345,16 @@ def _count(number: int, what: str) -> str:
 
 def text(words: str) -> str:
     """Recorded words as Markdown that shows just them, on one line, in a table cell as well."""
-    line = re.sub(r"\s+", " ", words).strip()
+    return _escape(re.sub(r"\s+", " ", words).strip())
+
+
+def prose(words: str) -> str:
+    """Recorded words in which pairs of backticks set off code, as the registry's own texts have them."""
+    parts = re.split(r"`([^`]+)`", re.sub(r"\s+", " ", words).strip())
+    return "".join(code(part) if index % 2 else _escape(part) for index, part in enumerate(parts))
+
+
+def _escape(line: str) -> str:
     return re.sub(r"[\\`*\[\]<>|~&]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", lambda m: f"&#{ord(m[0])};", line)
 
 
