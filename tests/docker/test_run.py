@@ -1,0 +1,63 @@
+"""The main job on a real engine: `compat run --backend docker` on an image in which the real torch is installed."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runner.backends.docker import DockerBackend
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+MATRIX = """
+images:
+  torch-2.13: {{ tag: "{tag}", limits: {{ memory: 4g, shm: 256m, timeout: 100 }} }}
+  without-python: {{ tag: "{tag}", python: python9 }}
+  absent: {{ tag: "127.0.0.1:9/none/none:1" }}
+libraries:
+  torch: {{ versions: [installed] }}
+  torchbnn: {{ versions: ["1.2"] }}
+exclude:
+  - {{ cells: "without-python/torchbnn-1.2", reason: one is enough }}
+  - {{ cells: "absent/torchbnn-1.2", reason: one is enough }}
+"""
+
+
+@pytest.fixture
+def outcomes(backend: DockerBackend, tag: str, tmp_path: Path) -> dict[str, Any]:
+    """What a run of the small matrix records, by check."""
+    assert backend.reap() == []
+    (tmp_path / "matrix.yaml").write_text(MATRIX.format(tag=tag))
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COMPAT_HOME": str(tmp_path / "home")}
+    command = [sys.executable, "-m", "runner", "run", "--backend", "docker", "--out", "out"]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=400, check=False
+    )
+    assert done.returncode == 1, done.stdout + done.stderr
+    report = (tmp_path / "out" / "report.md").read_text()
+    assert "stand-in" not in report
+    data = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert {record["reference"] for record in data["environments"].values()} == {tag}
+    return {outcome["check"]: outcome for outcome in data["outcomes"]}
+
+
+def test_run(outcomes: dict[str, Any], backend: DockerBackend) -> None:
+    """Verdicts from inside the container; what cannot start is named, and the others go on."""
+    on = "cuda" if backend.gpus() else "cpu"
+    for cell in ("torch-2.13/torch-installed", "torch-2.13/torchbnn-1.2"):
+        for probe in ("import", "sample", "autograd"):
+            assert outcomes[f"{cell}/{probe}"]["verdict"] == "pass", outcomes[f"{cell}/{probe}"]
+        assert outcomes[f"{cell}/sample"]["device"] == on
+        # the image holds no compiler, as the official runtime images
+        compiled = outcomes[f"{cell}/compile"]
+        assert (compiled["verdict"], compiled["reason"], compiled["blame"]) == ("unsupported", "no-compiler", "image")
+    assert outcomes["torch-2.13/torchbnn-1.2/sample"]["resolved"] == ["torchbnn==1.2"]
+    assert outcomes["without-python/torch-installed/import"]["reason"] == "no-python"
+    absent = outcomes["absent/torch-installed/import"]
+    assert (absent["verdict"], absent["reason"]) == ("infra", "registry-unreachable")
