@@ -120,20 +120,23 @@ def mixed_precision(probe: Probe) -> None:
 
 
 def convolution(probe: Probe) -> None:
-    """A convolution (cuDNN's on a GPU) and its gradients against float64."""
+    """A convolution (cuDNN's on a GPU) and its gradients against its definition in float64: patches times weights."""
     import torch
 
     torch.backends.cudnn.allow_tf32 = False
     data, weight = probe.randn(2, 4, 12, 12, offset=6), probe.randn(8, 4, 3, 3, offset=7)
-    results = []
-    for reference in (False, True):
-        inputs = [(t.cpu().double() if reference else t).detach().requires_grad_() for t in (data, weight)]
-        out = torch.nn.functional.conv2d(*inputs, padding=1)
-        out.square().sum().backward()
-        results.append([out.detach(), *(t.grad for t in inputs)])
-    for name, seen, wanted in zip(("result", "gradient of the input", "gradient of the weight"), *results):
+    inputs = [t.detach().requires_grad_() for t in (data, weight)]
+    out = torch.nn.functional.conv2d(*inputs, padding=1)
+    out.square().sum().backward()
+    wide = [t.cpu().double().requires_grad_() for t in (data, weight)]
+    padded = torch.nn.functional.pad(wide[0], (1, 1, 1, 1))
+    wanted = torch.einsum("bcijkl,ockl->boij", padded.unfold(2, 3, 1).unfold(3, 3, 1), wide[1])
+    wanted.square().sum().backward()
+    names = ("result", "gradient of the input", "gradient of the weight")
+    pairs = [(out.detach(), wanted.detach()), *((seen.grad, right.grad) for seen, right in zip(inputs, wide))]
+    for name, (seen, right) in zip(names, pairs):
         sound(seen, data, f"convolution: {name}")
-        close(seen, wanted, f"convolution: {name}")
+        close(seen, right, f"convolution: {name}")
 
 
 def attention(probe: Probe) -> None:

@@ -166,7 +166,7 @@ def variational_training(probe: Probe) -> None:
 
     def bound(mean: Any, log_variance: Any) -> Any:
         weight = mean + (0.5 * log_variance).exp() * noise
-        return (data.double() @ weight.T - wanted.double()).square().mean()
+        return (torch.nn.functional.linear(data.double(), weight) - wanted.double()).square().mean()
 
     differentiable(bound, [layer.mean, layer.log_variance], "variational layer")
 

@@ -1,0 +1,71 @@
+"""`python -m tests.sabotage [LIBRARY ...]`: the kill table; `--sound N`: the sound libraries under N seeds."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from tabulate import tabulate
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+LIBRARIES = sorted(path.stem.replace("_", "-") for path in (Path(__file__).parent / "mutations").glob("[a-z]*.py"))
+
+
+def results(python: str, libraries: Sequence[str], mode: str, only: str) -> Iterator[dict[str, Any]]:
+    """A row for each mutation (or seed), as it comes; the libraries must be installed for that interpreter."""
+    with tempfile.TemporaryDirectory(prefix="compat-sabotage-") as cache:
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "TORCHINDUCTOR_CACHE_DIR": cache}
+        for library in libraries:
+            command = [python, "-m", "tests.sabotage.inside", library, mode, only]
+            with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as process:
+                assert process.stdout is not None
+                for line in process.stdout:
+                    yield json.loads(line)
+            if process.returncode:
+                raise RuntimeError(f"{library}: the environment's interpreter ended with status {process.returncode}")
+
+
+def right(row: dict[str, Any]) -> bool:
+    """A mutation must be killed for its own reason; a sound library must pass."""
+    if not row["wanted"]:
+        return bool(row["status"] == "passed")
+    return bool(row["status"] == "failed" and row["found"] == row["wanted"])
+
+
+def main() -> int:
+    """Print the table; status 1 where a mutation survives or dies of something else."""
+    parser = argparse.ArgumentParser(prog="python -m tests.sabotage", description=__doc__)
+    parser.add_argument("libraries", nargs="*", default=LIBRARIES, help=f"default: {', '.join(LIBRARIES)}")
+    parser.add_argument("--python", help="an interpreter with the libraries (default: one is made)")
+    parser.add_argument("--probes", default="", help="only these, separated by commas")
+    parser.add_argument("--sound", type=int, metavar="N", help="no sabotage: N seeds, of which compile takes two")
+    options = parser.parse_args()
+    if options.python is None:
+        sys.path.insert(0, str(ROOT / "tests"))
+        from environments import environment
+
+        wanted = [name for name in options.libraries if name != "torch"]
+        options.python = environment("torch==2.13.0", "numpy", *wanted)
+    mode, only = ("sound", str(options.sound)) if options.sound else ("mutations", options.probes)
+    rows = []
+    for row in results(options.python, options.libraries, mode, only):
+        rows.append(row)
+        print(f"{'ok  ' if right(row) else 'BAD '} {row['library']} {row['probe']}: {row['what']}", file=sys.stderr)
+    columns = ("library", "probe", "what", "wanted", "status", "found", "seconds")
+    print(tabulate([[row[name] for name in columns] for row in rows], headers=columns, tablefmt="pipe"))
+    bad = [row for row in rows if not right(row)]
+    print(f"\n{len(rows) - len(bad)} of {len(rows)} as they must be")
+    for row in bad:
+        print(f"- {row['library']} {row['probe']}: {row['what']}: {row['status']} {row['found']}: {row['message']}")
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,68 @@
+"""Runs in the environment under test: each mutation in a child of its own, one line of JSON a result."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+TIMEOUT_S = 60
+
+
+def main(library: str, mode: str, only: str) -> None:
+    """Break `library` in every known way and ask the probe, or ask the sound library under `only` seeds."""
+    from probes.child import probe_module
+
+    importlib.import_module("torch")
+    module = probe_module(library)
+    if mode == "sound":
+        for seed in range(int(only)):
+            for probe in ("sample", "autograd", "compile"):
+                if probe not in getattr(module, "NOT_APPLICABLE", {}) and (probe != "compile" or seed < 2):
+                    report(library, probe, "", f"seed {seed}", lambda p=probe, s=seed: ask(library, p, s, None))
+        return
+    name = f"tests.sabotage.mutations.{library.replace('-', '_')}"
+    for (probe, code, what), sabotage in importlib.import_module(name).MUTATIONS.items():
+        if not only or probe in only.split(","):
+            report(library, probe, code, what, lambda p=probe, s=sabotage: ask(library, p, 0, s))
+
+
+def ask(library: str, probe: str, seed: int, sabotage: Any) -> dict[str, Any]:
+    """What the probe says of the library, broken first where there is a sabotage."""
+    from probes.child import answer, probe_module
+
+    importlib.import_module(probe_module(library).MODULE)
+    if sabotage is not None:
+        sabotage()
+    return answer(probe, library, {"device": os.environ.get("SABOTAGE_DEVICE", "cpu"), "seed": seed})
+
+
+def report(library: str, probe: str, code: str, what: str, work: Any) -> None:
+    """Do the work in a child and print what came of it."""
+    started = time.perf_counter()
+    with tempfile.NamedTemporaryFile("r", suffix=".json") as file:
+        pid = os.fork()
+        if pid == 0:
+            signal.alarm(TIMEOUT_S)
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+            text = json.dumps(work(), default=str)
+            Path(file.name).write_text(text)
+            os._exit(0)
+        os.waitpid(pid, 0)
+        text = file.read()
+    seen = json.loads(text) if text else {"status": "died", "message": "no answer"}
+    found = seen.get("code") or (seen["exception"][0] if seen.get("exception") else "")
+    row = {"library": library, "probe": probe, "what": what, "wanted": code, "status": seen["status"], "found": found}
+    row.update(message=str(seen.get("message", ""))[:300], seconds=round(time.perf_counter() - started, 2))
+    print(json.dumps(row), flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:4])
