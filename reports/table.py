@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from runner.journal import read
 from runner.model import PROBES, Known, Outcome, Verdict, matching, utc_now
+
+HERE = re.compile(r"(?:/[^\s/'\"():]+)+/(?=(?:site|dist)-packages/|overlays/[0-9a-f]{16}/|bundle/probes/|lib/python3)")
+"""The way to where packages lie, in a path of one machine."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -103,6 +107,19 @@ class Table:
         return Judged(outcome=outcome, known=entry, surprise="unexpected pass" if unexpected else "")
 
 
+def portable(outcome: Outcome) -> Outcome:
+    """The outcome without the folders of the machine it was seen on: a report is read elsewhere, the journal is not."""
+    if "/" not in outcome.detail + outcome.evidence + outcome.traceback + outcome.output:
+        return outcome
+    return replace(
+        outcome,
+        detail=HERE.sub("", outcome.detail),
+        evidence=HERE.sub("", outcome.evidence),
+        traceback=HERE.sub("", outcome.traceback),
+        output=HERE.sub("", outcome.output),
+    )
+
+
 def load(journal: Path, today: dt.date | None = None) -> Table:
     """The run that a journal records; a torn last line and records of unknown kind are passed over."""
     header: dict[str, Any] = {}
@@ -112,7 +129,7 @@ def load(journal: Path, today: dt.date | None = None) -> Table:
     for record, _ in read(journal):
         kind = record.get("kind")
         if kind == "outcome":
-            outcomes[record["check"]] = Outcome.from_json(record)
+            outcomes[record["check"]] = portable(Outcome.from_json(record))
         elif kind == "environment":
             environments[record["key"]] = record
         elif kind == "run":

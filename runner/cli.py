@@ -61,7 +61,9 @@ def parser() -> argparse.ArgumentParser:
 
     reported = argparse.ArgumentParser(add_help=False)
     reported.add_argument("--out", type=Path, metavar="DIR", help="where the report goes (default: the run's folder)")
-    reported.add_argument("--baseline", metavar="RUN", help="the run to compare with (default: the one before)")
+    reported.add_argument(
+        "--baseline", metavar="RUN", help="the run to compare with, or `none` (default: the one before)"
+    )
 
     plan = verbs.add_parser(
         "plan", parents=[chosen], help="show cells, resolution, what is cached and the time it takes"

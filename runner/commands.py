@@ -148,7 +148,9 @@ def compiled(run: Run, options: argparse.Namespace) -> Status:
 
 
 def baseline(run: Run, name: str | None) -> Path | None:
-    """The journal to compare with: the one named, else that of the last complete run before on the same backend."""
+    """The journal to compare with: of the run named, else of the last complete run before on the same backend."""
+    if name == "none":
+        return None
     if name is not None:
         return opened(name).journal
     backend = run.header()["backend"]

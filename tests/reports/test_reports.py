@@ -90,6 +90,18 @@ def test_changes(tmp_path: Path) -> None:
     assert "1 newly failing, 1 fixed, 1 failing otherwise" in summary(new, changes)
 
 
+def test_reports_are_portable(tmp_path: Path) -> None:
+    """They show no folder of the machine that made them."""
+    found = records()
+    seen = "cannot import 'log' (/home/me/.compat/standins/0f/lib/python3.11/site-packages/torch/x.py), see /dev/shm"
+    for record in found:
+        if record["kind"] == "outcome" and "evidence" in record:
+            record["evidence"] = seen
+    report = markdown(load(write(tmp_path / "journal.jsonl", found), TODAY), None)
+    assert "cannot import 'log' (site-packages/torch/x.py), see /dev/shm" in report
+    assert "/home/me" not in report
+
+
 def test_junit(table: Table) -> None:
     """A suite an image; failures, errors and skips are counted as such."""
     root = ElementTree.fromstring(junit(table))
