@@ -50,10 +50,13 @@ def pytest_configure(config: pytest.Config) -> None:
     if given:
         config.stash[RUN] = Run(Path(given))
         return
-    backend = commands.connected(config.getoption("backend"))
-    backend.reap()
+    name = config.getoption("backend")
+    try:
+        commands.connected(name).reap()
+    except commands.Failure as failure:
+        raise pytest.UsageError(str(failure)) from failure
     command = ["pytest", *map(str, config.invocation_params.args)]
-    config.stash[RUN] = Run.create(home(), _plan(config), config.getoption("backend"), command, {})
+    config.stash[RUN] = Run.create(home(), _plan(config), name, command, {})
 
 
 @pytest.hookimpl(optionalhook=True)

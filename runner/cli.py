@@ -71,7 +71,9 @@ def parser() -> argparse.ArgumentParser:
     plan.add_argument("--json", type=Path, metavar="FILE", help="write the plan for a host without pydantic and YAML")
 
     run = verbs.add_parser("run", parents=[chosen, reported], help="launch every image, probe, compile the table")
-    run.add_argument("--jobs", type=int, metavar="N", help="batches at a time (default: one a GPU, else one a core)")
+    run.add_argument(
+        "--jobs", type=int, metavar="N", help="batches at a time (default: one a GPU, else one a core and at most 4)"
+    )
     run.add_argument(
         "--resume", nargs="?", const="latest", metavar="RUN", help="go on with a run (default: the latest)"
     )

@@ -63,6 +63,8 @@ def connected(name: str) -> Backend:
     """The backend, or the failure that says what to do about it."""
     try:
         return connect(name, home())
+    except KeyError:
+        raise Failure(Status.NO_BACKEND, f"no backend {name!r}; there are: {', '.join(BACKENDS)}") from None
     except Trouble as trouble:
         raise Failure(Status.NO_BACKEND, f"--backend {name}: {trouble}\n{trouble.remedy}".rstrip()) from trouble
 
@@ -81,7 +83,8 @@ def make_engine(run: Run, plan: Plan, backend: Backend, settings: dict[str, Any]
     from runner.index import Index
 
     index = Index.from_pip(os.environ)
-    jobs = settings.get("jobs") or len(backend.gpus()) or len(os.sched_getaffinity(0))
+    # without GPUs a few at a time: each launch may take the memory limit, and torch takes every core it finds
+    jobs = settings.get("jobs") or len(backend.gpus()) or min(4, len(os.sched_getaffinity(0)))
     return Engine(
         plan=plan,
         backend=backend,

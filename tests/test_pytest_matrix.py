@@ -104,3 +104,16 @@ def test_plain_pytest_leaves_the_matrix_alone(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode == 0, done.stdout
     assert "test_matrix.py::test_check" not in done.stdout
+
+
+def test_mistakes_are_usage_errors(tmp_path: Path) -> None:
+    """Said before anything is collected, with what would be right."""
+    (tmp_path / "matrix.yaml").write_text(MATRIX)
+    for option, said in (
+        ("--backend=dokcer", "no backend 'dokcer'; there are: "),
+        ("--select=tow", "'tow' selects nothing; did you mean two"),
+    ):
+        command = [sys.executable, "-m", "pytest", "-m", "matrix", f"--matrix={tmp_path / 'matrix.yaml'}", option]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
+        assert done.returncode == 4
+        assert said in done.stderr
