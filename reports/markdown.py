@@ -106,6 +106,8 @@ def _headline(table: Table, changes: Changes | None) -> Iterator[str]:
             where.append(f"Some checks ran on a CPU: {ON_CPU} says nothing about a GPU.")
     elif ran:
         where.append("Device under test: **CPU only. Nothing here says anything about a GPU.**")
+    else:
+        where.append("No probe ran on any device.")
     if any(record.get("stand_in") for record in table.environments.values()):
         where.append("Images are **stand-ins**: virtual environments in their place, not the images themselves.")
     yield " ".join(where)
@@ -120,7 +122,9 @@ def number(table: Table) -> tuple[Note, ...]:
         plain = outcome.verdict is Verdict.PASS or outcome.reason in ("import-failed", "not-applicable")
         if plain and not (one.surprise or outcome.flaky):
             continue
-        key = (outcome.image, outcome.subject, outcome.version, outcome.verdict.value, outcome.reason, outcome.evidence)
+        # host trouble is the image's, not each cell's
+        cell = (outcome.subject, outcome.version) if outcome.verdict.final else ("", "")
+        key = (outcome.image, *cell, outcome.verdict.value, outcome.reason, outcome.evidence)
         groups.setdefault(key, []).append(one)
     ordered = sorted(groups.values(), key=lambda members: (not members[0].surprise, members[0].known is not None))
     return tuple(Note(index, tuple(members)) for index, members in enumerate(ordered, 1))
@@ -178,13 +182,15 @@ def _notes(notes: Sequence[Note]) -> Iterator[str]:
     for note in notes[:MOST_NOTES]:
         first = note.members[0]
         outcome = first.outcome
-        probes = ", ".join(_probe_name(one.outcome) for one in note.members)
-        cell = outcome.check.rpartition("/")[0]
+        probes = ", ".join(dict.fromkeys(_probe_name(one.outcome) for one in note.members))
+        cells = dict.fromkeys(one.outcome.check.rpartition("/")[0] for one in note.members)
+        cell = next(iter(cells)) if len(cells) == 1 else f"{outcome.image}/*"
+        where = cell if len(cells) == 1 else f"{outcome.image}, {len(cells)} cells"
         kind = f"**{first.surprise}**: " if first.surprise else ""
         what = f"`{outcome.reason}`" if outcome.reason else outcome.verdict.value
         blame = f", blame: {outcome.blame}" if outcome.blame else ""
         anchor = f'<a id="note-{note.number}"></a>'
-        yield f"{note.number}. {anchor}{kind}{text(cell)} ({probes}): {what} ({outcome.verdict.value}{blame})"
+        yield f"{note.number}. {anchor}{kind}{text(where)} ({probes}): {what} ({outcome.verdict.value}{blame})"
         if outcome.detail and outcome.detail != outcome.evidence:
             yield f"   - {prose(outcome.detail)}"
         if outcome.evidence:

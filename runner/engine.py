@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -20,9 +21,10 @@ from runner.held import canonical
 from runner.index import Index
 from runner.journal import Follower
 from runner.locks import claimed, locked
-from runner.model import INSTALLED, Cell, Check, Image, Outcome, Plan, digest
+from runner.model import INSTALLED, Cell, Check, Image, Outcome, Plan, Verdict, digest
 from runner.outcomes import from_reason
 from runner.protocol import Work
+from runner.rules import reason_for
 from runner.session import Ready, Recorder, Running, Session
 
 INFRA_RETRIES = 2
@@ -180,11 +182,16 @@ class Engine:
         with lock:
             if image.name not in self._ready:
                 self.say(f"preparing {image.name}")
-                try:
-                    prepared = self.backend.prepare(image)
-                    self._ready[image.name] = Ready(prepared=prepared, facts=self._facts(prepared))
-                except Trouble as trouble:
-                    self._ready[image.name] = trouble
+                for attempt in range(1 + INFRA_RETRIES):
+                    time.sleep(attempt)
+                    try:
+                        prepared = self.backend.prepare(image)
+                        self._ready[image.name] = Ready(prepared=prepared, facts=self._facts(prepared))
+                        break
+                    except Trouble as trouble:
+                        self._ready[image.name] = trouble
+                        if reason_for(trouble.code).verdict is not Verdict.INFRA:
+                            break
             ready = self._ready[image.name]
         if isinstance(ready, Trouble):
             raise ready

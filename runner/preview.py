@@ -14,8 +14,10 @@ from runner import resolve
 from runner.backends.base import Backend
 from runner.engine import facts_path
 from runner.estimate import Estimate
+from runner.held import canonical
 from runner.index import Index
 from runner.model import INSTALLED, Cell, Image, Plan
+from runner.overlay import folder_of
 
 
 def preview(plan: Plan, backend: Backend, home: Path) -> str:
@@ -76,11 +78,9 @@ def _resolution(cell: Cell, facts: Mapping[str, Any] | None, home: Path) -> tupl
         return f"{found.problem}: {', '.join(found.drift) or found.detail[:80]}", "none"
     if not found.add:
         return "nothing: the image holds it", "none needed"
-    from runner.overlay import folder_of
-
-    return f"{found.add[0]} and {len(found.add) - 1} more" if len(found.add) > 1 else found.add[0], (
-        "cached" if folder_of(found.add, facts, home).is_dir() else "to fetch"
-    )
+    asked_first = sorted(found.add, key=lambda pin: canonical(pin.split("==")[0]) not in cell.members)
+    more = f" and {len(asked_first) - 1} more" if len(asked_first) > 1 else ""
+    return asked_first[0] + more, "cached" if folder_of(found.add, facts, home).is_dir() else "to fetch"
 
 
 def _time(estimate: Estimate, cell: Cell) -> str:
