@@ -33,6 +33,8 @@ class Classified:
 class Signs:
     """What the rules look at, drawn from an observation."""
 
+    head: str
+    """Type and message, as the last line of a traceback has them."""
     said: str
     types: tuple[str, ...]
     frame: str
@@ -69,22 +71,24 @@ def explain(observation: Mapping[str, Any], known: Mapping[str, str], packages: 
         if found is not None:
             evidence, groups = found
             return _classified(REASONS[rule.reason], {**known, **groups}, evidence=evidence)
-    head = f"{known['type']}: {known['message']}"
-    return _classified(REASONS["unclassified"], known, evidence=head)
+    return _classified(REASONS["unclassified"], known, evidence=signs.head)
 
 
 def read_signs(observation: Mapping[str, Any]) -> Signs:
     """The signs in an observation of status `raised` or `died`."""
     died = observation["status"] == "died"
     trace, output = str(observation.get("traceback", "")), str(observation.get("output", ""))
-    said = _last_words(output) if died else "\n".join([str(observation.get("message", "")), *_causes(trace)])
+    message, types = str(observation.get("message", "")), tuple(observation.get("exception", ()))
+    kind = types[0].rpartition(".")[2] if types else ""
+    said = _last_words(output) if died else "\n".join([message, *_causes(trace)])
     return Signs(
+        head=": ".join(dict.fromkeys(part for part in (kind, message.partition("\n")[0]) if part)),
         said=said,
-        types=() if died else tuple(observation.get("exception", ())),
+        types=() if died else types,
         frame="" if died else _innermost_frame(trace),
         output=output,
         signal=_signal(observation) if died else "",
-        exit=str(observation["exit"]) if died and observation.get("exit") is not None else "",
+        exit=f"exit status {observation['exit']}" if died and observation.get("exit") is not None else "",
         oom=bool(observation.get("oom_kills")),
     )
 
@@ -115,7 +119,7 @@ def matches(rule: Rule, signs: Signs, packages: Iterable[str], member: str) -> t
         return None  # what a library lacks in its own namespace nobody else has removed
     if rule.signal or rule.exit:
         evidence = ": ".join(part for part in (evidence, signs.said.rpartition("\n")[2].strip()) if part)
-    return evidence or signs.said.partition("\n")[0] or signs.types[0], groups
+    return evidence or signs.head, groups
 
 
 def _classified(reason: Reason, known: Mapping[str, str], *, detail: str = "", evidence: str = "") -> Classified:
@@ -175,9 +179,9 @@ def _causes(trace: str) -> list[str]:
 
 
 def _innermost_frame(trace: str) -> str:
-    """Path and source line of the frame that raised."""
+    """`path: source line` of the frame that raised."""
     frames = re.findall(r'^ +File "([^"]+)", line \d+(?:, in [^\n]*)?(?:\n +([^\n]*))?', trace, re.MULTILINE)
-    return "\n".join(frames[-1]) if frames else ""
+    return ": ".join(frames[-1]) if frames else ""
 
 
 def _last_words(output: str) -> str:

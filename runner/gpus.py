@@ -13,7 +13,7 @@ from pathlib import Path
 from runner.backends.base import Gpu
 from runner.locks import claimed
 
-FIELDS = "uuid,index,name,memory.total,driver_version"
+FIELDS = "uuid,index,name,memory.total,driver_version,compute_cap"
 
 
 def visible() -> tuple[Gpu, ...]:
@@ -39,10 +39,10 @@ def parse(listing: str) -> tuple[Gpu, ...]:
     found = []
     for line in listing.splitlines():
         fields = [field.strip() for field in line.split(",")]
-        if len(fields) == 5 and fields[0].startswith("GPU-"):
-            uuid, index, name, memory, driver = fields
+        if len(fields) == 6 and fields[0].startswith("GPU-"):
+            uuid, index, name, memory, driver, capability = fields
             size = int(float(memory)) << 20 if memory.replace(".", "").isdigit() else 0
-            found.append(Gpu(uuid=uuid, index=int(index), name=name, memory=size, driver=driver))
+            found.append(Gpu(uuid=uuid, index=int(index), name=name, memory=size, driver=driver, capability=capability))
     return tuple(found)
 
 

@@ -18,6 +18,7 @@ from runner.held import canonical
 from runner.index import Index
 from runner.model import INSTALLED, Cell, Image, Plan
 from runner.overlay import folder_of
+from runner.preflight import build_from, build_of, predict
 
 
 def preview(plan: Plan, backend: Backend, home: Path) -> str:
@@ -33,7 +34,7 @@ def preview(plan: Plan, backend: Backend, home: Path) -> str:
             (cell.id, " ".join(cell.probes), *_resolution(cell, facts, home), _time(estimate, cell)) for cell in cells
         ]
         table = tabulate(rows, headers=("cell", "probes", "would add", "overlay", "expected"), tablefmt="simple")
-        blocks.append("\n".join([*_image(image, backend.name, facts), table]))
+        blocks.append("\n".join([*_image(image, backend.name, facts), *_warnings(image, facts, backend), table]))
     total = sum(map(estimate.cell, plan.cells))
     known = sum(check.id in estimate.seconds for check in plan.checks)
     blocks.append(
@@ -65,6 +66,17 @@ def _image(image: Image, backend: str, facts: Mapping[str, Any] | None) -> Itera
         yield "  never launched from here: what it holds, and so what a cell would add, is known after the first launch"
     elif facts.get("torch"):
         yield f"  Python {facts['python']}, torch {facts['torch']['version']}, CUDA {facts['torch']['cuda'] or 'none'}"
+
+
+def _warnings(image: Image, facts: Mapping[str, Any] | None, backend: Backend) -> Iterator[str]:
+    """Why the image cannot run on a GPU of this host, as far as that can be told before it is pulled."""
+    if facts is None and backend.name == "local":
+        return  # the tag says nothing of the stand-in
+    build = build_of(image) if facts is None else build_from(facts)
+    for gpu in backend.gpus():
+        found = predict(build, gpu=gpu.name, driver=gpu.driver, capability=gpu.capability)
+        if found is not None:
+            yield f"  will not run on {gpu.name}: {found.code}: {found.detail}"
 
 
 def _resolution(cell: Cell, facts: Mapping[str, Any] | None, home: Path) -> tuple[str, str]:

@@ -77,7 +77,7 @@ def reason_for(code: str) -> Reason:
 
 
 _PROBE = r"[/\\]probes[/\\](?:libraries[/\\]\w+|evidence)\.py"
-_COMPILERS = r"(?:\S*/)?(?:gcc|g\+\+|cc|c\+\+|clang|clang\+\+|nvcc|ninja|cmake)(?:-\d+)?"
+_COMPILERS = r"(?:\S*[/-])?(?:gcc|g\+\+|cc|c\+\+|clang|clang\+\+|nvcc|ninja|cmake)(?:-\d+)?"
 _BUILD_ERROR = r"(?:.+\.)?(?:CalledProcessError|CppCompileError|InductorError|BackendCompilerFailed|CompilationError)"
 _SHARED = r"(?:torch|torchvision|torchaudio|triton|numpy|scipy|pandas|sklearn)"
 _NO_THREAD = r"pthread_create failed.*Operation not permitted"
@@ -118,7 +118,7 @@ RULES = (
     Rule("no-gpu", says=r"on a CUDA device but torch\.cuda\.is_available\(\) is False|0 active drivers"),
     Rule("cpu-only-torch", says=r"Torch not compiled with CUDA enabled"),
     Rule("driver-too-old", says=r"driver on your system is too old|driver version is insufficient for CUDA"),
-    Rule("driver-too-old", says=r"compiled with an unsupported toolchain|unsatisfied condition: cuda>="),
+    Rule("driver-too-old", says=r"compiled with an unsupported toolchain"),
     Rule("driver-mismatch", says=r"unsupported display driver / cuda driver combination"),
     Rule("driver-mismatch", says=r"Driver/library version mismatch"),
     Rule("driver-mismatch", says=r"forward compatibility was attempted on non supported HW"),
@@ -150,7 +150,7 @@ RULES = (
     Rule("seccomp-too-old", says=_NO_THREAD),
     Rule("seccomp-too-old", says=r"can't start new thread", prints=_NO_THREAD),
     Rule("too-many-processes", says=r"can't start new thread|pthread_create failed|Thread creation failed"),
-    Rule("too-many-processes", says=r"Resource temporarily unavailable", within=r"fork|_execute_child|spawn"),
+    Rule("too-many-processes", says=r"Resource temporarily unavailable", within=r"fork|spawn"),
     Rule("disk-full", says=r"No space left on device|Disk quota exceeded"),
     Rule("no-user-entry", says=r"getpwuid\(\): uid not found|No username set in the environment"),
     Rule("permission-denied-read-only", says=r"(?:Read-only file system|Permission denied): '(?P<file>[^']+)'"),
@@ -174,6 +174,7 @@ RULES = (
     Rule("native-build-failed", says=r"Error building extension '|C\+\+ compile error"),
     Rule("native-build-failed", raises=r"subprocess\.CalledProcessError", says=rf"Command '\[?'?{_COMPILERS}\b"),
     # Python and packages.
+    Rule("externally-managed", raises=_BUILD_ERROR, prints=r"externally-managed-environment"),
     Rule("missing-operator", says=r"operator (?P<operator>\w+::\w+)(?: does not exist|\s*$)"),
     Rule("missing-operator", says=r"Could not run '(?P<operator>torchvision::\w+)' with arguments from the"),
     Rule("missing-operator", says=r"Couldn't load (?P<operator>custom C\+\+ ops)"),
@@ -182,7 +183,7 @@ RULES = (
     Rule("python-too-new", says=rf"No module named '(?:{_GONE_FROM_PYTHON})'|'pkgutil' has no attribute 'Imp"),
     Rule("python-too-new", says=r"cannot import name '\w+' from 'collections'"),
     Rule("python-too-old", says=r"for \|: '\w+' and 'NoneType'|'type' object is not subscriptable"),
-    Rule("python-too-old", says=r"cannot import name '\w+' from 'typing'|requires a different Python"),
+    Rule("python-too-old", says=r"cannot import name '\w+' from 'typing'"),
     Rule("python-too-old", raises=r"SyntaxError"),
     Rule("no-torch", says=r"No module named 'torch'"),
     Rule("api-removed", says=rf"(?<!initialized )module '{_NAMESPACE}' has no attribute '(?P<name>\w+)'"),

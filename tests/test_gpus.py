@@ -10,8 +10,8 @@ from runner.backends.base import Gpu
 from runner.gpus import lease, parse
 
 LISTING = """\
-GPU-5d3f9f6e-0b1c-2f0e-8d7a-000000000001, 0, NVIDIA H200, 143771, 580.159.03
-GPU-5d3f9f6e-0b1c-2f0e-8d7a-000000000002, 1, NVIDIA A100-SXM4-80GB, [N/A], 580.159.03
+GPU-5d3f9f6e-0b1c-2f0e-8d7a-000000000001, 0, NVIDIA H200, 143771, 580.159.03, 9.0
+GPU-5d3f9f6e-0b1c-2f0e-8d7a-000000000002, 1, NVIDIA A100-SXM4-80GB, [N/A], 580.159.03, 8.0
 No devices were found
 """
 
@@ -25,6 +25,7 @@ def test_listing_is_read() -> None:
     """Memory in bytes; what is not a GPU is passed over."""
     first, second = parse(LISTING)
     assert (first.index, first.name, first.memory, first.driver) == (0, "NVIDIA H200", 143771 << 20, "580.159.03")
+    assert (first.capability, second.capability) == ("9.0", "8.0")
     assert (second.uuid[-1], second.memory) == ("2", 0)
 
 

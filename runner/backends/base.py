@@ -54,6 +54,8 @@ class Gpu:
     name: str
     memory: int
     driver: str
+    capability: str = ""
+    """Compute capability, `9.0`; empty where it is not known."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

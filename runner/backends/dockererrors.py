@@ -19,6 +19,11 @@ MEANINGS = (
         "install the NVIDIA Container Toolkit and register it (`nvidia-ctk runtime configure`), or set `gpus: none`",
     ),
     (
+        "driver-too-old",
+        r"unsatisfied condition: cuda>=",
+        "update the host's NVIDIA driver, or use an image with an older CUDA; `compat plan` tells before it is launched",
+    ),
+    (
         "disk-full",
         r"no space left on device|disk quota exceeded",
         "free space on the engine's disk: `docker system df` shows what takes it, `docker image prune` removes images",

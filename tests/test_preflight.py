@@ -1,0 +1,190 @@
+"""Before a pull: what fits a driver, a GPU and a processor, and what is not known is not judged."""
+
+from __future__ import annotations
+
+import pytest
+
+from runner.model import Image
+from runner.preflight import TABLES, Build, build_from, build_of, predict, runs_on
+from runner.rules import REASONS
+
+TORCH_2_6 = build_of(Image(name="a", tag="pytorch/pytorch:2.6.0-cuda12.4-cudnn9-runtime"))
+TORCH_2_9 = build_of(Image(name="b", tag="pytorch/pytorch:2.9.0-cuda13.0-cudnn9-runtime"))
+
+
+def code(build: Build, **host: str) -> str:
+    """The predicted reason, empty where nothing speaks against."""
+    found = predict(build, **host)
+    return found.code if found else ""
+
+
+@pytest.mark.parametrize(
+    ("tag", "torch", "cuda", "machine"),
+    [
+        ("pytorch/pytorch:2.6.0-cuda12.4-cudnn9-runtime", "2.6.0", "12.4", ""),
+        ("ghcr.io/pytorch/pytorch-nightly:2.10.0-cuda12.8-cudnn9-devel", "2.10.0", "12.8", ""),
+        ("localhost:5000/pytorch-cuda:v2.6", "2.6", "", ""),
+        ("example/pytorch:2.9.0-cuda12.8-arm64", "2.9.0", "12.8", "aarch64"),
+        ("nvidia/cuda:12.4.1-devel-ubuntu22.04", "", "", ""),
+        ("localhost:5000/stand-in:latest", "", "", ""),
+    ],
+)
+def test_a_tag_is_read_for_what_it_says(tag: str, torch: str, cuda: str, machine: str) -> None:
+    """And for nothing that it does not say."""
+    build = build_of(Image(name="a", tag=tag))
+    assert (build.torch, build.cuda, build.machine) == (torch, cuda, machine)
+
+
+def test_expectations_speak_where_the_tag_is_silent() -> None:
+    """The tag goes first: it is what will be pulled."""
+    silent = build_of(Image(name="a", tag="team/image:7", expects={"torch": "2.6", "cuda": "12.4"}))
+    assert (silent.torch, silent.cuda, silent.architectures) == ("2.6", "12.4", TORCH_2_6.architectures)
+    loud = build_of(Image(name="a", tag="pytorch/pytorch:2.9.0-cuda13.0-cudnn9-runtime", expects={"cuda": "11.8"}))
+    assert loud.cuda == "13.0"
+
+
+def test_an_image_without_a_tag_is_not_judged() -> None:
+    """A stand-in is built for the host at hand."""
+    assert predict(build_of(Image(name="a")), driver="390.10", capability="3.5", machine="x86_64") is None
+
+
+@pytest.mark.parametrize(
+    ("cuda", "driver", "expected"),
+    [
+        ("11.8", "450.80.02", ""),  # not 520, which is only the driver that CUDA 11.8 was released with
+        ("11.8", "450.51.06", "driver-too-old"),
+        ("12.4", "525.60.13", ""),
+        ("12.4", "525.60.11", "driver-too-old"),
+        ("12.4", "470.199.02", "driver-too-old"),
+        ("12.8", "580.65.06", ""),
+        ("13.0", "575.57.08", "driver-too-old"),
+        ("13.0", "580.65.06", ""),
+        ("13.2", "580.65.06", ""),
+        ("14.0", "580.65.06", ""),
+        ("12.4", "", ""),
+        ("", "390.10", ""),
+    ],
+)
+def test_a_driver_runs_what_minor_version_compatibility_lets_it(cuda: str, driver: str, expected: str) -> None:
+    """The least driver belongs to the major version; a version that no table has is not judged."""
+    assert code(Build(cuda=cuda), driver=driver) == expected
+
+
+def test_an_old_driver_may_run_an_image_that_carries_the_compatibility_package() -> None:
+    """On data-centre GPUs only, and only the image itself can tell."""
+    devel = build_of(Image(name="a", tag="pytorch/pytorch:2.6.0-cuda12.4-cudnn9-devel"))
+    assert code(devel, driver="470.199.02", gpu="NVIDIA A100-SXM4-80GB") == ""
+    assert code(devel, driver="470.199.02", gpu="NVIDIA GeForce RTX 3090") == "driver-too-old"
+    assert code(TORCH_2_6, driver="470.199.02", gpu="NVIDIA A100-SXM4-80GB") == "driver-too-old"
+
+
+@pytest.mark.parametrize(
+    ("capability", "expected"),
+    [
+        ("8.0", ""),
+        ("8.6", ""),
+        ("8.9", ""),
+        ("9.0", ""),
+        ("6.1", ""),
+        ("10.0", "no-kernel-image"),
+        ("12.0", "no-kernel-image"),
+    ],
+)
+def test_code_runs_within_its_generation(capability: str, expected: str) -> None:
+    """sm_86 serves 8.9, though 8.9 is in no list; nothing in torch 2.6 serves Blackwell."""
+    assert code(TORCH_2_6, capability=capability) == expected
+
+
+def test_a_dropped_generation_is_told_apart_from_a_new_one() -> None:
+    """Volta is served by CUDA 12.8 builds of 2.9 and no more by those of 2.11."""
+    tag = "pytorch/pytorch:{}-cuda12.8-cudnn9-runtime"
+    assert code(build_of(Image(name="a", tag=tag.format("2.9.0"))), capability="7.0") == ""
+    assert code(build_of(Image(name="a", tag=tag.format("2.11.0"))), capability="7.0") == "no-kernel-image"
+
+
+def test_ptx_serves_newer_gpus_if_the_driver_can_compile_it() -> None:
+    """Which takes the driver that its CUDA was released with."""
+    assert code(TORCH_2_9, capability="12.1", driver="580.82.07") == ""
+    assert code(TORCH_2_9, capability="13.0", driver="580.82.07") == ""
+    assert code(TORCH_2_9, capability="13.0", driver="580.20") == "driver-too-old"
+    assert code(TORCH_2_9, capability="9.0", driver="580.20") == ""
+
+
+@pytest.mark.parametrize(
+    ("architectures", "capability", "entry"),
+    [
+        (("sm_80", "sm_86"), "8.9", "sm_80"),
+        (("sm_86",), "8.0", ""),
+        (("sm_90",), "10.0", ""),
+        (("sm_90a",), "9.0", "sm_90a"),
+        (("sm_100a",), "10.3", ""),
+        (("sm_100f",), "10.3", "sm_100f"),
+        (("sm_100",), "12.0", ""),
+        (("compute_80", "sm_90"), "9.0", "sm_90"),
+        (("compute_80", "sm_75"), "9.0", "compute_80"),
+        (("compute_90",), "8.9", ""),
+        (("gfx90a",), "9.0", ""),
+    ],
+)
+def test_what_a_gpu_can_run(architectures: tuple[str, ...], capability: str, entry: str) -> None:
+    """The same generation and an equal or later revision; the very one for sm_XYa; PTX from there on."""
+    assert runs_on(architectures, capability) == entry
+
+
+def test_an_image_for_another_processor_is_named() -> None:
+    """Whatever the two sides call it."""
+    assert code(Build(machine="aarch64"), machine="x86_64") == "wrong-architecture"
+    assert code(Build(machine="aarch64"), machine="arm64") == ""
+    assert code(Build(machine="x86_64"), machine="amd64") == ""
+    assert code(Build(machine="x86_64")) == ""
+
+
+def test_what_the_image_itself_says_is_judged_alike() -> None:
+    """With the architectures of its very build, official or not."""
+    facts = {"machine": "x86_64", "torch": {"version": "2.7.0", "cuda": "12.8", "arch_list": ["sm_90", "compute_90"]}}
+    assert code(build_from(facts), capability="12.0", driver="570.124.06") == ""
+    assert code(build_from(facts), capability="8.0") == "no-kernel-image"
+    assert predict(build_from({"torch": None}), capability="8.0", driver="390.10") is None
+
+
+def test_predictions_are_reasons_that_blame_no_library() -> None:
+    """Each with a sentence and the rule it follows from."""
+    for build, host in [
+        (TORCH_2_6, {"driver": "470.199.02"}),
+        (TORCH_2_6, {"capability": "12.0", "gpu": "NVIDIA GeForce RTX 5090"}),
+        (Build(machine="aarch64"), {"machine": "x86_64"}),
+    ]:
+        found = predict(build, **host)
+        assert found is not None
+        assert found.detail.endswith(".") and found.evidence
+        assert REASONS[found.code].verdict.value == "unsupported"
+        assert REASONS[found.code].blame != "library"
+
+
+def test_the_tables_agree_with_each_other() -> None:
+    """A CUDA of the build tables has a least driver, and no driver of its own is below that."""
+    least = {major: tuple(map(int, text.split("."))) for major, text in TABLES["least-driver"].items()}
+    for cuda, text in TABLES["own-driver"].items():
+        assert tuple(map(int, text.split("."))) >= least[cuda.partition(".")[0]]
+    for section in ("torch x86_64", "torch aarch64"):
+        for build in TABLES[section]:
+            assert build.split()[1].partition(".")[0] in least
+
+
+def test_plan_says_what_cannot_run() -> None:
+    """`compat plan` predicts it from the tag and the host's GPU, before anything is pulled."""
+    from runner.backends.base import Gpu
+    from runner.preview import _warnings
+
+    class Host:
+        """A host with a GPU that the image's build has no code for."""
+
+        name = "docker"
+
+        def gpus(self) -> tuple[Gpu, ...]:
+            """One Blackwell card."""
+            return (Gpu(uuid="GPU-1", index=0, name="NVIDIA B200", memory=0, driver="580.95.05", capability="10.0"),)
+
+    image = Image(name="x", tag="pytorch/pytorch:2.6.0-cuda12.4-cudnn9-runtime")
+    (said,) = _warnings(image, None, Host())  # type: ignore[arg-type]
+    assert said.startswith("  will not run on NVIDIA B200: no-kernel-image: ")
