@@ -21,7 +21,7 @@ MEANINGS = (
     (
         "driver-too-old",
         r"unsatisfied condition: cuda>=",
-        "update the host's NVIDIA driver, or use an image with an older CUDA; `compat plan` tells before it is launched",
+        "update the host's NVIDIA driver, or use an image with an older CUDA (`compat plan` tells beforehand)",
     ),
     (
         "disk-full",
