@@ -228,7 +228,7 @@ def describe(outcome: Outcome, header: dict[str, Any], environment: dict[str, An
         "image": f"{environment['reference']}{stand_in}" if environment else "",
         "digest": environment.get("digest", ""),
         "environment": (
-            f"Python {facts['python']}, torch {torch.get('version')}, CUDA {torch.get('cuda')}, "
+            f"Python {facts['python']}, torch {torch.get('version')}, CUDA {torch.get('cuda') or 'none'}, "
             f"driver {facts.get('driver') or 'none'}, {facts.get('os')}"
             if facts
             else ""
@@ -250,6 +250,9 @@ def describe(outcome: Outcome, header: dict[str, Any], environment: dict[str, An
             yield f"  {name}:"
             yield from (f"    {line}" for line in text.rstrip().splitlines())
     again = ["compat", "run", "--backend", header["backend"], "--seed", str(settings.get("seed", 0)), outcome.check]
+    again += ["--full"] if settings.get("full") else []
+    source = header["plan"].get("source", "")
+    again += ["--matrix", source] if source.endswith(".yaml") and source != "matrix.yaml" else []
     yield f"  {'reproduce:':<20}{shlex.join(again)}"
 
 
