@@ -316,7 +316,7 @@ def differentiable(
             above = function(*shifted)
             shifted[index] = tensor - step * direction
             below = function(*shifted)
-        numeric = float(above - below) / (2 * step)
+        numeric = float((above - below).detach()) / (2 * step)
         analytic = float((gradient * direction).sum())
         scale = max(abs(numeric), float(gradient.norm()) * 1e-2, 1e-8)
         require(
