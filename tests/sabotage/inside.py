@@ -12,13 +12,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+from probes.child import answer, probe_module
+
 TIMEOUT_S = 60
 
 
 def main(library: str, mode: str, only: str) -> None:
     """Break `library` in every known way and ask the probe, or ask the sound library under `only` seeds."""
-    from probes.child import probe_module
-
     importlib.import_module("torch")
     module = probe_module(library)
     if mode == "sound":
@@ -35,8 +35,6 @@ def main(library: str, mode: str, only: str) -> None:
 
 def ask(library: str, probe: str, seed: int, sabotage: Any) -> dict[str, Any]:
     """What the probe says of the library, broken first where there is a sabotage."""
-    from probes.child import answer, probe_module
-
     importlib.import_module(probe_module(library).MODULE)
     if sabotage is not None:
         sabotage()

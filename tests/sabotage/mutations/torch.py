@@ -27,13 +27,9 @@ CONVOLUTION = "torch.nn.functional:conv2d"
 LINEAR = "torch.nn.functional:linear"
 
 
-def _first_parameter_only(_: Any) -> Any:
-    """A step that forgets every parameter but the first."""
-
-    def step(self: Any, *_: Any, **__: Any) -> None:
-        return None
-
-    return step
+def _standing_still(_: Any) -> Any:
+    """A step that changes no parameter."""
+    return lambda self, *_, **__: None
 
 
 def _compiled_off(factor: float) -> Sabotage:
@@ -73,9 +69,7 @@ MUTATIONS: dict[tuple[str, str, str], Sabotage] = {
     ("autograd", "wrong-gradient", "gradient of a draw 10 percent too large"): returns(NORMAL, steeper),
     ("autograd", "no-gradient", "detached linear layer"): returns(LINEAR, detached),
     ("autograd", "wrong-gradient", "gradient of the layer 10 percent too large"): returns(LINEAR, steeper),
-    ("autograd", "does-not-train", "the optimizer does not step"): replace(
-        "torch.optim.Adam:step", _first_parameter_only
-    ),
+    ("autograd", "does-not-train", "the optimizer does not step"): replace("torch.optim.Adam:step", _standing_still),
     ("autograd", "does-not-train", "the layer learns uphill"): returns(LINEAR, uphill),
     ("compile", "not-compiled", "runs eagerly"): eager,
     ("compile", "compile-mismatch", "compiled 1 percent off"): _compiled_off(1.01),
