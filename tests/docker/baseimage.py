@@ -57,9 +57,10 @@ def _fill(root: Path) -> None:
     target = root / "usr/local/lib" / python / "dist-packages"
     index = Index.from_pip(os.environ)
     flags = ("--target", str(target), "--python-version", python.removeprefix("python"), *index.uv_flags())
-    cpu = [f"{REQUIRES[0]}+cpu", *REQUIRES[1:]]
-    for requires in (cpu, REQUIRES):  # a CPU build where the find-links have one
-        ran = run(("pip", "install", *flags, "-r", "-"), index.uv_environment(), stdin="\n".join(requires))
+    cpu = (f"{REQUIRES[0]}+cpu", *REQUIRES[1:])
+    # a CPU build where the find-links have one, else PyTorch's own, else what the index has
+    for more, requires in (((), cpu), (("--torch-backend", "cpu"), REQUIRES), ((), REQUIRES)):
+        ran = run(("pip", "install", *flags, *more, "-r", "-"), index.uv_environment(), stdin="\n".join(requires))
         if ran.status == 0:
             return
     raise RuntimeError(ran.err)
