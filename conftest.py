@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from runner import commands
+from runner.commands import common as commands
 from runner.model import Check, Known, Outcome, Plan, Verdict, matching
 from runner.runs import Run, home
 from runner.worker import Worker

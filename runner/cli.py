@@ -87,6 +87,42 @@ def parser() -> argparse.ArgumentParser:
     show.add_argument("cell", metavar="CELL", help="a cell or check, or a glob over them")
     show.add_argument("--run", default="latest", help="id of the run, or the beginning of one (%(default)s)")
 
+    diff = verbs.add_parser("diff", help="what one run shows that another did not, the likely cause first")
+    diff.add_argument("before", nargs="?", metavar="A", help="the earlier run (default: the baseline of B)")
+    diff.add_argument("after", nargs="?", default="latest", metavar="B", help="the later run (%(default)s)")
+    diff.add_argument("--baseline", action="store_true", help="compare B with the complete run before it")
+    diff.add_argument("--json", type=Path, metavar="FILE", help="write the changes as JSON too")
+
+    history = verbs.add_parser("history", help="what checks came to, run after run; without a cell: the flaky ones")
+    history.add_argument("cell", nargs="?", metavar="CELL", help="a cell or check, or a glob over them")
+    history.add_argument("--last", type=int, default=20, metavar="N", help="runs to go back (%(default)s)")
+
+    triage = verbs.add_parser("triage", help="`known:` entries for a run's unexpected failures, for a person to edit")
+    triage.add_argument("run", nargs="?", default="latest", help="id of the run, or the beginning of one (%(default)s)")
+    triage.add_argument("--days", type=int, default=90, metavar="N", help="days until they expire (%(default)s)")
+    triage.add_argument("--write", type=Path, metavar="FILE", help="add them to this matrix file, comments kept")
+
+    bisect = verbs.add_parser(
+        "bisect", help="the library version, or the day of the index, at which a check turned, by probing in between"
+    )
+    bisect.add_argument("cell", metavar="CELL", help="a check (or a cell and --probe): image/library-version/probe")
+    bisect.add_argument("--matrix", type=Path, default=Path("matrix.yaml"), help="the matrix file (%(default)s)")
+    bisect.add_argument("--backend", choices=sorted(BACKENDS), default="local", help="where images run (%(default)s)")
+    bisect.add_argument("--probe", help="the probe that turned (default: the first that does not pass)")
+    bisect.add_argument("--good", metavar="VERSION|DATE", help="where it was right (default: searched for)")
+    bisect.add_argument("--bad", metavar="VERSION|DATE", help="where it is wrong (default: the cell's own)")
+    bisect.add_argument("--by", choices=("version", "date"), default="version", help="what to halve (%(default)s)")
+
+    advise = verbs.add_parser("advise", help="image and versions verified together, and the Dockerfile that pins them")
+    advise.add_argument("libraries", nargs="+", metavar="LIBRARY", help="distributions, `name` or `name==version`")
+    advise.add_argument("--matrix", type=Path, default=Path("matrix.yaml"), help="the matrix file (%(default)s)")
+    advise.add_argument("--backend", choices=sorted(BACKENDS), help="only what was verified there (default: any)")
+    advise.add_argument(
+        "--gpu", metavar="NAME", help="verified on a GPU of this name (default: this machine's, if any)"
+    )
+    advise.add_argument("--out", type=Path, metavar="DIR", help="where the files go (default: advice)")
+    advise.add_argument("--run", action="store_true", help="verify the combination as a stack now")
+
     doctor = verbs.add_parser("doctor", help="what works on this machine and what to do about what does not")
     doctor.add_argument("--backend", choices=sorted(BACKENDS), help="only this backend")
 
@@ -100,16 +136,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a verb; errors that have a remedy end in one message and a status, never in a traceback."""
     options = parser().parse_args(arguments)
     options.arguments = list(sys.argv[1:] if arguments is None else arguments)
-    from runner import commands  # only now: `compat --help` must answer at once
+    from importlib import import_module  # only now: `compat --help` must answer at once
+
+    from runner.commands.common import Failure
 
     try:
-        return int(getattr(commands, options.verb)(options))
+        return int(import_module(f"runner.commands.{options.verb}").main(options))
     except KeyboardInterrupt:
         print("compat: interrupted; what was recorded stays, and `compat run --resume` goes on", file=sys.stderr)
         return Status.INTERRUPTED
     except BrokenPipeError:
         return Status.AS_EXPECTED
-    except commands.Failure as failure:
+    except Failure as failure:
         print(f"compat: {failure}", file=sys.stderr)
         return int(failure.status)
 

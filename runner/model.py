@@ -225,6 +225,10 @@ class Outcome:
     attempts: tuple[str, ...] = ()
     """Verdicts of earlier attempts in the same run."""
     flaky: bool = False
+    key: str = ""
+    """Hash of all that the outcome may depend on: image, exact packages, probe, GPU, limits; empty where unknown."""
+    reused: str = ""
+    """The run that this outcome is taken over from, unchanged; empty where it was seen in this run."""
 
     def to_json(self) -> dict[str, Any]:
         """Only the fields that differ from their defaults."""

@@ -1,0 +1,131 @@
+"""What several verbs of `compat` need: the plan, the backend, a run, the engine, the compiled report."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from runner.backends.base import BACKENDS, Backend, Trouble, connect
+from runner.cli import Status
+from runner.model import Plan
+from runner.runs import NoRun, Run, home
+
+if TYPE_CHECKING:
+    from runner.engine import Engine
+
+
+class Failure(Exception):
+    """An error to tell the user, and the exit status that goes with it."""
+
+    def __init__(self, status: Status, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def load_plan(options: argparse.Namespace) -> Plan:
+    """The plan that the options ask for: from a plan file, from the matrix, or of what a bare host has installed."""
+    from runner import plan as planning
+
+    if options.plan is not None:
+        try:
+            return planning.plan_from_json(json.loads(options.plan.read_text()))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise Failure(Status.BAD_MATRIX, f"{options.plan}: not a plan of `compat plan --json`: {error}") from error
+    try:
+        from runner import matrix
+    except ModuleNotFoundError as error:
+        if options.backend != "here":
+            raise Failure(Status.BAD_MATRIX, f"{error.name} is not installed: pip install -e .") from error
+        print(
+            f"{options.matrix} not read: {error.name} is not installed here; taking every library that is",
+            file=sys.stderr,
+        )
+        from runner.backends.here import installed
+
+        everything = planning.installed_plan(installed())
+        return planning.select(everything, options.selectors, options.probe)
+    try:
+        return planning.expand(matrix.load(options.matrix), options.backend, options.selectors, options.probe)
+    except matrix.MatrixError as error:
+        raise Failure(Status.BAD_MATRIX, str(error)) from error
+    except planning.SelectionError as error:
+        raise Failure(Status.NOTHING_SELECTED, str(error)) from error
+
+
+def connected(name: str) -> Backend:
+    """The backend, or the failure that says what to do about it."""
+    try:
+        return connect(name, home())
+    except KeyError:
+        raise Failure(Status.NO_BACKEND, f"no backend {name!r}; there are: {', '.join(BACKENDS)}") from None
+    except Trouble as trouble:
+        raise Failure(Status.NO_BACKEND, f"--backend {name}: {trouble}\n{trouble.remedy}".rstrip()) from trouble
+
+
+def opened(name: str) -> Run:
+    """The run of that name."""
+    try:
+        return Run.open(home(), name)
+    except NoRun as error:
+        raise Failure(Status.NOTHING_SELECTED, str(error)) from error
+
+
+def make_engine(run: Run, plan: Plan, backend: Backend, settings: dict[str, Any], **more: Any) -> Engine:
+    """The engine of a run; `settings` are the ones recorded with it."""
+    from runner.engine import Engine
+    from runner.index import Index
+
+    index = Index.from_pip(os.environ)
+    # without GPUs a few at a time: each launch may take the memory limit, and torch takes every core it finds
+    jobs = settings.get("jobs") or len(backend.gpus()) or min(4, len(os.sched_getaffinity(0)))
+    return Engine(
+        plan=plan,
+        backend=backend,
+        home=home(),
+        folder=run.folder,
+        index=index,
+        jobs=jobs,
+        seed=settings.get("seed", 0),
+        full=settings.get("full", False),
+        **more,
+    )
+
+
+def compiled(run: Run, options: argparse.Namespace) -> Status:
+    """Compile the run's report, say where it is and what it found."""
+    from reports.compile import compile_report
+
+    before = baseline(run, options.baseline)
+    found = compile_report(run.journal, options.out or run.folder, before)
+    print(found.summary)
+    print(f"report: {short(found.path)}")
+    if found.surprises:
+        return Status.SURPRISES
+    return Status.INCOMPLETE if found.incomplete else Status.AS_EXPECTED
+
+
+def baseline(run: Run, name: str | None) -> Path | None:
+    """The journal to compare with: of the run named, else of the last complete run before on the same backend."""
+    if name == "none":
+        return None
+    if name is not None:
+        return opened(name).journal
+    backend = run.header()["backend"]
+    for earlier in reversed([one for one in Run.all(home()) if one.id < run.id]):
+        try:
+            if earlier.header()["backend"] == backend and earlier.ended():
+                return earlier.journal
+        except NoRun:
+            continue
+    return None
+
+
+def short(path: Path) -> Path:
+    try:
+        return path.relative_to(Path.cwd())
+    except ValueError:
+        return path
