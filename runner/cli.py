@@ -72,13 +72,28 @@ def parser() -> argparse.ArgumentParser:
 
     run = verbs.add_parser("run", parents=[chosen, reported], help="launch every image, probe, compile the table")
     run.add_argument(
-        "--jobs", type=int, metavar="N", help="batches at a time (default: one a GPU, else one a core and at most 4)"
+        "--jobs",
+        type=int,
+        metavar="N",
+        help="batches at a time (default: one a GPU, and on the CPU one a core, at most 4)",
     )
     run.add_argument(
         "--resume", nargs="?", const="latest", metavar="RUN", help="go on with a run (default: the latest)"
     )
     run.add_argument("--seed", type=int, default=0, help="seed of every probe (%(default)s)")
     run.add_argument("--full", action="store_true", help="the articles' own step counts, however long they take")
+
+    run.add_argument("--fresh", action="store_true", help="run every check, also those that nothing changed for")
+    run.add_argument(
+        "--isolation",
+        choices=("warm", "fresh"),
+        help="`fresh`: each probe in a process of its own (default: the matrix's)",
+    )
+    run.add_argument(
+        "--compile-cache",
+        action="store_true",
+        help="keep what torch.compile compiles between runs; its first-compile times are then no cold ones",
+    )
 
     report = verbs.add_parser("report", parents=[reported], help="compile a run's report again")
     report.add_argument("run", nargs="?", default="latest", help="id of the run, or the beginning of one (%(default)s)")

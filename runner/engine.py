@@ -1,11 +1,8 @@
-"""Batches, leases, retries and resume: the one place that schedules."""
+"""Batches, leases, retries, reuse and resume: the one place that schedules."""
 
 from __future__ import annotations
 
-import json
-import re
 import threading
-import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -14,41 +11,25 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from runner import gpus, overlay, resolve
+from runner import gpus, reuse
 from runner.backends.base import Backend, Gpu, Prepared, Trouble
 from runner.estimate import Estimate
-from runner.held import canonical
 from runner.index import Index
 from runner.journal import Follower
-from runner.locks import claimed, locked
-from runner.model import INSTALLED, Cell, Check, Image, Outcome, Plan, Verdict, digest
+from runner.locks import claimed
+from runner.model import Cell, Check, Image, Outcome, Plan
 from runner.outcomes import from_reason
+from runner.preflight import Prediction, build_from, build_of, predict
+from runner.preparation import Preparation
 from runner.protocol import Work
-from runner.rules import reason_for
+from runner.resolve import Resolution
+from runner.schedule import Batch, batches
 from runner.session import Ready, Recorder, Running, Session
 
 INFRA_RETRIES = 2
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Batch:
-    """The cells of one image that one launched container works through."""
-
-    image: Image
-    cells: tuple[Cell, ...]
-
-    @property
-    def key(self) -> str:
-        return digest([check.id for check in self.checks])
-
-    @property
-    def checks(self) -> tuple[Check, ...]:
-        return tuple(check for cell in self.cells for check in cell.checks)
-
-
-def facts_path(home: Path, backend: str, identity: str) -> Path:
-    """Where the facts of an image are kept, once an identity."""
-    return home / "facts" / f"{digest([backend, identity])}.json"
+Settled = Callable[[Iterable[str]], Mapping[str, tuple[Outcome, Mapping[str, Any]]]]
+"""Keys -> what earlier runs saw under them, and in which environment; only where they always saw the same."""
 
 
 @dataclass(kw_only=True)
@@ -62,16 +43,18 @@ class Engine:
     """The run's folder: journal and claims."""
     index: Index
     jobs: int = 1
+    """Batches at a time on the CPU, and on GPUs as far as there are so many."""
     seed: int = 0
     full: bool = False
+    compile_cache: bool = False
+    """Keep what torch.compile compiled for the next run."""
+    settled: Settled = lambda keys: {}
     listen: Callable[[Outcome], None] = lambda outcome: None
     say: Callable[[str], None] = lambda text: None
     done: frozenset[str] = frozenset()
     """Checks whose outcome from before a resume is kept."""
-    _ready: dict[str, Ready | Trouble] = field(default_factory=dict)
-    _locks: dict[str, threading.Lock] = field(default_factory=dict)
-    _guard: threading.Lock = field(default_factory=threading.Lock)
     running: Running = field(default_factory=Running)
+    _guard: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
         self.journal = self.folder / "journal.jsonl"
@@ -80,36 +63,41 @@ class Engine:
         self.recorder = Recorder(journal=self.journal, backend=self.backend.name, listen=self.listen)
         self.estimate = Estimate.load(self.home)
         self.gpus = tuple(self.backend.gpus())
+        self.gpu_jobs = max(1, min(self.jobs, len(self.gpus)))
+        self.preparation = Preparation(
+            backend=self.backend, home=self.home, index=self.index, say=self.say, look=self._look
+        )
 
     def batches(self, checks: Iterable[Check]) -> tuple[Batch, ...]:
-        """The checks grouped by image, an image's cells split as far as there are jobs to share, longest first."""
-        wanted: dict[str, list[str]] = {}
+        """The checks grouped by image, an image's cells split as far as that shortens the run, longest first."""
+        wanted: dict[str, set[str]] = {}
         for check in checks:
-            wanted.setdefault(check.cell.id, []).append(check.probe)
-        cells = {
-            image.name: [
-                replace(cell, probes=tuple(probe for probe in cell.probes if probe in wanted[cell.id]))
-                for cell in self.plan.cells_of(image)
-                if cell.id in wanted
-            ]
-            for image in self.plan.images
-        }
-        busy = [image for image in self.plan.images if cells[image.name]]
-        share = max(1, self.jobs // len(busy)) if busy else 1
-        batches = [Batch(image=image, cells=part) for image in busy for part in self._split(cells[image.name], share)]
-        return tuple(sorted(batches, key=lambda batch: -sum(map(self.estimate.cell, batch.cells))))
-
-    def _split(self, cells: Sequence[Cell], parts: int) -> list[tuple[Cell, ...]]:
-        """The cells in at most `parts` groups of about equal expected time (longest processing time first)."""
-        groups: list[list[Cell]] = [[] for _ in range(min(parts, len(cells)))]
-        for cell in sorted(cells, key=self.estimate.cell, reverse=True):
-            min(groups, key=lambda group: sum(map(self.estimate.cell, group))).append(cell)
-        return [tuple(group) for group in groups]
+            wanted.setdefault(check.cell.id, set()).add(check.probe)
+        cells: dict[str, list[Cell]] = {}
+        for cell in self.plan.cells:
+            if cell.id in wanted:
+                probes = tuple(probe for probe in cell.probes if probe in wanted[cell.id])
+                cells.setdefault(cell.image, []).append(replace(cell, probes=probes))
+        images = [(image, cells.get(image.name, [])) for image in self.plan.images]
+        on_gpu = [pair for pair in images if self._wants_gpu(pair[0])]
+        on_cpu = [pair for pair in images if not self._wants_gpu(pair[0])]
+        return (
+            *batches(on_gpu, self.gpu_jobs, self.estimate.cell),
+            *batches(on_cpu, self.jobs, self.estimate.cell),
+        )
 
     def run(self, checks: Iterable[Check]) -> None:
-        """Work through all the checks; returns when each has an outcome in the journal."""
-        with ThreadPoolExecutor(max_workers=self.jobs, thread_name_prefix="batch") as pool:
-            futures = [pool.submit(self.work, batch) for batch in self.batches(checks)]
+        """Work through all the checks; returns when each has an outcome in the journal.
+
+        What needs no GPU has threads of its own, so that it runs beside what waits for a lease.
+        """
+        found = self.batches(checks)
+        self.preparation.ahead(found)
+        with (
+            ThreadPoolExecutor(self.gpu_jobs, "gpu-batch") as on_gpu,
+            ThreadPoolExecutor(self.jobs, "batch") as on_cpu,
+        ):
+            futures = [(on_gpu if self._wants_gpu(one.image) else on_cpu).submit(self.work, one) for one in found]
             try:
                 for future in as_completed(futures):
                     future.result()
@@ -118,10 +106,15 @@ class Engine:
                 for future in futures:
                     future.cancel()
                 raise
+        self.preparation.stop()
+
+    def _wants_gpu(self, image: Image) -> bool:
+        return bool(self.gpus) and image.limits.gpus != "none"
 
     def stop(self) -> None:
         """End what is running; what was recorded stays."""
         self.running.stop()
+        self.preparation.stop()
 
     def work(self, batch: Batch) -> bool:
         """Run a batch unless another process is at it; whether it was ours."""
@@ -150,21 +143,58 @@ class Engine:
             self._all(cells, Trouble("gpu-required", f"{batch.image.name} demands a GPU and this host offers none"))
             return
         try:
-            ready = self._prepare(batch.image)
+            self._foresee(batch.image)
+            ready = self.preparation.image(batch.image)
         except Trouble as trouble:
             self._all(cells, trouble)
             return
-        work: list[Work] = []
-        overlays: dict[str, Path] = {}
-        for cell in cells:
-            try:
-                one = self._resolved(cell, ready, overlays)
-            except Trouble as trouble:
-                self._all([cell], trouble)
-            else:
-                if one is not None:
-                    work.append(one)
-        self._launch_all(ready, work, overlays)
+        self._launch_all(ready, self._fresh(ready, [one for cell in cells for one in self._resolved(cell, ready)]))
+
+    def _foresee(self, image: Image) -> None:
+        """Spare the pull of an image that cannot run on any GPU here; Trouble with what speaks against it."""
+        if not self.backend.pulls or self.backend.peek(image) is not None:
+            return
+        found = self._prediction(image, None)
+        if found is not None:
+            raise Trouble(found.code, f"{found.detail} Known before the pull, which was spared.", "", found.evidence)
+
+    def _prediction(self, image: Image, facts: Mapping[str, Any] | None) -> Prediction | None:
+        """Why the image cannot run on this host, by its tag or by what it holds; None if nothing speaks against it."""
+        build = build_of(image) if facts is None else build_from(facts)
+        if not self._wants_gpu(image):
+            return predict(build, machine=self.backend.machine)
+        found = [
+            predict(build, machine=self.backend.machine, gpu=gpu.name, driver=gpu.driver, capability=gpu.capability)
+            for gpu in self.gpus
+        ]
+        return None if None in found else found[0]
+
+    def _resolved(self, cell: Cell, ready: Ready) -> list[Work]:
+        """The cell with its overlay; nothing where its resolution is already the answer."""
+        try:
+            found = self.preparation.cell(cell, ready)
+        except Trouble as trouble:
+            self._all([cell], trouble)
+            return []
+        if not isinstance(found, Resolution):
+            return [replace(found, cell=cell)]
+        self.recorder.outcomes(
+            from_reason(check, found.problem, found.detail, evidence=found.evidence, drift=found.drift)
+            for check in cell.checks
+        )
+        return []
+
+    def _fresh(self, ready: Ready, work: Sequence[Work]) -> list[Work]:
+        """What must really run; the rest is recorded as earlier runs saw it under the same key."""
+        settings = {"seed": self.seed, "full": self.full}
+        for one in work:
+            self.recorder.keys |= reuse.keys(one, ready.prepared, self.gpus, settings, self.backend.name)
+        keys = {check.id: self.recorder.keys.get(check.id, "") for one in work for check in one.cell.checks}
+        known = self.settled(filter(None, keys.values()))
+        found = [known[key] for key in keys.values() if key in known and reuse.reusable(known[key][0], self.plan.known)]
+        if found:
+            self.recorder.taken_over((outcome for outcome, _ in found), (record for _, record in found if record))
+        return [replace(one, cell=cell) for one in work for cell in self._open([one.cell])]
 
     def _open(self, cells: Iterable[Cell]) -> list[Cell]:
         """The cells with the probes that have no outcome yet."""
@@ -175,89 +205,24 @@ class Engine:
         ]
         return [cell for cell in rest if cell.probes]
 
-    def _prepare(self, image: Image) -> Ready:
-        """The image ready to launch, prepared once a run and process; a Trouble is remembered too."""
-        with self._guard:
-            lock = self._locks.setdefault(image.name, threading.Lock())
-        with lock:
-            if image.name not in self._ready:
-                self.say(f"preparing {image.name}")
-                for attempt in range(1 + INFRA_RETRIES):
-                    time.sleep(attempt)
-                    try:
-                        prepared = self.backend.prepare(image)
-                        self._ready[image.name] = Ready(prepared=prepared, facts=self._facts(prepared))
-                        break
-                    except Trouble as trouble:
-                        self._ready[image.name] = trouble
-                        if reason_for(trouble.code).verdict is not Verdict.INFRA:
-                            break
-            ready = self._ready[image.name]
-        if isinstance(ready, Trouble):
-            raise ready
-        return ready
-
-    def _facts(self, prepared: Prepared) -> dict[str, Any]:
-        """What the image holds: read from it once an identity, by a launch without cells."""
-        path = facts_path(self.home, self.backend.name, prepared.identity)
-        with locked(path.with_suffix(".lock")):
-            if path.exists():
-                facts: dict[str, Any] = json.loads(path.read_text())
-                return facts
-            seen = self._session(prepared, [], {}, None, warm=False).run()
-            if seen.facts is None:
-                raise seen.trouble or Trouble(
-                    "no-answer", "the image ended before it said what it holds", evidence=seen.stderr[-400:]
-                )
-            partial = path.with_suffix(".partial")
-            partial.write_text(json.dumps(seen.facts))
-            partial.replace(path)
-            return seen.facts
-
-    def _resolved(self, cell: Cell, ready: Ready, overlays: dict[str, Path]) -> Work | None:
-        """The cell with its overlay; None where its resolution is already the answer."""
-        facts = ready.facts
-        if cell.version == INSTALLED:
-            missing = [name for name in cell.members if name not in facts["packages"]]
-            if missing:
-                raise Trouble("not-installed", f"the image does not hold {', '.join(missing)}")
-            return Work(cell=cell)
-        resolution = resolve.resolve(cell.requires, facts, self.index, self.home / "resolutions")
-        if resolution.problem:
-            self.recorder.outcomes(
-                from_reason(
-                    check,
-                    resolution.problem,
-                    resolution.detail,
-                    evidence=resolution.evidence,
-                    drift=resolution.drift,
-                )
-                for check in cell.checks
+    def _look(self, prepared: Prepared) -> dict[str, Any]:
+        seen = self._session(prepared, [], None, warm=False).run()
+        if seen.facts is None:
+            raise seen.trouble or Trouble(
+                "no-answer", "the image ended before it said what it holds", evidence=seen.stderr[-400:]
             )
-            return None
-        names = [canonical(re.split(r"==| @ ", pin)[0]) for pin in resolution.add]
-        work = Work(
-            cell=cell,
-            added={name: resolution.versions.get(name, "") for name in names},
-            versions={name: resolution.versions.get(canonical(name), "") for name in cell.members},
-            drift=resolution.drift,
-            notes=resolution.notes,
-        )
-        if not resolution.add:
-            return work
-        path = overlay.build(resolution.add, facts, self.index, self.home)
-        overlays[path.name] = path
-        return replace(work, overlay=path.name)
+        return seen.facts
 
-    def _launch_all(self, ready: Ready, work: list[Work], overlays: dict[str, Path]) -> None:
+    def _launch_all(self, ready: Ready, work: list[Work]) -> None:
         """Launch until every check is answered: again without what ended a launch, and on host trouble twice more."""
-        for left in self.backend.reap():  # a process that shared this run may have died and left its container
-            self.say(f"removed what a dead owner left behind: {left}")
+        self.recorder.predicted[ready.prepared.image.name] = self._prediction(ready.prepared.image, ready.facts)
         troubles, warm = 0, True
         while work and not self.running.stopped:
             with ExitStack() as stack:
                 gpu = self._gpu(ready.prepared.image, stack)
-                seen = self._session(ready.prepared, work, overlays, gpu, warm).run()
+                for left in self.backend.reap():  # a dead owner's lock is free at once, its container is not gone
+                    self.say(f"removed what a dead owner left behind: {left}")
+                seen = self._session(ready.prepared, work, gpu, warm).run()
             work = [replace(one, cell=cell) for one in work for cell in self._open([one.cell])]
             if seen.warm_up_died and warm:
                 warm = False
@@ -267,26 +232,22 @@ class Engine:
                     self._all([one.cell for one in work], seen.trouble, attempts=("infra",) * INFRA_RETRIES)
                     return
 
-    def _session(
-        self, prepared: Prepared, work: Sequence[Work], overlays: Mapping[str, Path], gpu: Gpu | None, warm: bool
-    ) -> Session:
+    def _session(self, prepared: Prepared, work: Sequence[Work], gpu: Gpu | None, warm: bool) -> Session:
         return Session(
             backend=self.backend,
             prepared=prepared,
             work=work,
-            overlays=overlays,
             gpu=gpu,
             running=self.running,
             recorder=self.recorder,
             seed=self.seed,
             full=self.full,
+            compile_cache=self.compile_cache,
             warm=warm,
         )
 
     def _gpu(self, image: Image, stack: ExitStack) -> Gpu | None:
-        if image.limits.gpus == "none" or not self.gpus:
-            return None
-        return stack.enter_context(gpus.lease(self.gpus))
+        return stack.enter_context(gpus.lease(self.gpus)) if self._wants_gpu(image) else None
 
     def _all(self, cells: Iterable[Cell], trouble: Trouble, attempts: tuple[str, ...] = ()) -> None:
         """The same named outcome for every check of the cells."""

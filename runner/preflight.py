@@ -9,10 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from runner.model import Image
+from runner.model import Image, Outcome, Verdict
 
 TABLES = configparser.ConfigParser(interpolation=None, delimiters=("=",), comment_prefixes=("#",))
 TABLES.read_string(Path(__file__).with_name("preflight.ini").read_text(encoding="utf-8"))
+
+FORESEEABLE = ("driver-too-old", "no-kernel-image", "wrong-architecture")
+"""Reason codes that these tables give."""
 
 MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
 
@@ -83,6 +86,15 @@ def predict(
             evidence=f"{build.machine} is not {machine}",
         )
     return _driver(build, gpu, driver) or _code(build, gpu, driver, capability)
+
+
+def disagreement(prediction: Prediction | None, outcome: Outcome) -> str:
+    """A sentence where the tables and the probe do not say the same of the image, for a person to look into."""
+    if prediction is not None and outcome.device == "cuda" and outcome.verdict is Verdict.PASS:
+        return f"preflight foresaw {prediction.code} ({prediction.evidence}), and the probe passed on the GPU"
+    if prediction is None and outcome.reason in FORESEEABLE:
+        return f"preflight foresaw nothing, and the probe found {outcome.reason}"
+    return ""
 
 
 def runs_on(architectures: Sequence[str], capability: str) -> str:

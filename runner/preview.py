@@ -12,13 +12,13 @@ from tabulate import tabulate
 
 from runner import resolve
 from runner.backends.base import Backend
-from runner.engine import facts_path
 from runner.estimate import Estimate
 from runner.held import canonical
 from runner.index import Index
 from runner.model import INSTALLED, Cell, Image, Plan
 from runner.overlay import folder_of
 from runner.preflight import build_from, build_of, predict
+from runner.preparation import facts_path
 
 
 def preview(plan: Plan, backend: Backend, home: Path) -> str:

@@ -20,8 +20,8 @@ class Work:
     """A cell with what was resolved for it: the unit of a work order."""
 
     cell: Cell
-    overlay: str | None = None
-    """Key of the overlay to put before the image's packages."""
+    overlay: Path | None = None
+    """The folder to put before the image's packages; its name is its key."""
     added: Mapping[str, str] = field(default_factory=dict)
     """Distribution -> version of everything in the overlay."""
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -50,7 +50,7 @@ def order(
 def _cell(work: Work, timeout_s: float) -> dict[str, Any]:
     return {
         "id": work.cell.id,
-        "overlay": work.overlay,
+        "overlay": work.overlay and work.overlay.name,
         "added": sorted(work.added),
         "members": [{"distribution": name, "version": work.versions.get(name, "")} for name in work.cell.members],
         "probes": list(work.cell.probes),

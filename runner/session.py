@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from runner.backends.base import Backend, Gpu, Launch, Prepared, Trouble
 from runner.journal import append
 from runner.model import Outcome, digest
 from runner.outcomes import Collector
+from runner.preflight import Prediction, disagreement
 from runner.protocol import Work, frames, order
 
 SILENCE_S = 60.0
@@ -66,13 +67,29 @@ class Recorder:
     backend: str
     listen: Callable[[Outcome], None]
     environments: set[str] = field(default_factory=set)
+    keys: dict[str, str] = field(default_factory=dict)
+    """Check id -> what its outcome may depend on, for later runs to know it by."""
+    predicted: dict[str, Prediction | None] = field(default_factory=dict)
+    """Image -> what spoke against it before it was launched."""
 
     def outcomes(self, outcomes: Iterable[Outcome]) -> None:
         """On disk first, shown second."""
-        found = list(outcomes)
+        found = [self._stamped(outcome) for outcome in outcomes]
         append(self.journal, *({"kind": "outcome", **outcome.to_json()} for outcome in found))
         for outcome in found:
             self.listen(outcome)
+
+    def taken_over(self, outcomes: Iterable[Outcome], environments: Iterable[Mapping[str, Any]]) -> None:
+        """Outcomes of earlier runs, with the environments that they were seen in."""
+        new = [record for record in environments if record["key"] not in self.environments]
+        self.environments |= {record["key"] for record in new}
+        append(self.journal, *({**record, "kind": "environment"} for record in new))
+        self.outcomes(outcomes)
+
+    def _stamped(self, outcome: Outcome) -> Outcome:
+        more = disagreement(self.predicted[outcome.image], outcome) if outcome.image in self.predicted else ""
+        notes = (*outcome.notes, more) if more and not outcome.reused else outcome.notes
+        return replace(outcome, key=self.keys.get(outcome.check, ""), notes=notes)
 
     def environment(self, prepared: Prepared, facts: Mapping[str, Any]) -> str:
         """The key that outcomes name the environment by."""
@@ -98,12 +115,12 @@ class Session:
     backend: Backend
     prepared: Prepared
     work: Sequence[Work]
-    overlays: Mapping[str, Path]
     gpu: Gpu | None
     running: Running
     recorder: Recorder
     seed: int
     full: bool
+    compile_cache: bool
     warm: bool
     facts: dict[str, Any] | None = None
     trouble: Trouble | None = None
@@ -124,12 +141,15 @@ class Session:
             warm=self.warm,
             deadline_s=(2 * checks + 2) * limits.timeout_s + SILENCE_S,
         )
+        if self.compile_cache:
+            self.order["compile_cache"] = digest([self.prepared.identity, self.gpu.name if self.gpu else "CPU"])
         self.collector = Collector(self.work, limits)
+        overlays = {one.overlay.name: one.overlay for one in self.work if one.overlay}
         labels = {"run": self.recorder.journal.parent.name, "batch": self.order["nonce"][:12]}
         try:
             with (
                 self.backend.launch(
-                    self.prepared, self.order, self.overlays, limits=limits, labels=labels, gpu=self.gpu
+                    self.prepared, self.order, overlays, limits=limits, labels=labels, gpu=self.gpu
                 ) as launch,
                 self.running.hold(launch),
             ):

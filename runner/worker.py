@@ -6,8 +6,9 @@ import threading
 import time
 from collections.abc import Iterable, Sequence
 
-from runner.engine import Batch, Engine
+from runner.engine import Engine
 from runner.model import Check, Outcome
+from runner.schedule import Batch
 
 LOOK_S = 0.05
 

@@ -29,6 +29,8 @@ class Interpreter:
     """A backend whose image is the interpreter of a test environment."""
 
     name = "local"
+    pulls = False
+    machine = ""
 
     def __init__(self, python: str, troubles: int = 0, offered: tuple[Gpu, ...] = ()) -> None:
         self.python = python
@@ -55,7 +57,7 @@ class Interpreter:
             if self.troubles:
                 self.troubles -= 1
                 raise Trouble("engine-unreachable", "the engine went away")
-        with processes.launched(self.python, order, overlays, gpu=None) as launch:
+        with processes.launched(self.python, order, overlays, home=Path("unused"), gpu=None) as launch:
             if self.ending and order["cells"] and len(self.launches) == 1:
                 threading.Thread(target=end_when, args=(launch, self.ending)).start()
             yield launch

@@ -96,7 +96,7 @@ def observe(python: str, world: Path, work: list[Work], **settings: Any) -> list
     )
     ordered["cells"] = [{**cell, **settings} for cell in ordered["cells"]]
     overlays = {"key": world / "overlays" / "key"}
-    with processes.launched(python, ordered, overlays, gpu=None) as launch:
+    with processes.launched(python, ordered, overlays, home=Path("unused"), gpu=None) as launch:
         found = list(frames(launch.lines(), ordered["nonce"]))
         assert launch.exit().status == 0, launch.exit().stderr
     return found
@@ -105,7 +105,7 @@ def observe(python: str, world: Path, work: list[Work], **settings: Any) -> list
 def cell(name: str, probes: tuple[str, ...] = ("import", "sample"), asked: str = "1.0") -> Work:
     """A cell of one hostile library from the overlay."""
     one = Cell(image="x", subject=name, version=asked, requires=(f"{name}=={asked}",), members=(name,), probes=probes)
-    return Work(cell=one, overlay="key", added={name: asked}, versions={name: asked})
+    return Work(cell=one, overlay=Path("key"), added={name: asked}, versions={name: asked})
 
 
 @pytest.fixture(scope="module", params=["warm", "fresh"])
@@ -190,7 +190,7 @@ def test_import_checks_version_and_place(torch_python: str, world: Path) -> None
         cell("hostile-0", asked="1.1"),
         cell("hostile-liar"),
         cell("hostile-absent"),
-        Work(cell=elsewhere.cell, overlay="key", added={}),
+        Work(cell=elsewhere.cell, overlay=Path("key"), added={}),
     ]
     found = [one for one in observe(torch_python, world, work) if one["kind"] == "observation"]
     codes = [(one["probe"], one["status"], one.get("code")) for one in found]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from runner.model import Cell
 from runner.protocol import Work, frames, order
 
@@ -24,7 +26,7 @@ def test_only_whole_frames_of_this_launch_count() -> None:
 def test_each_launch_has_a_nonce_of_its_own() -> None:
     """What one launch printed cannot be replayed into another."""
     cell = Cell(image="i", subject="l", version="1", requires=("l==1",), members=("l",))
-    work = [Work(cell=cell, overlay="key", added={"l": "1", "dep": "2"}, versions={"l": "1"})]
+    work = [Work(cell=cell, overlay=Path("key"), added={"l": "1", "dep": "2"}, versions={"l": "1"})]
     first, second = (
         order(work, device="cpu", timeout_s=1, seed=0, full=False, warm=True, deadline_s=9) for _ in range(2)
     )

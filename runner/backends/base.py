@@ -99,6 +99,10 @@ class Backend(Protocol):
     """Launches images; the only part that knows an engine."""
 
     name: str
+    pulls: bool
+    """Whether an image is what its tag names, which may have to be pulled first."""
+    machine: str
+    """Processor architecture of the machine that launches: `x86_64`, `aarch64`."""
 
     def prepare(self, image: Image) -> Prepared:
         """Pull or build the image, or raise `Trouble`."""
@@ -118,7 +122,8 @@ class Backend(Protocol):
     ) -> AbstractContextManager[Launch]:
         """Start the probe host on a work order with these overlays (key -> folder on this machine).
 
-        The backend adds `overlays` to the order: the folder under which the launched host finds them by key.
+        The backend adds `overlays` to the order: the folder under which the launched host finds them by key.  Where
+        the order names a `compile_cache`, what torch.compile writes stays, under that name, for the next launch.
         Whatever happens inside the `with`, nothing stays behind.
         """
 

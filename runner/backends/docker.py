@@ -32,6 +32,7 @@ from runner.protocol import BUNDLE
 
 LABEL = "torch-compat-matrix"
 PLACE = "/compat"
+COMPILED = f"{PLACE}/compiled"
 USER = "65534:65534"
 STDERR_TAIL = 16 << 10
 PASSED_ON = ("LANG", "LC_ALL", "TZ")
@@ -55,11 +56,13 @@ class DockerBackend:
     """Launches images as containers."""
 
     name = "docker"
+    pulls = True
 
     def __init__(self, client: docker.DockerClient, home: Path, bundle: Path = BUNDLE) -> None:
         self.client = client
         self.home = home
         self.bundle = bundle
+        self.machine = str(client.info().get("Architecture", ""))
 
     def prepare(self, image: Image) -> Prepared:
         """Pull the image unless it is here."""
@@ -108,9 +111,8 @@ class DockerBackend:
         try:
             with named(f"launching {prepared.reference}"):
                 volumes = {key: self._overlay(key, folder, prepared) for key, folder in overlays.items()}
-                container = self._create(prepared, volumes, limits, labels, order["deadline_s"], gpu)
-                ordered = json.dumps({**order, "overlays": f"{PLACE}/overlays"}).encode()
-                container.put_archive(PLACE, self._bundle(ordered))
+                container = self._create(prepared, volumes, limits, labels, order, gpu)
+                container.put_archive(PLACE, self._bundle({**order, "overlays": f"{PLACE}/overlays"}))
                 launch = ContainerLaunch(container)
                 container.start()
             yield launch
@@ -125,23 +127,27 @@ class DockerBackend:
         volumes: Mapping[str, str],
         limits: Limits,
         labels: Mapping[str, str],
-        deadline_s: float,
+        order: Mapping[str, Any],
         gpu: Gpu | None,
     ) -> Container:
+        kept = order.get("compile_cache")
+        compiled = COMPILED if kept else "/tmp"
         places = {
             "HOME": "/tmp/home",
             "TMPDIR": "/tmp",
-            "TORCHINDUCTOR_CACHE_DIR": "/tmp/inductor",
-            "TRITON_CACHE_DIR": "/tmp/triton",
-            "TORCH_EXTENSIONS_DIR": "/tmp/torch_extensions",
+            "TORCHINDUCTOR_CACHE_DIR": f"{compiled}/inductor",
+            "TRITON_CACHE_DIR": f"{compiled}/triton",
+            "TORCH_EXTENSIONS_DIR": f"{compiled}/torch_extensions",
             "MPLCONFIGDIR": "/tmp/matplotlib",
             "USER": "compat",  # the user has no entry in /etc/passwd, and getpass.getuser() asks the environment first
             "LOGNAME": "compat",
         }
-        every = {**labels, "owner": owner(), "deadline": str(int(time.time() + deadline_s + 60))}
+        every = {**labels, "owner": owner(), "deadline": str(int(time.time() + order["deadline_s"] + 60))}
         mounts = [
             Mount(f"{PLACE}/overlays/{key}", volume, type="volume", read_only=True) for key, volume in volumes.items()
         ]
+        if kept:
+            mounts.append(Mount(COMPILED, f"compat-compiled-{kept}", type="volume"))
         return self.client.containers.create(
             prepared.identity,
             entrypoint=[prepared.python],
@@ -167,14 +173,18 @@ class DockerBackend:
             detach=True,
         )
 
-    def _bundle(self, order: bytes) -> bytes:
-        """The probes and the order as a tar archive that anyone may read."""
-        archive = io.BytesIO()
+    def _bundle(self, order: Mapping[str, Any]) -> bytes:
+        """The probes and the order as a tar archive that anyone may read; with a compile cache, its folders."""
+        archive, content = io.BytesIO(), json.dumps(order).encode()
         with tarfile.open(fileobj=archive, mode="w") as tar:
             tar.add(self.bundle, "probes", filter=_readable)
             entry = tarfile.TarInfo("order.json")
-            entry.size, entry.mode = len(order), 0o444
-            tar.addfile(entry, io.BytesIO(order))
+            entry.size, entry.mode = len(content), 0o444
+            tar.addfile(entry, io.BytesIO(content))
+            for name in ("inductor", "triton", "torch_extensions") if order.get("compile_cache") else ():
+                folder = tarfile.TarInfo(f"compiled/{name}")  # a new volume is root's, and the user is nobody
+                folder.type, folder.mode = tarfile.DIRTYPE, 0o1777
+                tar.addfile(folder)
         return archive.getvalue()
 
     def _overlay(self, key: str, folder: Path, prepared: Prepared) -> str:

@@ -18,7 +18,7 @@ from runner.model import Image, Limits, digest
 
 def connect(home: Path) -> HereBackend:
     """The backend of this interpreter."""
-    return HereBackend()
+    return HereBackend(home)
 
 
 def installed() -> dict[str, str]:
@@ -35,6 +35,11 @@ class HereBackend:
     """Launches the probe host under the running interpreter, PYTHONPATH included."""
 
     name = "here"
+    pulls = False
+    machine = platform.machine()
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
 
     def prepare(self, image: Image) -> Prepared:
         """Nothing to prepare; its identity is what is installed."""
@@ -58,7 +63,8 @@ class HereBackend:
         gpu: Gpu | None = None,
     ) -> AbstractContextManager[Launch]:
         """Start the probe host as a process of this machine."""
-        return processes.launched(prepared.python, order, overlays, gpu=gpu, keep=("PYTHONPATH", "VIRTUAL_ENV"))
+        keep = ("PYTHONPATH", "VIRTUAL_ENV")
+        return processes.launched(prepared.python, order, overlays, home=self.home, gpu=gpu, keep=keep)
 
     def gpus(self) -> Sequence[Gpu]:
         """What nvidia-smi lists."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -25,6 +26,8 @@ class LocalBackend:
     """Builds stand-ins and launches the probe host in them as processes of this machine."""
 
     name = "local"
+    pulls = False
+    machine = platform.machine()
 
     def __init__(self, home: Path) -> None:
         self.home = home
@@ -66,7 +69,7 @@ class LocalBackend:
         gpu: Gpu | None = None,
     ) -> AbstractContextManager[Launch]:
         """Start the probe host as a process; limits of memory, shm and network are a container's and do not apply."""
-        return processes.launched(prepared.python, order, overlays, gpu=gpu)
+        return processes.launched(prepared.python, order, overlays, home=self.home, gpu=gpu)
 
     def gpus(self) -> Sequence[Gpu]:
         """What nvidia-smi lists."""

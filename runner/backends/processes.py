@@ -59,13 +59,14 @@ def launched(
     order: Mapping[str, Any],
     overlays: Mapping[str, Path],
     *,
+    home: Path,
     gpu: Gpu | None,
     keep: Sequence[str] = (),
 ) -> Iterator[ProcessLaunch]:
     """Start the probe host under that interpreter; its home, caches and temporary files end with it.
 
-    `keep` names further environment variables to pass on.  Its standard input stays open as long as this process
-    lives: the probe host ends when that closes, however this process ended.
+    `home` is where a compile cache is kept; `keep` names further environment variables to pass on.  Its standard input
+    stays open as long as this process lives: the probe host ends when that closes, however this process ended.
     """
     folder = Path(tempfile.mkdtemp(prefix=f"compat-{os.getpid()}-"))
     popen = None
@@ -75,7 +76,8 @@ def launched(
         path = folder / "order.json"
         path.write_text(json.dumps({**order, "overlays": root, "watch_stdin": True}))
         environment = {name: os.environ[name] for name in (*PASSED_ON, *keep) if name in os.environ}
-        environment.update(_places(folder / "home"))
+        kept = order.get("compile_cache")
+        environment.update(_places(folder / "home", home / "compiled" / kept if kept else folder / "home"))
         environment["PATH"] = os.pathsep.join([str(Path(python).parent), os.environ.get("PATH", os.defpath)])
         if gpu is not None:
             environment["CUDA_VISIBLE_DEVICES"] = gpu.uuid
@@ -107,15 +109,16 @@ def launched(
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _places(home: Path) -> dict[str, str]:
-    """Where everything that a library writes goes: one folder, which ends with the launch."""
+def _places(home: Path, compiled: Path) -> dict[str, str]:
+    """Where everything that a library writes goes: a folder that ends with the launch, and what it compiles."""
     (home / "tmp").mkdir(parents=True)
+    compiled.mkdir(parents=True, exist_ok=True)
     return {
         "HOME": str(home),
         "TMPDIR": str(home / "tmp"),
-        "TORCHINDUCTOR_CACHE_DIR": str(home / "inductor"),
-        "TRITON_CACHE_DIR": str(home / "triton"),
-        "TORCH_EXTENSIONS_DIR": str(home / "torch_extensions"),
+        "TORCHINDUCTOR_CACHE_DIR": str(compiled / "inductor"),
+        "TRITON_CACHE_DIR": str(compiled / "triton"),
+        "TORCH_EXTENSIONS_DIR": str(compiled / "torch_extensions"),
         "MPLCONFIGDIR": str(home / "matplotlib"),
     }
 

@@ -80,8 +80,8 @@ def make_engine(run: Run, plan: Plan, backend: Backend, settings: dict[str, Any]
     from runner.index import Index
 
     index = Index.from_pip(os.environ)
-    # without GPUs a few at a time: each launch may take the memory limit, and torch takes every core it finds
-    jobs = settings.get("jobs") or len(backend.gpus()) or min(4, len(os.sched_getaffinity(0)))
+    # a few at a time where no GPU sets the number: each launch may take the memory limit, and torch every core it finds
+    jobs = settings.get("jobs") or max(len(backend.gpus()), min(4, len(os.sched_getaffinity(0))))
     return Engine(
         plan=plan,
         backend=backend,
@@ -91,6 +91,7 @@ def make_engine(run: Run, plan: Plan, backend: Backend, settings: dict[str, Any]
         jobs=jobs,
         seed=settings.get("seed", 0),
         full=settings.get("full", False),
+        compile_cache=settings.get("compile_cache", False),
         **more,
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 
 from runner.cli import Status
 from runner.commands.common import compiled, connected, load_plan, make_engine, opened
@@ -20,7 +21,9 @@ def main(options: argparse.Namespace) -> Status:
         settings, name = header.get("settings", {}), header["backend"]
     else:
         plan, name = load_plan(options), options.backend
-        settings = {"jobs": options.jobs, "seed": options.seed, "full": options.full}
+        if options.isolation:
+            plan = replace(plan, cells=tuple(replace(cell, isolation=options.isolation) for cell in plan.cells))
+        settings = {name: getattr(options, name) for name in ("jobs", "seed", "full", "fresh", "compile_cache")}
         current = None
     backend = connected(name)
     for left in backend.reap():
