@@ -6,11 +6,13 @@ own (`main`).  Both use the same two functions for the work itself.
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import json
 import os
 import re
 import resource
+import signal
 import sys
 import time
 import traceback
@@ -177,6 +179,14 @@ class Channel:
             data = data[os.write(self.descriptor, data) :]
 
 
+def die_with_parent() -> None:
+    """End when the parent ends (PR_SET_PDEATHSIG), however: a probe host that is killed can clean up nothing."""
+    try:
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)
+    except (OSError, AttributeError):
+        pass
+
+
 def enter(cell: Dict[str, Any]) -> None:
     """Put the overlay before the image's own packages."""
     if cell.get("overlay"):
@@ -195,6 +205,7 @@ def serve(cell: Dict[str, Any], order: Dict[str, Any], channel: Channel, command
             command = json.loads(line)
             pid = os.fork()
             if pid == 0:
+                die_with_parent()
                 os.setsid()
                 channel.say({"kind": "started", "pid": os.getpid()})
                 leave(channel, answer(command["probe"], command["member"], order))
@@ -212,6 +223,7 @@ def leave(channel: Channel, message: Dict[str, Any]) -> None:
 
 def main(descriptor: int) -> int:
     """A fresh process: reads its command from standard input, imports and answers one probe."""
+    die_with_parent()
     channel = Channel(descriptor)
     command = json.load(sys.stdin)
     cell, order = command["cell"], command["order"]

@@ -11,7 +11,7 @@ import sys
 import time
 from typing import Any, Callable, Dict, Optional, Set
 
-from .child import Channel
+from .child import Channel, die_with_parent
 
 HEAD, TAIL = 4096, 16384
 """Bytes of a child's output that are kept: its beginning and its end."""
@@ -56,6 +56,7 @@ class Process:
         if pid == 0:
             try:
                 signal.signal(signal.SIGTERM, signal.SIG_DFL)
+                die_with_parent()
                 os.setsid()
                 os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
                 os.dup2(printed_end, 1)

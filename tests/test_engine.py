@@ -120,6 +120,12 @@ def engine(backend: Interpreter, what: Plan, home: Path, **settings: Any) -> Eng
     return Engine(plan=what, backend=backend, home=home, folder=folder, index=Index.from_pip(os.environ), **settings)
 
 
+def probe_hosts() -> set[str]:
+    """Probe hosts of this test's process, and what they forked."""
+    listing = subprocess.run(["ps", "ax", "-o", "pid,args"], capture_output=True, text=True, check=True).stdout
+    return {line for line in listing.splitlines() if f"compat-{os.getpid()}-" in line}
+
+
 def outcomes(home: Path) -> dict[str, Outcome]:
     """What the run's journal holds."""
     return Follower(home / "runs" / "r" / "journal.jsonl").look()
@@ -163,15 +169,17 @@ def test_host_trouble_is_tried_again_twice(torch_python: str, bundle: Path) -> N
 
 
 def test_death_of_the_probe_host_costs_one_check(torch_python: str, bundle: Path) -> None:
-    """The check at which it died is named; the rest runs in a new launch."""
+    """The check at which it died is named, the rest runs in a new launch, and none of its children lives on."""
     what = plan(installed("sympy"), installed("numpy"))
     backend = Interpreter(torch_python)
     backend.ending = str(bundle / "begun")
+    before = probe_hosts()
     engine(backend, what, bundle / "home").run(what.checks)
     found = outcomes(bundle / "home")
     assert found["x/sympy-installed/sample"].verdict in (Verdict.CRASH, Verdict.INFRA)
     assert found["x/numpy-installed/sample"].verdict is Verdict.PASS
     assert len(backend.launches) >= 2
+    assert probe_hosts() == before
 
 
 def test_missing_library_is_not_a_failure_of_it(torch_python: str, bundle: Path) -> None:
