@@ -13,10 +13,13 @@ imported, children write to pipes, and the nonce is new for each launch.
 from __future__ import annotations
 
 import ctypes
+import getpass
 import importlib
 import json
 import os
+import re
 import signal
+import tempfile
 import time
 from typing import Any, Dict, NoReturn
 
@@ -106,7 +109,7 @@ def _torch_facts(channel: work.Channel, commands: int) -> None:
     work.leave(channel, said)
 
 
-def main(path: str) -> int:
+def main(path: str) -> NoReturn:
     """Read the order, keep standard output for frames alone, and work."""
     with open(path) as stream:
         order = json.load(stream)
@@ -123,11 +126,22 @@ def main(path: str) -> int:
     signal.signal(signal.SIGTERM, stop)
     if order.get("watch_stdin"):
         stop_with_parent()
+    if order.get("compile_cache"):
+        _keep_headers()
     try:
         Host(order, descriptor).run()
     finally:
         sweep(everything=True)
-    return 0
+    os._exit(0)  # taking torch apart module by module would cost most of a second
+
+
+def _keep_headers() -> None:
+    """Inductor precompiles headers (4 s) in the temporary folder, whatever TORCHINDUCTOR_CACHE_DIR says."""
+    name = "torchinductor_" + re.sub(r"[\\/:*?\"<>|]", "_", getpass.getuser())
+    try:
+        os.symlink(os.environ["TORCHINDUCTOR_CACHE_DIR"], os.path.join(tempfile.gettempdir(), name))
+    except (FileExistsError, KeyError):
+        pass
 
 
 def _adopt_orphans() -> None:

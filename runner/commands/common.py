@@ -74,11 +74,33 @@ def opened(name: str) -> Run:
         raise Failure(Status.NOTHING_SELECTED, str(error)) from error
 
 
+def synced() -> None:
+    """Bring the history up to date with the journals."""
+    import sqlite3
+
+    from runner import history
+
+    try:
+        history.sync(home())
+    except history.NewerHistory as error:
+        raise Failure(Status.INCOMPLETE, str(error)) from error
+    except sqlite3.OperationalError as error:
+        raise Failure(
+            Status.INCOMPLETE, f"{home() / 'history.sqlite'}: {error}; free the disk, or move the file away"
+        ) from error
+
+
 def make_engine(run: Run, plan: Plan, backend: Backend, settings: dict[str, Any], **more: Any) -> Engine:
     """The engine of a run; `settings` are the ones recorded with it."""
+    from functools import partial
+
+    from runner import history
     from runner.engine import Engine
     from runner.index import Index
 
+    if not settings.get("fresh"):
+        synced()
+        more["settled"] = partial(history.settled, home())
     index = Index.from_pip(os.environ)
     # a few at a time where no GPU sets the number: each launch may take the memory limit, and torch every core it finds
     jobs = settings.get("jobs") or max(len(backend.gpus()), min(4, len(os.sched_getaffinity(0))))
@@ -102,6 +124,7 @@ def compiled(run: Run, options: argparse.Namespace) -> Status:
 
     before = baseline(run, options.baseline)
     found = compile_report(run.journal, options.out or run.folder, before)
+    synced()
     print(found.summary)
     print(f"report: {short(found.path)}")
     if found.surprises:

@@ -1,0 +1,139 @@
+"""`python -m benchmarks`: times the same cells by `compat run` and by what a user would do instead; prints ratios."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from tabulate import tabulate
+
+from benchmarks import contenders
+from benchmarks.contenders import ROOT, Contender
+from runner import matrix, overlay, resolve
+from runner.backends.base import connect
+from runner.index import Index
+from runner.model import Plan
+from runner.plan import expand
+from runner.preview import known_facts
+
+MATRIX = Path(__file__).with_name("matrix.yaml")
+
+
+def main() -> int:
+    """Warm every cache, time each contender once, and print the table."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("selectors", nargs="*", help="cells to take (default: all 12, with 4 probes each)")
+    parser.add_argument("--no-docker", action="store_true", help="leave the container engine out")
+    options = parser.parse_args()
+    plan = expand(matrix.load(MATRIX), "local", options.selectors)
+    with tempfile.TemporaryDirectory(prefix="compat-benchmark-") as name:
+        folder = Path(name)
+        rows = local(plan, options.selectors, folder)
+        rows += [] if options.no_docker else docker(plan, options.selectors, folder)
+    print(
+        f"{len(plan.cells)} cells, {len(plan.checks)} checks, {len(plan.images)} environments; caches warm; "
+        f"{len(os.sched_getaffinity(0))} cores\n"
+    )
+    print(tabulate(rows, headers=("what", "seconds", "compared with", "ratio"), tablefmt="pipe", floatfmt=".2f"))
+    return 0
+
+
+Row = tuple[str, float, str, float]
+
+
+def local(plan: Plan, selectors: Sequence[str], folder: Path) -> list[Row]:
+    """Against the unavoidable, against fresh processes, nox and tox; nothing here needs an engine."""
+    home = folder / "home"
+    compat("warming", selectors, home)
+    ours = compat("compat run", selectors, home, "--fresh")
+    alone = unavoidable(plan, home)
+    serial = compat("compat run --jobs 1", selectors, home, "--fresh", "--jobs", "1")
+    fresh = compat("compat run --isolation fresh", selectors, home, "--fresh", "--isolation", "fresh")
+    again = compat("compat run, nothing changed", selectors, home)
+    rows: list[Row] = [
+        ("compat run", ours, "", 1.0),
+        ("unavoidable: imports and probe bodies, one after the other", alone, "", 1.0),
+        ("compat run --jobs 1", serial, "the unavoidable", serial / alone),
+        ("compat run --isolation fresh", fresh, "compat run", fresh / ours),
+        ("compat run, nothing changed", again, "compat run", again / ours),
+    ]
+    for contender in (contenders.nox(plan, folder), contenders.tox(plan, folder)):
+        seconds = timed(contender)
+        rows.append((contender.name, seconds, "compat run", seconds / ours))
+    return rows
+
+
+def docker(plan: Plan, selectors: Sequence[str], folder: Path) -> list[Row]:
+    """Against a shell loop, in the same images; these are made here, on a machine without a registry too."""
+    import docker as sdk
+
+    sys.path.insert(0, str(ROOT / "tests" / "docker"))
+    from baseimage import build
+
+    for image in plan.images:
+        assert image.local is not None and image.tag is not None
+        build(sdk.from_env(), image.tag, image.local.requires, ("python3-pip", "python3-dev", "g++"))
+    home = folder / "home-docker"
+    options = ("--backend", "docker", "--compile-cache")
+    compat("warming", selectors, home, *options)
+    ours = compat("compat run --backend docker", selectors, home, *options, "--fresh")
+    loop = timed(contenders.shell_loop(plan, folder))
+    return [
+        ("compat run --backend docker", ours, "", 1.0),
+        (contenders.shell_loop(plan, folder).name, loop, "compat run --backend docker", loop / ours),
+    ]
+
+
+def compat(name: str, selectors: Sequence[str], home: Path, *options: str) -> float:
+    """Seconds of one `compat run`, from the start of its process to its end."""
+    more = ("--compile-cache", *options) if "--compile-cache" not in options else options
+    command = [sys.executable, "-m", "runner", "run", "--matrix", str(MATRIX), *more, *selectors]
+    return timed(Contender(name, command, {"COMPAT_HOME": str(home)}))
+
+
+def unavoidable(plan: Plan, home: Path) -> float:
+    """Seconds of the bare work under the same interpreters, with the same libraries and a warm compile cache."""
+    backend, index, total = connect("local", home), Index.from_pip(os.environ), 0.0
+    for image in plan.images:
+        prepared, facts = backend.peek(image), known_facts(image, backend, home)
+        assert prepared is not None and facts is not None
+        order = []
+        for cell in plan.cells_of(image):
+            found = resolve.resolve(cell.requires, facts, index, home / "resolutions") if cell.requires else None
+            order.append([cell.subject, str(overlay.folder_of(found.add, facts, home)) if found else ""])
+        variables = {"PYTHONPATH": str(ROOT), "TORCHINDUCTOR_CACHE_DIR": str(home / "alone" / image.name)}
+        command = [prepared.python, "-m", "benchmarks.alone", json.dumps(order)]
+        timed(Contender(f"warming, {image.name}", command, variables))
+        total += timed(Contender(f"unavoidable, {image.name}", command, variables))
+    return total
+
+
+def timed(contender: Contender) -> float:
+    """Seconds of a contender; its output is shown only where it fails."""
+    started = time.perf_counter()
+    environment = {**os.environ, "TORCHINDUCTOR_COMPILE_THREADS": "1", **contender.variables}
+    done = subprocess.run(
+        list(contender.command),
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    seconds = time.perf_counter() - started
+    print(f"{seconds:8.1f} s  {contender.name}", file=sys.stderr, flush=True)
+    if done.returncode:
+        raise SystemExit(f"{contender.name} ended with status {done.returncode}:\n{done.stdout[-4000:]}")
+    return seconds
+
+
+if __name__ == "__main__":
+    sys.exit(main())

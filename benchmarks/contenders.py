@@ -1,0 +1,90 @@
+"""What a user would do instead, on the same cells with the same probe bodies: a loop over docker run, nox, tox."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from runner.index import Index
+from runner.model import PROBES, Cell, Image, Plan
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """A command to time, with the variables that it needs."""
+
+    name: str
+    command: Sequence[str]
+    variables: dict[str, str]
+
+
+def shell_loop(plan: Plan, folder: Path) -> Contender:
+    """A container a cell: pip installs the library, with pip's cache mounted, and each probe is a Python process."""
+    index = Index.from_pip(os.environ)
+    options = ["--rm", "--network", "host", "-v", f"{ROOT}:/src:ro", "-v", "compat-benchmark-pip:/root/.cache/pip"]
+    options += [f"-v{path}:{path}:ro" for path in index.paths()]
+    options += [f"-e{name}={value}" for name, value in {**index.pip_environment(), "PYTHONPATH": "/src"}.items()]
+    lines = ["set -eu"]
+    for image in plan.images:
+        for cell in plan.cells_of(image):
+            install = f"pip install -q --root-user-action=ignore --break-system-packages {' '.join(cell.requires)} && "
+            inside = (install if cell.requires else "") + " && ".join(_asks("python3", cell))
+            lines.append(shlex.join(["docker", "run", *options, str(image.tag), "sh", "-c", inside]))
+    path = folder / "loop.sh"
+    path.write_text("\n".join(lines) + "\n")
+    return Contender("shell loop: docker run, pip install, python", ["bash", str(path)], {})
+
+
+def nox(plan: Plan, folder: Path) -> Contender:
+    """A session a cell, its environment made by uv."""
+    text = ["import nox", "nox.options.default_venv_backend = 'uv'"]
+    for image, cell in _pairs(plan):
+        text += ["", f"@nox.session(name={_name(cell)!r}, python={_python(image)!r})", "def _(session):"]
+        text.append(f"    session.install({', '.join(map(repr, _requires(image, cell)))})")
+        text += [f"    session.run({', '.join(map(repr, shlex.split(ask)))})" for ask in _asks("python", cell)]
+    path = folder / "noxfile.py"
+    path.write_text("\n".join(text) + "\n")
+    return Contender("nox with uv, an environment a cell", ["nox", "-f", str(path)], _uv_variables())
+
+
+def tox(plan: Plan, folder: Path) -> Contender:
+    """An environment a cell, made by tox-uv and, as nox does, made anew."""
+    text = ["[tox]", "no_package = true", f"env_list = {','.join(_name(cell) for _, cell in _pairs(plan))}"]
+    for image, cell in _pairs(plan):
+        text += ["", f"[testenv:{_name(cell)}]", f"base_python = python{_python(image)}", "pass_env = *", "deps ="]
+        text += [f"    {requirement}" for requirement in _requires(image, cell)]
+        text += ["commands =", *(f"    {ask}" for ask in _asks("python", cell))]
+    path = folder / "tox.ini"
+    path.write_text("\n".join(text) + "\n")
+    return Contender("tox with uv, an environment a cell", ["tox", "run", "-r", "-q", "-c", str(path)], _uv_variables())
+
+
+def _asks(python: str, cell: Cell) -> list[str]:
+    return [f"{python} -m benchmarks.probe {cell.subject} {probe}" for probe in PROBES]
+
+
+def _pairs(plan: Plan) -> list[tuple[Image, Cell]]:
+    return [(image, cell) for image in plan.images for cell in plan.cells_of(image)]
+
+
+def _name(cell: Cell) -> str:
+    return cell.id.replace("/", "-").replace(".", "_")
+
+
+def _python(image: Image) -> str:
+    assert image.local is not None
+    return image.local.python
+
+
+def _requires(image: Image, cell: Cell) -> list[str]:
+    assert image.local is not None
+    return [*image.local.requires, *cell.requires]
+
+
+def _uv_variables() -> dict[str, str]:
+    return {**Index.from_pip(os.environ).uv_environment(), "PYTHONPATH": str(ROOT)}

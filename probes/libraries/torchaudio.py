@@ -1,0 +1,309 @@
+"""torchaudio: spectrograms, resampling, recursive filters, the transducer's loss, Conformers."""
+
+import math
+from importlib.util import find_spec
+from typing import Any
+
+from ..evidence import (
+    NotApplicable,
+    Probe,
+    close,
+    compiled,
+    differentiable,
+    falls,
+    moments,
+    of_dtype,
+    of_shape,
+    reached,
+    require,
+    seeded,
+    sound,
+)
+
+DISTRIBUTION = "torchaudio"
+MODULE = "torchaudio"
+NEEDS = ("torch",)
+
+RATE = 8000
+WINDOW = 256
+HOP = 64
+MELS = 20
+DRAWS = 4_000
+
+
+def sample(probe: Probe) -> None:
+    """Transforms are what their formulas say; random masks have the right widths and places, and follow the seed."""
+    with probe.part("spectrogram"):
+        _spectrogram(probe)
+    with probe.part("resampling"):
+        _resampling(probe)
+    with probe.part("recursive filter"):
+        _recursive_filter(probe)
+    with probe.part("masking"):
+        _masking(probe)
+    with probe.part("wave files"):
+        _wave_files(probe)
+
+
+def autograd(probe: Probe) -> None:
+    """Gradients are those of finite differences or of the same thing written out; a Conformer trains."""
+    import torch
+    import torchaudio
+
+    wave = probe.randn(2, 1024, dtype=torch.float64)
+    for name, transform in _transforms(torch.float64).items():
+        with probe.part(name):
+            placed = transform.to(probe.device, torch.float64)
+            differentiable(lambda x, f=placed: f(x).square().sum(), [wave], name)
+    with probe.part("recursive filter"):
+        feedback = torch.tensor([1.0, -0.5, 0.25], device=probe.device, dtype=torch.float64)
+        forward = probe.randn(3, offset=1, dtype=torch.float64)
+        differentiable(
+            lambda x, a, b: torchaudio.functional.lfilter(x, a, b, clamp=False).square().sum(),
+            [wave[:, :64], feedback, forward],
+            "lfilter",
+        )
+    with probe.part("transducer's loss"):
+        _transducer(probe)
+    with probe.part("Conformer"):
+        _conformer(probe)
+    with probe.part("training"):
+        _train(probe)
+
+
+def compile(probe: Probe) -> None:
+    """Resampling and a spectrogram give the eager result over two lengths, resampling its gradient too."""
+    import torch
+
+    waves = [(probe.randn(2, length, offset=length),) for length in (1024, 1536)]
+    chosen = _transforms(torch.float32)
+    for name in ("resampling", "spectrogram"):
+        with probe.part(name):
+            backward = name == "resampling"  # the compiler takes a second or more for each kernel
+            compiled(probe, chosen[name].to(probe.device), waves, name, backward=backward)
+
+
+def _transforms(dtype: Any) -> Any:
+    """The transforms under test by name; Resample computes its kernel in the dtype that it is told."""
+    from torchaudio import transforms
+
+    return {
+        "spectrogram": transforms.Spectrogram(WINDOW, hop_length=HOP),
+        "mel spectrogram": transforms.MelSpectrogram(RATE, WINDOW, hop_length=HOP, n_mels=MELS),
+        "resampling": transforms.Resample(RATE, 3000, dtype=dtype),
+    }
+
+
+def _spectrogram(probe: Probe) -> None:
+    """Hann windows around every hop, their Fourier transform squared; then triangles on the mel scale, in decibels."""
+    import torch
+    import torchaudio
+
+    wave = probe.randn(2, 2000)
+    chosen = _transforms(torch.float32)
+    power = chosen["spectrogram"].to(probe.device)(wave)
+    mel = chosen["mel spectrogram"].to(probe.device)(wave)
+    decibels = torchaudio.transforms.AmplitudeToDB("power").to(probe.device)(mel)
+
+    padded = torch.nn.functional.pad(wave.double()[:, None], (WINDOW // 2, WINDOW // 2), mode="reflect")[:, 0]
+    turn = torch.arange(WINDOW, device=probe.device, dtype=torch.float64) * (2 * math.pi / WINDOW)
+    frames = padded.unfold(-1, WINDOW, HOP) * (1 - turn.cos()) / 2
+    expected = torch.fft.rfft(frames).abs().square().transpose(-1, -2)
+
+    top = 2595 * math.log10(1 + RATE / 2 / 700)
+    corners = 700 * (10 ** (torch.linspace(0, top, MELS + 2, dtype=torch.float64, device=probe.device) / 2595) - 1)
+    bins = torch.linspace(0, RATE // 2, WINDOW // 2 + 1, dtype=torch.float64, device=probe.device)[:, None]
+    rise, fall = (bins - corners[:-2]) / corners.diff()[:-1], (corners[2:] - bins) / corners.diff()[1:]
+    filtered = (expected.transpose(-1, -2) @ rise.minimum(fall).clamp_min(0)).transpose(-1, -2)
+
+    for name, seen, reference in (
+        ("spectrogram", power, expected),
+        ("mel spectrogram", mel, filtered),
+        ("decibels", decibels, 10 * filtered.log10()),
+    ):
+        sound(seen, wave, name)
+        close(seen, reference, name)
+
+
+def _resampling(probe: Probe) -> None:
+    """A tone below both Nyquist frequencies is the same tone at the new rate; one between the two is filtered out."""
+    import torch
+    from torchaudio import transforms
+
+    low, high, phase = torch.rand(3, generator=probe.generator()).tolist()
+
+    def tone(hertz: float, rate: int, count: int) -> Any:
+        return (2 * math.pi * hertz / rate * torch.arange(count, device=probe.device) + phase).sin()
+
+    low, high = 200 + 1000 * low, 3400 + 500 * high
+    wave = tone(low, RATE, 2000) + tone(high, RATE, 2000)
+    seen = transforms.Resample(RATE, 6000, lowpass_filter_width=32).to(probe.device)(wave)
+    of_shape(seen, (1500,), "resampled tone")
+    sound(seen, wave, "resampled tone")
+    middle = slice(100, -100)  # the filter sees the silence around the ends
+    close(seen[middle], tone(low, 6000, 1500)[middle], "resampled tone", rtol=0.0, atol=0.003)
+
+
+def _recursive_filter(probe: Probe) -> None:
+    """Each output is the weighted sum of the last inputs less that of the last outputs."""
+    import torch
+    from torchaudio import functional
+
+    wave = probe.randn(2, 100)
+    feedback, forward = torch.tensor([1.0, -0.5, 0.25]), probe.randn(3, offset=1).cpu()
+    seen = functional.lfilter(wave, feedback.to(probe.device), forward.to(probe.device), clamp=False)
+    sound(seen, wave, "filtered wave")
+    inputs = torch.nn.functional.pad(wave.cpu().double(), (2, 0))
+    outputs = torch.zeros_like(inputs)
+    for now in range(2, inputs.shape[1]):
+        outputs[:, now] = sum(forward[lag].double() * inputs[:, now - lag] for lag in range(3))
+        outputs[:, now] -= sum(feedback[lag].double() * outputs[:, now - lag] for lag in (1, 2))
+    close(seen, outputs[:, 2:], "filtered wave")
+
+
+def _masking(probe: Probe) -> None:
+    """One run of frames becomes zero, of any width below forty and anywhere with the same odds."""
+    import torch
+    from torchaudio import transforms
+
+    most, count = 40, 200
+    mask = transforms.TimeMasking(time_mask_param=most)
+    picture = probe.randn(1, 2, count).abs() + 1
+    seeded(lambda: torch.stack([mask(picture) for _ in range(20)]), "TimeMasking", torch.manual_seed)
+    torch.manual_seed(probe.seed)
+    seen = torch.stack([mask(picture) for _ in range(DRAWS)])
+    sound(seen, picture, "masked spectrogram")
+    gone = (seen == 0).all(2)[:, 0]
+    close(seen, picture * ~gone[:, None, None, :], "what a mask leaves", rtol=0.0, atol=0.0)
+    require(int(gone.int().diff().abs().sum(1).max()) <= 2, "wrong-value", "a mask is not one run of frames")
+    widths = gone.sum(1).float()
+    moments(widths, (most - 1) / 2, ((most**2 - 1) / 12) ** 0.5, "widths of masks")
+    # with a width u from 1 to `most`, what begins it is the whole part of a uniform draw from 0 to `count` - u
+    low, high = count - most, count - 1
+    mean, square = (low + high) / 4, (low**2 + low * high + high**2) / 9
+    starts = gone[widths > 0].float().argmax(1)
+    moments(starts, mean - 0.5, (square - mean**2) ** 0.5, "places of masks")
+
+
+def _wave_files(probe: Probe) -> None:
+    """A file of 16-bit samples written with the standard library holds the same wave when torchaudio reads it."""
+    import os
+    import struct
+    import tempfile
+    import wave
+
+    import torch
+    import torchaudio
+
+    if hasattr(torchaudio, "list_audio_backends"):
+        if not torchaudio.list_audio_backends():
+            raise NotApplicable("nothing installed that torchaudio reads files with")
+    elif find_spec("torchcodec") is None:
+        raise NotApplicable("since 2.9 torchaudio reads files with TorchCodec, which is not installed")
+    numbers = torch.randint(-(2**15), 2**15, (500,), generator=probe.generator(8))
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "probe.wav")
+        with wave.open(path, "wb") as file:
+            file.setparams((1, 2, RATE, 0, "NONE", ""))
+            file.writeframes(struct.pack("<500h", *numbers.tolist()))
+        seen, rate = torchaudio.load(path)
+    require(rate == RATE, "wrong-value", f"the file's rate is {rate}, not {RATE}")
+    of_dtype(seen, torch.float32, "wave of a file")
+    close(seen, numbers[None].float() / 2**15, "wave of a file")
+
+
+def _transducer(probe: Probe) -> None:
+    """Minus the logarithm of the sum over all ways through the lattice, and its gradient."""
+    import torch
+    from torchaudio import functional
+
+    if not hasattr(functional, "rnnt_loss"):
+        raise NotApplicable("this version has no rnnt_loss")
+    frames, classes, blank = 6, 5, 4
+    targets = torch.randint(blank, (2, 3), generator=probe.generator(3))
+    logits = probe.randn(2, frames, 4, classes, offset=4).requires_grad_()
+    lengths = [torch.full((2,), n, dtype=torch.int32, device=probe.device) for n in (frames, 3)]
+    loss = functional.rnnt_loss(logits, targets.to(probe.device, torch.int32), *lengths, blank=blank, reduction="sum")
+    sound(loss, logits, "transducer's loss")
+    exact = logits.detach().cpu().double().requires_grad_()
+    expected = sum(_lattice(scores.log_softmax(-1), labels, blank) for scores, labels in zip(exact, targets.tolist()))
+    close(loss, expected, "transducer's loss")
+    require(loss.requires_grad, "no-gradient", "the transducer's loss is detached")
+    loss.backward()
+    expected.backward()
+    close(logits.grad, exact.grad, "gradient of the transducer's loss", code="wrong-gradient")
+
+
+def _lattice(scores: Any, labels: Any, blank: int) -> Any:
+    """Sum over the ways through frames x labels: each step is a blank to the next frame, or the next label."""
+    frames, nodes = scores.shape[:2]
+    total: Any = {}
+    for t in range(frames):
+        for u in range(nodes):
+            ways = [total[t - 1, u] + scores[t - 1, u, blank]] if t else []
+            ways += [total[t, u - 1] + scores[t, u - 1, labels[u - 1]]] if u else []
+            total[t, u] = ways[0].logaddexp(ways[-1]) if len(ways) > 1 else ways[0] if ways else scores.new_zeros(())
+    return -(total[frames - 1, nodes - 1] + scores[frames - 1, nodes - 1, blank])
+
+
+def _network(probe: Probe, dtype: Any = None) -> Any:
+    """A Conformer of one layer."""
+    import torch
+    from torchaudio import models
+
+    if not hasattr(models, "Conformer"):
+        raise NotApplicable("Conformer came with torchaudio 0.12")
+    torch.manual_seed(probe.seed)
+    network = models.Conformer(16, num_heads=2, ffn_dim=32, num_layers=1, depthwise_conv_kernel_size=7)
+    return network.to(probe.device, dtype or torch.float32)
+
+
+def _written_out(layer: Any, x: Any, padding: Any) -> Any:
+    """A Conformer's layer on its own layers, in calls of torch alone: half a step, attention, convolution, the rest."""
+    x = x + layer.ffn1.sequential(x) / 2
+    normal = layer.self_attn_layer_norm(x).transpose(0, 1)
+    heard = layer.self_attn(normal, normal, normal, key_padding_mask=padding, need_weights=False)[0]
+    x = x + heard.transpose(0, 1)
+    convolution = layer.conv_module
+    x = x + convolution.sequential(convolution.layer_norm(x).transpose(1, 2)).transpose(1, 2)
+    return layer.final_layer_norm(x + layer.ffn2.sequential(x) / 2)
+
+
+def _conformer(probe: Probe) -> None:
+    """Output and gradients are those of the layer written out, which does not attend to padding."""
+    import torch
+
+    network = _network(probe, torch.float64).eval()  # in training, normalisation would hide the biases before it
+    data, lengths = probe.randn(3, 20, 16, dtype=torch.float64), torch.tensor([20, 12, 17], device=probe.device)
+    seen, _ = network(data, lengths)
+    sound(seen, data, "output of the Conformer")
+    require(seen.requires_grad, "no-gradient", "the output of the Conformer is detached")
+    weight = probe.randn(3, 20, 16, offset=5, dtype=torch.float64)  # the last layer fixes the sum of squares
+    (seen * weight).sum().backward()
+    named = dict(network.named_parameters())
+    reached(named, "Conformer")
+    gradients = {name: parameter.grad for name, parameter in named.items()}
+    network.zero_grad(set_to_none=True)
+    padding = torch.arange(20, device=probe.device) >= lengths[:, None]
+    expected = _written_out(network.conformer_layers[0], data, padding)
+    (expected * weight).sum().backward()
+    close(seen, expected, "output of the Conformer")
+    for name, parameter in named.items():
+        close(gradients[name], parameter.grad, f"Conformer: gradient of {name}", code="wrong-gradient")
+
+
+def _train(probe: Probe) -> None:
+    """The network learns to tell its input's sign."""
+    import torch
+
+    network = _network(probe)
+    data, lengths = probe.randn(4, 30, 16), torch.full((4,), 30, device=probe.device)
+    optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
+    losses = []
+    for _ in range(30):
+        optimizer.zero_grad()
+        loss = (network(data, lengths)[0] - data.sign()).square().mean()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    falls(losses, "Conformer", drop=0.3)

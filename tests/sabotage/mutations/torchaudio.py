@@ -1,0 +1,155 @@
+"""(probe, reason code, what is wrong) -> the sabotage of torchaudio that the probe must answer with that code."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ._change import (
+    Sabotage,
+    all_nan,
+    detached,
+    double,
+    elsewhere,
+    first,
+    nan,
+    replace,
+    reseed,
+    returns,
+    rewind,
+    scaled,
+    steeper,
+)
+
+REQUIRES = ("torch==2.9.0", "torchaudio==2.9.0", "numpy", "setuptools")
+"""An environment that fits: each torchaudio is built for one torch, whose compiler imports setuptools."""
+
+SPECTROGRAM = "torchaudio.transforms.Spectrogram:forward"
+MEL = "torchaudio.transforms.MelScale:forward"
+DECIBELS = "torchaudio.transforms.AmplitudeToDB:forward"
+RESAMPLE = "torchaudio.transforms.Resample:forward"
+FILTER = "torchaudio.functional:lfilter"
+MASK = "torchaudio.transforms.TimeMasking:forward"
+TRANSDUCER = "torchaudio.functional:rnnt_loss"
+CONFORMER = "torchaudio.models.Conformer:forward"
+FEED_FORWARD = "torchaudio.models.conformer._FeedForwardModule:forward"
+
+
+def _detached_argument(index: int) -> Any:
+    """The function forgets that one of its arguments has a gradient."""
+    return lambda original: (
+        lambda *arguments, **options: original(
+            *(a.detach() if i == index else a for i, a in enumerate(arguments)), **options
+        )
+    )
+
+
+def _narrower(original: Any) -> Any:
+    """Masks of at most 35 frames where 40 were asked for."""
+
+    def forward(self: Any, picture: Any, mask_value: float = 0.0) -> Any:
+        self.mask_param = 35
+        return original(self, picture, mask_value)
+
+    return forward
+
+
+def _at_the_start(original: Any) -> Any:
+    """Masks of the right widths, but in the first half only."""
+
+    def forward(self: Any, picture: Any, mask_value: float = 0.0) -> Any:
+        import torch
+
+        half = picture.shape[-1] // 2
+        return torch.cat([original(self, picture[..., :half], mask_value), picture[..., half:]], -1)
+
+    return forward
+
+
+def _aliased(original: Any) -> Any:
+    """The nearest sample where a filter should be."""
+
+    def forward(self: Any, wave: Any) -> Any:
+        import torch
+
+        count = -(-self.new_freq * wave.shape[-1] // self.orig_freq)
+        return wave[..., torch.arange(count) * self.orig_freq // self.new_freq]
+
+    return forward
+
+
+def _all_ears(original: Any) -> Any:
+    """A Conformer that attends to padding."""
+
+    def forward(self: Any, wave: Any, lengths: Any) -> Any:
+        return original(self, wave, lengths * 0 + wave.shape[1])
+
+    return forward
+
+
+def _numb(original: Any) -> Any:
+    """Feed-forward layers get no gradient but zeros."""
+
+    def forward(self: Any, x: Any) -> Any:
+        out = original(self, x)
+        for parameter in self.parameters():
+            parameter.register_hook(lambda gradient: 0 * gradient)
+        return out
+
+    return forward
+
+
+def _uphill(out: Any) -> Any:
+    """The gradient's sign is turned where training computes in float32."""
+    import torch
+
+    return 2 * out.detach() - out if out.dtype == torch.float32 else out
+
+
+def _left_alone(original: Any) -> Any:
+    """The compiler leaves it alone, and does not say so."""
+    import torch
+
+    return torch._dynamo.disable(original)
+
+
+MUTATIONS: dict[tuple[str, str, str], Sabotage] = {
+    ("sample", "wrong-value", "spectrogram 1 percent off"): returns(SPECTROGRAM, scaled(1.01)),
+    ("sample", "wrong-value", "mel spectrogram 1 percent off"): returns(MEL, scaled(1.01)),
+    ("sample", "wrong-value", "decibels 1 percent off"): returns(DECIBELS, scaled(1.01)),
+    ("sample", "wrong-value", "resampled without a filter"): replace(RESAMPLE, _aliased),
+    ("sample", "wrong-value", "filtered wave 1 percent off"): returns(FILTER, scaled(1.01)),
+    ("sample", "wrong-device", "spectrogram on another device"): returns(SPECTROGRAM, elsewhere),
+    ("sample", "wrong-dtype", "float64 for float32"): returns(RESAMPLE, double),
+    ("sample", "not-finite", "one NaN"): returns(FILTER, nan),
+    ("sample", "wrong-moments", "masks too narrow"): replace(MASK, _narrower),
+    ("sample", "wrong-moments", "masks in the first half only"): replace(MASK, _at_the_start),
+    ("sample", "wrong-value", "what is not masked is off by a millionth"): returns(MASK, scaled(1.000001)),
+    ("sample", "seed-ignored", "the seed is forgotten"): first(MASK, reseed),
+    ("sample", "repeated-draw", "each mask is the same"): first(MASK, rewind),
+    ("autograd", "no-gradient", "detached spectrogram"): returns(SPECTROGRAM, detached),
+    ("autograd", "wrong-gradient", "gradient of mel scale 10 percent too large"): returns(MEL, steeper),
+    ("autograd", "wrong-gradient", "gradient of resampling 10 percent too large"): returns(RESAMPLE, steeper),
+    ("autograd", "no-gradient", "a filter's feedback gets no gradient"): replace(FILTER, _detached_argument(1)),
+    ("autograd", "wrong-value", "transducer's loss 1 percent off"): returns(TRANSDUCER, scaled(1.01)),
+    ("autograd", "wrong-gradient", "gradient of the loss 10 percent too large"): returns(TRANSDUCER, steeper),
+    ("autograd", "no-gradient", "detached Conformer"): returns(CONFORMER, detached),
+    ("autograd", "not-finite", "NaN"): returns(CONFORMER, all_nan),
+    ("autograd", "wrong-value", "the Conformer attends to padding"): replace(CONFORMER, _all_ears),
+    ("autograd", "zero-gradient", "no gradient of feed-forward layers"): replace(FEED_FORWARD, _numb),
+    ("autograd", "wrong-gradient", "gradient of feed-forward 10 percent too large"): returns(FEED_FORWARD, steeper),
+    ("autograd", "does-not-train", "trains in the wrong direction"): returns(CONFORMER, _uphill),
+    ("compile", "not-compiled", "resampling runs eagerly"): replace(RESAMPLE, _left_alone),
+    ("compile", "not-compiled", "the spectrogram runs eagerly"): replace(SPECTROGRAM, _left_alone),
+    ("compile", "compile-mismatch", "resampled 1 percent off when compiled"): returns(
+        RESAMPLE, scaled(1.01), when_compiled=True
+    ),
+    ("compile", "compile-mismatch", "gradient of resampling off when compiled"): returns(
+        RESAMPLE, steeper, when_compiled=True
+    ),
+    ("compile", "compile-mismatch", "spectrogram 1 percent off when compiled"): returns(
+        SPECTROGRAM, scaled(1.01), when_compiled=True
+    ),
+    ("compile", "wrong-dtype", "float64 when compiled"): returns(RESAMPLE, double, when_compiled=True),
+    ("compile", "not-finite", "NaN when compiled"): returns(SPECTROGRAM, all_nan, when_compiled=True),
+    ("compile", "no-gradient", "detached when compiled"): returns(RESAMPLE, detached, when_compiled=True),
+}
