@@ -33,6 +33,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("matrix", "compatibility matrix (pytest -m matrix)")
     group.addoption("--matrix", default="matrix.yaml", help="the matrix file (default: matrix.yaml)")
     group.addoption("--backend", default="local", help="where images run: local, docker or here (default: local)")
+    group.addoption("--fresh", action="store_true", help="run every check, also those that nothing changed for")
     group.addoption("--select", action="append", default=[], metavar="SELECTOR", help="selector as of `compat run`")
 
 
@@ -114,7 +115,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     run, plan = config.stash[RUN], _plan(config)
     backend = commands.connected(config.getoption("backend"))
     workers = int(getattr(config, "workerinput", {}).get("workercount", 0))
-    engine = commands.make_engine(run, plan, backend, {"jobs": workers})
+    engine = commands.make_engine(run, plan, backend, {"jobs": workers, "fresh": config.getoption("fresh")})
     engine.follower.offset = 0  # outcomes that other workers have recorded by now count
     config.stash[WORKER] = Worker(engine, checks, threads=1 if workers else engine.jobs)
 
@@ -174,6 +175,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         run = config.stash[RUN]
         run.finish("complete")
         compile_report(run.journal, run.folder, commands.baseline(run, None))
+        commands.synced()
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -81,6 +82,12 @@ def summary(table: Table, changes: Changes | None) -> str:
         said.append("Everything is as expected." if not table.incomplete else "No surprise so far.")
     if table.incomplete:
         said.append(f"{_count(len(table.incomplete), 'check')} without a verdict.")
+    unnamed = sum(outcome.reason == "unclassified" for outcome in table.outcomes.values())
+    if unnamed:
+        said.append(f"{_count(unnamed, 'failure')} that no rule names.")
+    reused = sum(bool(outcome.reused) for outcome in table.outcomes.values())
+    if reused:
+        said.append(f"{_count(reused, 'outcome')} taken over from earlier runs, since nothing changed.")
     if changes is not None:
         moved = [
             (len(changes.failing), "newly failing"),
@@ -201,6 +208,8 @@ def _notes(notes: Sequence[Note]) -> Iterator[str]:
             yield f"   - remedy: {prose(outcome.remedy)}"
         if outcome.attempts:
             yield f"   - attempts before: {text(', '.join(outcome.attempts))}"
+        if outcome.reused:
+            yield f"   - taken over from run `{outcome.reused}`, seen {outcome.started}"
         if first.known is not None:
             link = f" ({first.known.link})" if first.known.link else ""
             expires = f", until {first.known.expires}" if first.known.expires else ""
@@ -335,6 +344,9 @@ def _made(table: Table) -> Iterator[str]:
     yield f"- {code(shlex.join(command))} on the backend `{header.get('backend')}`"
     yield f"- run `{table.run}`, {header.get('started')} to {table.finished}, {table.state}"
     yield f"- host: {text(str(host.get('platform')))}, {host.get('cpus')} CPUs, Python {host.get('python')}"
+    taken = Counter(outcome.reused for outcome in table.outcomes.values() if outcome.reused)
+    for run, count in sorted(taken.items()):
+        yield f"- {_count(count, 'outcome')} taken over from run `{run}`, since nothing changed"
     yield f"- matrix: {text(str(header.get('plan', {}).get('source')))}; torch-compat-matrix {header.get('version')}"
     yield ""
 

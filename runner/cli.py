@@ -131,9 +131,13 @@ def parser() -> argparse.ArgumentParser:
     advise = verbs.add_parser("advise", help="image and versions verified together, and the Dockerfile that pins them")
     advise.add_argument("libraries", nargs="+", metavar="LIBRARY", help="distributions, `name` or `name==version`")
     advise.add_argument("--matrix", type=Path, default=Path("matrix.yaml"), help="the matrix file (%(default)s)")
-    advise.add_argument("--backend", choices=sorted(BACKENDS), help="only what was verified there (default: any)")
     advise.add_argument(
-        "--gpu", metavar="NAME", help="verified on a GPU of this name (default: this machine's, if any)"
+        "--backend",
+        choices=sorted(BACKENDS),
+        help="only what was verified there (default: any); with --run, where it runs (default: where it was verified)",
+    )
+    advise.add_argument(
+        "--gpu", metavar="NAME", help="verified on a GPU of this name, `none` for the CPU (default: this machine's)"
     )
     advise.add_argument("--out", type=Path, metavar="DIR", help="where the files go (default: advice)")
     advise.add_argument("--run", action="store_true", help="verify the combination as a stack now")

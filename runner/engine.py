@@ -65,7 +65,12 @@ class Engine:
         self.gpus = tuple(self.backend.gpus())
         self.gpu_jobs = max(1, min(self.jobs, len(self.gpus)))
         self.preparation = Preparation(
-            backend=self.backend, home=self.home, index=self.index, say=self.say, look=self._look
+            backend=self.backend,
+            home=self.home,
+            index=self.index,
+            say=self.say,
+            foresee=self._foresee,
+            look=self._look,
         )
 
     def batches(self, checks: Iterable[Check]) -> tuple[Batch, ...]:
@@ -143,7 +148,6 @@ class Engine:
             self._all(cells, Trouble("gpu-required", f"{batch.image.name} demands a GPU and this host offers none"))
             return
         try:
-            self._foresee(batch.image)
             ready = self.preparation.image(batch.image)
         except Trouble as trouble:
             self._all(cells, trouble)

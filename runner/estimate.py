@@ -30,7 +30,7 @@ class Estimate:
 
     def save(self, home: Path, outcomes: Iterable[Outcome]) -> None:
         """Keep the durations of checks that really ran."""
-        found = {outcome.check: outcome.seconds for outcome in outcomes if outcome.seconds > 0}
+        found = {outcome.check: outcome.seconds for outcome in outcomes if outcome.seconds > 0 and not outcome.reused}
         partial = home / "durations.partial"
         partial.write_text(json.dumps({**self.seconds, **found}, indent=0, sort_keys=True))
         partial.replace(home / "durations.json")

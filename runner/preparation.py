@@ -42,6 +42,8 @@ class Preparation:
     home: Path
     index: Index
     say: Callable[[str], None]
+    foresee: Callable[[Image], None]
+    """Raises Trouble for an image that is known not to run here, before it is pulled."""
     look: Callable[[Prepared], dict[str, Any]]
     """Launch an image without cells: what it holds, or Trouble."""
     _images: dict[str, Future[Ready]] = field(default_factory=dict)
@@ -94,6 +96,7 @@ class Preparation:
         for attempt in range(ATTEMPTS):
             time.sleep(attempt)
             try:
+                self.foresee(image)
                 prepared = self.backend.prepare(image)
                 return Ready(prepared=prepared, facts=self._facts(prepared))
             except Trouble as trouble:

@@ -68,7 +68,8 @@ def line(outcome: Outcome) -> str:
     where = f" {outcome.device}" if outcome.device else ""
     why = f"  {outcome.reason}" if outcome.reason else ""
     flaky = "  flaky" if outcome.flaky else ""
-    return f"{outcome.verdict.value:<11} {outcome.check}{where} {outcome.seconds:.1f} s{why}{flaky}"
+    reused = f"  as in {outcome.reused}" if outcome.reused else ""
+    return f"{outcome.verdict.value:<11} {outcome.check}{where} {outcome.seconds:.1f} s{why}{flaky}{reused}"
 
 
 @contextmanager

@@ -79,7 +79,7 @@ def test_run_report_and_show(place: Path) -> None:
     assert "1 unexpected failure" in compat(place, "report", "--out", "elsewhere", status=1)
     assert (place / "elsewhere" / "report.md").exists()
     shown = compat(place, "show", "small/torchbnn-1.2")
-    assert "compat run --backend local --seed 0 small/torchbnn-1.2/sample" in shown
+    assert "compat run --backend local --seed 0 --fresh small/torchbnn-1.2/sample" in shown
     assert "torchbnn==1.2" in shown
     assert "torchbnn-0.1.99" in compat(place, "show", "torchbn-0.1.98", status=3)
 

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from runner import history
 from runner.backends import processes
 from runner.backends.base import Gpu, Prepared, Trouble
 from runner.engine import Engine
 from runner.index import Index
 from runner.journal import Follower
-from runner.model import Cell, Image, Limits, Outcome, Plan, Verdict, digest
+from runner.model import Cell, Image, Known, Limits, Outcome, Plan, Verdict, digest
 from runner.worker import Worker
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -38,14 +42,20 @@ class Interpreter:
         self.launches: list[list[str]] = []
         self.offered = offered
         self.ending = ""
+        self.prepared: list[str] = []
 
     def prepare(self, image: Image) -> Prepared:
         """The interpreter as it is."""
+        self.prepared.append(image.name)
         if image.name == "absent":
             raise Trouble("image-not-found", "no such image", "look for it elsewhere")
         return Prepared(
             image=image, identity=digest(self.python), reference="a test", python=self.python, stand_in=True
         )
+
+    def peek(self, image: Image) -> Prepared | None:
+        """Nothing is here before it is prepared."""
+        return None
 
     @contextmanager
     def launch(
@@ -96,8 +106,6 @@ def installed(library: str = "numpy", image: str = "x", probes: tuple[str, ...] 
 @pytest.fixture
 def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A bundle of our own, with probes of the packages that every torch environment holds."""
-    import shutil
-
     shutil.copytree(processes.BUNDLE, tmp_path / "probes", ignore=shutil.ignore_patterns("libraries"))
     libraries = tmp_path / "probes" / "libraries"
     libraries.mkdir()
@@ -207,6 +215,48 @@ def test_what_is_done_is_not_done_again(torch_python: str, bundle: Path) -> None
     done = frozenset(check.id for check in what.cells[0].checks)
     engine(backend, what, bundle / "home", done=done).run(what.checks)
     assert backend.launches == [["x/numpy-installed"]]
+
+
+def test_what_nothing_changed_for_is_taken_over(torch_python: str, bundle: Path) -> None:
+    """A second run launches nothing; another seed, a known failure, or a crash, and the check runs again."""
+    what = plan(installed("networkx"), installed("numpy"))
+    home = bundle / "home"
+    engine(Interpreter(torch_python), what, home).run(what.checks)
+    (home / "runs" / "r").rename(home / "runs" / "20300101T000000-0000")
+    history.sync(home)
+
+    def again(**settings: Any) -> list[list[str]]:
+        backend = Interpreter(torch_python)
+        asked = replace(what, known=settings.pop("known", ()))
+        engine(backend, asked, home, settled=partial(history.settled, home), **settings).run(what.checks)
+        found = outcomes(home)
+        shutil.rmtree(home / "runs" / "r")
+        assert len(found) == 4
+        reused = {check for check, one in found.items() if one.reused == "20300101T000000-0000"}
+        ran = {f"{cell}/{probe}" for launch in backend.launches for cell in launch for probe in ("import", "sample")}
+        assert reused | ran == set(found)
+        for check in reused:
+            assert found[check].environment
+        return backend.launches
+
+    assert again() == [["x/networkx-installed"]]  # its sample probe crashed
+    assert again(seed=1) == [["x/networkx-installed", "x/numpy-installed"]]
+    expected = Known(cells="x/numpy-installed/sample", expect=Verdict.FAIL, reason="was broken")
+    assert again(known=(expected,)) == [["x/networkx-installed", "x/numpy-installed"]]
+
+
+def test_image_that_cannot_run_is_not_pulled(torch_python: str, bundle: Path) -> None:
+    """The driver is too old for the CUDA that the tag names: known before the pull."""
+    what = plan(installed())
+    tagged = replace(what, images=(replace(what.images[0], tag="pytorch/pytorch:2.9.0-cuda13.0-cudnn9-runtime"),))
+    gpu = Gpu(uuid="GPU-1", index=0, name="NVIDIA H100", memory=1, driver="535.104.05", capability="9.0")
+    backend = Interpreter(torch_python, offered=(gpu,))
+    backend.pulls = True
+    engine(backend, tagged, bundle / "home").run(tagged.checks)
+    found = outcomes(bundle / "home").values()
+    assert {(one.verdict, one.reason) for one in found} == {(Verdict.UNSUPPORTED, "driver-too-old")}
+    assert all("pull" in one.detail for one in found)
+    assert backend.prepared == []
 
 
 def test_workers_share_the_batches(torch_python: str, bundle: Path) -> None:

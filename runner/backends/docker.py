@@ -26,7 +26,7 @@ from runner import gpus
 from runner.backends.base import Exit, Finding, Gpu, Prepared, Trouble
 from runner.backends.dockererrors import named, trouble_of
 from runner.locks import locked
-from runner.model import Image, Limits, digest
+from runner.model import Image, Limits, digest, repository
 from runner.owner import alive, owner
 from runner.protocol import BUNDLE
 
@@ -86,12 +86,13 @@ class DockerBackend:
                 held = self.client.images.get(image.reference)
             except (ImageNotFound, NotFound):
                 return None
-        digests = held.attrs.get("RepoDigests") or []
+        named_by = dict(one.split("@") for one in held.attrs.get("RepoDigests") or [])  # one a repository it is in
+        own = named_by.get(repository(image.reference)) or next(iter(named_by.values()), "")
         return Prepared(
             image=image,
             identity=str(held.id),
             reference=image.reference,
-            digest=image.digest or (digests[0].partition("@")[2] if digests else ""),
+            digest=image.digest or own,
             python=image.python,
         )
 

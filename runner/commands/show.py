@@ -67,6 +67,7 @@ def describe(outcome: Outcome, header: dict[str, Any], environment: dict[str, An
         "attempts before": ", ".join(outcome.attempts),
         "metrics": ", ".join(f"{name} {_number(one)}" for name, one in outcome.metrics.items()),
         "notes": "; ".join(outcome.notes),
+        "taken over from": outcome.reused and f"run {outcome.reused}: nothing changed that it may depend on",
         "when": f"{outcome.started}, {outcome.seconds:.1f} s",
     }
     for name, text in rows.items():
@@ -76,7 +77,16 @@ def describe(outcome: Outcome, header: dict[str, Any], environment: dict[str, An
         if text:
             yield f"  {name}:"
             yield from (f"    {line}" for line in text.rstrip().splitlines())
-    again = ["compat", "run", "--backend", header["backend"], "--seed", str(settings.get("seed", 0)), outcome.check]
+    again = [
+        "compat",
+        "run",
+        "--backend",
+        header["backend"],
+        "--seed",
+        str(settings.get("seed", 0)),
+        "--fresh",
+        outcome.check,
+    ]
     again += ["--full"] if settings.get("full") else []
     source = header["plan"].get("source", "")
     again += ["--matrix", source] if source.endswith(".yaml") and source != "matrix.yaml" else []

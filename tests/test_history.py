@@ -1,0 +1,157 @@
+"""History: every run in SQLite, whatever becomes of the file; what is settled and what is flaky follows from it."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from runner import history
+from runner.journal import append
+from runner.model import Known, Outcome, Verdict
+from runner.reuse import reusable
+from runner.runs import Run
+
+ROOT = Path(__file__).resolve().parent.parent
+CHECK = "i/l-1/sample"
+
+
+def outcome(verdict: str = "pass", key: str = "k", check: str = CHECK, **more: str) -> Outcome:
+    """What came of a check."""
+    image, cell, probe = check.split("/")
+    subject, _, version = cell.partition("-")
+    whole = {"check": check, "image": image, "subject": subject, "version": version, "probe": probe, "key": key}
+    return Outcome(**whole, verdict=Verdict(verdict), environment="e", **more)  # type: ignore[arg-type]
+
+
+def run(home: Path, number: int, *outcomes: Outcome) -> Run:
+    """A run with these outcomes."""
+    made = Run(home / "runs" / f"2030010{number}T000000-0000")
+    made.folder.mkdir(parents=True)
+    append(
+        made.journal,
+        {"kind": "run", "run": made.id, "started": f"2030-01-0{number}", "backend": "local"},
+        {"kind": "environment", "key": "e", "facts": {"gpus": []}},
+        *({"kind": "outcome", **one.to_json()} for one in outcomes),
+    )
+    return made
+
+
+def settled(home: Path, *keys: str) -> dict[str, tuple[Outcome, object]]:
+    """After bringing the history up to date."""
+    history.sync(home)
+    return dict(history.settled(home, keys))
+
+
+def test_newest_outcome_is_found_by_its_key(tmp_path: Path) -> None:
+    """With the run it is from and the environment that it was seen in."""
+    run(tmp_path, 1, outcome(), outcome(check="i/l-1/import", key="other"))
+    second = run(tmp_path, 2, outcome())
+    found, environment = settled(tmp_path, "k", "unknown")["k"]
+    assert (found.verdict, found.reused) == (Verdict.PASS, second.id)
+    assert environment == {"kind": "environment", "key": "e", "facts": {"gpus": []}}
+
+
+def test_what_was_taken_over_is_not_seen_again(tmp_path: Path) -> None:
+    """An outcome stays that of the run in which the check ran."""
+    first = run(tmp_path, 1, outcome())
+    run(tmp_path, 2, replace(outcome(), reused=first.id))
+    assert settled(tmp_path, "k")["k"][0].reused == first.id
+
+
+@pytest.mark.parametrize("second", [outcome("fail"), replace(outcome(), flaky=True)], ids=["failed", "flaky"])
+def test_disagreement_settles_nothing(tmp_path: Path, second: Outcome) -> None:
+    """Both verdicts under one key: flaky."""
+    run(tmp_path, 1, outcome())
+    run(tmp_path, 2, second)
+    assert settled(tmp_path, "k") == {}
+    assert [(one.check, one.passes > 0, one.failures) for one in history.flaky(tmp_path)] == [(CHECK, True, 1)]
+
+
+def test_host_trouble_says_nothing(tmp_path: Path) -> None:
+    """Neither does it settle a check nor make it flaky."""
+    run(tmp_path, 1, outcome())
+    run(tmp_path, 2, outcome("infra", reason="engine-unreachable"))
+    assert settled(tmp_path, "k")["k"][0].verdict is Verdict.PASS
+    assert history.flaky(tmp_path) == []
+
+
+def test_change_of_key_is_no_flakiness(tmp_path: Path) -> None:
+    """Another image may well give another verdict."""
+    run(tmp_path, 1, outcome())
+    run(tmp_path, 2, outcome("fail", key="new"))
+    history.sync(tmp_path)
+    assert history.flaky(tmp_path) == []
+
+
+def test_run_that_goes_on_is_read_again(tmp_path: Path) -> None:
+    """Its rows are replaced, not doubled."""
+    made = run(tmp_path, 1, outcome("infra"))
+    assert settled(tmp_path, "k") == {}
+    append(made.journal, {"kind": "outcome", **outcome().to_json()})
+    assert settled(tmp_path, "k")["k"][0].verdict is Verdict.PASS
+    assert [len(seen) for seen in history.timelines(tmp_path, "l-1", 9).values()] == [1]
+
+
+@pytest.mark.parametrize("glob", ["l-1", "i/l-1", "*/l-*", CHECK, "l-1/sample"])
+def test_timeline_is_oldest_first(tmp_path: Path, glob: str) -> None:
+    """By cell, by check, by glob, and no further back than asked."""
+    for number, verdict in enumerate(("pass", "fail", "pass"), 1):
+        run(tmp_path, number, outcome(verdict))
+    history.sync(tmp_path)
+    found = history.timelines(tmp_path, glob, 2)
+    assert [one.verdict.value for _, one in found[CHECK]] == ["fail", "pass"]
+
+
+def test_damaged_file_is_set_aside_and_made_anew(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing is lost: the journals have it all."""
+    run(tmp_path, 1, outcome())
+    (tmp_path / "history.sqlite").write_bytes(b"no database" * 1000)
+    assert settled(tmp_path, "k")["k"][0].verdict is Verdict.PASS
+    assert "set aside as history.sqlite.damaged" in capsys.readouterr().err
+    assert (tmp_path / "history.sqlite.damaged").read_bytes().startswith(b"no database")
+
+
+def test_file_of_a_later_version_is_left_alone(tmp_path: Path) -> None:
+    """With the remedy."""
+    run(tmp_path, 1, outcome())
+    history.sync(tmp_path)
+    with sqlite3.connect(tmp_path / "history.sqlite") as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        connection.execute("PRAGMA user_version = 99")
+    with pytest.raises(history.NewerHistory, match=r"schema 99.*update the checkout"):
+        history.sync(tmp_path)
+
+
+def test_processes_may_write_at_once(tmp_path: Path) -> None:
+    """Each brings in whatever is missing."""
+    for number in range(1, 9):
+        run(tmp_path, number, outcome(key=str(number)))
+    script = f"from pathlib import Path; from runner import history; history.sync(Path({str(tmp_path)!r}))"
+    processes = [subprocess.Popen([sys.executable, "-c", script], cwd=ROOT) for _ in range(4)]
+    assert [process.wait() for process in processes] == [0] * 4
+    assert len(history.settled(tmp_path, map(str, range(1, 9)))) == 8
+
+
+def test_what_may_stand_for_a_check() -> None:
+    """Never what is expected to fail, what failed by another's fault, or what the host may have caused."""
+    known = [Known(cells="i/l-1", expect=Verdict.FAIL, reason="broken")]
+    assert reusable(outcome(), ())
+    assert reusable(outcome("fail", reason="wrong-value"), ())
+    assert not reusable(outcome("fail", reason="wrong-value"), known)
+    assert not reusable(outcome(), known)
+    assert not reusable(outcome("skip", reason="import-failed"), ())
+    assert not any(reusable(outcome(verdict), ()) for verdict in ("crash", "timeout", "oom", "infra", "not-run"))
+
+
+def test_hundred_thousand_outcomes_are_taken_in_within_seconds(tmp_path: Path) -> None:
+    """And found again by their keys."""
+    run(tmp_path, 1, *(outcome(key=str(number), check=f"i/l-{number}/sample") for number in range(100_000)))
+    started = time.perf_counter()
+    assert len(settled(tmp_path, *map(str, range(100_000)))) == 100_000
+    assert time.perf_counter() - started < 15
