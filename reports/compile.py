@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from reports import diff
 from reports.diff import Changes, compare
 from reports.junit import junit
 from reports.markdown import markdown, summary
@@ -71,16 +72,7 @@ def as_json(table: Table, changes: Changes | None) -> dict[str, Any]:
             }
             for one in table.judged
         ],
-        "changes": changes
-        and {
-            "baseline": changes.baseline,
-            "failing": [outcome.check for outcome in changes.failing],
-            "fixed": [outcome.check for outcome in changes.fixed],
-            "other": [now.check for _, now in changes.other],
-            "new": changes.new,
-            "gone": changes.gone,
-            "causes": changes.causes,
-        },
+        "changes": changes and diff.as_json(changes),
     }
 
 

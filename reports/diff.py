@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,8 +12,21 @@ from runner.model import Outcome
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Cause:
+    """A change of an environment, or of what a cell installs."""
+
+    scope: str
+    """The image, or the cell, that it concerns."""
+    what: str
+
+    def covers(self, check: str) -> bool:
+        """Whether the check rests on what changed."""
+        return check.startswith(f"{self.scope}/")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Changes:
-    """What changed from the baseline to the run, by check; `causes` are changes of the environments."""
+    """What changed from the baseline to the run, by check."""
 
     baseline: str
     failing: tuple[Outcome, ...]
@@ -21,22 +35,41 @@ class Changes:
     """(before, after) where both fail, for another reason or with another verdict."""
     new: tuple[str, ...]
     gone: tuple[str, ...]
-    causes: tuple[str, ...]
+    causes: tuple[Cause, ...]
+    """What else changed between the two, the likely cause first."""
+
+    @property
+    def moved(self) -> tuple[Outcome, ...]:
+        """The checks that came out differently."""
+        return (*self.failing, *self.fixed, *(now for _, now in self.other))
+
+    def cause_of(self, check: str) -> str:
+        """The likeliest of the changes that could explain this check; empty where nothing that it rests on changed."""
+        return next((cause.what for cause in self.causes if cause.covers(check)), "")
 
 
 def compare(before: Table, after: Table) -> Changes:
     """What the later run shows that the earlier did not; checks without a verdict in either say nothing."""
     failing, fixed, other = [], [], []
+    asked: Counter[str] = Counter()
+    moved: Counter[str] = Counter()
     for check, now in after.outcomes.items():
         then = before.outcomes.get(check)
         if then is None or not (then.verdict.final and now.verdict.final):
             continue
+        scopes = now.image, check.rpartition("/")[0]
+        asked.update(scopes)
         if now.verdict.broken and not then.verdict.broken:
             failing.append(now)
         elif then.verdict.broken and not now.verdict.broken:
             fixed.append(now)
         elif now.verdict.broken and (then.verdict, then.reason) != (now.verdict, now.reason):
             other.append((then, now))
+        else:
+            continue
+        moved.update(scopes)
+    causes = [*_of_images(before, after), *_of_cells(before, after)]
+    total = len(failing) + len(fixed) + len(other)
     return Changes(
         baseline=before.run,
         failing=tuple(failing),
@@ -44,31 +77,36 @@ def compare(before: Table, after: Table) -> Changes:
         other=tuple(other),
         new=tuple(check for check in after.outcomes if check not in before.outcomes),
         gone=tuple(check for check in before.outcomes if check not in after.outcomes),
-        causes=tuple(_causes(before, after)),
+        causes=tuple(sorted(causes, key=lambda cause: -_likeness(moved[cause.scope], asked[cause.scope], total))),
     )
 
 
-def _causes(before: Table, after: Table) -> Iterator[str]:
-    """Changes of the environments, those that explain most first: image, torch, driver, GPU, then packages."""
+def _likeness(moved: int, asked: int, total: int) -> float:
+    """How well "what rests on this change moved, and nothing else did" describes what was seen.
+
+    The harmonic mean of the share that moved among the checks that rest on it, and of its share in all that moved (F1).
+    """
+    return 2 * moved / (asked + total) if moved else 0.0
+
+
+def _of_images(before: Table, after: Table) -> Iterator[Cause]:
+    """Changes of the environments: torch, driver, GPU first, then digest and packages."""
     then, now = _by_image(before), _by_image(after)
-    for name in now:
-        if name not in then:
-            continue
-        for what, value in _aspects(now[name]).items():
-            old = _aspects(then[name])[what]
-            if old != value:
-                yield f"{name}: {what} {old or 'none'} -> {value or 'none'}"
-    for name in now:
-        if name in then:
-            old_packages, new_packages = then[name]["facts"]["packages"], now[name]["facts"]["packages"]
-            for package in sorted(old_packages.keys() | new_packages.keys()):
-                old, new = old_packages.get(package, "none"), new_packages.get(package, "none")
-                if old != new:
-                    yield f"{name}: {package} {old} -> {new}"
-    yield from _resolved(before, after)
+    common = [name for name in now if name in then]
+    for name in common:
+        old, new = _aspects(then[name]), _aspects(now[name])
+        packages = then[name]["facts"].get("packages", {}), now[name]["facts"].get("packages", {})
+        rows = [(what, old[what], new[what]) for what in new]
+        rows += [
+            (one, packages[0].get(one, ""), packages[1].get(one, "")) for one in sorted({*packages[0], *packages[1]})
+        ]
+        for what, was, has in rows:
+            if was != has:
+                yield Cause(scope=name, what=f"{name}: {what} {was or 'none'} -> {has or 'none'}")
 
 
-def _resolved(before: Table, after: Table) -> Iterator[str]:
+def _of_cells(before: Table, after: Table) -> Iterator[Cause]:
+    """What a cell installs otherwise than before."""
     seen = set()
     for check, now in after.outcomes.items():
         then = before.outcomes.get(check)
@@ -76,9 +114,28 @@ def _resolved(before: Table, after: Table) -> Iterator[str]:
         if then is None or cell in seen or not (then.resolved and now.resolved):
             continue
         seen.add(cell)
-        changed = sorted(set(now.resolved) - set(then.resolved))
+        old, new = (dict(pin.partition("==")[::2] for pin in one.resolved) for one in (then, now))
+        changed = [
+            f"{name} {old.get(name, 'none')} -> {new.get(name, 'none')}"
+            for name in sorted({*old, *new})
+            if old.get(name) != new.get(name)
+        ]
         if changed:
-            yield f"{cell}: now installs {', '.join(changed)}"
+            yield Cause(scope=cell, what=f"{cell}: installs {', '.join(changed)}")
+
+
+def as_json(changes: Changes) -> dict[str, Any]:
+    """The changes as plain data."""
+    return {
+        "baseline": changes.baseline,
+        "failing": [outcome.check for outcome in changes.failing],
+        "fixed": [outcome.check for outcome in changes.fixed],
+        "other": [now.check for _, now in changes.other],
+        "new": changes.new,
+        "gone": changes.gone,
+        "causes": [cause.what for cause in changes.causes],
+        "likely": {one.check: cause for one in changes.moved for cause in [changes.cause_of(one.check)] if cause},
+    }
 
 
 def _by_image(table: Table) -> Mapping[str, Mapping[str, Any]]:
@@ -89,10 +146,10 @@ def _aspects(record: Mapping[str, Any]) -> Mapping[str, str]:
     facts = record["facts"]
     torch = facts.get("torch") or {}
     return {
-        "digest": str(record.get("digest") or ""),
         "torch": str(torch.get("version") or ""),
         "CUDA": str(torch.get("cuda") or ""),
         "driver": str(facts.get("driver") or ""),
         "GPU": ", ".join(gpu["name"] for gpu in facts.get("gpus", ())),
         "Python": str(facts.get("python") or ""),
+        "digest": str(record.get("digest") or ""),
     }

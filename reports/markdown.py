@@ -231,10 +231,14 @@ def _changes(changes: Changes | None) -> Iterator[str]:
     yield f"## Changes since {text(changes.baseline)}"
     yield ""
     if changes.causes:
-        yield "What else changed, the likely cause first: " + "; ".join(map(text, changes.causes[:12])) + "."
+        yield (
+            "What else changed, the likely cause first: "
+            + "; ".join(text(cause.what) for cause in changes.causes[:12])
+            + "."
+        )
         yield ""
     for title, checks in (
-        ("newly failing", [outcome.check for outcome in changes.failing]),
+        ("newly failing", [_caused(changes, outcome.check) for outcome in changes.failing]),
         ("fixed", [outcome.check for outcome in changes.fixed]),
         ("failing otherwise", [f"{now.check} ({then.reason} -> {now.reason})" for then, now in changes.other]),
         ("new", changes.new),
@@ -244,6 +248,11 @@ def _changes(changes: Changes | None) -> Iterator[str]:
             more = f" and {len(checks) - 20} more" if len(checks) > 20 else ""
             yield f"- {title}: {', '.join(map(text, checks[:20]))}{more}"
     yield ""
+
+
+def _caused(changes: Changes, check: str) -> str:
+    cause = changes.cause_of(check)
+    return f"{check} (likely: {cause})" if cause else check
 
 
 def _drift(table: Table) -> Iterator[str]:

@@ -105,7 +105,11 @@ def parser() -> argparse.ArgumentParser:
     diff = verbs.add_parser("diff", help="what one run shows that another did not, the likely cause first")
     diff.add_argument("before", nargs="?", metavar="A", help="the earlier run (default: the baseline of B)")
     diff.add_argument("after", nargs="?", default="latest", metavar="B", help="the later run (%(default)s)")
-    diff.add_argument("--baseline", action="store_true", help="compare B with the complete run before it")
+    diff.add_argument(
+        "--baseline",
+        action="store_true",
+        help="compare the one run named, or the latest, with the complete run before it",
+    )
     diff.add_argument("--json", type=Path, metavar="FILE", help="write the changes as JSON too")
 
     history = verbs.add_parser("history", help="what checks came to, run after run; without a cell: the flaky ones")

@@ -86,7 +86,7 @@ def test_changes(tmp_path: Path) -> None:
     assert [outcome.check for outcome in changes.failing] == ["gpu-image/pyro-ppl-1.9.1/sample"]
     assert [outcome.check for outcome in changes.fixed] == ["gpu-image/torch-installed/sample"]
     assert [now.check for _, now in changes.other] == ["gpu-image/gpytorch-1.14/autograd"]
-    assert changes.causes == ("gpu-image: torch 2.6.0+cu124 -> 2.6.1+cu124",)
+    assert [cause.what for cause in changes.causes] == ["gpu-image: torch 2.6.0+cu124 -> 2.6.1+cu124"]
     assert "1 newly failing, 1 fixed, 1 failing otherwise" in summary(new, changes)
 
 
