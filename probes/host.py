@@ -18,13 +18,14 @@ import importlib
 import json
 import os
 import re
+import shutil
 import signal
 import tempfile
 import time
 from typing import Any, Dict, NoReturn
 
 from . import child as work
-from . import facts
+from . import facts, services
 from .cell import Cell
 from .process import Died, Process, TimedOut, stop_with_parent, sweep
 
@@ -94,6 +95,11 @@ class Host:
                 known["torch_error"] = {"message": f"{type(error).__name__}: {error}", "output": process.output()}
             finally:
                 process.close()
+        expects = self.order.get("expects") or {}
+        known["tools"].update(
+            {name: path for name in expects.get("tools", ()) for path in [shutil.which(name)] if path}
+        )
+        known["services"] = services.ask(expects.get("services", ()))
         if self.order.get("device", "auto") == "auto":
             self.order["device"] = "cuda" if known["gpus"] else "cpu"
         on_gpu = known["gpus"] and self.order["device"] == "cuda"

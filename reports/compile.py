@@ -72,6 +72,10 @@ def as_json(table: Table, changes: Changes | None) -> dict[str, Any]:
             }
             for one in table.judged
         ],
+        "expectations": [
+            {**one.outcome.to_json(), **({"surprise": one.surprise} if one.surprise else {})}
+            for one in table.expectations
+        ],
         "changes": changes and diff.as_json(changes),
     }
 

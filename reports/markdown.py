@@ -55,6 +55,7 @@ def markdown(table: Table, changes: Changes | None) -> str:
         _changes(changes),
         _drift(table),
         _environments(table),
+        _expectations(table),
         _metrics(table),
         _known(table),
         _made(table),
@@ -70,7 +71,10 @@ def summary(table: Table, changes: Changes | None) -> str:
     said = []
     if unexpected:
         cells = dict.fromkeys(
-            f"{one.outcome.subject} {one.outcome.version} in {one.outcome.image}" for one in unexpected
+            f"{one.outcome.check}, said to be {one.outcome.version}"
+            if one.outcome.subject == "expects"
+            else f"{one.outcome.subject} {one.outcome.version} in {one.outcome.image}"
+            for one in unexpected
         )
         named = ", ".join(list(cells)[:3]) + (f" and {len(cells) - 3} more" if len(cells) > 3 else "")
         said.append(f"{_count(len(unexpected), 'unexpected failure')}: {named}.")
@@ -295,6 +299,22 @@ def _environments(table: Table) -> Iterator[str]:
         rows.append([text(str(value)) for value in row])
     headers = ("image", "reference", "digest", "torch", "CUDA", "cuDNN", "Python", "driver", "GPU", "system")
     yield _table(rows, headers)
+    yield ""
+
+
+def _expectations(table: Table) -> Iterator[str]:
+    asked = [one for one in table.expectations if one.outcome.verdict is not Verdict.SKIP]
+    if not asked:
+        return
+    yield "## What the images are said to hold"
+    yield ""
+    rows = []
+    for one in asked:
+        outcome = one.outcome
+        seen = outcome.evidence or outcome.detail.partition("seen: ")[2] or outcome.detail
+        verdict = {Verdict.PASS: "true", Verdict.FAIL: "**false**"}.get(outcome.verdict, "not seen")
+        rows.append([outcome.image, outcome.probe, outcome.version, text(seen), f"{verdict} {one.surprise}".strip()])
+    yield _table(rows, ("image", "what", "said", "seen", "verdict"))
     yield ""
 
 

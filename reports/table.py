@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from reports.expects import expected
 from runner.journal import read
 from runner.model import PROBES, Known, Outcome, Verdict, matching, utc_now
 
@@ -69,8 +70,16 @@ class Table:
         return tuple(self._judge(outcome) for outcome in self.outcomes.values())
 
     @cached_property
+    def expectations(self) -> tuple[Judged, ...]:
+        """What the images are said to hold, and whether they do; for an image that is a mere claim never a surprise."""
+        plan = self.header.get("plan", {})
+        claimed = {image["name"] for image in plan.get("images", ()) if image.get("claim")}
+        found = (self._judge(outcome) for outcome in expected(plan, tuple(self.environments.values())))
+        return tuple(replace(one, surprise="") if one.outcome.image in claimed else one for one in found)
+
+    @cached_property
     def surprises(self) -> tuple[Judged, ...]:
-        return tuple(one for one in self.judged if one.surprise)
+        return tuple(one for one in (*self.judged, *self.expectations) if one.surprise)
 
     @cached_property
     def incomplete(self) -> tuple[Outcome, ...]:

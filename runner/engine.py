@@ -152,7 +152,10 @@ class Engine:
         except Trouble as trouble:
             self._all(cells, trouble)
             return
-        self._launch_all(ready, self._fresh(ready, [one for cell in cells for one in self._resolved(cell, ready)]))
+        work = self._fresh(ready, [one for cell in cells for one in self._resolved(cell, ready)])
+        if not work and batch.image.expects and batch.image.name not in self.recorder.images:
+            self._look(ready.prepared)
+        self._launch_all(ready, work)
 
     def _foresee(self, image: Image) -> None:
         """Spare the pull of an image that cannot run on any GPU here; Trouble with what speaks against it."""

@@ -26,7 +26,7 @@ def keys(
     model and driver, limits, seed and step counts.
     """
     models = {(gpu.name, gpu.driver) for gpu in gpus}
-    limits = prepared.image.limits
+    image, limits = prepared.image, prepared.image.limits
     if len(models) > 1 and limits.gpus != "none":
         return {}
     shared = [
@@ -37,6 +37,7 @@ def keys(
         [source(member) for member in work.cell.members],
         sorted(models) if limits.gpus != "none" else [],
         asdict(limits),
+        {name: image.expects.get(name) for name in ("tools", "services")},
         work.cell.isolation,
         sorted(settings.items()),
     ]

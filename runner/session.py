@@ -67,6 +67,8 @@ class Recorder:
     backend: str
     listen: Callable[[Outcome], None]
     environments: set[str] = field(default_factory=set)
+    images: set[str] = field(default_factory=set)
+    """Those of which an environment is recorded."""
     keys: dict[str, str] = field(default_factory=dict)
     """Check id -> what its outcome may depend on, for later runs to know it by."""
     predicted: dict[str, Prediction | None] = field(default_factory=dict)
@@ -81,9 +83,11 @@ class Recorder:
 
     def taken_over(self, outcomes: Iterable[Outcome], environments: Iterable[Mapping[str, Any]]) -> None:
         """Outcomes of earlier runs, with the environments that they were seen in."""
-        new = [record for record in environments if record["key"] not in self.environments]
-        self.environments |= {record["key"] for record in new}
-        append(self.journal, *({**record, "kind": "environment"} for record in new))
+        environments = list(environments)
+        new = {one["key"]: one for one in environments if one["key"] not in self.environments}
+        self.environments |= new.keys()
+        self.images |= {record["image"] for record in environments}
+        append(self.journal, *({**record, "kind": "environment"} for record in new.values()))
         self.outcomes(outcomes)
 
     def _stamped(self, outcome: Outcome) -> Outcome:
@@ -102,6 +106,7 @@ class Recorder:
             "facts": {name: value for name, value in facts.items() if name != "metadata"},
         }
         key = digest(record)
+        self.images.add(prepared.image.name)
         if key not in self.environments:
             self.environments.add(key)
             append(self.journal, {"kind": "environment", "key": key, **record})
@@ -141,6 +146,8 @@ class Session:
             warm=self.warm,
             deadline_s=(2 * checks + 2) * limits.timeout_s + SILENCE_S,
         )
+        expects = self.prepared.image.expects
+        self.order["expects"] = {name: list(expects.get(name, ())) for name in ("tools", "services")}
         if self.compile_cache:
             self.order["compile_cache"] = digest([self.prepared.identity, self.gpu.name if self.gpu else "CPU"])
         self.collector = Collector(self.work, limits)
@@ -202,7 +209,7 @@ class Session:
     def _enter(self, facts: dict[str, Any]) -> None:
         """Take the facts of the launched environment, and make sure that it sees the GPU leased for it."""
         self.facts = facts
-        if self.work:
+        if self.work or self.prepared.image.expects:
             self.collector.enter(facts, self.recorder.environment(self.prepared, facts))
         built_for_cuda = bool(facts.get("torch") and facts["torch"]["cuda"])
         if self.gpu is not None and built_for_cuda:
