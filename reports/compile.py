@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from reports import diff
 from reports.diff import Changes, compare
 from reports.junit import junit
 from reports.markdown import markdown, summary
-from reports.table import Table, load
+from reports.table import Judged, Table, load
 
 SCHEMA = 1
 
@@ -34,11 +35,11 @@ def compile_report(journal: Path, out: Path, baseline: Path | None = None) -> Co
     comparable = before is not None and not before.outcomes.keys().isdisjoint(table.outcomes)
     changes = compare(before, table) if before is not None and comparable else None
     out.mkdir(parents=True, exist_ok=True)
-    write(out / "report.json", json.dumps(as_json(table, changes), indent=1, ensure_ascii=False) + "\n")
+    write(out / "report.json", json_text(table, changes))
     write(out / "junit.xml", junit(table))
     path = out / "report.md"
     try:
-        write(path, markdown(table, changes))
+        write(path, [markdown(table, changes)])
     except (
         ModuleNotFoundError
     ) as error:  # a bare host: everything is in the JSON, and the journal can be taken elsewhere
@@ -52,8 +53,24 @@ def compile_report(journal: Path, out: Path, baseline: Path | None = None) -> Co
     )
 
 
-def as_json(table: Table, changes: Changes | None) -> dict[str, Any]:
-    """Everything that the other reports show, as plain data."""
+def json_text(table: Table, changes: Changes | None) -> Iterator[str]:
+    """The JSON report in pieces, a line an outcome: a hundred thousand need not be in memory at once."""
+    encode = json.JSONEncoder(ensure_ascii=False).encode
+    for name, value in _frame(table, changes).items():
+        yield f'{"{" if name == "schema" else ","}\n"{name}": {encode(value)}'
+    yield ',\n"outcomes": ['
+    for number, one in enumerate(table.judged):
+        yield ("," if number else "") + "\n " + encode(_judged(one))
+    yield "\n]\n}\n"
+
+
+def _judged(one: Judged) -> dict[str, Any]:
+    more = {"surprise": one.surprise} if one.surprise else {}
+    return {**one.outcome.to_json(), **more, **({"known": one.known.to_json()} if one.known else {})}
+
+
+def _frame(table: Table, changes: Changes | None) -> dict[str, Any]:
+    """Everything that the other reports show, as plain data, but for the outcomes."""
     return {
         "schema": SCHEMA,
         "summary": summary(table, changes),
@@ -64,24 +81,14 @@ def as_json(table: Table, changes: Changes | None) -> dict[str, Any]:
             key: {name: value for name, value in record.items() if name not in ("kind", "key")}
             for key, record in table.environments.items()
         },
-        "outcomes": [
-            {
-                **one.outcome.to_json(),
-                **({"surprise": one.surprise} if one.surprise else {}),
-                **({"known": one.known.to_json()} if one.known else {}),
-            }
-            for one in table.judged
-        ],
-        "expectations": [
-            {**one.outcome.to_json(), **({"surprise": one.surprise} if one.surprise else {})}
-            for one in table.expectations
-        ],
+        "expectations": list(map(_judged, table.expectations)),
         "changes": changes and diff.as_json(changes),
     }
 
 
-def write(path: Path, content: str) -> None:
+def write(path: Path, pieces: Iterable[str]) -> None:
     """Replace a file in one step, so that a reader never sees half of it."""
     partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(content, encoding="utf-8", errors="replace")
+    with partial.open("w", encoding="utf-8", errors="replace") as stream:
+        stream.writelines(pieces)
     partial.replace(path)

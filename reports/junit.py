@@ -3,54 +3,84 @@
 from __future__ import annotations
 
 import re
-from xml.etree import ElementTree as xml
+from collections.abc import Iterator
+from functools import lru_cache
+from xml.sax.saxutils import escape, quoteattr
 
 from reports.table import Judged, Table
 from runner.model import Verdict
 
 
-def junit(table: Table) -> str:
-    """The whole document."""
-    root = xml.Element("testsuites", name="torch-compat-matrix")
-    for image in table.images:
-        said = [one for one in table.expectations if one.outcome.verdict is not Verdict.NOT_RUN]
-        cases = [one for one in (*table.judged, *said) if one.outcome.image == image]
-        suite = xml.SubElement(root, "testsuite", name=clean(image), tests=str(len(cases)))
-        suite.set("timestamp", str(table.header.get("started", "")).partition("+")[0])
-        suite.set("time", f"{sum(one.outcome.seconds for one in cases):.3f}")
-        for one in cases:
-            _case(suite, one)
-        for kind, name in (("failure", "failures"), ("error", "errors"), ("skipped", "skipped")):
-            suite.set(name, str(len(suite.findall(f"testcase/{kind}"))))
-    xml.indent(root)
-    return xml.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
+def junit(table: Table) -> Iterator[str]:
+    """The document in pieces: a hundred thousand cases need not be in memory at once."""
+    yield '<?xml version="1.0" encoding="utf-8"?>\n<testsuites name="torch-compat-matrix">\n'
+    said = [one for one in table.expectations if one.outcome.verdict is not Verdict.NOT_RUN]
+    cases: dict[str, list[Judged]] = {image: [] for image in table.images}
+    for one in (*table.judged, *said):
+        if one.outcome.image in cases:
+            cases[one.outcome.image].append(one)
+    for image, found in cases.items():
+        kinds = [_result(one)[0] for one in found]
+        attributes = {
+            "name": image,
+            "tests": str(len(found)),
+            "timestamp": str(table.header.get("started", "")).partition("+")[0],
+            "time": f"{sum(one.outcome.seconds for one in found):.3f}",
+            "failures": str(kinds.count("failure")),
+            "errors": str(kinds.count("error")),
+            "skipped": str(kinds.count("skipped")),
+        }
+        yield f"  <testsuite{_attributes(attributes)}>\n"
+        yield from map(_case, found)
+        yield "  </testsuite>\n"
+    yield "</testsuites>\n"
 
 
-def _case(suite: xml.Element, one: Judged) -> None:
+def _case(one: Judged) -> str:
     outcome = one.outcome
-    case = xml.SubElement(suite, "testcase", name=clean(outcome.check), classname=clean(outcome.image))
-    case.set("time", f"{outcome.seconds:.3f}")
-    properties = xml.SubElement(case, "properties")
-    for name in ("verdict", "reason", "blame", "device", "device_name", "installed"):
-        value = getattr(outcome, name)
-        if value:
-            xml.SubElement(properties, "property", name=name, value=clean(getattr(value, "value", value)))
-    said = "\n".join(filter(None, (outcome.detail, outcome.evidence, outcome.remedy, outcome.traceback)))
+    names = {"name": outcome.check, "classname": outcome.image, "time": f"{outcome.seconds:.3f}"}
+    properties = {
+        name: getattr(value, "value", value)
+        for name in ("verdict", "reason", "blame", "device", "device_name", "installed", "reused")
+        for value in [getattr(outcome, name)]
+        if value
+    }
+    listed = "".join(f"<property{_attributes({'name': name, 'value': value})}/>" for name, value in properties.items())
+    kind, message, said = _result(one)
+    result = f"<{kind}{_attributes({'message': message})}>{escape(clean(said))}</{kind}>" if kind else ""
+    return f"    <testcase{_attributes(names)}><properties>{listed}</properties>{result}</testcase>\n"
+
+
+def _result(one: Judged) -> tuple[str, str, str]:
+    """What the case holds: an element's name (none for a pass), its message and its text."""
+    outcome = one.outcome
     message = f"{outcome.verdict.value}: {outcome.reason}"
+    said = "\n".join(filter(None, (outcome.detail, outcome.evidence, outcome.remedy, outcome.traceback)))
     if one.surprise == "unexpected pass" and one.known:
-        xml.SubElement(case, "failure", message=clean(f"unexpected pass; known: {one.known.reason}"))
-    elif outcome.verdict is Verdict.PASS:
-        return
-    elif outcome.verdict is Verdict.SKIP:
-        xml.SubElement(case, "skipped", message=clean(f"{outcome.reason}: {outcome.detail}"))
-    elif not outcome.verdict.final:
-        xml.SubElement(case, "error", message=clean(message)).text = clean(said)
-    elif one.known and not one.surprise:
-        xml.SubElement(case, "skipped", message=clean(f"known: {one.known.reason} ({message})"))
-    else:
-        xml.SubElement(case, "failure", message=clean(message)).text = clean(said)
+        return "failure", f"unexpected pass; known: {one.known.reason}", ""
+    if outcome.verdict is Verdict.PASS:
+        return "", "", ""
+    if outcome.verdict is Verdict.SKIP:
+        return "skipped", f"{outcome.reason}: {outcome.detail}", ""
+    if not outcome.verdict.final:
+        return "error", message, said
+    if one.known and not one.surprise:
+        return "skipped", f"known: {one.known.reason} ({message})", ""
+    return "failure", message, said
+
+
+def _attributes(named: dict[str, str]) -> str:
+    return "".join(f" {name}={_quoted(value)}" for name, value in named.items())
+
+
+@lru_cache(4096)
+def _quoted(value: str) -> str:
+    return quoteattr(clean(value))
+
+
+_BAD = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def clean(text: str) -> str:
     """Text without the characters that XML 1.0 cannot hold."""
-    return re.sub(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "\ufffd", text)
+    return _BAD.sub("\ufffd", text)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import datetime as dt
+import gc
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from reports.expects import expected
 from runner.journal import read
 from runner.model import PROBES, Known, Outcome, Verdict, matching, utc_now
+
+_Item = TypeVar("_Item")
 
 HERE = re.compile(r"(?:/[^\s/'\"():]+)+/(?=(?:site|dist)-packages/|overlays/[0-9a-f]{16}/|bundle/probes/|lib/python3)")
 """The way to where packages lie, in a path of one machine."""
@@ -135,7 +138,7 @@ def load(journal: Path, today: dt.date | None = None) -> Table:
     outcomes: dict[str, Outcome] = {}
     environments: dict[str, Any] = {}
     end: dict[str, Any] = {}
-    for record, _ in read(journal):
+    for record, _ in _uncollected(read(journal)):
         kind = record.get("kind")
         if kind == "outcome":
             outcomes[record["check"]] = portable(Outcome.from_json(record))
@@ -146,7 +149,9 @@ def load(journal: Path, today: dt.date | None = None) -> Table:
         elif kind in ("end", "resume"):
             end = record
     plan = header.get("plan", {})
-    whole = {outcome.check: outcomes.pop(outcome.check, outcome) for outcome in _planned(plan)} | outcomes
+    whole = {
+        name: outcomes.pop(name) if name in outcomes else _not_run(name, *parts) for name, *parts in _planned(plan)
+    } | outcomes
     return Table(
         header=header,
         outcomes=whole,
@@ -158,20 +163,35 @@ def load(journal: Path, today: dt.date | None = None) -> Table:
     )
 
 
-def _planned(plan: Mapping[str, Any]) -> Iterator[Outcome]:
-    """Each check of the plan as `not-run`."""
+def _uncollected(records: Iterator[_Item]) -> Iterator[_Item]:
+    """The same, without the collector, which would look through all that was read again and again and find nothing."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield from records
+    finally:
+        if was:
+            gc.enable()
+
+
+def _planned(plan: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str, str]]:
+    """Each check of the plan: its id, image, library or stack, version and probe."""
     for cell in plan.get("cells", ()):
+        parts = cell["image"], cell["subject"], cell["version"]
         for probe in cell["probes"]:
-            name = f"{cell['image']}/{cell['subject']}-{cell['version']}/{probe}"
-            yield Outcome(
-                check=name,
-                image=cell["image"],
-                subject=cell["subject"],
-                version=cell["version"],
-                probe=probe,
-                verdict=Verdict.NOT_RUN,
-                reason="interrupted",
-                detail="the run ended before this check",
-                blame="host",
-                remedy="`compat run --resume` goes on",
-            )
+            yield f"{parts[0]}/{parts[1]}-{parts[2]}/{probe}", *parts, probe
+
+
+def _not_run(check: str, image: str, subject: str, version: str, probe: str) -> Outcome:
+    return Outcome(
+        check=check,
+        image=image,
+        subject=subject,
+        version=version,
+        probe=probe,
+        verdict=Verdict.NOT_RUN,
+        reason="interrupted",
+        detail="the run ended before this check",
+        blame="host",
+        remedy="`compat run --resume` goes on",
+    )

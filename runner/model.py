@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from fnmatch import fnmatchcase
+from sys import intern
 from typing import Any
 
 PROBES = ("import", "sample", "autograd", "compile")
@@ -240,7 +241,10 @@ class Outcome:
         known = {name: data[name] for name in cls.__slots__ if name in data}
         for name in ("resolved", "drift", "notes", "attempts"):
             if name in known:
-                known[name] = tuple(known[name])
+                known[name] = tuple(map(intern, known[name]))
+        for name in ("image", "subject", "version", "probe", "environment", "device_name"):  # the same in thousands
+            if name in known:
+                known[name] = intern(known[name])
         known["verdict"] = Verdict(known["verdict"])
         return cls(**known)
 

@@ -69,6 +69,8 @@ def _fill(root: Path, requires: Sequence[str], debian: Sequence[str]) -> None:
     for more, wanted in (((), cpu), (("--torch-backend", "cpu"), requires), ((), requires)):
         ran = run(("pip", "install", *flags, *more, "-r", "-"), index.uv_environment(), stdin="\n".join(wanted))
         if ran.status == 0:
+            inside = f"/{target.relative_to(root)}"  # as pip leaves an image: without bytecode torch imports slowly
+            subprocess.run(["chroot", str(root), "python3", "-m", "compileall", "-q", "-j0", inside], check=False)
             return
     raise RuntimeError(ran.err)
 

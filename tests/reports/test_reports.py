@@ -104,7 +104,7 @@ def test_reports_are_portable(tmp_path: Path) -> None:
 
 def test_junit(table: Table) -> None:
     """A suite an image; failures, errors and skips are counted as such."""
-    root = ElementTree.fromstring(junit(table))
+    root = ElementTree.fromstring("".join(junit(table)))
     suites = {suite.get("name"): suite for suite in root}
     assert set(suites) == {"gpu-image", "stand-in"}
     suite = suites["gpu-image"]

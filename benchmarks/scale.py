@@ -1,0 +1,170 @@
+"""`python -m benchmarks.scale`: plan, journal, resume, report and diff of 100,000 checks, with time and peak memory."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from tabulate import tabulate
+
+from reports.compile import compile_report
+from reports.diff import compare
+from reports.table import load
+from runner import history, matrix
+from runner.journal import append
+from runner.model import Cell, Image, Outcome, Plan, Verdict
+from runner.plan import expand, plan_to_json
+from runner.runs import Run
+
+STEPS: dict[str, Callable[[Path, int], None]] = {}
+
+
+def step(function: Callable[[Path, int], None]) -> Callable[[Path, int], None]:
+    """Name a step by its function."""
+    STEPS[function.__name__] = function
+    return function
+
+
+def cells(checks: int) -> tuple[Cell, ...]:
+    """Cells of ten images, four checks each."""
+    return tuple(
+        Cell(
+            image=f"image-{number % 10}",
+            subject="captum",
+            version=f"0.{number // 10}",
+            requires=("captum",),
+            members=("captum",),
+        )
+        for number in range(checks // 4)
+    )
+
+
+def recorded(home: Path, name: str, checks: int, broken: int) -> Run:
+    """A run of so many checks, of which every so many-th fails."""
+    plan = Plan(images=tuple(Image(name=f"image-{number}") for number in range(10)), cells=cells(checks))
+    run = Run(home / "runs" / name)
+    run.folder.mkdir(parents=True)
+    environment = {"kind": "environment", "facts": {"python": "3.11", "packages": {}, "gpus": []}, "reference": "x"}
+    append(
+        run.journal,
+        {"kind": "run", "run": name, "backend": "local", "plan": plan_to_json(plan)},
+        *({**environment, "key": image.name, "image": image.name} for image in plan.images),
+        *({"kind": "outcome", **outcome(check.id, number % broken == 0)} for number, check in enumerate(plan.checks)),
+        {"kind": "end", "state": "complete", "finished": "2030-01-01T00:00:00+00:00"},
+    )
+    return run
+
+
+def outcome(check: str, broken: bool) -> dict[str, object]:
+    """What a check's record holds, in a usual size."""
+    image, cell, probe = check.split("/")
+    return Outcome(
+        check=check,
+        image=image,
+        subject="captum",
+        version=cell.removeprefix("captum-"),
+        probe=probe,
+        verdict=Verdict.FAIL if broken else Verdict.PASS,
+        reason="wrong-value" if broken else "",
+        detail="attributions differ from their reference by more than the stated tolerance" if broken else "",
+        device="cpu",
+        device_name="CPU",
+        environment=image,
+        resolved=("captum==0.8.0", "tqdm==4.67.1"),
+        installed="0.8.0",
+        isolation="fork",
+        metrics={"peak host memory": {"value": 3e8, "unit": "bytes"}},
+        seconds=1.0,
+        started="2030-01-01T00:00:00+00:00",
+        key=check,
+    ).to_json()
+
+
+@step
+def plan(home: Path, checks: int) -> None:
+    """matrix.yaml read and expanded."""
+    versions = ", ".join(f'"0.{number}"' for number in range(checks // 40))
+    images = "".join(f"  image-{number}: {{ tag: example/{number} }}\n" for number in range(10))
+    known = "known:\n" + "".join(
+        f'  - {{ cells: "image-{number}/captum-0.{number}", expect: fail, reason: broken }}\n' for number in range(10)
+    )
+    path = home / "matrix.yaml"
+    path.write_text(f"images:\n{images}libraries:\n  captum: {{ versions: [{versions}] }}\n{known}")
+    assert len(expand(matrix.load(path), "docker").checks) == checks // 4 * 4
+
+
+@step
+def journal(home: Path, checks: int) -> None:
+    """A tenth of the records appended, a hundred at a time, each time to the disk."""
+    path = home / "journal.jsonl"
+    record = {"kind": "outcome", **outcome("image-0/captum-0.1/sample", False)}
+    for _ in range(checks // 1000):
+        append(path, *[record] * 100)
+
+
+@step
+def resume(home: Path, checks: int) -> None:
+    """The run's plan and outcomes read back, and what is left of it."""
+    run = Run.open(home, "first")
+    done = {check for check, one in run.outcomes().items() if one.verdict.final}
+    assert [check for check in run.plan().checks if check.id not in done] == []
+
+
+@step
+def report(home: Path, checks: int) -> None:
+    """Markdown, JSON and JUnit."""
+    compile_report(Run.open(home, "first").journal, home / "report")
+
+
+@step
+def diff(home: Path, checks: int) -> None:
+    """Two runs compared."""
+    runs = [load(Run.open(home, name).journal) for name in ("first", "second")]
+    assert compare(*runs).failing
+
+
+@step
+def take_over(home: Path, checks: int) -> None:
+    """Both runs taken into the history, and every check found there by its key."""
+    history.sync(home)
+    assert history.settled(home, (check.id for cell in cells(checks) for check in cell.checks))
+
+
+def main() -> int:
+    """Each step in a process of its own, so that its time and memory are its own."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.scale", description=__doc__)
+    parser.add_argument("--checks", type=int, default=100_000, help="(%(default)s)")
+    parser.add_argument("--step", choices=sorted(STEPS), help=argparse.SUPPRESS)
+    parser.add_argument("--home", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.step:
+        started = time.perf_counter()
+        STEPS[options.step](options.home, options.checks)
+        seconds = time.perf_counter() - started
+        status = Path("/proc/self/status").read_text()  # getrusage counts what the parent had before the fork
+        print(json.dumps([seconds, 1024 * int(status.partition("VmHWM:")[2].split()[0])]))
+        return 0
+    rows = []
+    with tempfile.TemporaryDirectory(prefix="compat-scale-") as name:
+        recorded(Path(name), "first", options.checks, 10)
+        recorded(Path(name), "second", options.checks, 9)
+        for one, function in STEPS.items():
+            command = [sys.executable, "-m", "benchmarks.scale", "--step", one, "--home", name]
+            done = subprocess.run([*command, "--checks", str(options.checks)], check=True, stdout=subprocess.PIPE)
+            seconds, memory = json.loads(done.stdout)
+            rate = f"{options.checks / 10 / seconds:.0f} records/s" if one == "journal" else ""
+            rows.append((one, str(function.__doc__), seconds, memory / 1e6, rate))
+    print(f"{options.checks} checks, {len(os.sched_getaffinity(0))} cores\n")
+    print(tabulate(rows, headers=("step", "what", "seconds", "peak MB", ""), tablefmt="pipe", floatfmt=".2f"))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
