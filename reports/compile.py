@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from reports import diff
+from reports.claims import judge, page
 from reports.diff import Changes, compare
 from reports.junit import junit
 from reports.markdown import markdown, summary
@@ -38,8 +40,11 @@ def compile_report(journal: Path, out: Path, baseline: Path | None = None) -> Co
     write(out / "report.json", json_text(table, changes))
     write(out / "junit.xml", junit(table))
     path = out / "report.md"
+    claims = judge(table)
     try:
-        write(path, [markdown(table, changes)])
+        write(path, [markdown(table, changes, Counter(one.verdict for one in claims))])
+        if claims:
+            write(out / "claims.md", page(table, claims))
     except (
         ModuleNotFoundError
     ) as error:  # a bare host: everything is in the JSON, and the journal can be taken elsewhere
@@ -81,6 +86,7 @@ def _frame(table: Table, changes: Changes | None) -> dict[str, Any]:
             key: {name: value for name, value in record.items() if name not in ("kind", "key")}
             for key, record in table.environments.items()
         },
+        "claims": [one.to_json() for one in judge(table)],
         "expectations": list(map(_judged, table.expectations)),
         "changes": changes and diff.as_json(changes),
     }

@@ -45,8 +45,8 @@ class Note:
     members: tuple[Judged, ...]
 
 
-def markdown(table: Table, changes: Changes | None) -> str:
-    """The whole report."""
+def markdown(table: Table, changes: Changes | None, claims: Mapping[str, int] | None = None) -> str:
+    """The whole report; `claims` counts the verdicts of claims.md beside it."""
     notes = number(table)
     parts = [
         _headline(table, changes),
@@ -56,6 +56,7 @@ def markdown(table: Table, changes: Changes | None) -> str:
         _drift(table),
         _environments(table),
         _expectations(table),
+        _claims(claims or {}),
         _metrics(table),
         _known(table),
         _made(table),
@@ -316,6 +317,13 @@ def _expectations(table: Table) -> Iterator[str]:
         rows.append([outcome.image, outcome.probe, outcome.version, text(seen), f"{verdict} {one.surprise}".strip()])
     yield _table(rows, ("image", "what", "said", "seen", "verdict"))
     yield ""
+
+
+def _claims(counts: Mapping[str, int]) -> Iterator[str]:
+    if counts:
+        said = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
+        yield f"What is claimed of these images and libraries: {said}; see [claims.md](claims.md)."
+        yield ""
 
 
 def _metrics(table: Table) -> Iterator[str]:

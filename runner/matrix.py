@@ -190,6 +190,12 @@ class Matrix(Entry):
     max_checks: PositiveInt = Field(100_000, description="refuse to expand to more checks than this")
     _source: str = ""
     _places: tuple[str, ...] = ()
+    _claims: tuple[dict[str, Any], ...] = ()
+
+    @property
+    def claims(self) -> tuple[dict[str, Any], ...]:
+        """What claims.yaml beside the file says, as plain data; nothing where there is none."""
+        return self._claims
 
     @property
     def source(self) -> str:
@@ -249,6 +255,11 @@ def load(path: Path) -> Matrix:
     if document.mistakes:
         raise MatrixError(document.mistakes)
     matrix._source = str(path)
+    beside = path.with_name("claims.yaml")
+    if beside.exists():
+        from runner import claims  # it reads its file as this module does
+
+        matrix._claims = claims.load(beside)
     matrix._places = tuple(document.place(("known", index)) for index in range(len(matrix.known)))
     return matrix
 
@@ -331,7 +342,7 @@ def _senseless(matrix: Matrix) -> Iterator[tuple[tuple[str | int, ...], str]]:
     except TooMany as error:
         yield (), str(error)
         return
-    ids = {check.id for cell in cells for check in cell.checks}
+    ids = {check.id for cell in cells for check in cell.checks} | set(_expectations(matrix))
     everything = all_cells(matrix, excluded=True)
     for index, excluded in enumerate(matrix.exclude):
         if not any(matches(excluded.cells, cell.id) for cell in everything):
@@ -345,6 +356,21 @@ def _senseless(matrix: Matrix) -> Iterator[tuple[tuple[str | int, ...], str]]:
             if not any(matches(selector, one) for one in ids):
                 message = f"matches no check{near(selector, [cell.id for cell in cells][:5000])}"
                 yield ("selections", name, index), message
+
+
+def _expectations(matrix: Matrix) -> Iterator[str]:
+    """The ids under which a report judges what the images are said to hold (reports/expects.py)."""
+    for name, image in matrix.images.items():
+        said = image.expects
+        for what in ("torch", "cuda", "cudnn", "python", "os"):
+            if getattr(said, what):
+                yield f"{name}/expects/{what}"
+        for what in (
+            *(canonicalize_name(Requirement(one).name) for one in said.preinstalled),
+            *said.tools,
+            *said.services,
+        ):
+            yield f"{name}/expects/{what}"
 
 
 def members_of(requires: Iterable[str]) -> tuple[str, ...]:

@@ -171,6 +171,8 @@ class Plan:
     images: tuple[Image, ...]
     cells: tuple[Cell, ...]
     known: tuple[Known, ...] = ()
+    claims: tuple[Mapping[str, Any], ...] = ()
+    """What is claimed of the images and libraries, as plain data (runner/claims.py)."""
     source: str = ""
     """The matrix file as the user named it."""
 

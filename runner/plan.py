@@ -109,7 +109,13 @@ def expand(matrix: Matrix, backend: str, selectors: Sequence[str] = (), probes: 
     is the image named in the selectors; unless one is, it is an image of its own, with every library at the version
     that is installed and those of the matrix.
     """
-    plan = Plan(images=matrix.model_images(), cells=all_cells(matrix), known=matrix.model_known(), source=matrix.source)
+    plan = Plan(
+        images=matrix.model_images(),
+        cells=all_cells(matrix),
+        known=matrix.model_known(),
+        claims=matrix.claims,
+        source=matrix.source,
+    )
     usable = {image.name for image in plan.images if _usable(image, backend)}
     if backend == "here":
         plan = _here(plan, selectors)
@@ -199,6 +205,7 @@ def plan_from_json(data: Mapping[str, Any]) -> Plan:
         images=tuple(_image(entry) for entry in data["images"]),
         cells=tuple(Cell(**{name: _tuple(value) for name, value in entry.items()}) for entry in data["cells"]),
         known=tuple(Known.from_json(entry) for entry in data["known"]),
+        claims=tuple(data.get("claims", ())),
         source=data["source"],
     )
 
