@@ -101,7 +101,7 @@ def make_engine(run: Run, plan: Plan, backend: Backend, settings: dict[str, Any]
     if not settings.get("fresh"):
         synced()
         more["settled"] = partial(history.settled, home())
-    index = Index.from_pip(os.environ)
+    index = more.pop("index", None) or Index.from_pip(os.environ)
     # a few at a time where no GPU sets the number: each launch may take the memory limit, and torch every core it finds
     jobs = settings.get("jobs") or max(len(backend.gpus()), min(4, len(os.sched_getaffinity(0))))
     return Engine(

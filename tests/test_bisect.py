@@ -1,0 +1,176 @@
+"""`compat bisect`: where a check turned, among versions and days, with what cannot be judged left out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from zipfile import ZipFile
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tinywheels import wheel
+
+from runner.bisect import NoTurn, back, passes, search
+from runner.model import Outcome, Verdict
+
+ROOT = Path(__file__).resolve().parent.parent
+MATRIX = """\
+images:
+  any: { local: { python: "3.11", requires: [] } }
+libraries:
+  torchbnn: { versions: ["1.5"] }
+"""
+
+
+def outcome(word: str) -> Outcome:
+    """p passes, f fails, s cannot be judged."""
+    verdict, reason = {"p": ("pass", ""), "f": ("fail", "wrong-value"), "s": ("unsupported", "unsatisfiable")}[word]
+    return Outcome(check="c", image="i", subject="l", version="1", probe="p", verdict=Verdict(verdict), reason=reason)
+
+
+@given(st.text("pfs", min_size=2, max_size=40))
+def test_search_ends_at_neighbours(story: str) -> None:
+    """Whatever happened between, and with no more questions than there are points."""
+    points = [str(number) for number in range(len(story))]
+    asked: list[str] = []
+
+    def ask(point: str) -> Outcome:
+        asked.append(point)
+        return outcome(story[int(point)])
+
+    if "s" in (story[0], story[-1]) or story[0] == story[-1]:
+        with pytest.raises(NoTurn):
+            search(points, ask)
+        return
+    turn = search(points, ask)
+    low, high = int(turn.before), int(turn.after)
+    assert (story[low], story[high]) == (story[0], story[-1])
+    assert set(story[low + 1 : high]) <= {"s"}
+    assert turn.skipped == tuple(points[low + 1 : high])
+    assert len(asked) == len(set(asked))
+
+
+def test_few_questions_where_the_story_is_plain() -> None:
+    """A thousand points, a dozen questions."""
+    asked: list[str] = []
+
+    def ask(point: str) -> Outcome:
+        asked.append(point)
+        return outcome("p" if int(point) < 700 else "f")
+
+    assert search([str(number) for number in range(1000)], ask).after == "700"
+    assert len(asked) <= 12
+
+
+@given(st.text("pfs", max_size=30))
+def test_way_back_ends_where_it_is_otherwise(story: str) -> None:
+    """In steps that double; the far end can be judged."""
+    points = [str(number) for number in range(len(story))]
+    try:
+        found = back(points, lambda point: outcome(story[int(point)]), right=False)
+    except NoTurn:
+        return
+    assert passes(outcome(story[int(found[0])])) is True
+    assert found == points[: len(found)][::-1]
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> Iterator[str]:
+    """A JSON index (PEP 691) of six versions, one a month, of which all from 1.3 on do not import."""
+    files = []
+    for number in range(6):
+        path = wheel(tmp_path / "wheels", "torchbnn", f"1.{number}")
+        if number >= 3:
+            with ZipFile(path) as archive:
+                members = {name: archive.read(name) for name in archive.namelist()}
+            members["torchbnn.py"] = b"raise ImportError('cannot import name zeros from torch')\n"
+            with ZipFile(path, "w") as archive:
+                for name, content in members.items():
+                    archive.writestr(name, content)
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        uploaded = f"2026-0{number + 1}-15T12:00:00.000000Z"
+        files.append({"filename": path.name, "url": path.name, "hashes": {"sha256": digest}, "upload-time": uploaded})
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            path = tmp_path / "wheels" / self.path.rpartition("/")[2]
+            if self.path.rstrip("/").endswith("/torchbnn"):
+                page = {"meta": {"api-version": "1.1"}, "name": "torchbnn", "files": files}
+                self.answer(200, json.dumps(page).encode(), "application/vnd.pypi.simple.v1+json")
+            elif path.is_file():
+                self.answer(200, path.read_bytes(), "application/octet-stream")
+            else:
+                self.answer(404, b"", "text/plain")
+
+        def answer(self, status: int, content: bytes, kind: str) -> None:
+            self.send_response(status)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        do_HEAD = do_GET
+
+        def log_message(self, *_: object) -> None:
+            """Quiet."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/simple"
+    server.shutdown()
+
+
+def compat(place: Path, index: str, *arguments: str, status: int = 0, version: str = '"1.5"') -> str:
+    """What `compat bisect` says of that index, on the interpreter at hand."""
+    (place / "matrix.yaml").write_text(MATRIX.replace('"1.5"', version))
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "UV_", "COMPAT_"))}
+    own = {"PYTHONPATH": str(ROOT), "PIP_INDEX_URL": index, "NO_PROXY": "127.0.0.1", "UV_CACHE_DIR": str(place / "uv")}
+    command = [sys.executable, "-m", "runner", "bisect", "--backend", "here", *arguments]
+    done = subprocess.run(command, cwd=place, env={**clean, **own}, capture_output=True, text=True, check=False)
+    assert done.returncode == status, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def test_version_is_found(tmp_path: Path, index: str) -> None:
+    """From the broken version of the matrix back to the last that imports; each step is recorded."""
+    said = compat(tmp_path, index, "any/torchbnn-1.5/import")
+    assert "1.2: pass\n1.3: fail" in said
+    assert "torchbnn 1.2 -> 1.3" in said
+    (steps,) = (tmp_path / ".compat" / "runs").glob("*/steps")
+    assert {step.name for step in steps.iterdir()} >= {"1.5", "1.2", "1.3"}
+
+
+def test_named_ends_that_agree_are_said(tmp_path: Path, index: str) -> None:
+    """Status 3 and no invented turn."""
+    said = compat(tmp_path, index, "any/torchbnn-1.5/import", "--good", "1.4", status=3)
+    assert "1.4 and 1.5 both fail" in said
+
+
+def test_day_is_found(tmp_path: Path, index: str) -> None:
+    """The newest version changed on the day when the broken one was uploaded."""
+    ends = ("--by", "date", "--good", "2026-02-01", "--bad", "2026-06-30")
+    said = compat(tmp_path, index, "any/torchbnn-latest/import", *ends, version="latest")
+    assert "2026-04-14: pass\n2026-04-15: fail" in said
+    assert "torchbnn 1.2 -> 1.3" in said
+
+
+@pytest.mark.parametrize(
+    ("cell", "said"),
+    [
+        ("any/torchbnn-1.5", "has several probes: name one"),
+        ("any/torchbnn-9/import", "selects nothing"),
+        ("any/torchbnn-1.5/import --by date --bad soon", "not a day"),
+    ],
+)
+def test_what_cannot_be_halved_is_said(tmp_path: Path, index: str, cell: str, said: str) -> None:
+    """With what to write instead."""
+    status = 2 if "day" in said else 3
+    assert said in compat(tmp_path, index, *cell.split(), status=status)
