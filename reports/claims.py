@@ -43,7 +43,7 @@ def _judge(table: Table, claim: Mapping[str, Any]) -> Judged:
     open_ = False
     for condition in claim.get("holds_if", ()):
         said = list(_answers(table, condition))
-        open_ |= not any(answer is not None for answer, _ in said)
+        open_ |= not any(answer is not None for answer, _ in said) or _unanswered(table, condition)
         answers += [answer for answer, _ in said if answer is not None]
         telling = sorted(said, key=lambda pair: (pair[0] is None, pair[0] is True))
         evidence += [words for _, words in telling[:SHOWN]]
@@ -58,6 +58,13 @@ def _judge(table: Table, claim: Mapping[str, Any]) -> Judged:
     else:
         verdict = PARTLY if any(answers) else FALSE
     return Judged(claim=claim, verdict=verdict, evidence=tuple(evidence))
+
+
+def _unanswered(table: Table, condition: Mapping[str, Any]) -> bool:
+    """Whether host trouble, or an end before its time, left a part of what the condition looks at without an answer."""
+    glob = condition.get("expects") or condition.get("checks") or ""
+    looked = (one.outcome for one in table.expectations) if "expects" in condition else table.outcomes.values()
+    return any(not one.verdict.final and fnmatchcase(one.check, glob) for one in looked)
 
 
 def _answers(table: Table, condition: Mapping[str, Any]) -> Iterator[tuple[bool | None, str]]:
@@ -77,9 +84,12 @@ def _answers(table: Table, condition: Mapping[str, Any]) -> Iterator[tuple[bool 
 
 def _exists(table: Table, image: str) -> Iterable[tuple[bool | None, str]]:
     seen = [outcome for outcome in table.outcomes.values() if outcome.image == image]
-    if any(outcome.reason == "image-not-found" for outcome in seen):
-        return [(False, f"{image}: {seen[0].detail}")]
+    missing = [outcome for outcome in seen if outcome.reason == "image-not-found"]
+    if missing:
+        return [(False, f"{image}: {missing[0].detail}")]
     records = [one for one in table.environments.values() if one["image"] == image and not one.get("stand_in")]
+    if not records and seen:
+        return [(None, f"{image}: {seen[0].verdict.value} ({seen[0].reason})")]
     return [(True, f"{one['reference']} {one.get('digest') or ''}".strip()) for one in records[:1]]
 
 
@@ -100,7 +110,7 @@ def _answer(table: Table, condition: Mapping[str, Any], outcome: Outcome) -> tup
         answer = outcome.verdict is Verdict.PASS
     if stand_in and not condition.get("anywhere"):
         return None, f"{words}, which says nothing of the image"
-    if condition.get("gpu") and outcome.device != "cuda":
+    if condition.get("gpu") and not table.passed_on_gpu(outcome):
         return None, f"{words}, which says nothing of a GPU"
     return answer, words
 

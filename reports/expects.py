@@ -11,8 +11,10 @@ from runner.model import Outcome, Verdict
 UNMET = "expectation-unmet"
 
 
-def expected(plan: Mapping[str, Any], environments: Sequence[Mapping[str, Any]]) -> tuple[Outcome, ...]:
-    """An outcome for each thing that the plan's images are said to hold.
+def expected(
+    plan: Mapping[str, Any], environments: Sequence[Mapping[str, Any]], why: Mapping[str, str] | None = None
+) -> tuple[Outcome, ...]:
+    """An outcome for each thing that the plan's images are said to hold; `why` says which image could not be launched.
 
     Its id is `image/expects/what`, so that a `known:` entry can cover it; `not-run` where the image was never seen, and
     a skip for a stand-in, which says nothing of the image.
@@ -21,19 +23,25 @@ def expected(plan: Mapping[str, Any], environments: Sequence[Mapping[str, Any]])
     return tuple(
         outcome
         for image in plan.get("images", ())
-        for outcome in _of(image["name"], image.get("expects") or {}, seen.get(image["name"]))
+        for outcome in _of(
+            image["name"], image.get("expects") or {}, seen.get(image["name"]), (why or {}).get(image["name"])
+        )
     )
 
 
-def _of(image: str, expects: Mapping[str, Any], record: Mapping[str, Any] | None) -> Iterator[Outcome]:
+def _of(image: str, expects: Mapping[str, Any], record: Mapping[str, Any] | None, why: str | None) -> Iterator[Outcome]:
     facts = record["facts"] if record else {}
     for what, said, (met, found) in _asked(expects, facts):
         if record is None:
-            verdict, reason, detail = Verdict.NOT_RUN, "not-seen", "the image was not launched"
+            verdict, reason, detail = (
+                Verdict.NOT_RUN,
+                "not-seen",
+                f"the image was not launched{why and f': {why}' or ''}",
+            )
         elif record.get("stand_in"):
             verdict, reason, detail = Verdict.SKIP, "not-applicable", "a stand-in says nothing of the image"
         elif met is None:
-            verdict, reason, detail = Verdict.NOT_RUN, "not-seen", "this was not asked when the image was launched"
+            verdict, reason, detail = Verdict.NOT_RUN, "not-seen", found or "this was not asked at the image's launch"
         else:
             verdict, reason = (Verdict.PASS, "") if met else (Verdict.FAIL, UNMET)
             detail = f"said: {said}; seen: {found}"
@@ -57,13 +65,16 @@ def _asked(expects: Mapping[str, Any], facts: Mapping[str, Any]) -> Iterator[tup
     versions = {
         "torch": torch.get("version") or facts.get("packages", {}).get("torch"),
         "cuda": torch.get("cuda"),
-        "cudnn": cudnn(torch.get("cudnn")),
+        "cudnn": cudnn(torch.get("cudnn")) or None,
         "python": facts.get("python"),
     }
     for what, version in versions.items():
         if expects.get(what):
             said, found = str(expects[what]), str(version or "none")
-            yield what, said, (_begins(found, said), found)
+            if version is None and facts.get("torch_error"):  # a torch that does not import says nothing of itself
+                yield what, said, (None, f"torch could not be asked: {facts['torch_error']['message']}")
+            else:
+                yield what, said, (_begins(found, said), found)
     if expects.get("os"):
         name = str(facts.get("os", ""))
         yield "os", expects["os"], (all(word in name.lower() for word in expects["os"].lower().split()), name)

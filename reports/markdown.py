@@ -87,6 +87,9 @@ def summary(table: Table, changes: Changes | None) -> str:
         said.append("Everything is as expected." if not table.incomplete else "No surprise so far.")
     if table.incomplete:
         said.append(f"{_count(len(table.incomplete), 'check')} without a verdict.")
+    untrue = sum(one.outcome.verdict is Verdict.FAIL for one in table.expectations)
+    if untrue:
+        said.append(f"{_count(untrue, 'expectation')} of images not met.")
     unnamed = sum(outcome.reason == "unclassified" for outcome in table.outcomes.values())
     if unnamed:
         said.append(f"{_count(unnamed, 'failure')} that no rule names.")

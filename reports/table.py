@@ -77,7 +77,8 @@ class Table:
         """What the images are said to hold, and whether they do; for an image that is a mere claim never a surprise."""
         plan = self.header.get("plan", {})
         claimed = {image["name"] for image in plan.get("images", ()) if image.get("claim")}
-        found = (self._judge(outcome) for outcome in expected(plan, tuple(self.environments.values())))
+        why = {one.image: one.reason for one in self.outcomes.values() if one.reason and not one.environment}
+        found = (self._judge(outcome) for outcome in expected(plan, tuple(self.environments.values()), why))
         return tuple(replace(one, surprise="") if one.outcome.image in claimed else one for one in found)
 
     @cached_property

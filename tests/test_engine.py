@@ -43,6 +43,8 @@ class Interpreter:
         self.offered = offered
         self.ending = ""
         self.prepared: list[str] = []
+        self.home = Path("unused")
+        self.leased: list[str] = []
 
     def prepare(self, image: Image) -> Prepared:
         """The interpreter as it is."""
@@ -64,10 +66,11 @@ class Interpreter:
         """Start it, or be in trouble as often as asked."""
         if order["cells"]:
             self.launches.append([cell["id"] for cell in order["cells"]])
+            self.leased.append(gpu.uuid if gpu else "")
             if self.troubles:
                 self.troubles -= 1
                 raise Trouble("engine-unreachable", "the engine went away")
-        with processes.launched(self.python, order, overlays, home=Path("unused"), gpu=None) as launch:
+        with processes.launched(self.python, order, overlays, home=self.home, gpu=None) as launch:
             if self.ending and order["cells"] and len(self.launches) == 1:
                 threading.Thread(target=end_when, args=(launch, self.ending)).start()
             yield launch
@@ -113,6 +116,8 @@ def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name, body in {
         "numpy": "pass",
         "sympy": f"open({str(tmp_path / 'begun')!r}, 'w').close(); import time; time.sleep(1000)",
+        "jinja2": "import os, tempfile; p = os.environ['TORCHINDUCTOR_CACHE_DIR']; "
+        "os.makedirs(p, exist_ok=True); tempfile.mkstemp(dir=p)",
         "networkx": "raise RuntimeError('CUDA error: an illegal memory access was encountered')",
     }.items():
         text = f"DISTRIBUTION = MODULE = {name!r}\nNEEDS = ()\ndef sample(probe):\n    {body}\n"
@@ -243,6 +248,42 @@ def test_what_nothing_changed_for_is_taken_over(torch_python: str, bundle: Path)
     assert again(seed=1) == [["x/networkx-installed", "x/numpy-installed"]]
     expected = Known(cells="x/numpy-installed/sample", expect=Verdict.FAIL, reason="was broken")
     assert again(known=(expected,)) == [["x/networkx-installed", "x/numpy-installed"]]
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_compile_cache_is_kept_where_it_is_asked_for(torch_python: str, bundle: Path, kept: bool) -> None:
+    """One folder an image and device; without being asked nothing stays."""
+    what = plan(installed("jinja2"))
+    for name in ("first", "second"):
+        backend = Interpreter(torch_python)
+        backend.home = bundle / "home"
+        engine(backend, what, bundle / name, compile_cache=kept).run(what.checks)
+        assert {one.verdict for one in outcomes(bundle / name).values()} == {Verdict.PASS}
+    assert len(list((bundle / "home").glob("compiled/*/inductor/*"))) == (2 if kept else 0)
+
+
+def test_what_needs_no_gpu_runs_beside_what_does(torch_python: str, bundle: Path) -> None:
+    """One batch holds the only GPU and never ends; the image without one is done meanwhile."""
+    gpu = Gpu(uuid=f"GPU-{os.getpid()}", index=0, name="NVIDIA H100", memory=1, driver="570.1", capability="9.0")
+    on_gpu, on_cpu = installed("sympy", image="g"), installed("numpy", image="c")
+    whole = Plan(
+        images=(Image(name="g"), Image(name="c", limits=Limits(gpus="none"))),
+        cells=(on_gpu, on_cpu),
+    )
+    backend = Interpreter(torch_python, offered=(gpu,))
+    working = engine(backend, whole, bundle / "home")
+    thread = threading.Thread(target=working.run, args=(whole.checks,))
+    thread.start()
+    until = time.monotonic() + 60
+    while "c/numpy-installed/sample" not in outcomes(bundle / "home") and time.monotonic() < until:
+        time.sleep(0.05)
+    working.stop()
+    thread.join(20)
+    assert outcomes(bundle / "home")["c/numpy-installed/sample"].verdict is Verdict.PASS
+    assert dict(zip([launch[0] for launch in backend.launches], backend.leased, strict=True)) == {
+        "g/sympy-installed": gpu.uuid,
+        "c/numpy-installed": "",
+    }
 
 
 def test_image_that_cannot_run_is_not_pulled(torch_python: str, bundle: Path) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from runner.model import Image
-from runner.preflight import TABLES, Build, build_from, build_of, predict, runs_on
+from runner.model import Image, Outcome, Verdict
+from runner.preflight import TABLES, Build, Prediction, build_from, build_of, disagreement, predict, runs_on
 from runner.rules import REASONS
 
 TORCH_2_6 = build_of(Image(name="a", tag="pytorch/pytorch:2.6.0-cuda12.4-cudnn9-runtime"))
@@ -188,3 +188,30 @@ def test_plan_says_what_cannot_run() -> None:
     image = Image(name="x", tag="pytorch/pytorch:2.6.0-cuda12.4-cudnn9-runtime")
     (said,) = _warnings(image, None, Host())  # type: ignore[arg-type]
     assert said.startswith("  will not run on NVIDIA B200: no-kernel-image: ")
+
+
+@pytest.mark.parametrize(
+    ("foreseen", "verdict", "reason", "said"),
+    [
+        (True, "pass", "", "foresaw driver-too-old"),
+        (True, "unsupported", "driver-too-old", ""),
+        (False, "unsupported", "no-kernel-image", "foresaw nothing"),
+        (False, "pass", "", ""),
+        (False, "fail", "wrong-value", ""),
+    ],
+)
+def test_disagreement_with_the_probe_is_said(foreseen: bool, verdict: str, reason: str, said: str) -> None:
+    """The tables may be wrong, and so may the probe; where they agree nothing is said."""
+    prediction = Prediction(code="driver-too-old", detail="d", evidence="e") if foreseen else None
+    outcome = Outcome(
+        check="i/l-1/sample",
+        image="i",
+        subject="l",
+        version="1",
+        probe="sample",
+        verdict=Verdict(verdict),
+        reason=reason,
+        device="cuda",
+    )
+    found = disagreement(prediction, outcome)
+    assert (said in found) if said else found == ""

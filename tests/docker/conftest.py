@@ -50,7 +50,7 @@ def backend(client: docker.DockerClient, tmp_path: Path) -> Iterator[DockerBacke
     for volume in made:
         volume.remove(force=True)
     assert left == []
-    assert all(volume.name.startswith("compat-overlay-") for volume in made)
+    assert all(volume.name.startswith(("compat-overlay-", "compat-compiled-")) for volume in made)
 
 
 @pytest.fixture(scope="session")

@@ -89,6 +89,22 @@ say(uid=os.getuid(), caps=[l.split()[1] for l in status.splitlines() if l.starts
     }
 
 
+def test_compile_cache_is_kept_where_it_is_asked_for(scripted: DockerBackend, tag: str) -> None:
+    """A volume by its name, which nobody's user may write to; without a name nothing stays."""
+    code = """
+path = os.environ["TORCHINDUCTOR_CACHE_DIR"] + "/seen"
+say(there=os.path.exists(path)); os.makedirs(os.path.dirname(path), exist_ok=True); open(path, "w").close()
+"""
+    found = []
+    for kept in ("", "", "one", "one", "two"):
+        prepared = scripted.prepare(Image(name="x", tag=tag))
+        order = {"code": code, "deadline_s": 60, "compile_cache": kept}
+        with scripted.launch(prepared, order, {}, limits=Limits(memory=1 << 30), labels={}) as launch:
+            found += [json.loads(line)["there"] for line in launch.lines()]
+            assert launch.exit().status == 0, launch.exit().stderr
+    assert found == [False, False, False, True, False]
+
+
 def test_output_streams_stay_apart(scripted: DockerBackend, tag: str) -> None:
     """Lines are standard output alone, whole, however many megabytes; standard error keeps its tail."""
     code = "for n in range(20000): say(n=n, pad='x' * 200)\nprint('on stderr', file=sys.stderr); sys.exit(3)"
