@@ -36,7 +36,7 @@ def _of(image: str, expects: Mapping[str, Any], record: Mapping[str, Any] | None
             verdict, reason, detail = (
                 Verdict.NOT_RUN,
                 "not-seen",
-                f"the image was not launched{why and f': {why}' or ''}",
+                "the image was not launched" + (f": {why}" if why else ""),
             )
         elif record.get("stand_in"):
             verdict, reason, detail = Verdict.SKIP, "not-applicable", "a stand-in says nothing of the image"

@@ -86,6 +86,25 @@ def test_missing_image_makes_its_existence_false(tmp_path: Path) -> None:
     assert verdict(tmp_path, {"exists": "gpu-image"}, reason="image-not-found") == "false"
 
 
+def test_import_on_a_gpu_machine_answers_for_a_gpu(tmp_path: Path) -> None:
+    """It has no device of its own: its environment tells."""
+    assert verdict(tmp_path, {"checks": "gpu-image/torch-installed/import", "gpu": True}) == "true"
+
+
+@pytest.mark.parametrize("left", ["infra", "not-run"])
+def test_part_without_an_answer_is_not_true(tmp_path: Path, left: str) -> None:
+    """Passes beside checks that host trouble took are not the whole claim."""
+    found = records()
+    found[0]["plan"]["claims"] = [{"id": "X", "source": "s", "says": "c", "holds_if": [{"checks": PASSES[:-6] + "*"}]}]
+    own = [record for record in found if str(record.get("check", "")).startswith(PASSES[:-6])]
+    for record in own:
+        record.update(verdict="pass", reason="")
+    path = tmp_path / "journal.jsonl"
+    assert judge(load(write(path, found)))[0].verdict == "true"
+    next(record for record in own if record["check"] != PASSES).update(verdict=left, reason="registry-unreachable")
+    assert judge(load(write(path, found)))[0].verdict == "partly true"
+
+
 def test_page_shows_what_is_false_first(tmp_path: Path) -> None:
     """Beside the report, which links it; the JSON has it too."""
     found = records()

@@ -170,3 +170,17 @@ def test_help_is_quick() -> None:
         subprocess.run([sys.executable, "-m", "runner", "--help"], cwd=ROOT, capture_output=True, check=True)
         times.append(time.perf_counter() - started)
     assert min(times) < 0.5
+
+
+def test_help_answers_at_once() -> None:
+    """Within 150 ms, best of five; nothing heavy is imported for it, and torch never on the host side."""
+    heavy = "docker pydantic torch ruamel requests sqlite3 tabulate rich"
+    script = f"import sys, runner, runner.cli; print([one for one in {heavy.split()} if one in sys.modules])"
+    said = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert said == "[]\n"
+    times = []
+    for _ in range(5):
+        started = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "runner", "--help"], cwd=ROOT, capture_output=True, check=True)
+        times.append(time.perf_counter() - started)
+    assert min(times) < 0.15

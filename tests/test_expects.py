@@ -75,6 +75,27 @@ def test_what_was_not_asked_is_not_true() -> None:
     assert judged({"services": ["sshd"]}) == {"sshd": Verdict.NOT_RUN}
 
 
+def test_torch_that_does_not_import_says_nothing_of_cuda() -> None:
+    """Its version is the package's; CUDA and cuDNN are unknown, not absent. A build without CUDA has none."""
+    broken = {**FACTS, "torch": None, "torch_error": {"message": "TimedOut: 120 s"}}
+    asked = {"torch": "2.6", "cuda": "12.4", "cudnn": "9"}
+    assert list(judged(asked, broken).values()) == [Verdict.PASS, Verdict.NOT_RUN, Verdict.NOT_RUN]
+    without = {**FACTS, "torch": {"version": "2.6.0", "cuda": None, "cudnn": None}}
+    assert list(judged(asked, without).values()) == [Verdict.PASS, Verdict.FAIL, Verdict.FAIL]
+
+
+def test_image_that_is_missing_says_why_nothing_is_known(tmp_path: Path) -> None:
+    """The reason that its checks have."""
+    found = [record for record in records() if record["kind"] != "environment"]
+    found[0]["plan"]["images"][0]["expects"] = {"torch": "2.6"}
+    for record in found:
+        if record["kind"] == "outcome":
+            record.update(verdict="unsupported", reason="image-not-found", environment="")
+    (one,) = load(write(tmp_path / "journal.jsonl", found)).expectations
+    assert (one.outcome.verdict, one.surprise) == (Verdict.NOT_RUN, "")
+    assert one.outcome.detail == "the image was not launched: image-not-found"
+
+
 @pytest.mark.parametrize(("number", "version"), [(90100, "9.1.0"), (91002, "9.10.2"), (8902, "8.9.2"), (None, "")])
 def test_cudnn_number(number: int | None, version: str) -> None:
     """As torch.backends.cudnn.version() gives it."""
