@@ -85,28 +85,49 @@ def search(points: Sequence[str], ask: Callable[[str], Outcome]) -> Turn:
 def back(points: Iterable[str], ask: Callable[[str], Outcome], right: bool | None) -> list[str]:
     """The points, newest first, as far as one that is otherwise than `right`, in steps that double; oldest first."""
     walked: list[str] = []
+    asked: list[str] = []
+
+    def otherwise(point: str) -> bool | None:
+        asked.append(point)
+        found = passes(ask(point))
+        return None if found is None else found is not right
+
     step = 1
     for number, point in enumerate(points, 1):
         walked.append(point)
         if number == step:
-            found = passes(ask(point))
-            if found is not None and found is not right:
+            if otherwise(point):
                 return walked[::-1]
             step *= 2
-    if walked and passes(ask(walked[-1])) not in (None, right):
-        return walked[::-1]
-    raise NoTurn(f"nowhere back to {walked[-1] if walked else 'the beginning'} is it otherwise")
+    # The steps have gone past the end, or ended at one that says nothing: the oldest that can be judged decides.
+    for number in range(len(walked), 0, -1):
+        found = otherwise(walked[number - 1])
+        if found:
+            return walked[:number][::-1]
+        if found is not None:
+            break
+    steps = ", ".join(dict.fromkeys(asked)) or "there is none"
+    raise NoTurn(f"no earlier point was found where it is otherwise (asked: {steps}); name one with --good")
 
 
 def versions_below(name: str, below: str, facts: Mapping[str, Any], index: Index) -> Iterator[str]:
-    """The released versions below one, newest first, as pip would choose them for the image's Python."""
-    flags = ("pip", "compile", "--no-deps", "--no-header", "--no-annotate", *Target.of(facts).flags())
+    """The released versions below one, or all of them, newest first, as pip would choose for the image's Python."""
     while True:
-        asked = f"{name}<{below}"
-        ran = uv.run((*flags, *index.uv_flags(), "-"), index.uv_environment(), stdin=asked)
+        public = below.partition("+")[0]  # PEP 440 orders no local version by `<`
+        ran = _choose(f"{name}<{public}" if public else name, facts, index)
         if ran.status:
             if ran.reason in ("index-unreachable", "index-refused"):
                 raise ran.trouble("the versions cannot be listed")
             return
         below = next(line for line in ran.out.splitlines() if "==" in line).partition("==")[2].strip()
         yield below
+
+
+def tells_days(name: str, facts: Mapping[str, Any], index: Index) -> bool:
+    """Whether the index says when the files were uploaded; uv takes one that does not as empty before any day."""
+    return "is missing an upload date" not in _choose(name, facts, index).err
+
+
+def _choose(requirement: str, facts: Mapping[str, Any], index: Index) -> uv.Ran:
+    flags = ("pip", "compile", "--no-deps", "--no-header", "--no-annotate", *Target.of(facts).flags())
+    return uv.run((*flags, *index.uv_flags(), "-"), index.uv_environment(), stdin=requirement)

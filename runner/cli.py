@@ -127,7 +127,7 @@ def parser() -> argparse.ArgumentParser:
     bisect.add_argument("cell", metavar="CELL", help="a check (or a cell and --probe): image/library-version/probe")
     bisect.add_argument("--matrix", type=Path, default=Path("matrix.yaml"), help="the matrix file (%(default)s)")
     bisect.add_argument("--backend", choices=sorted(BACKENDS), default="local", help="where images run (%(default)s)")
-    bisect.add_argument("--probe", help="the probe that turned (default: the first that does not pass)")
+    bisect.add_argument("--probe", help="the probe that turned, where CELL names none")
     bisect.add_argument("--good", metavar="VERSION|DATE", help="where it was right (default: searched for)")
     bisect.add_argument("--bad", metavar="VERSION|DATE", help="where it is wrong (default: the cell's own)")
     bisect.add_argument("--by", choices=("version", "date"), default="version", help="what to halve (%(default)s)")

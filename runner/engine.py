@@ -147,6 +147,7 @@ class Engine:
         if batch.image.limits.gpus == "required" and not self.gpus:
             self._all(cells, Trouble("gpu-required", f"{batch.image.name} demands a GPU and this host offers none"))
             return
+        self.preparation.ahead([batch])  # all its cells at once, where nobody has begun with them
         try:
             ready = self.preparation.image(batch.image)
         except Trouble as trouble:

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 from zipfile import ZipFile
 
 import pytest
@@ -20,6 +21,7 @@ from tinywheels import wheel
 
 from runner.bisect import NoTurn, back, passes, search
 from runner.model import Outcome, Verdict
+from runner.runs import Run
 
 ROOT = Path(__file__).resolve().parent.parent
 MATRIX = """\
@@ -28,6 +30,8 @@ images:
 libraries:
   torchbnn: { versions: ["1.5"] }
 """
+FILES: dict[str, list[dict[str, Any]]] = {}
+"""URL of an index -> what it says of its files."""
 
 
 def outcome(word: str) -> Outcome:
@@ -74,9 +78,19 @@ def test_few_questions_where_the_story_is_plain() -> None:
 def test_way_back_ends_where_it_is_otherwise(story: str) -> None:
     """In steps that double; the far end can be judged."""
     points = [str(number) for number in range(len(story))]
+    asked: list[str] = []
+
+    def ask(point: str) -> Outcome:
+        asked.append(point)
+        return outcome(story[int(point)])
+
     try:
-        found = back(points, lambda point: outcome(story[int(point)]), right=False)
-    except NoTurn:
+        found = back(points, ask, right=False)
+    except NoTurn as error:
+        assert not any(passes(outcome(story[int(point)])) for point in asked)
+        assert "; name one with --good" in str(error)
+        judged = [point for point in points if story[int(point)] != "s"]
+        assert not judged or judged[-1] in asked
         return
     assert passes(outcome(story[int(found[0])])) is True
     assert found == points[: len(found)][::-1]
@@ -85,7 +99,7 @@ def test_way_back_ends_where_it_is_otherwise(story: str) -> None:
 @pytest.fixture
 def index(tmp_path: Path) -> Iterator[str]:
     """A JSON index (PEP 691) of six versions, one a month, of which all from 1.3 on do not import."""
-    files = []
+    files: list[dict[str, Any]] = []
     for number in range(6):
         path = wheel(tmp_path / "wheels", "torchbnn", f"1.{number}")
         if number >= 3:
@@ -124,7 +138,9 @@ def index(tmp_path: Path) -> Iterator[str]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/simple"
+    url = f"http://127.0.0.1:{server.server_port}/simple"
+    FILES[url] = files
+    yield url
     server.shutdown()
 
 
@@ -144,8 +160,31 @@ def test_version_is_found(tmp_path: Path, index: str) -> None:
     said = compat(tmp_path, index, "any/torchbnn-1.5/import")
     assert "1.2: pass\n1.3: fail" in said
     assert "torchbnn 1.2 -> 1.3" in said
-    (steps,) = (tmp_path / ".compat" / "runs").glob("*/steps")
-    assert {step.name for step in steps.iterdir()} >= {"1.5", "1.2", "1.3"}
+    steps = Run.all(tmp_path / ".compat" / "bisects")
+    assert {step.header()["settings"]["bisect"] for step in steps} == {"1.5", "1.4", "1.3", "1.1", "1.2"}
+    assert all(step.ended() and len(step.outcomes()) == 1 for step in steps)
+    assert Run.all(tmp_path / ".compat") == []
+
+
+def test_steps_are_taken_over(tmp_path: Path, index: str) -> None:
+    """A second time nothing is launched, and the same is said."""
+    first = compat(tmp_path, index, "any/torchbnn-1.5/import")
+    again = compat(tmp_path, index, "any/torchbnn-1.5/import")
+    assert again.count(", as in ") == 5
+    assert first.splitlines()[:2] == again.splitlines()[:2]
+
+
+def test_ends_the_other_way_round(tmp_path: Path, index: str) -> None:
+    """A newer good end: the turn is found in the order of versions, not of words."""
+    said = compat(tmp_path, index, "any/torchbnn-1.0/import", "--good", "1.5", version='"1.0"')
+    assert "1.2: pass\n1.3: fail" in said
+
+
+def test_latest_is_the_version_it_comes_to(tmp_path: Path, index: str) -> None:
+    """Without a version in the matrix the search begins at what an install gives."""
+    said = compat(tmp_path, index, "any/torchbnn-latest/import", version="latest")
+    assert "latest: fail" in said
+    assert "1.2: pass\n1.3: fail" in said
 
 
 def test_named_ends_that_agree_are_said(tmp_path: Path, index: str) -> None:
@@ -162,15 +201,25 @@ def test_day_is_found(tmp_path: Path, index: str) -> None:
     assert "torchbnn 1.2 -> 1.3" in said
 
 
+def test_index_without_days_is_said(tmp_path: Path, index: str) -> None:
+    """With what to do, and not as if nothing had been released."""
+    for entry in FILES[index]:
+        del entry["upload-time"]
+    said = compat(tmp_path, index, "any/torchbnn-latest/import", "--by", "date", version="latest", status=3)
+    assert "the index does not tell when its files were uploaded" in said
+    assert "--by version" in said
+
+
 @pytest.mark.parametrize(
     ("cell", "said"),
     [
         ("any/torchbnn-1.5", "has several probes: name one"),
         ("any/torchbnn-9/import", "selects nothing"),
         ("any/torchbnn-1.5/import --by date --bad soon", "not a day"),
+        ("any/torchbnn-1.5/import --good soon", "not a version"),
     ],
 )
 def test_what_cannot_be_halved_is_said(tmp_path: Path, index: str, cell: str, said: str) -> None:
     """With what to write instead."""
-    status = 2 if "day" in said else 3
+    status = 2 if said.startswith("not a ") else 3
     assert said in compat(tmp_path, index, *cell.split(), status=status)

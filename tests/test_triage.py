@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -142,3 +143,24 @@ def test_verb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     left: tuple[Judged, ...] = load(write(journal, found)).surprises
     assert "unexpected failure" not in {one.surprise for one in left}
     assert all(isinstance(one, Known) for one in entries)
+
+
+def test_entry_that_expects_something_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It decides, whatever is added behind it: so it is named, and nothing is added."""
+    monkeypatch.setenv("COMPAT_HOME", str(tmp_path))
+    found: list[dict[str, Any]] = records()
+    path = tmp_path / "runs" / found[0]["run"] / "journal.jsonl"
+    failures = [one.outcome for one in load(write(path, found)).surprises if one.surprise == "unexpected failure"]
+    wrong = failures[0]
+    alike = [one.check for one in failures if (one.verdict, one.reason) == (wrong.verdict, wrong.reason)]
+    other = Known(cells="", expect=Verdict.TIMEOUT, reason="slow", place="m.yaml:9:5")
+    found[0]["plan"]["known"][:0] = [replace(other, cells=check).to_json() for check in alike]
+    write(path, found)
+    assert cli.main(["triage"]) == 0
+    comments, _, entries = capsys.readouterr().out.partition("known:\n")
+    assert f"# m.yaml:9:5: {wrong.check} came to {wrong.verdict.value} ({wrong.reason}): change the entry" in comments
+    assert f"{len(failures)} unexpected failures" in comments
+    assert entries
+    assert f"code: {wrong.reason}\n" not in entries
