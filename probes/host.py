@@ -123,6 +123,8 @@ def main(path: str) -> NoReturn:
     os.dup2(2, 1)
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # the parent's pool of workers would not survive a fork
+    if order.get("threads"):
+        os.environ.setdefault("OMP_NUM_THREADS", str(order["threads"]))
     _adopt_orphans()
 
     def stop(number: int, frame: Any) -> NoReturn:

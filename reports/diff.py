@@ -19,10 +19,6 @@ class Cause:
     """The image, or the cell, that it concerns."""
     what: str
 
-    def covers(self, check: str) -> bool:
-        """Whether the check rests on what changed."""
-        return check.startswith(f"{self.scope}/")
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Changes:
@@ -37,6 +33,8 @@ class Changes:
     gone: tuple[str, ...]
     causes: tuple[Cause, ...]
     """What else changed between the two, the likely cause first."""
+    first: Mapping[str, int]
+    """Image or cell -> the place in `causes` of the first that concerns it."""
 
     @property
     def moved(self) -> tuple[Outcome, ...]:
@@ -45,7 +43,9 @@ class Changes:
 
     def cause_of(self, check: str) -> str:
         """The likeliest of the changes that could explain this check; empty where nothing that it rests on changed."""
-        return next((cause.what for cause in self.causes if cause.covers(check)), "")
+        cell = check.rpartition("/")[0]
+        places = [self.first[scope] for scope in (cell, cell.rpartition("/")[0]) if scope in self.first]
+        return self.causes[min(places)].what if places else ""
 
 
 def compare(before: Table, after: Table) -> Changes:
@@ -68,8 +68,9 @@ def compare(before: Table, after: Table) -> Changes:
         else:
             continue
         moved.update(scopes)
-    causes = [*_of_images(before, after), *_of_cells(before, after)]
     total = len(failing) + len(fixed) + len(other)
+    found = (*_of_images(before, after), *_of_cells(before, after))
+    causes = tuple(sorted(found, key=lambda cause: -_likeness(moved[cause.scope], asked[cause.scope], total)))
     return Changes(
         baseline=before.run,
         failing=tuple(failing),
@@ -77,7 +78,8 @@ def compare(before: Table, after: Table) -> Changes:
         other=tuple(other),
         new=tuple(check for check in after.outcomes if check not in before.outcomes),
         gone=tuple(check for check in before.outcomes if check not in after.outcomes),
-        causes=tuple(sorted(causes, key=lambda cause: -_likeness(moved[cause.scope], asked[cause.scope], total))),
+        causes=causes,
+        first={causes[place].scope: place for place in reversed(range(len(causes)))},
     )
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import sqlite3
 import sys
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from runner.journal import read
 from runner.locks import locked
@@ -17,6 +18,7 @@ from runner.model import Outcome, Verdict
 from runner.runs import Run
 
 SCHEMA = 1
+Result = TypeVar("Result")
 
 TABLES = """
 CREATE TABLE runs (run TEXT PRIMARY KEY, started TEXT, backend TEXT, size INTEGER);
@@ -46,24 +48,36 @@ class Flaky:
     runs: tuple[str, ...]
 
 
-@contextmanager
-def _opened(home: Path) -> Iterator[sqlite3.Connection]:
-    """The file, made where it is missing; one that is damaged is set aside and made anew from the journals."""
+def _with(home: Path, work: Callable[[sqlite3.Connection], Result]) -> Result:
+    """What `work` makes of the file; one found damaged is set aside and made anew from the journals."""
     path = home / "history.sqlite"
     home.mkdir(parents=True, exist_ok=True)
+    seen = _inode(path)
     try:
-        connection = _connect(path)
+        with closing(_connect(path)) as connection:
+            return work(connection)
     except sqlite3.DatabaseError as error:
-        if isinstance(error, sqlite3.OperationalError):  # locked, read-only, disk full: not the file's contents
+        if type(error) is not sqlite3.DatabaseError:  # locked, read-only, disk full: not the file's contents
             raise
+        _set_aside(path, seen, error)
+    with closing(_connect(path)) as connection:
+        _sync(connection, home)
+        return work(connection)
+
+
+def _set_aside(path: Path, seen: int | None, error: Exception) -> None:
+    with locked(path.with_suffix(".lock")):
+        if seen is None or _inode(path) != seen:  # another process was quicker: what lies there is new
+            return
         aside = path.with_name(f"{path.name}.damaged")
         path.replace(aside)
-        for left in (home / "history.sqlite-wal", home / "history.sqlite-shm"):
-            left.unlink(missing_ok=True)
-        print(f"{path}: {error}; set aside as {aside.name} and made anew from the journals", file=sys.stderr)
-        connection = _connect(path)
-    with closing(connection):
-        yield connection
+        for left in ("-wal", "-shm"):
+            path.with_name(path.name + left).unlink(missing_ok=True)
+    print(f"{path}: {error}; set aside as {aside.name} and made anew from the journals", file=sys.stderr)
+
+
+def _inode(path: Path) -> int | None:
+    return path.stat().st_ino if path.exists() else None
 
 
 def _connect(path: Path) -> sqlite3.Connection:
@@ -89,12 +103,15 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 def sync(home: Path) -> None:
     """Bring in every run whose journal has grown since it was last read."""
-    with _opened(home) as connection:
-        known = dict(connection.execute("SELECT run, size FROM runs"))
-        for run in Run.all(home):
-            size = run.journal.stat().st_size
-            if known.get(run.id) != size:
-                _record(connection, run, size)
+    _with(home, lambda connection: _sync(connection, home))
+
+
+def _sync(connection: sqlite3.Connection, home: Path) -> None:
+    known = dict(connection.execute("SELECT run, size FROM runs"))
+    for run in Run.all(home):
+        size = run.journal.stat().st_size
+        if known.get(run.id) != size:
+            _record(connection, run, size)
 
 
 def _record(connection: sqlite3.Connection, run: Run, size: int) -> None:
@@ -131,56 +148,61 @@ def settled(home: Path, keys: Iterable[str]) -> dict[str, tuple[Outcome, Mapping
 
     The outcome names in `reused` the run in which it was really seen.
     """
-    with _opened(home) as connection:
-        connection.execute("CREATE TEMP TABLE wanted (key TEXT PRIMARY KEY) WITHOUT ROWID")
-        connection.executemany("INSERT OR IGNORE INTO wanted VALUES (?)", ((key,) for key in keys))
-        rows = connection.execute(
-            f"""
-            SELECT o.key, max(o.run), o.record, e.record
-            FROM wanted JOIN outcomes o USING (key)
-            LEFT JOIN environments e ON e.run = o.run AND e.key = json_extract(o.record, '$.environment')
-            WHERE o.key != '' AND o.reused = '' AND o.verdict NOT IN {UNSETTLED}
-            GROUP BY o.key HAVING count(DISTINCT o.verdict || ' ' || o.reason) = 1 AND NOT max(o.flaky = 1)
-            """
-        )
-        return {
-            key: (replace(Outcome.from_json(json.loads(record)), reused=run), json.loads(environment or "{}"))
-            for key, run, record, environment in rows
-        }
+    wanted = list(keys)
+    return _with(home, lambda connection: _settled(connection, wanted))
+
+
+def _settled(connection: sqlite3.Connection, keys: Sequence[str]) -> dict[str, tuple[Outcome, Mapping[str, Any]]]:
+    connection.execute("CREATE TEMP TABLE wanted (key TEXT PRIMARY KEY) WITHOUT ROWID")
+    connection.execute("BEGIN")
+    connection.executemany("INSERT OR IGNORE INTO wanted VALUES (?)", ((key,) for key in keys))
+    connection.execute("COMMIT")
+    # max() only once: `record` is then that of the newest run
+    rows = connection.execute(
+        f"""
+        SELECT o.key, max(o.run), o.record FROM wanted JOIN outcomes o USING (key)
+        WHERE o.key != '' AND o.reused = '' AND o.verdict NOT IN {UNSETTLED}
+        GROUP BY o.key HAVING count(DISTINCT o.verdict || ' ' || o.reason) = 1 AND sum(o.flaky = 1) = 0
+        """
+    )
+
+    @cache  # thousands of outcomes share one
+    def environment(run: str, key: str) -> Mapping[str, Any]:
+        found = connection.execute("SELECT record FROM environments WHERE run = ? AND key = ?", (run, key)).fetchone()
+        return json.loads(found[0]) if found else {}
+
+    result = {}
+    for key, run, record in rows:
+        outcome = replace(Outcome.from_json(json.loads(record)), reused=run)
+        result[key] = outcome, environment(run, outcome.environment)
+    return result
 
 
 def flaky(home: Path) -> list[Flaky]:
     """Checks that passed and did not under the same key, or after a failed attempt of the same run."""
     broken = f"({', '.join(repr(verdict.value) for verdict in Verdict if verdict.broken)})"
-    with _opened(home) as connection:
-        rows = connection.execute(
-            f"""
-            SELECT name, sum(verdict = 'pass'), sum(verdict IN {broken}) + sum(flaky = 1), group_concat(run, ' ')
-            FROM (SELECT * FROM outcomes WHERE reused = '' ORDER BY run)
-            WHERE key != '' OR flaky = 1 GROUP BY name, key
-            HAVING sum(verdict = 'pass') > 0 AND (sum(verdict IN {broken}) > 0 OR sum(flaky = 1) > 0)
-            ORDER BY name
-            """
-        )
-        return [
-            Flaky(check=name, passes=passes, failures=failures, runs=tuple(runs.split()))
-            for name, passes, failures, runs in rows
-        ]
+    query = f"""
+        SELECT name, sum(verdict = 'pass'), sum(verdict IN {broken}) + sum(flaky = 1), group_concat(run, ' ')
+        FROM (SELECT * FROM outcomes WHERE reused = '' ORDER BY run)
+        WHERE key != '' OR flaky = 1 GROUP BY name, key
+        HAVING sum(verdict = 'pass') > 0 AND (sum(verdict IN {broken}) > 0 OR sum(flaky = 1) > 0)
+        ORDER BY name
+        """
+    return [
+        Flaky(check=name, passes=passes, failures=failures, runs=tuple(runs.split()))
+        for name, passes, failures, runs in _with(home, lambda connection: connection.execute(query).fetchall())
+    ]
 
 
 def timelines(home: Path, glob: str, last: int) -> dict[str, list[tuple[str, Outcome]]]:
     """Check id -> (run, outcome) of the last runs that had it, oldest first; a cell's glob takes in all its checks."""
-    with _opened(home) as connection:
-        rows = connection.execute(
-            """
-            SELECT name, run, record FROM (
-                SELECT *, row_number() OVER (PARTITION BY name ORDER BY run DESC) AS back FROM outcomes
-                WHERE name GLOB ?1 OR name GLOB ?1 || '/*' OR name GLOB '*/' || ?1 || '/*' OR name GLOB '*/' || ?1
-            ) WHERE back <= ?2 ORDER BY name, run
-            """,
-            (glob, last),
-        )
-        found: dict[str, list[tuple[str, Outcome]]] = {}
-        for name, run, record in rows:
-            found.setdefault(name, []).append((run, Outcome.from_json(json.loads(record))))
-        return found
+    query = """
+        SELECT name, run, record FROM (
+            SELECT *, row_number() OVER (PARTITION BY name ORDER BY run DESC) AS back FROM outcomes
+            WHERE name GLOB ?1 OR name GLOB ?1 || '/*' OR name GLOB '*/' || ?1 || '/*' OR name GLOB '*/' || ?1
+        ) WHERE back <= ?2 ORDER BY name, run
+        """
+    found: dict[str, list[tuple[str, Outcome]]] = {}
+    for name, run, record in _with(home, lambda connection: connection.execute(query, (glob, last)).fetchall()):
+        found.setdefault(name, []).append((run, Outcome.from_json(json.loads(record))))
+    return found

@@ -32,9 +32,17 @@ class Work:
 
 
 def order(
-    work: Sequence[Work], *, device: str, timeout_s: float, seed: int, full: bool, warm: bool, deadline_s: float
+    work: Sequence[Work],
+    *,
+    device: str,
+    timeout_s: float,
+    seed: int,
+    full: bool,
+    warm: bool,
+    deadline_s: float,
+    threads: int = 0,
 ) -> dict[str, Any]:
-    """The work order of one launch, with a nonce of its own."""
+    """The work order of one launch, with a nonce of its own; `threads` is its share of the cores, 0 all of them."""
     return {
         "nonce": secrets.token_hex(16),
         "device": device,
@@ -43,6 +51,7 @@ def order(
         "warm": warm,
         "timeout_s": timeout_s,
         "deadline_s": deadline_s,
+        "threads": threads,
         "cells": [_cell(one, timeout_s) for one in work],
     }
 

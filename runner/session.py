@@ -126,6 +126,7 @@ class Session:
     seed: int
     full: bool
     compile_cache: bool
+    threads: int
     warm: bool
     facts: dict[str, Any] | None = None
     trouble: Trouble | None = None
@@ -144,6 +145,7 @@ class Session:
             seed=self.seed,
             full=self.full,
             warm=self.warm,
+            threads=self.threads,
             deadline_s=(2 * checks + 2) * limits.timeout_s + SILENCE_S,
         )
         expects = self.prepared.image.expects

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent / "reports"))
-from journals import records, write
+from journals import outcome, records, write
 
-from reports.diff import compare
+from reports.diff import as_json, compare
 from reports.table import load
 from runner import cli
+from runner.model import Cell
 
 FIRST, SECOND = "20300101T000000-aaaa", "20300102T000000-bbbb"
 
@@ -55,6 +57,23 @@ def test_likely_cause_comes_first(home: Path) -> None:
     assert changes.cause_of("gpu-image/pyro-ppl-1.9.1/sample").endswith("opt-einsum 3.3 -> 3.4")
     assert changes.cause_of("gpu-image/torch-installed/sample") == "gpu-image: numpy none -> 2.4.6"
     assert changes.cause_of("stand-in/torch-installed/sample") == ""
+
+
+def test_a_cause_each_for_thousands_of_checks_is_found_in_seconds(tmp_path: Path) -> None:
+    """Every cell installs something else and fails: the time must not grow with causes times checks."""
+    tables = []
+    for number, verdict in enumerate(("pass", "fail")):
+        found = records()[:1]
+        for library in range(5_000):
+            cell = Cell(image="i", subject=f"l{library}", version="1", requires=(), members=())
+            for probe in ("import", "sample", "autograd", "compile"):
+                found.append({**outcome(cell, probe, verdict, True), "resolved": [f"numpy=={number}"]})
+        tables.append(load(write(tmp_path / f"{number}.jsonl", found, torn=False)))
+    started = time.perf_counter()
+    changes = as_json(compare(*tables))
+    assert time.perf_counter() - started < 3
+    assert changes["likely"]["i/l7-1/sample"] == "i/l7-1: installs numpy 0 -> 1"
+    assert len(changes["likely"]) == 20_000
 
 
 @pytest.mark.parametrize("arguments", [[FIRST, SECOND], [FIRST], ["--baseline"], []], ids=" ".join)

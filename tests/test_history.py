@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from runner import history
+from runner import cli, history
 from runner.journal import append
 from runner.model import Known, Outcome, Verdict
 from runner.reuse import reusable
@@ -50,10 +50,11 @@ def settled(home: Path, *keys: str) -> dict[str, tuple[Outcome, object]]:
 
 def test_newest_outcome_is_found_by_its_key(tmp_path: Path) -> None:
     """With the run it is from and the environment that it was seen in."""
-    run(tmp_path, 1, outcome(), outcome(check="i/l-1/import", key="other"))
-    second = run(tmp_path, 2, outcome())
+    run(tmp_path, 1, outcome(detail="older"), outcome(check="i/l-1/import", key="other"))
+    second = run(tmp_path, 2, outcome(detail="newer"))
+    run(tmp_path, 3, outcome("infra", detail="no verdict"))
     found, environment = settled(tmp_path, "k", "unknown")["k"]
-    assert (found.verdict, found.reused) == (Verdict.PASS, second.id)
+    assert (found.verdict, found.reused, found.detail) == (Verdict.PASS, second.id, "newer")
     assert environment == {"kind": "environment", "key": "e", "facts": {"gpus": []}}
 
 
@@ -108,6 +109,35 @@ def test_timeline_is_oldest_first(tmp_path: Path, glob: str) -> None:
     assert [one.verdict.value for _, one in found[CHECK]] == ["fail", "pass"]
 
 
+def test_verb_says_since_when_and_what_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Only the same key makes a turn flaky; repetitions are counted; no cell: the flaky ones."""
+    monkeypatch.setenv("COMPAT_HOME", str(tmp_path))
+    days = [f"day {number}" for number in range(7)]
+    run(tmp_path, 1, outcome(started=days[1]))
+    run(tmp_path, 2, replace(outcome("fail", "new", started=days[2], reason="drift"), resolved=("numpy==2",)))
+    run(tmp_path, 3, replace(outcome("fail", "new", started=days[3], reason="drift"), resolved=("numpy==2",)))
+    run(tmp_path, 4, replace(outcome("pass", "new", started=days[4]), resolved=("numpy==2",)))
+    run(tmp_path, 5, replace(outcome("fail", "", started=days[5]), environment="f"))
+    run(tmp_path, 6, replace(outcome("pass", "", started=days[6]), environment="f"))
+    assert cli.main(["history", "l-1"]) == 0
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    assert lines[0] == CHECK
+    assert [line for line in lines if line.startswith(("since", "..."))] == [
+        "since day 2: now installs numpy==2",
+        "... the same in 1 more",
+        "since day 4: nothing that it may depend on changed: flaky",
+        "since day 5: in another environment (compat diff says which)",
+        "since day 6: in the same environment; probes, rules, limits or settings may have changed",
+    ]
+    assert cli.main(["history"]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith(f"{CHECK}: 1 passes and 2 failures, though nothing changed, in 20300104T000000-0000")
+    assert said.endswith("flaky checks: 1\n")
+    assert cli.main(["history", "unheard-of"]) == 3
+
+
 def test_damaged_file_is_set_aside_and_made_anew(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Nothing is lost: the journals have it all."""
     run(tmp_path, 1, outcome())
@@ -115,6 +145,17 @@ def test_damaged_file_is_set_aside_and_made_anew(tmp_path: Path, capsys: pytest.
     assert settled(tmp_path, "k")["k"][0].verdict is Verdict.PASS
     assert "set aside as history.sqlite.damaged" in capsys.readouterr().err
     assert (tmp_path / "history.sqlite.damaged").read_bytes().startswith(b"no database")
+
+
+def test_damage_within_the_file_is_found_when_it_is_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The header is whole, every page behind it is not: made anew, and what was asked for is answered."""
+    run(tmp_path, 1, *(outcome(key=str(number), check=f"i/l-{number}/sample") for number in range(999)))
+    history.sync(tmp_path)
+    path = tmp_path / "history.sqlite"
+    page = 4096
+    path.write_bytes(path.read_bytes()[:page] + b"\xff" * (path.stat().st_size - page))
+    assert len(history.settled(tmp_path, map(str, range(999)))) == 999
+    assert "set aside as history.sqlite.damaged" in capsys.readouterr().err
 
 
 def test_file_of_a_later_version_is_left_alone(tmp_path: Path) -> None:
@@ -128,13 +169,17 @@ def test_file_of_a_later_version_is_left_alone(tmp_path: Path) -> None:
         history.sync(tmp_path)
 
 
-def test_processes_may_write_at_once(tmp_path: Path) -> None:
-    """Each brings in whatever is missing."""
+@pytest.mark.parametrize("damaged", [False, True], ids=["whole", "damaged"])
+def test_processes_may_write_at_once(tmp_path: Path, damaged: bool) -> None:
+    """Each brings in whatever is missing; a damaged file is set aside only once."""
+    if damaged:
+        (tmp_path / "history.sqlite").write_bytes(b"no database" * 1000)
     for number in range(1, 9):
         run(tmp_path, number, outcome(key=str(number)))
     script = f"from pathlib import Path; from runner import history; history.sync(Path({str(tmp_path)!r}))"
     processes = [subprocess.Popen([sys.executable, "-c", script], cwd=ROOT) for _ in range(4)]
     assert [process.wait() for process in processes] == [0] * 4
+    assert not damaged or (tmp_path / "history.sqlite.damaged").read_bytes().startswith(b"no database")
     assert len(history.settled(tmp_path, map(str, range(1, 9)))) == 8
 
 

@@ -115,7 +115,7 @@ class _Steps:
             )
             self.engine.run([check])
             run.finish("complete")
-            history.sync(self.home)
+            synced(self.home)
             self.seen[point] = self.engine.follower.look()[check.id]
             as_in = f", as in {self.seen[point].reused}" if self.seen[point].reused else ""
             print(f"  {point}: {_verdict(self.seen[point])}{as_in}", file=sys.stderr, flush=True)

@@ -74,19 +74,19 @@ def opened(name: str) -> Run:
         raise Failure(Status.NOTHING_SELECTED, str(error)) from error
 
 
-def synced() -> None:
-    """Bring the history up to date with the journals."""
+def synced(folder: Path | None = None) -> None:
+    """Bring the history, of the home folder unless another is named, up to date with its journals."""
     import sqlite3
 
     from runner import history
 
     try:
-        history.sync(home())
+        history.sync(folder or home())
     except history.NewerHistory as error:
         raise Failure(Status.INCOMPLETE, str(error)) from error
     except sqlite3.OperationalError as error:
         raise Failure(
-            Status.INCOMPLETE, f"{home() / 'history.sqlite'}: {error}; free the disk, or move the file away"
+            Status.INCOMPLETE, f"{(folder or home()) / 'history.sqlite'}: {error}; free the disk, or move the file away"
         ) from error
 
 

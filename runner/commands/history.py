@@ -32,7 +32,7 @@ def _flaky() -> Status:
             f"{one.check}: {one.passes} passes and {one.failures} failures, though nothing changed, in {one.runs[-1]}"
             + (f" and {len(one.runs) - 1} runs before" if len(one.runs) > 1 else "")
         )
-    print(f"{len(found)} flaky checks" if found else "no flaky check; name a cell to see what it came to")
+    print(f"flaky checks: {len(found)}" if found else "no flaky check; name a cell to see what it came to")
     return Status.AS_EXPECTED
 
 
@@ -50,16 +50,18 @@ def _lines(seen: Sequence[tuple[str, Outcome]]) -> Iterator[str]:
         why = f" {outcome.reason}: {outcome.detail}" if outcome.reason else ""
         yield f"  {run}  {outcome.verdict.value}{why}"
         if before is not None:
-            changed = sorted(set(outcome.resolved) - set(before.resolved))
-            yield f"      since {before.started}; " + (
-                f"now installs {', '.join(changed)}"
-                if changed
-                else "in another environment (compat diff says which)"
-                if outcome.environment != before.environment
-                else "in the same environment"
-                if outcome.key != before.key
-                else "nothing else changed: flaky"
-            )
+            yield f"      since {outcome.started}: {_changed(before, outcome)}"
         before, same = outcome, 0
     if same:
         yield f"  ... the same in {same} more, last in {seen[-1][0]}"
+
+
+def _changed(before: Outcome, outcome: Outcome) -> str:
+    """What may have turned it, as far as it is recorded."""
+    if changed := sorted(set(outcome.resolved) - set(before.resolved)):
+        return f"now installs {', '.join(changed)}"
+    if outcome.environment != before.environment:
+        return "in another environment (compat diff says which)"
+    if outcome.key and outcome.key == before.key:
+        return "nothing that it may depend on changed: flaky"
+    return "in the same environment; probes, rules, limits or settings may have changed"
