@@ -1,6 +1,6 @@
 """Pairs of library and torch of which the truth is known, judged by the product's own way in real environments.
 
-`pytest -m slow tests/test_truth_table.py` runs all of them (about twenty minutes on two cores, when the environments of
+`pytest -m slow tests/test_truth_table.py` runs all of them (about six minutes on two cores, when the environments of
 the three torch versions are built); the quick share takes one cell of each kind.
 """
 
