@@ -106,7 +106,12 @@ def _release(version: str) -> List[str]:
 
 
 def _right_place(module: ModuleType, distribution: str, cell: Dict[str, Any]) -> None:
-    place = os.path.realpath(getattr(module, "__file__", None) or next(iter(getattr(module, "__path__", [""]))))
+    evidence.require(
+        getattr(module, "__file__", None),
+        "wrong-location",
+        f"{module.__name__} has no code: {list(getattr(module, '__path__', []))} without an __init__.py",
+    )
+    place = os.path.realpath(str(module.__file__))
     overlay = cell.get("overlay")
     inside = bool(overlay) and place.startswith(os.path.realpath(str(overlay)) + os.sep)
     wanted = facts.canonical(distribution) in [facts.canonical(name) for name in cell.get("added", ())]

@@ -182,7 +182,9 @@ def test_import_checks_version_and_place(torch_python: str, world: Path) -> None
     """The version asked for, from the overlay, and nothing that hides a package of the image."""
     distribution(world / "overlays" / "key", "hostile-liar", "1.0", "__version__ = '2.0'\n")
     distribution(world / "overlays" / "key", "hostile-absent", "1.0", "import nothing_of_that_name\n")
-    for name in ("hostile_liar", "hostile_absent"):
+    distribution(world / "overlays" / "key", "hostile-hollow")
+    (world / "overlays" / "key" / "hostile_hollow" / "__init__.py").unlink()
+    for name in ("hostile_liar", "hostile_absent", "hostile_hollow"):
         text = PROBES.format(name=name.replace("_", "-"), module=name, body="    pass")
         (world / "probes" / "libraries" / f"{name}.py").write_text(text)
     elsewhere = cell("hostile-0")
@@ -190,6 +192,7 @@ def test_import_checks_version_and_place(torch_python: str, world: Path) -> None
         cell("hostile-0", asked="1.1"),
         cell("hostile-liar"),
         cell("hostile-absent"),
+        cell("hostile-hollow"),
         Work(cell=elsewhere.cell, overlay=Path("key"), added={}),
     ]
     found = [one for one in observe(torch_python, world, work) if one["kind"] == "observation"]
@@ -200,6 +203,8 @@ def test_import_checks_version_and_place(torch_python: str, world: Path) -> None
         ("import", "failed", "wrong-version"),
         ("sample", "skipped", "import-failed"),
         ("import", "raised", None),
+        ("sample", "skipped", "import-failed"),
+        ("import", "failed", "wrong-location"),
         ("sample", "skipped", "import-failed"),
         ("import", "failed", "wrong-location"),
         ("sample", "skipped", "import-failed"),
