@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from environments import environment
 
-from tests.sabotage.__main__ import LIBRARIES, results, right
+from tests.sabotage.__main__ import LIBRARIES, requires, results, right
 
 
 def wrong(rows: list[dict[str, Any]]) -> list[str]:
@@ -22,10 +22,10 @@ def wrong(rows: list[dict[str, Any]]) -> list[str]:
 def test_quick_share_of_the_kill_table() -> None:
     """Two libraries without torch.compile; `python -m tests.sabotage` prints the whole table."""
     python = environment("torch==2.13.0", "numpy", "torchbnn==1.2")
-    rows = list(results(python, ["torch", "torchbnn"], "mutations", "sample,autograd"))
+    rows = list(results(python, ["torch", "torchbnn"], "mutations", "import,sample,autograd"))
     assert wrong(rows) == []
     for library in ("torch", "torchbnn"):
-        for probe in ("sample", "autograd"):
+        for probe in ("import", "sample", "autograd"):
             assert sum((row["library"], row["probe"]) == (library, probe) for row in rows) >= 4
 
 
@@ -33,6 +33,6 @@ def test_quick_share_of_the_kill_table() -> None:
 @pytest.mark.parametrize("library", LIBRARIES)
 def test_whole_kill_table(library: str) -> None:
     """Every mutation is killed, and the sound library passes under fifty seeds."""
-    python = environment("torch==2.13.0", "numpy", *([] if library == "torch" else [library]))
+    python = environment(*requires(library))
     assert wrong(list(results(python, [library], "mutations", ""))) == []
     assert wrong(list(results(python, [library], "sound", "50"))) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import json
 import os
 import subprocess
@@ -15,7 +16,16 @@ from typing import Any
 from tabulate import tabulate
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-LIBRARIES = sorted(path.stem.replace("_", "-") for path in (Path(__file__).parent / "mutations").glob("[a-z]*.py"))
+MUTATIONS = Path(__file__).parent / "mutations"
+LIBRARIES = sorted(path.stem.replace("_", "-") for path in MUTATIONS.glob("[a-z]*.py"))
+
+
+def requires(library: str) -> tuple[str, ...]:
+    """What an environment must hold for a library's mutations: REQUIRES of their module, or torch, NumPy and it."""
+    for node in ast.parse((MUTATIONS / f"{library.replace('-', '_')}.py").read_text()).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "REQUIRES":
+            return tuple(ast.literal_eval(node.value))
+    return ("torch==2.13.0", "numpy", *([] if library == "torch" else [library]))
 
 
 def results(python: str, libraries: Sequence[str], mode: str, only: str) -> Iterator[dict[str, Any]]:
@@ -33,31 +43,29 @@ def results(python: str, libraries: Sequence[str], mode: str, only: str) -> Iter
 
 
 def right(row: dict[str, Any]) -> bool:
-    """A mutation must be killed for its own reason; a sound library must pass."""
+    """A mutation must be killed for its own reason (of an import, an exception of its own); a sound library passes."""
     if not row["wanted"]:
         return bool(row["status"] == "passed")
-    return bool(row["status"] == "failed" and row["found"] == row["wanted"])
+    return bool(row["status"] in ("failed", "raised") and row["found"] == row["wanted"])
 
 
 def main() -> int:
     """Print the table; status 1 where a mutation survives or dies of something else."""
     parser = argparse.ArgumentParser(prog="python -m tests.sabotage", description=__doc__)
     parser.add_argument("libraries", nargs="*", default=LIBRARIES, help=f"default: {', '.join(LIBRARIES)}")
-    parser.add_argument("--python", help="an interpreter with the libraries (default: one is made)")
+    parser.add_argument("--python", help="an interpreter with the libraries (default: one is made for each)")
     parser.add_argument("--probes", default="", help="only these, separated by commas")
     parser.add_argument("--sound", type=int, metavar="N", help="no sabotage: N seeds, of which compile takes two")
     options = parser.parse_args()
-    if options.python is None:
-        sys.path.insert(0, str(ROOT / "tests"))
-        from environments import environment
+    sys.path.insert(0, str(ROOT / "tests"))
+    from environments import environment
 
-        wanted = [name for name in options.libraries if name != "torch"]
-        options.python = environment("torch==2.13.0", "numpy", *wanted)
     mode, only = ("sound", str(options.sound)) if options.sound else ("mutations", options.probes)
     rows = []
-    for row in results(options.python, options.libraries, mode, only):
-        rows.append(row)
-        print(f"{'ok  ' if right(row) else 'BAD '} {row['library']} {row['probe']}: {row['what']}", file=sys.stderr)
+    for library in options.libraries:
+        for row in results(options.python or environment(*requires(library)), [library], mode, only):
+            rows.append(row)
+            print(f"{'ok  ' if right(row) else 'BAD '} {library} {row['probe']}: {row['what']}", file=sys.stderr)
     columns = ("library", "probe", "what", "wanted", "status", "found", "seconds")
     print(tabulate([[row[name] for name in columns] for row in rows], headers=columns, tablefmt="pipe"))
     bad = [row for row in rows if not right(row)]

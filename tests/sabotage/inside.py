@@ -12,15 +12,19 @@ import time
 from pathlib import Path
 from typing import Any
 
-from probes.child import answer, probe_module
+from probes.child import answer, enter, import_member, probe_module
 
 TIMEOUT_S = 60
+PROBES = ("import", "sample", "autograd", "compile")
 
 
 def main(library: str, mode: str, only: str) -> None:
     """Break `library` in every known way and ask the probe, or ask the sound library under `only` seeds."""
-    importlib.import_module("torch")
     module = probe_module(library)
+    probes = only.split(",") if only and mode == "mutations" else PROBES
+    if "import" in probes:
+        imports(library, mode)
+    importlib.import_module("torch")
     if mode == "sound":
         for seed in range(int(only)):
             for probe in ("sample", "autograd", "compile"):
@@ -29,8 +33,30 @@ def main(library: str, mode: str, only: str) -> None:
         return
     name = f"tests.sabotage.mutations.{library.replace('-', '_')}"
     for (probe, code, what), sabotage in importlib.import_module(name).MUTATIONS.items():
-        if not only or probe in only.split(","):
+        if probe in probes:
             report(library, probe, code, what, lambda p=probe, s=sabotage: ask(library, p, 0, s))
+
+
+def imports(library: str, mode: str) -> None:
+    """The import probe of the library: sound, or broken in every known way."""
+    from tests.sabotage.mutations._import import IMPORTS, OF_OTHERS, Cell, installed
+
+    def sound(cell: Cell) -> None:
+        """Nothing is broken."""
+
+    of_others = {} if library == "torch" else OF_OTHERS
+    if library != "torch":  # whose own import is what is tested
+        importlib.import_module("torch")
+    for (code, what), sabotage in ({("", "as installed"): sound} if mode == "sound" else IMPORTS | of_others).items():
+        with installed(library) as cell:
+            report(library, "import", code, what, lambda c=cell, s=sabotage: imported(c, s))
+
+
+def imported(cell: dict[str, Any], sabotage: Any) -> dict[str, Any]:
+    """What the import probe says of a cell that is broken first."""
+    sabotage(cell)
+    enter(cell)
+    return import_member(cell["members"][0], cell)
 
 
 def ask(library: str, probe: str, seed: int, sabotage: Any) -> dict[str, Any]:

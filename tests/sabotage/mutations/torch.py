@@ -49,6 +49,52 @@ def _compiled_off(factor: float) -> Sabotage:
     return apply
 
 
+def _in_float32(original: Any) -> Any:
+    """autocast that leaves everything as it was."""
+
+    def start(self: Any, *arguments: Any, **options: Any) -> None:
+        original(self, *arguments, **{**options, "enabled": False})
+
+    return start
+
+
+def _loses_the_last(original: Any) -> Any:
+    """A batch arrives without its last item, which another takes the place of."""
+
+    def fetch(self: Any, index: Any) -> Any:
+        return original(self, [*index[:-1], index[0]])
+
+    return fetch
+
+
+def _plain(original: Any) -> Any:
+    """A buffer is an attribute like any other."""
+
+    def register_buffer(self: Any, name: str, tensor: Any, persistent: bool = True) -> None:
+        setattr(self, name, tensor)
+
+    return register_buffer
+
+
+def _unloaded(original: Any) -> Any:
+    """A state is accepted, and not taken over."""
+    return lambda self, state, *arguments, **options: None
+
+
+def _halfway(original: Any) -> Any:
+    """A copy of the first half only."""
+
+    def copy(self: Any, source: Any, *arguments: Any) -> Any:
+        half = len(self) // 2 if self.dim() else 0
+        original(self[:half], source[:half], *arguments)
+        return self
+
+    return copy
+
+
+FAMILIES = ("Beta", "Exponential", "Gumbel", "HalfNormal", "Kumaraswamy", "Laplace", "LogNormal", "Pareto")
+FAMILIES += ("StudentT", "Weibull", "MultivariateNormal", "Dirichlet")
+
 MUTATIONS: dict[tuple[str, str, str], Sabotage] = {
     ("sample", "wrong-device", "draws on another device"): returns(NORMAL, elsewhere),
     ("sample", "wrong-moments", "draws scatter 10 percent too far"): wider(NORMAL),
@@ -62,6 +108,29 @@ MUTATIONS: dict[tuple[str, str, str], Sabotage] = {
         "torch.nn.functional:scaled_dot_product_attention", scaled(1.01)
     ),
     ("sample", "wrong-moments", "dropout does not drop"): replace("torch.nn.Dropout:forward", lambda _: lambda s, x: x),
+    **{
+        ("sample", "wrong-moments", f"{name} off by 10 percent"): returns(
+            f"torch.distributions.{name}:rsample", scaled(1.1)
+        )
+        for name in FAMILIES
+    },
+    ("sample", "not-finite", "Uniform beyond its end"): returns("torch.distributions.Uniform:rsample", scaled(1.1)),
+    ("sample", "wrong-value", "matrix product 1 percent off"): returns("torch.Tensor:__matmul__", scaled(1.01)),
+    ("sample", "wrong-value", "half of a copy arrives"): replace("torch.Tensor:copy_", _halfway),
+    ("sample", "wrong-dtype", "autocast does nothing"): replace("torch.autocast:__init__", _in_float32),
+    ("sample", "wrong-value", "a worker hands one item over twice"): replace(
+        "torch.utils.data._utils.fetch._MapDatasetFetcher:fetch", _loses_the_last
+    ),
+    ("sample", "wrong-value", "dropout is active after eval()"): replace(
+        "torch.nn.Dropout:forward", lambda _: lambda s, x: __import__("torch").nn.functional.dropout(x, 0.5)
+    ),
+    ("sample", "wrong-value", "vmap gives each member the first one's result"): replace(
+        "torch.func:vmap", lambda original: lambda *a, **k: lambda s: (out := original(*a, **k)(s))[:1].expand_as(out)
+    ),
+    ("sample", "wrong-value", "a buffer is a plain attribute"): replace("torch.nn.Module:register_buffer", _plain),
+    ("sample", "wrong-value", "a loaded state is not taken over"): replace(
+        "torch.nn.Module:load_state_dict", _unloaded
+    ),
     ("sample", "wrong-value", "the process group doubles"): replace(
         "torch.distributed:all_reduce", lambda _: lambda tensor, *a, **k: tensor.mul_(2)
     ),
@@ -71,7 +140,28 @@ MUTATIONS: dict[tuple[str, str, str], Sabotage] = {
     ("autograd", "wrong-gradient", "gradient of the layer 10 percent too large"): returns(LINEAR, steeper),
     ("autograd", "does-not-train", "the optimizer does not step"): replace("torch.optim.Adam:step", _standing_still),
     ("autograd", "does-not-train", "the layer learns uphill"): returns(LINEAR, uphill),
+    ("autograd", "wrong-value", "L-BFGS does not step"): replace("torch.optim.LBFGS:step", _standing_still),
+    ("autograd", "wrong-value", "Gamma's implicit gradient 10 percent too large"): returns(
+        "torch.distributions.Gamma:rsample", steeper
+    ),
+    ("autograd", "wrong-gradient", "layer norm's gradient 10 percent too large"): returns(
+        "torch.nn.functional:layer_norm", steeper
+    ),
+    ("autograd", "no-gradient", "detached attention"): replace(
+        "torch.nn.functional:multi_head_attention_forward",
+        lambda original: lambda *a, **k: (original(*a, **k)[0].detach(), None),
+    ),
     ("compile", "not-compiled", "runs eagerly"): eager,
     ("compile", "compile-mismatch", "compiled 1 percent off"): _compiled_off(1.01),
     ("compile", "not-finite", "NaN when compiled"): _compiled_off(float("nan")),
+    ("compile", "compile-mismatch", "a layer 1 percent off when compiled"): returns(
+        LINEAR, scaled(1.01), when_compiled=True
+    ),
+    ("compile", "compile-mismatch", "gradient 10 percent too large when compiled"): returns(
+        LINEAR, steeper, when_compiled=True
+    ),
+    ("compile", "compile-mismatch", "layer norm off when compiled"): returns(
+        "torch.nn.functional:layer_norm", scaled(1.01), when_compiled=True
+    ),
+    ("compile", "wrong-dtype", "float64 when compiled"): returns(LINEAR, double, when_compiled=True),
 }
