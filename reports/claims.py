@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
-from reports.markdown import text
 from reports.table import Table
+from reports.words import text
 from runner.model import Outcome, Verdict
 
 TRUE, FALSE, PARTLY, NOT_TESTED = "true", "false", "partly true", "not tested"

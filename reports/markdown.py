@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import re
 import shlex
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from reports import background
 from reports.diff import Changes
 from reports.table import Judged, Table
+from reports.words import code, count, grid, prose, text
 from runner.model import PROBES, Outcome, Verdict
 
 MARKS = {
@@ -53,13 +53,13 @@ def markdown(table: Table, changes: Changes | None, claims: Mapping[str, int] | 
         _grid(table, notes),
         _notes(notes),
         _changes(changes),
-        _drift(table),
-        _environments(table),
-        _expectations(table),
+        background.drift(table),
+        background.environments(table),
+        background.expectations(table),
         _claims(claims or {}),
-        _metrics(table),
-        _known(table),
-        _made(table),
+        background.metrics(table),
+        background.known(table),
+        background.made(table),
     ]
     return "\n".join(line for part in parts for line in part).rstrip() + "\n"
 
@@ -78,7 +78,7 @@ def summary(table: Table, changes: Changes | None) -> str:
             for one in unexpected
         )
         named = ", ".join(list(cells)[:3]) + (f" and {len(cells) - 3} more" if len(cells) > 3 else "")
-        said.append(f"{_count(len(unexpected), 'unexpected failure')}: {named}.")
+        said.append(f"{count(len(unexpected), 'unexpected failure')}: {named}.")
     for kind, plural in (("unexpected pass", "unexpected passes"), ("expired", "expired `known:` entries")):
         found = [one for one in table.surprises if one.surprise == kind]
         if found:
@@ -86,16 +86,16 @@ def summary(table: Table, changes: Changes | None) -> str:
     if not table.surprises:
         said.append("Everything is as expected." if not table.incomplete else "No surprise so far.")
     if table.incomplete:
-        said.append(f"{_count(len(table.incomplete), 'check')} without a verdict.")
+        said.append(f"{count(len(table.incomplete), 'check')} without a verdict.")
     untrue = sum(one.outcome.verdict is Verdict.FAIL for one in table.expectations)
     if untrue:
-        said.append(f"{_count(untrue, 'expectation')} of images not met.")
+        said.append(f"{count(untrue, 'expectation')} of images not met.")
     unnamed = sum(outcome.reason == "unclassified" for outcome in table.outcomes.values())
     if unnamed:
-        said.append(f"{_count(unnamed, 'failure')} that no rule names.")
+        said.append(f"{count(unnamed, 'failure')} that no rule names.")
     reused = sum(bool(outcome.reused) for outcome in table.outcomes.values())
     if reused:
-        said.append(f"{_count(reused, 'outcome')} taken over from earlier runs, since nothing changed.")
+        said.append(f"{count(reused, 'outcome')} taken over from earlier runs, since nothing changed.")
     if changes is not None:
         moved = [
             (len(changes.failing), "newly failing"),
@@ -156,7 +156,7 @@ def _grid(table: Table, notes: Sequence[Note]) -> Iterator[str]:
     for subject, version in table.rows:
         boxes = [_box(table, table.boxes.get((image, subject, version), {}), numbers) for image in table.images]
         rows.append([text(f"{subject} {version}"), *boxes])
-    yield _table(rows, ["", *map(text, table.images)])
+    yield grid(rows, ["", *map(text, table.images)])
     yield ""
 
 
@@ -263,162 +263,8 @@ def _caused(changes: Changes, check: str) -> str:
     return f"{check} (likely: {cause})" if cause else check
 
 
-def _drift(table: Table) -> Iterator[str]:
-    drifting = {outcome.check.rpartition("/")[0]: outcome.drift for outcome in table.outcomes.values() if outcome.drift}
-    if not drifting:
-        return
-    yield "## Drift"
-    yield ""
-    yield "What a plain `pip install` would replace in the image:"
-    yield ""
-    for cell, drift in drifting.items():
-        shown = ", ".join(drift[:10]) + (f" and {len(drift) - 10} more" if len(drift) > 10 else "")
-        yield f"- {text(cell)}: {text(shown)}"
-    yield ""
-
-
-def _environments(table: Table) -> Iterator[str]:
-    if not table.environments:
-        return
-    yield "## Environments"
-    yield ""
-    rows = []
-    for record in table.environments.values():
-        facts = record["facts"]
-        torch = facts.get("torch") or {}
-        gpus = ", ".join(f"{gpu['name']} (sm_{gpu['capability'].replace('.', '')})" for gpu in facts.get("gpus", ()))
-        name = record["image"] + (" (stand-in)" if record.get("stand_in") else "")
-        row = (
-            name,
-            record["reference"],
-            record.get("digest") or "none",
-            torch.get("version") or "none",
-            torch.get("cuda") or "none",
-            torch.get("cudnn") or "none",
-            facts["python"],
-            facts.get("driver") or "none",
-            gpus or "none",
-            facts.get("os", ""),
-        )
-        rows.append([text(str(value)) for value in row])
-    headers = ("image", "reference", "digest", "torch", "CUDA", "cuDNN", "Python", "driver", "GPU", "system")
-    yield _table(rows, headers)
-    yield ""
-
-
-def _expectations(table: Table) -> Iterator[str]:
-    asked = [one for one in table.expectations if one.outcome.verdict is not Verdict.SKIP]
-    if not asked:
-        return
-    yield "## What the images are said to hold"
-    yield ""
-    rows = []
-    for one in asked:
-        outcome = one.outcome
-        seen = outcome.evidence or outcome.detail.partition("seen: ")[2] or outcome.detail
-        verdict = {Verdict.PASS: "true", Verdict.FAIL: "**false**"}.get(outcome.verdict, "not seen")
-        rows.append([outcome.image, outcome.probe, outcome.version, text(seen), f"{verdict} {one.surprise}".strip()])
-    yield _table(rows, ("image", "what", "said", "seen", "verdict"))
-    yield ""
-
-
 def _claims(counts: Mapping[str, int]) -> Iterator[str]:
     if counts:
-        said = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
+        said = ", ".join(f"{number} {verdict}" for verdict, number in counts.items())
         yield f"What is claimed of these images and libraries: {said}; see [claims.md](claims.md)."
         yield ""
-
-
-def _metrics(table: Table) -> Iterator[str]:
-    rows = [
-        (outcome.check, name, f"{metric['value']:.4g} {metric['unit']}")
-        for outcome in table.outcomes.values()
-        for name, metric in outcome.metrics.items()
-    ]
-    if not rows:
-        return
-    yield "<details><summary>Metrics</summary>"
-    yield ""
-    shown = [[text(cell) for cell in row] for row in rows[: 5 * MOST_NOTES]]
-    yield _table(shown, ("check", "metric", "value"))
-    yield ""
-    if len(rows) > len(shown):
-        yield f"{len(rows) - len(shown)} more are in report.json."
-        yield ""
-    yield "</details>"
-    yield ""
-
-
-def _known(table: Table) -> Iterator[str]:
-    if not table.known:
-        return
-    yield "<details><summary>Expected outcomes</summary>"
-    yield ""
-    rows = []
-    for entry in table.known:
-        met = [one for one in table.judged if one.known is entry]
-        state = ", ".join(sorted({one.surprise or "as expected" for one in met})) or "not in this run"
-        row = (
-            entry.cells,
-            entry.expect.value,
-            entry.code or "",
-            entry.reason,
-            entry.link or "",
-            entry.expires or "",
-            state,
-        )
-        rows.append([text(str(value)) for value in row])
-    headers = ("cells", "expected", "code", "reason", "link", "expires", "state")
-    yield _table(rows, headers)
-    yield ""
-    yield "</details>"
-    yield ""
-
-
-def _made(table: Table) -> Iterator[str]:
-    header = table.header
-    host = header.get("host", {})
-    command = header.get("command") or ["compat"]
-    yield "## How this was made"
-    yield ""
-    yield f"- {code(shlex.join(command))} on the backend `{header.get('backend')}`"
-    yield f"- run `{table.run}`, {header.get('started')} to {table.finished}, {table.state}"
-    yield f"- host: {text(str(host.get('platform')))}, {host.get('cpus')} CPUs, Python {host.get('python')}"
-    taken = Counter(outcome.reused for outcome in table.outcomes.values() if outcome.reused)
-    for run, count in sorted(taken.items()):
-        yield f"- {_count(count, 'outcome')} taken over from run `{run}`, since nothing changed"
-    yield f"- matrix: {text(str(header.get('plan', {}).get('source')))}; torch-compat-matrix {header.get('version')}"
-    yield ""
-
-
-def _table(rows: Sequence[Sequence[str]], headers: Sequence[str]) -> str:
-    from tabulate import tabulate  # only now: a bare host can compile everything but this
-
-    return tabulate(rows, headers=headers, tablefmt="pipe", disable_numparse=True)
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
-
-
-def text(words: str) -> str:
-    """Recorded words as Markdown that shows just them, on one line, in a table cell as well."""
-    return _escape(re.sub(r"\s+", " ", words).strip())
-
-
-def prose(words: str) -> str:
-    """Recorded words in which pairs of backticks set off code, as the registry's own texts have them."""
-    parts = re.split(r"`([^`]+)`", re.sub(r"\s+", " ", words).strip())
-    return "".join(code(part) if index % 2 else _escape(part) for index, part in enumerate(parts))
-
-
-def _escape(line: str) -> str:
-    return re.sub(r"[\\`*\[\]<>|~&]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", lambda m: f"&#{ord(m[0])};", line)
-
-
-def code(words: str) -> str:
-    """Recorded words as a code span, whatever backticks they hold."""
-    line = re.sub(r"\s+", " ", words).strip() or " "
-    fence = "`" * (max((len(run) for run in re.findall(r"`+", line)), default=0) + 1)
-    pad = " " if line.startswith("`") or line.endswith("`") else ""
-    return f"{fence}{pad}{line}{pad}{fence}"

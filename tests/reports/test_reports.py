@@ -20,8 +20,9 @@ from markdown_it import MarkdownIt
 from reports.compile import compile_report
 from reports.diff import compare
 from reports.junit import clean, junit
-from reports.markdown import code, markdown, summary, text
+from reports.markdown import markdown, summary
 from reports.table import Table, load
+from reports.words import code, text
 
 GOLDEN = Path(__file__).parent / "golden.md"
 TODAY = dt.date(2030, 1, 2)
