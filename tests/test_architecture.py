@@ -12,6 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 STANDARD = sys.stdlib_module_names
+DECLARED = ("DISTRIBUTION", "MODULE", "NEEDS", "NOT_APPLICABLE")
 UNDER_TEST = {"torch", "numpy", "pyro", "gpytorch", "captum", "deepspeed", "botorch", "torchvision"}
 
 
@@ -51,6 +52,26 @@ def test_probes_import_only_what_is_under_test(path: Path) -> None:
             declared |= {value} if isinstance(value, str) else set(value)
     foreign = {top(name) for name in imports(path)} - set(STANDARD) - {top(name) for name in declared}
     assert foreign == set()
+
+
+@pytest.mark.parametrize("path", [path for path in files("probes/libraries") if path.name[0] != "_"], ids=relative)
+def test_library_declares_what_it_needs(path: Path) -> None:
+    """Its names and needs, and for each probe what it asks (or why it makes no sense) and at least four mutations."""
+    constants, functions = {}, {}
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) in DECLARED:
+            constants[ast.unparse(node.targets[0])] = ast.literal_eval(node.value)
+        elif isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+            functions[node.name] = ast.get_docstring(node)
+    assert constants["DISTRIBUTION"].replace("-", "_") == path.stem
+    assert isinstance(constants["MODULE"], str) and isinstance(constants["NEEDS"], tuple)
+    senseless = constants.get("NOT_APPLICABLE", {})
+    assert set(functions) - {"imported"} | set(senseless) == {"sample", "autograd", "compile"}
+    assert not set(functions) & set(senseless)
+    assert all(functions.values()) and all(senseless.values())
+    mutations = (ROOT / "tests" / "sabotage" / "mutations" / path.name).read_text()
+    for probe in functions:
+        assert mutations.count(f'("{probe}", "') >= 4, f"{probe} of {path.stem} is proven by fewer than four mutations"
 
 
 @pytest.mark.parametrize("path", files("runner"), ids=relative)

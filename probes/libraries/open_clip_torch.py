@@ -2,7 +2,7 @@
 
 from typing import Any, Dict
 
-from ..evidence import Probe, close, compiled, falls, moments, of_shape, reached, require, seeded, sound
+from ..evidence import Probe, close, compiled, differentiable, falls, moments, of_shape, reached, require, seeded, sound
 
 DISTRIBUTION = "open-clip-torch"
 MODULE = "open_clip"
@@ -53,7 +53,9 @@ def autograd(probe: Probe) -> None:
             logits = scale.double() * left.double() @ right.double().T
             truth = torch.arange(BATCH, device=probe.device)
             entropy = torch.nn.functional.cross_entropy
+            sound(loss, left, "contrastive loss")
             close(loss, (entropy(logits, truth) + entropy(logits.T, truth)) / 2, "contrastive loss")
+            require(loss.requires_grad, "no-gradient", "the contrastive loss is detached from the features")
         loss.backward()
         if step == 0:
             reached(dict(model.named_parameters()), "OpenCLIP")
@@ -61,6 +63,8 @@ def autograd(probe: Probe) -> None:
         losses.append(float(loss))
     require(losses[0] > 0.1, "wrong-value", f"the loss begins at {losses[0]:.3g}: nothing is left to learn")
     falls(losses, "contrastive training", drop=0.3)
+    wide = _model(probe)[0].double()
+    differentiable(lambda pixels: loss_of(*_features(wide, pixels, texts)), [images], "contrastive loss")
 
 
 def compile(probe: Probe) -> None:

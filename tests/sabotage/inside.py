@@ -25,6 +25,7 @@ def main(library: str, mode: str, only: str) -> None:
     if "import" in probes:
         imports(library, mode)
     importlib.import_module("torch")
+    importlib.import_module(module.MODULE)  # once, as in the probe host: each question is then a fork
     if mode == "sound":
         for seed in range(int(only)):
             for probe in ("sample", "autograd", "compile"):
@@ -61,7 +62,6 @@ def imported(cell: dict[str, Any], sabotage: Any) -> dict[str, Any]:
 
 def ask(library: str, probe: str, seed: int, sabotage: Any) -> dict[str, Any]:
     """What the probe says of the library, broken first where there is a sabotage."""
-    importlib.import_module(probe_module(library).MODULE)
     if sabotage is not None:
         sabotage()
     return answer(probe, library, {"device": os.environ.get("SABOTAGE_DEVICE", "cpu"), "seed": seed})
