@@ -21,6 +21,8 @@ from ..evidence import (
     sound,
 )
 
+NEEDS = ("functorch",)
+
 DRAWS = 20_000
 """Enough to see a scale that is off by 2 percent (evidence.moments)."""
 
@@ -182,13 +184,14 @@ def variational_compiled(probe: Probe) -> None:
 
 
 def _ensemble(probe: Probe) -> Any:
+    """Five networks, and a function that gives the results of all at once."""
     import torch
 
-    if not hasattr(torch, "func"):
-        raise NotApplicable(f"torch {torch.__version__} has no torch.func")
     torch.manual_seed(probe.seed)
     members = [torch.nn.Sequential(torch.nn.Linear(4, 16), torch.nn.Tanh(), torch.nn.Linear(16, 1)) for _ in range(5)]
     members = [member.to(probe.device) for member in members]
+    if not hasattr(torch, "func"):
+        return members, _ensemble_before_func(members)
     stacked, buffers = torch.func.stack_module_state(members)
 
     def all_of(data: Any) -> Any:
@@ -197,6 +200,16 @@ def _ensemble(probe: Probe) -> Any:
         )({**stacked, **buffers})
 
     return members, all_of
+
+
+def _ensemble_before_func(members: Any) -> Any:
+    """The same by functorch, which torch 1.13 brings, and whose functions torch 2.0 has as torch.func."""
+    try:
+        from functorch import combine_state_for_ensemble, vmap
+    except ImportError:
+        raise NotApplicable("this torch has neither torch.func nor functorch") from None
+    network, stacked, buffers = combine_state_for_ensemble(members)
+    return lambda data: vmap(lambda state, more: network(state, more, data), randomness="error")(stacked, buffers)
 
 
 def ensemble_spread(probe: Probe) -> None:
