@@ -3,7 +3,7 @@
 import contextlib
 from typing import Any, Iterator, Tuple
 
-from ..evidence import NotApplicable, Probe
+from ..evidence import Probe
 
 NEEDS = ("torch", "pyro")
 
@@ -68,26 +68,33 @@ def mean_field(x: Any, y: Any) -> None:
     pyro.sample("w", pyro.distributions.Normal(loc, scale).to_event(1))
 
 
-def modules() -> Tuple[Any, Any, Any]:
-    """PyroModule, PyroSample and to_pyro_module_, with which networks become Bayesian since Pyro 1.3."""
+def bayesian(network: Any) -> Any:
+    """The network with standard normal priors on all its parameters: each call draws them anew."""
+    import pyro
+    import torch
+    from pyro import distributions as dist
+
+    def prior(parameter: Any) -> Any:
+        return dist.Normal(torch.zeros_like(parameter), torch.ones_like(parameter)).to_event(parameter.dim())
+
     try:
-        from pyro.nn.module import PyroModule, PyroSample, to_pyro_module_
-    except ImportError:
-        raise NotApplicable("this Pyro has no PyroModule (1.3 and newer have)") from None
-    return PyroModule, PyroSample, to_pyro_module_
+        from pyro.nn.module import PyroSample, to_pyro_module_
+    except ImportError:  # before Pyro 1.1
+        priors = {name: prior(parameter.detach()) for name, parameter in network.named_parameters()}
+        lifted = pyro.random_module("network", network, priors)
+        return lambda x: lifted()(x)
+    to_pyro_module_(network)
+    for module in network.modules():
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            setattr(module, name, PyroSample(prior(parameter)))
+    return network
 
 
 def bayesian_layer(probe: Probe, units: int) -> Any:
     """A linear layer of three inputs with standard normal priors: each unit is one draw of the same kind."""
     import torch
-    from pyro import distributions as dist
 
-    PyroModule, PyroSample, _ = modules()
-    unit = dist.Normal(torch.zeros((), device=probe.device), torch.ones((), device=probe.device))
-    layer = PyroModule[torch.nn.Linear](3, units).to(probe.device)
-    layer.weight = PyroSample(unit.expand([units, 3]).to_event(2))
-    layer.bias = PyroSample(unit.expand([units]).to_event(1))
-    return layer
+    return bayesian(torch.nn.Linear(3, units).to(probe.device))
 
 
 def network_svi(probe: Probe, sizes: Tuple[int, int, int]) -> Any:
@@ -98,19 +105,16 @@ def network_svi(probe: Probe, sizes: Tuple[int, int, int]) -> Any:
     from pyro.infer import SVI, Trace_ELBO
     from pyro.infer.autoguide import AutoDiagonalNormal
 
-    _, PyroSample, to_pyro_module_ = modules()
-    network = torch.nn.Sequential(
-        torch.nn.Linear(sizes[0], sizes[1]), torch.nn.Tanh(), torch.nn.Linear(sizes[1], sizes[2])
-    ).to(probe.device)
-    to_pyro_module_(network)
-    for module in network.modules():
-        for name, parameter in list(module.named_parameters(recurse=False)):
-            prior = dist.Normal(torch.zeros_like(parameter), torch.ones_like(parameter))
-            setattr(module, name, PyroSample(prior.to_event(parameter.dim())))
+    layers = torch.nn.Linear(sizes[0], sizes[1]), torch.nn.Tanh(), torch.nn.Linear(sizes[1], sizes[2])
+    network = bayesian(torch.nn.Sequential(*layers).to(probe.device))
 
     def model(x: Any, y: Any) -> None:
         mean = network(x)  # outside of the plate: one draw of the weights for all rows
         with pyro.plate("data", len(x)):
             pyro.sample("y", dist.Normal(mean, torch.full_like(y, 0.1)).to_event(1), obs=y)
 
-    return SVI(model, AutoDiagonalNormal(model, init_scale=0.01), pyro.optim.Adam({"lr": 0.02}), Trace_ELBO())
+    try:
+        guide = AutoDiagonalNormal(model, init_scale=0.01)
+    except TypeError:  # before Pyro 1.0 it begins with a scale of 1
+        guide = AutoDiagonalNormal(model)
+    return SVI(model, guide, pyro.optim.Adam({"lr": 0.02}), Trace_ELBO())

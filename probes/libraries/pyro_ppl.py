@@ -12,6 +12,7 @@ from ..evidence import (
     compiled,
     differentiable,
     falls,
+    finite,
     moments,
     of_shape,
     on_device,
@@ -47,7 +48,11 @@ def sample(probe: Probe) -> None:
             "Beta": (dist.Beta(number(2.0), number(3.0)), 0.4, 0.2),
             "Poisson": (dist.Poisson(number(4.0)), 4.0, 2.0),
             "GammaPoisson": (dist.GammaPoisson(number(3.0), number(2.0)), 1.5, 1.5),
-            "masked Normal": (dist.Normal(number(0.0), number(0.5)).mask(False), 0.0, 0.5),
+            "masked Normal": (
+                dist.Normal(number(0.0), number(0.5)).mask(torch.tensor(False, device=probe.device)),
+                0.0,
+                0.5,
+            ),
         }
         for name, (distribution, mean, std) in family.items():
             with pyro.plate("draws", DRAWS):
@@ -79,7 +84,8 @@ def _predictive(probe: Probe) -> None:
     mean, precision = posterior(x, y)
     exact = pyro.distributions.MultivariateNormal(mean, precision_matrix=precision)
     weights = exact.sample(torch.Size([DRAWS, 1]))  # 1: room for the plate
-    drawn = Predictive(conjugate, {"w": weights}, return_sites=["y"], parallel=True)(x, None)["y"]
+    predict = Predictive(conjugate, {"w": weights}, return_sites=["y"], parallel=True)
+    drawn = (predict if callable(predict) else predict.get_samples)(x, None)["y"]  # before Pyro 1.0 it is no function
     of_shape(drawn, (DRAWS, len(x)), "predictive draws")
     sound(drawn, x, "predictive draws")
     spread = (NOISE**2 + (x * torch.linalg.solve(precision, x.T).T).sum(-1)).sqrt()
@@ -104,8 +110,11 @@ def _nuts(probe: Probe) -> None:
     mcmc = chain(300, 100)
     drawn = mcmc.get_samples()["w"]
     sound(drawn, x, "NUTS draws")
+    require(bool((drawn.std(0) > 0).all()), "wrong-moments", "the chain stands still")
     quality = mcmc.diagnostics()["w"]
     r_hat, effective = quality["r_hat"].cpu(), quality["n_eff"].cpu()
+    finite(r_hat, "R-hat of NUTS")  # before Pyro 1.4 an error in either is a warning, and NaN the result
+    finite(effective, "effective sample size of NUTS")
     probe.metric("NUTS: R-hat", float(r_hat.max()), "ratio")
     probe.metric("NUTS: effective sample size", float(effective.min()), "count")
     require(float(r_hat.max()) < 1.15, "wrong-moments", f"chain has not mixed: R-hat {float(r_hat.max()):.3f}")
