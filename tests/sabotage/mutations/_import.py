@@ -47,7 +47,7 @@ def _renamed(cell: Cell) -> None:
 
 
 def _lies(module: ModuleType) -> None:
-    vars(module)["__version__"] = "99.0"
+    vars(sys.modules[module.__name__])["__version__"] = "99.0"  # a lazy module has put itself in the first one's place
 
 
 def _of_the_image(cell: Cell) -> None:
@@ -60,9 +60,9 @@ def _of_the_image(cell: Cell) -> None:
 
 def _hides_numpy(cell: Cell) -> None:
     """The overlay brings another NumPy than the image's."""
-    folder = Path(cell["overlay"]) / "numpy-0.1.dist-info"
+    folder = Path(cell["overlay"]) / "numpy-99.0.dist-info"
     folder.mkdir()
-    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: numpy\nVersion: 0.1\n")
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: numpy\nVersion: 99.0\n")
 
 
 def _other_torch(module: ModuleType) -> None:
