@@ -179,7 +179,9 @@ RULES = (
     Rule("missing-operator", says=r"Could not run '(?P<operator>torchvision::\w+)' with arguments from the"),
     Rule("missing-operator", says=r"Couldn't load (?P<operator>custom C\+\+ ops)"),
     Rule("weights-only", says=r"Weights only load failed"),
-    Rule("python-too-new", says=r"(?:Dynamo|torch\.compile) is not supported on Python"),
+    Rule(
+        "python-too-new", says=r"(?:Dynamo|torch\.compile) is not supported on Python|yet supported for torch\.compile"
+    ),
     Rule("python-too-new", says=rf"No module named '(?:{_GONE_FROM_PYTHON})'|'pkgutil' has no attribute 'Imp"),
     Rule("python-too-new", says=r"cannot import name '\w+' from 'collections'"),
     Rule("python-too-old", says=r"for \|: '\w+' and 'NoneType'|'type' object is not subscriptable"),
