@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -57,12 +58,19 @@ def local(plan: Plan, selectors: Sequence[str], folder: Path) -> list[Row]:
     alone = unavoidable(plan, home)
     serial = compat("compat run --jobs 1", selectors, home, "--fresh", "--jobs", "1")
     fresh = compat("compat run --isolation fresh", selectors, home, "--fresh", "--isolation", "fresh")
+    forget_overlays(home)
+    first, second = (clocked("resolutions and overlays", lambda: overlays(plan, home)) for _ in range(2))
+    forget_overlays(home)
+    anew = compat("compat run, resolved and linked anew", selectors, home, "--fresh")
     again = compat("compat run, nothing changed", selectors, home)
     rows: list[Row] = [
         ("compat run", ours, "", 1.0),
         ("unavoidable: imports and probe bodies, one after the other", alone, "", 1.0),
         ("compat run --jobs 1", serial, "the unavoidable", serial / alone),
         ("compat run --isolation fresh", fresh, "compat run", fresh / ours),
+        ("resolutions and overlays alone, first use", first, "", 1.0),
+        ("resolutions and overlays alone, second use", second, "first use", second / first),
+        ("compat run, resolved and linked anew", anew, "compat run", anew / ours),
         ("compat run, nothing changed", again, "compat run", again / ours),
     ]
     environments = contenders.nox(plan, folder), contenders.tox(plan, folder)
@@ -101,18 +109,36 @@ def compat(name: str, selectors: Sequence[str], home: Path, *options: str) -> fl
     return timed(Contender(name, command, {"COMPAT_HOME": str(home)}))
 
 
+def overlays(plan: Plan, home: Path) -> dict[str, list[tuple[str, str]]]:
+    """Each image's libraries with the overlay of each, resolved and linked where none has been yet."""
+    backend, index = connect("local", home), Index.from_pip(os.environ)
+    found: dict[str, list[tuple[str, str]]] = {}
+    for image in plan.images:
+        facts = known_facts(image, backend, home)
+        assert facts is not None
+        for cell in plan.cells_of(image):
+            folder = ""
+            if cell.requires:
+                added = resolve.resolve(cell.requires, facts, index, home / "resolutions").add
+                folder = str(overlay.build(added, facts, index, home))
+            found.setdefault(image.name, []).append((cell.subject, folder))
+    return found
+
+
+def forget_overlays(home: Path) -> None:
+    """As if no cell had ever been resolved; uv still has the wheels in its cache."""
+    for name in ("resolutions", "overlays"):
+        shutil.rmtree(home / name)
+
+
 def unavoidable(plan: Plan, home: Path) -> float:
     """Seconds of the bare work under the same interpreters, with the same libraries and a warm compile cache."""
-    backend, index, total = connect("local", home), Index.from_pip(os.environ), 0.0
+    backend, order, total = connect("local", home), overlays(plan, home), 0.0
     for image in plan.images:
-        prepared, facts = backend.peek(image), known_facts(image, backend, home)
-        assert prepared is not None and facts is not None
-        order = []
-        for cell in plan.cells_of(image):
-            found = resolve.resolve(cell.requires, facts, index, home / "resolutions") if cell.requires else None
-            order.append([cell.subject, str(overlay.folder_of(found.add, facts, home)) if found else ""])
+        prepared = backend.peek(image)
+        assert prepared is not None
         variables = {"PYTHONPATH": str(ROOT), "TORCHINDUCTOR_CACHE_DIR": str(home / "alone" / image.name)}
-        command = [prepared.python, "-m", "benchmarks.alone", json.dumps(order)]
+        command = [prepared.python, "-m", "benchmarks.alone", json.dumps(order[image.name])]
         timed(Contender(f"warming, {image.name}", command, variables))
         total += timed(Contender(f"unavoidable, {image.name}", command, variables))
     return total
@@ -131,10 +157,23 @@ def timed(contender: Contender) -> float:
         text=True,
         check=False,
     )
-    seconds = time.perf_counter() - started
-    print(f"{seconds:8.1f} s  {contender.name}", file=sys.stderr, flush=True)
+    seconds = since(started, contender.name)
     if done.returncode:
         raise SystemExit(f"{contender.name} ended with status {done.returncode}:\n{done.stdout[-4000:]}")
+    return seconds
+
+
+def clocked(name: str, work: Callable[[], object]) -> float:
+    """Seconds of work in this process."""
+    started = time.perf_counter()
+    work()
+    return since(started, name)
+
+
+def since(started: float, name: str) -> float:
+    """Seconds since then, told at once: the whole takes long."""
+    seconds = time.perf_counter() - started
+    print(f"{seconds:8.2f} s  {name}", file=sys.stderr, flush=True)
     return seconds
 
 
