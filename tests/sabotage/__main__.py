@@ -1,4 +1,4 @@
-"""`python -m tests.sabotage [LIBRARY ...]`: the kill table; `--sound N`: the sound libraries under N seeds."""
+"""`python -m tests.sabotage [LIBRARY ...]`: the kill table; `--sound N`: every probe of the sound ones, N seeds."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def main() -> int:
     parser.add_argument("libraries", nargs="*", default=LIBRARIES, help=f"default: {', '.join(LIBRARIES)}")
     parser.add_argument("--python", help="an interpreter with the libraries (default: one is made for each)")
     parser.add_argument("--probes", default="", help="only these, separated by commas")
-    parser.add_argument("--sound", type=int, metavar="N", help="no sabotage: N seeds, of which compile takes two")
+    parser.add_argument("--sound", type=int, metavar="N", help="no sabotage: each probe under N seeds")
     options = parser.parse_args()
     sys.path.insert(0, str(ROOT / "tests"))
     from environments import environment
