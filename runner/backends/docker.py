@@ -23,8 +23,9 @@ from docker.models.containers import Container
 from docker.types import DeviceRequest, LogConfig, Mount
 
 from runner import gpus
-from runner.backends.base import Exit, Finding, Gpu, Prepared, Trouble
-from runner.backends.dockererrors import named, trouble_of
+from runner.backends.base import Finding, Gpu, Prepared, Trouble
+from runner.backends.container import ContainerLaunch
+from runner.backends.dockererrors import named
 from runner.locks import locked
 from runner.model import Image, Limits, digest, repository
 from runner.owner import alive, owner
@@ -34,7 +35,6 @@ LABEL = "torch-compat-matrix"
 PLACE = "/compat"
 COMPILED = f"{PLACE}/compiled"
 USER = "65534:65534"
-STDERR_TAIL = 16 << 10
 PASSED_ON = ("LANG", "LC_ALL", "TZ")
 
 
@@ -267,63 +267,6 @@ class DockerBackend:
 
             found.append(room(root))
         return found
-
-
-class ContainerLaunch:
-    """A probe host in a container, attached to before it starts."""
-
-    def __init__(self, container: Container) -> None:
-        self.container = container
-        self.name = str(container.name)
-        self.stderr = b""
-        self.stream = self._attach(logs=False)
-
-    def _attach(self, logs: bool) -> Any:
-        return self.container.attach(stdout=True, stderr=True, stream=True, logs=logs, demux=True)
-
-    def lines(self) -> Iterator[bytes]:
-        """Standard output, line by line; where the connection breaks, from the engine's log once more.
-
-        What comes twice then is told apart by the frames' own numbers.
-        """
-        for attempt in range(5):
-            pending = b""
-            try:
-                for out, err in self.stream:
-                    self.stderr = (self.stderr + (err or b""))[-STDERR_TAIL:]
-                    *whole, pending = (pending + (out or b"")).split(b"\n")
-                    yield from (line + b"\n" for line in whole)
-                if not self._runs():
-                    return
-            except (requests.exceptions.RequestException, OSError):
-                time.sleep(0.5 * attempt)
-            with suppress(APIError, requests.exceptions.RequestException):
-                self.stream = self._attach(logs=True)
-
-    def _runs(self) -> bool:
-        try:
-            self.container.reload()
-        except (NotFound, APIError, requests.exceptions.RequestException):
-            return False
-        return bool(self.container.status == "running")
-
-    def kill(self) -> None:
-        """End the container now."""
-        with suppress(NotFound, APIError, requests.exceptions.RequestException):
-            self.container.kill()
-
-    def exit(self) -> Exit:
-        """Its exit status, and whether the kernel killed it for memory."""
-        try:
-            status = self.container.wait(timeout=30)["StatusCode"]
-            self.container.reload()
-            state = self.container.attrs["State"]
-        except (NotFound, APIError, requests.exceptions.RequestException) as error:
-            raise trouble_of(error, "asking how the container ended") from error
-        said = self.stderr.decode(errors="replace")
-        if status in (126, 127) and "exec " in said:  # the engine's init starts, and then finds no interpreter
-            raise trouble_of(DockerException(said.strip()), "starting the probe host")
-        return Exit(status=int(status), oom_killed=bool(state.get("OOMKilled")), stderr=said)
 
 
 def _readable(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:

@@ -1,0 +1,74 @@
+"""A probe host in a container: its output, its end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
+
+import requests
+from docker.errors import APIError, DockerException, NotFound
+from docker.models.containers import Container
+
+from runner.backends.base import Exit
+from runner.backends.dockererrors import trouble_of
+
+STDERR_TAIL = 16 << 10
+
+
+class ContainerLaunch:
+    """Attached to before it starts, so that nothing of its output is lost."""
+
+    def __init__(self, container: Container) -> None:
+        self.container = container
+        self.name = str(container.name)
+        self.stderr = b""
+        self.stream = self._attach(logs=False)
+
+    def _attach(self, logs: bool) -> Any:
+        return self.container.attach(stdout=True, stderr=True, stream=True, logs=logs, demux=True)
+
+    def lines(self) -> Iterator[bytes]:
+        """Standard output, line by line; where the connection breaks, from the engine's log once more.
+
+        What comes twice then is told apart by the frames' own numbers.
+        """
+        for attempt in range(5):
+            pending = b""
+            try:
+                for out, err in self.stream:
+                    self.stderr = (self.stderr + (err or b""))[-STDERR_TAIL:]
+                    *whole, pending = (pending + (out or b"")).split(b"\n")
+                    yield from (line + b"\n" for line in whole)
+                if not self._runs():
+                    return
+            except (requests.exceptions.RequestException, OSError):
+                time.sleep(0.5 * attempt)
+            with suppress(APIError, requests.exceptions.RequestException):
+                self.stream = self._attach(logs=True)
+
+    def _runs(self) -> bool:
+        try:
+            self.container.reload()
+        except (NotFound, APIError, requests.exceptions.RequestException):
+            return False
+        return bool(self.container.status == "running")
+
+    def kill(self) -> None:
+        """End the container now."""
+        with suppress(NotFound, APIError, requests.exceptions.RequestException):
+            self.container.kill()
+
+    def exit(self) -> Exit:
+        """Its exit status, and whether the kernel killed it for memory."""
+        try:
+            status = self.container.wait(timeout=30)["StatusCode"]
+            self.container.reload()
+            state = self.container.attrs["State"]
+        except (NotFound, APIError, requests.exceptions.RequestException) as error:
+            raise trouble_of(error, "asking how the container ended") from error
+        said = self.stderr.decode(errors="replace")
+        if status in (126, 127) and "exec " in said:  # the engine's init starts, and then finds no interpreter
+            raise trouble_of(DockerException(said.strip()), "starting the probe host")
+        return Exit(status=int(status), oom_killed=bool(state.get("OOMKilled")), stderr=said)
