@@ -9,7 +9,8 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field, model_validator
 from pydantic import ValidationError as Invalid
 
-from runner.matrix import Entry, MatrixError
+from runner.entries import Entry
+from runner.matrix import MatrixError
 from runner.yamlnodes import Document, read
 
 

@@ -14,7 +14,7 @@ from runner.catalogue import catalogue
 from runner.model import INSTALLED, LATEST, PROBES, Cell, Image, Known, Limits, Local, Plan
 
 if TYPE_CHECKING:
-    from runner.matrix import Matrix
+    from runner.entries import Matrix
 
 
 class SelectionError(Exception):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from runner.matrix import Matrix
+from runner.entries import Matrix
 
 
 def schema() -> str:

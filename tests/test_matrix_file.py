@@ -10,7 +10,8 @@ import jsonschema
 import pytest
 from ruamel.yaml import YAML
 
-from runner.matrix import Matrix, MatrixError, load
+from runner.entries import Matrix
+from runner.matrix import MatrixError, load
 from runner.model import Local, Verdict
 from runner.schema import schema
 

@@ -22,7 +22,7 @@ from runner.runs import Run, home
 
 if TYPE_CHECKING:
     from runner.advise import Choice, Search
-    from runner.matrix import Matrix
+    from runner.entries import Matrix
     from runner.verified import Evidence, Place, Seen
 
 FILES = ("Dockerfile", "requirements.txt", "constraints.txt", "matrix.yaml")
