@@ -5,11 +5,11 @@ import inspect
 import math
 from typing import Any
 
+from ..compiling import compiled
 from ..evidence import (
     NotApplicable,
     Probe,
     close,
-    compiled,
     differentiable,
     falls,
     finite,

@@ -3,7 +3,8 @@
 import math
 from typing import Any, Tuple
 
-from ..evidence import Probe, close, compiled, differentiable, moments, of_shape, reached, require, seeded, sound
+from ..compiling import compiled
+from ..evidence import Probe, close, differentiable, moments, of_shape, reached, require, seeded, sound
 
 DISTRIBUTION = "botorch"
 MODULE = "botorch"

@@ -4,18 +4,8 @@ import inspect
 from importlib.util import find_spec
 from typing import Any, Callable, Dict
 
-from ..evidence import (
-    NotApplicable,
-    Probe,
-    close,
-    compiled,
-    finite,
-    moments,
-    of_shape,
-    on_device,
-    require,
-    seeded,
-)
+from ..compiling import compiled
+from ..evidence import NotApplicable, Probe, close, finite, moments, of_shape, on_device, require, seeded
 
 DISTRIBUTION = "captum"
 MODULE = "captum"

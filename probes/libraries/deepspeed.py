@@ -5,7 +5,8 @@ import shutil
 import socket
 from typing import Any
 
-from ..evidence import NotApplicable, Probe, close, compiled, falls, require, sound
+from ..compiling import compiled
+from ..evidence import NotApplicable, Probe, close, falls, require, sound
 
 DISTRIBUTION = "deepspeed"
 MODULE = "deepspeed"

@@ -2,7 +2,8 @@
 
 from typing import Any, Dict
 
-from ..evidence import Probe, close, compiled, differentiable, falls, moments, of_shape, reached, require, seeded, sound
+from ..compiling import compiled
+from ..evidence import Probe, close, differentiable, falls, moments, of_shape, reached, require, seeded, sound
 
 DISTRIBUTION = "open-clip-torch"
 MODULE = "open_clip"

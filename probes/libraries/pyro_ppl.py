@@ -3,13 +3,13 @@
 import math
 from typing import Any, Callable, Dict, Tuple
 
+from ..compiling import compiled
 from ..evidence import (
     SIGMAS,
     Broken,
     NotApplicable,
     Probe,
     close,
-    compiled,
     differentiable,
     falls,
     finite,

@@ -4,11 +4,11 @@ import math
 from importlib.util import find_spec
 from typing import Any
 
+from ..compiling import compiled
 from ..evidence import (
     NotApplicable,
     Probe,
     close,
-    compiled,
     differentiable,
     falls,
     moments,

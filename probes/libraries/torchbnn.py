@@ -2,19 +2,8 @@
 
 from typing import Any
 
-from ..evidence import (
-    Probe,
-    close,
-    compiled,
-    differentiable,
-    falls,
-    moments,
-    of_shape,
-    reached,
-    require,
-    seeded,
-    sound,
-)
+from ..compiling import compiled
+from ..evidence import Probe, close, differentiable, falls, moments, of_shape, reached, require, seeded, sound
 
 DISTRIBUTION = "torchbnn"
 MODULE = "torchbnn"

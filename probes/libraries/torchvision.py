@@ -2,11 +2,11 @@
 
 from typing import Any, List
 
+from ..compiling import compiled
 from ..evidence import (
     NotApplicable,
     Probe,
     close,
-    compiled,
     differentiable,
     falls,
     moments,

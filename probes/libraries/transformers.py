@@ -1,15 +1,14 @@
 """transformers: BERT, GPT-2 and ResNet, tiny and random from their configs, so that nothing is downloaded."""
 
-import copy
 import math
 import os
 import tempfile
 from typing import Any, Callable, Dict, List
 
+from ..compiling import compiled
 from ..evidence import (
     Probe,
     close,
-    compiled,
     differentiable,
     falls,
     moments,
@@ -20,6 +19,19 @@ from ..evidence import (
     seeded,
     sound,
 )
+from ._transformers_models import (
+    SPREAD,
+    TOKENS,
+    bert,
+    bert_written_out,
+    exactly,
+    gpt2,
+    gpt2_written_out,
+    random_images,
+    random_texts,
+    resnet,
+    resnet_written_out,
+)
 
 DISTRIBUTION = "transformers"
 MODULE = "transformers"
@@ -28,11 +40,8 @@ NEEDS = ("torch",)
 for switch in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HUB_DISABLE_TELEMETRY"):
     os.environ.setdefault(switch, "1")  # read at the library's import: no probe may depend on a network
 
-TOKENS, HEADS = 8, 2
 DRAWS = 20_000
 TEMPERATURE = 1.3
-SPREAD = 0.3
-"""Standard deviation of initial weights: with the default of 0.02 all tokens would be nearly alike."""
 
 TAKEN_APART = ("linear", "layer_norm", "scaled_dot_product_attention", "conv2d", "batch_norm", "softmax")
 """Operators that the compiler takes apart: a profile shows them only where Python itself called them."""
@@ -59,182 +68,45 @@ def autograd(probe: Probe) -> None:
     import torch
 
     with probe.part("BERT"):
-        texts, classes = _texts(probe, 4)
-        _gradients("BERT", _bert(probe), _bert_written_out, texts, classes, checkpoints=True)
+        texts, classes = random_texts(probe, 4)
+        _gradients("BERT", bert(probe), bert_written_out, texts, classes, checkpoints=True)
         _directions(probe)
     with probe.part("GPT-2"):
-        text = _texts(probe, 4)[0]["input_ids"]
-        _gradients("GPT-2", _gpt2(probe).train(), _gpt2_written_out, {"input_ids": text}, text, checkpoints=True)
+        text = random_texts(probe, 4)[0]["input_ids"]
+        _gradients("GPT-2", gpt2(probe).train(), gpt2_written_out, {"input_ids": text}, text, checkpoints=True)
     with probe.part("ResNet"):
-        images, labels = _images(probe, 4, torch.float64)
-        _gradients("ResNet", _resnet(probe), _resnet_written_out, images, labels)
+        images, labels = random_images(probe, 4, torch.float64)
+        _gradients("ResNet", resnet(probe), resnet_written_out, images, labels)
     with probe.part("BERT training"):
-        _train("BERT", _bert(probe), *_texts(probe, 6))
+        _train("BERT", bert(probe), *random_texts(probe, 6))
     with probe.part("ResNet training"):
-        _train("ResNet", _resnet(probe), *_images(probe, 6))
+        _train("ResNet", resnet(probe), *random_images(probe, 6))
 
 
 def compile(probe: Probe) -> None:
     """BERT and a residual network over inputs of two sizes, GPT-2 by inductor; no layer runs eagerly."""
     with probe.part("BERT"):
-        texts = [_texts(probe, batch, length)[0] for batch, length in ((2, 6), (3, 9))]
-        _compiled(probe, "BERT", _bert(probe, layers=1), texts)
+        texts = [random_texts(probe, batch, length)[0] for batch, length in ((2, 6), (3, 9))]
+        _compiled(probe, "BERT", bert(probe, layers=1), texts)
     with probe.part("GPT-2"):
-        text = _texts(probe, 2, 8)[0]["input_ids"]  # one length: C++ for each takes 4 to 10 s of a core
-        _compiled(probe, "GPT-2", _gpt2(probe, layers=1), [{"input_ids": text}], training=False)
+        text = random_texts(probe, 2, 8)[0]["input_ids"]  # one length: C++ for each takes 4 to 10 s of a core
+        _compiled(probe, "GPT-2", gpt2(probe, layers=1), [{"input_ids": text}], training=False)
     with probe.part("ResNet"):
         images = [{"pixel_values": probe.randn(2, 3, size, size, offset=size)} for size in (12, 16)]
-        _compiled(probe, "ResNet", _resnet(probe, stages=1), images)
-
-
-def _bert(probe: Probe, layers: int = 2, vocab_size: int = TOKENS, reseed: bool = True) -> Any:
-    """A classifier of texts, three classes."""
-    import torch
-    from transformers import BertConfig, BertForSequenceClassification
-
-    config = BertConfig(
-        hidden_size=16,
-        num_hidden_layers=layers,
-        num_attention_heads=HEADS,
-        intermediate_size=32,
-        num_labels=3,
-        hidden_dropout_prob=0.0,
-        attention_probs_dropout_prob=0.0,
-        vocab_size=vocab_size,
-        max_position_embeddings=16,
-        initializer_range=SPREAD,
-    )
-    if reseed:
-        torch.manual_seed(probe.seed)
-    return BertForSequenceClassification(config).to(probe.device).train()
-
-
-def _gpt2(probe: Probe, layers: int = 2) -> Any:
-    """A writer of texts in eight tokens; none of them ends a text."""
-    import torch
-    from transformers import GPT2Config, GPT2LMHeadModel
-
-    config = GPT2Config(
-        vocab_size=TOKENS,
-        n_positions=16,
-        n_embd=16,
-        n_layer=layers,
-        n_head=HEADS,
-        resid_pdrop=0.0,
-        embd_pdrop=0.0,
-        attn_pdrop=0.0,
-        initializer_range=SPREAD,
-        bos_token_id=None,
-        eos_token_id=None,
-    )
-    torch.manual_seed(probe.seed)
-    return GPT2LMHeadModel(config).to(probe.device).eval()
-
-
-def _resnet(probe: Probe, stages: int = 2) -> Any:
-    """A classifier of images, three classes, one residual block a stage."""
-    import torch
-    from transformers import ResNetConfig, ResNetForImageClassification
-
-    widths = [8, 16][:stages]
-    config = ResNetConfig(embedding_size=8, hidden_sizes=widths, depths=[1] * stages, layer_type="basic", num_labels=3)
-    torch.manual_seed(probe.seed)
-    return ResNetForImageClassification(config).to(probe.device).train()
-
-
-def _texts(probe: Probe, batch: int, length: int = 9) -> Any:
-    """Random texts with their mask, the second two tokens shorter than the others, and their classes."""
-    import torch
-
-    tokens = torch.randint(1, TOKENS, (batch, length), generator=probe.generator(length)).to(probe.device)
-    mask = torch.ones_like(tokens)
-    mask[1, -2:] = 0
-    return {"input_ids": tokens, "attention_mask": mask}, torch.arange(batch, device=probe.device) % 3
-
-
-def _images(probe: Probe, batch: int, dtype: Any = None) -> Any:
-    """Random images and their classes."""
-    import torch
-
-    images = probe.randn(batch, 3, 16, 16, offset=1, dtype=dtype)
-    return {"pixel_values": images}, torch.arange(batch, device=probe.device) % 3
-
-
-def _attention(query: Any, key: Any, value: Any, seen: Any) -> Any:
-    """Each head's values, weighted by the softmax over what may be seen."""
-    query, key, value = (x.reshape(*x.shape[:2], HEADS, -1).transpose(1, 2) for x in (query, key, value))
-    odds = (query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])).masked_fill(~seen, -math.inf).softmax(-1)
-    return (odds @ value).transpose(1, 2).flatten(2)
-
-
-def _bert_written_out(model: Any, input_ids: Any, attention_mask: Any) -> Any:
-    """BERT's logits from its own layers, in calls of torch alone."""
-    import torch
-
-    first = model.bert.embeddings
-    x = first.word_embeddings.weight[input_ids] + first.position_embeddings.weight[: input_ids.shape[1]]
-    x = first.LayerNorm(x + first.token_type_embeddings.weight[0])
-    for layer in model.bert.encoder.layer:
-        own, out = layer.attention.self, layer.attention.output
-        seen = _attention(own.query(x), own.key(x), own.value(x), attention_mask[:, None, None, :] > 0)
-        x = out.LayerNorm(x + out.dense(seen))
-        x = layer.output.LayerNorm(x + layer.output.dense(torch.nn.functional.gelu(layer.intermediate.dense(x))))
-    return model.classifier(model.bert.pooler.dense(x[:, 0]).tanh())
-
-
-def _gpt2_written_out(model: Any, input_ids: Any) -> Any:
-    """GPT-2's logits from its own weights, in calls of torch alone."""
-    import torch
-
-    length = input_ids.shape[1]
-    past = torch.ones(length, length, dtype=torch.bool, device=input_ids.device).tril()
-    words = model.transformer.wte.weight
-    x = words[input_ids] + model.transformer.wpe.weight[:length]
-    for block in model.transformer.h:
-        own, inner = block.attn, block.mlp
-        query, key, value = (block.ln_1(x) @ own.c_attn.weight + own.c_attn.bias).chunk(3, -1)
-        x = x + _attention(query, key, value, past) @ own.c_proj.weight + own.c_proj.bias
-        wide = torch.nn.functional.gelu(block.ln_2(x) @ inner.c_fc.weight + inner.c_fc.bias, approximate="tanh")
-        x = x + wide @ inner.c_proj.weight + inner.c_proj.bias
-    return model.transformer.ln_f(x) @ words.T
-
-
-def _resnet_written_out(model: Any, pixel_values: Any) -> Any:
-    """The residual network's logits from its own layers, in calls of torch alone."""
-    import torch
-
-    def layer(part: Any, x: Any) -> Any:
-        return part.normalization(part.convolution(x))
-
-    x = layer(model.resnet.embedder.embedder, pixel_values).relu()
-    x = torch.nn.functional.max_pool2d(x, 3, stride=2, padding=1)
-    for stage in model.resnet.encoder.stages:
-        for block in stage.layers:
-            inner = layer(block.layer[1], layer(block.layer[0], x).relu())
-            x = (inner + (layer(block.shortcut, x) if hasattr(block.shortcut, "convolution") else x)).relu()
-    return model.classifier[-1](x.mean((2, 3)))
-
-
-def _exactly(written_out: Callable[..., Any], model: Any, **inputs: Any) -> Any:
-    """What the network written out gives in float64."""
-    import torch
-
-    inputs = {name: x.double() if x.is_floating_point() else x for name, x in inputs.items()}
-    with torch.no_grad():
-        return written_out(copy.deepcopy(model).double(), **inputs)
+        _compiled(probe, "ResNet", resnet(probe, stages=1), images)
 
 
 def _logits(probe: Probe) -> None:
     """In float32 they are the float64 network's, also where texts are of unequal length."""
     import torch
 
-    texts, images = _texts(probe, 4)[0], _images(probe, 4)[0]
+    texts, images = random_texts(probe, 4)[0], random_images(probe, 4)[0]
     for name, model, written_out, inputs in (
-        ("BERT", _bert(probe), _bert_written_out, texts),
-        ("GPT-2", _gpt2(probe), _gpt2_written_out, {"input_ids": texts["input_ids"]}),
-        ("ResNet", _resnet(probe), _resnet_written_out, images),
+        ("BERT", bert(probe), bert_written_out, texts),
+        ("GPT-2", gpt2(probe), gpt2_written_out, {"input_ids": texts["input_ids"]}),
+        ("ResNet", resnet(probe), resnet_written_out, images),
     ):
-        expected = _exactly(written_out, model, **inputs)
+        expected = exactly(written_out, model, **inputs)
         with torch.no_grad():
             seen = model(**inputs).logits
         sound(seen, images["pixel_values"], f"logits of {name}")
@@ -251,7 +123,7 @@ def _generate(model: Any, text: Any, mask: Any = None, **options: Any) -> Any:
 
 def _greedy(probe: Probe) -> None:
     """Each token's logits are those of the whole text so far, whatever was cached and however it was padded."""
-    model, text = _gpt2(probe), _texts(probe, 2, 4)[0]["input_ids"]
+    model, text = gpt2(probe), random_texts(probe, 2, 4)[0]["input_ids"]
     padded = text.clone()
     padded[1, :2] = 0
     mask = (padded > 0).long()
@@ -263,7 +135,7 @@ def _greedy(probe: Probe) -> None:
     close(seen.sequences[:, :4], padded, "what greedy text begins with")
     for row, start in enumerate((0, 2)):
         for step in range(5):
-            expected = _exactly(_gpt2_written_out, model, input_ids=seen.sequences[row : row + 1, start : 4 + step])
+            expected = exactly(gpt2_written_out, model, input_ids=seen.sequences[row : row + 1, start : 4 + step])
             logits = seen.scores[step][row]
             sound(logits, model.lm_head.weight, "scores of greedy text")
             close(logits, expected[0, -1], f"scores of token {step} of greedy text", rtol=2e-3, atol=2e-4)
@@ -275,10 +147,10 @@ def _seeds(probe: Probe) -> None:
     """Text and initial weights follow the library's own seed."""
     from transformers import set_seed
 
-    model, text = _gpt2(probe), _texts(probe, 20, 3)[0]["input_ids"]
+    model, text = gpt2(probe), random_texts(probe, 20, 3)[0]["input_ids"]
     draw = lambda: _generate(model, text, max_new_tokens=6, do_sample=True, top_k=0)  # noqa: E731
     seeded(draw, "generate", set_seed)
-    seeded(lambda: _bert(probe, reseed=False).classifier.weight, "initial weights", set_seed)
+    seeded(lambda: bert(probe, reseed=False).classifier.weight, "initial weights", set_seed)
 
 
 def _drawn(probe: Probe) -> None:
@@ -288,15 +160,15 @@ def _drawn(probe: Probe) -> None:
     """
     import torch
 
-    model, text = _gpt2(probe), _texts(probe, 2, 3)[0]["input_ids"][:1]
+    model, text = gpt2(probe), random_texts(probe, 2, 3)[0]["input_ids"][:1]
     torch.manual_seed(probe.seed)
     options = {"do_sample": True, "top_k": 0, "temperature": TEMPERATURE, "max_new_tokens": 2}
     seen = _generate(model, text.expand(DRAWS, -1), **options)
     of_shape(seen, (DRAWS, 5), "drawn text")
     sound(seen, text, "drawn text")
-    first = (_exactly(_gpt2_written_out, model, input_ids=text)[0, -1] / TEMPERATURE).softmax(-1)
+    first = (exactly(gpt2_written_out, model, input_ids=text)[0, -1] / TEMPERATURE).softmax(-1)
     follow = torch.cat([text.expand(TOKENS, -1), torch.arange(TOKENS, device=probe.device)[:, None]], 1)
-    second = (_exactly(_gpt2_written_out, model, input_ids=follow)[:, -1] / TEMPERATURE).softmax(-1)
+    second = (exactly(gpt2_written_out, model, input_ids=follow)[:, -1] / TEMPERATURE).softmax(-1)
     odds = first[:, None] * second
     one_hot = torch.nn.functional.one_hot(seen[:, 3:], TOKENS).flatten(1)
     expected = torch.cat([first, odds.sum(0)])
@@ -311,9 +183,9 @@ def _initial(probe: Probe) -> None:
     """Embeddings and convolutions begin with the spread that their papers and configs say."""
     import torch
 
-    words = _bert(probe, vocab_size=2_000).bert.embeddings.word_embeddings.weight[1:]  # the first is padding
+    words = bert(probe, vocab_size=2_000).bert.embeddings.word_embeddings.weight[1:]  # the first is padding
     moments(words.flatten(), 0.0, SPREAD, "initial embeddings")
-    layers = [part for part in _resnet(probe).modules() if isinstance(part, torch.nn.Conv2d)]
+    layers = [part for part in resnet(probe).modules() if isinstance(part, torch.nn.Conv2d)]
     fans = [part.out_channels * part.kernel_size[0] ** 2 for part in layers]
     drawn = [(part.weight * math.sqrt(fan / 2)).flatten() for part, fan in zip(layers, fans)]
     moments(torch.cat(drawn), 0.0, 1.0, "initial convolutions over sqrt(2 / fan-out)")
@@ -323,7 +195,7 @@ def _files(probe: Probe) -> None:
     """A model that was saved and loaded is the same, and writes the same logits."""
     import torch
 
-    model, text = _gpt2(probe), _texts(probe, 2)[0]["input_ids"]
+    model, text = gpt2(probe), random_texts(probe, 2)[0]["input_ids"]
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(folder)
         loaded = type(model).from_pretrained(folder).to(probe.device).eval()
@@ -373,7 +245,7 @@ def _gradients(
 
 def _directions(probe: Probe) -> None:
     """BERT's derivative by the embedded text is that of finite differences."""
-    model, (texts, labels) = _bert(probe).double(), _texts(probe, 2)
+    model, (texts, labels) = bert(probe).double(), random_texts(probe, 2)
     words = model.get_input_embeddings()(texts["input_ids"])
     mask = texts["attention_mask"]
     loss = lambda x: model(inputs_embeds=x, attention_mask=mask, labels=labels).loss  # noqa: E731
