@@ -19,6 +19,9 @@ from ._change import (
     scaled,
 )
 
+REQUIRES = ("torch==2.13.0", "numpy", "captum==0.9.0", "scikit-learn")
+"""scikit-learn has the classifier of TCAV."""
+
 PATH = "captum.attr.IntegratedGradients:attribute"
 PRODUCT = "captum.attr.InputXGradient:attribute"
 OCCLUSION = "captum.attr.Occlusion:attribute"
