@@ -56,7 +56,9 @@ def local(plan: Plan, selectors: Sequence[str], folder: Path) -> list[Row]:
     compat("warming", selectors, home)
     ours = compat("compat run", selectors, home, "--fresh")
     alone = unavoidable(plan, home)
-    serial = compat("compat run --jobs 1", selectors, home, "--fresh", "--jobs", "1")
+    one_job = (selectors, home, "--fresh", "--jobs", "1")
+    compat("warming --jobs 1, for which the code of as many threads as cores is compiled", *one_job)
+    serial = compat("compat run --jobs 1", *one_job)
     fresh = compat("compat run --isolation fresh", selectors, home, "--fresh", "--isolation", "fresh")
     forget_overlays(home)
     first, second = (clocked("resolutions and overlays", lambda: overlays(plan, home)) for _ in range(2))
@@ -74,7 +76,8 @@ def local(plan: Plan, selectors: Sequence[str], folder: Path) -> list[Row]:
         ("compat run, nothing changed", again, "compat run", again / ours),
     ]
     environments = contenders.nox(plan, folder), contenders.tox(plan, folder)
-    timed(replace(environments[0], name="warming torch.compile's cache for nox and tox"))
+    warming = [*environments[0].command, "--sessions", *contenders.sessions(plan, plan.images[0])]
+    timed(replace(environments[0], name="warming torch.compile's cache for nox and tox", command=warming))
     for contender in environments:
         seconds = timed(contender)
         rows.append((contender.name, seconds, "compat run", seconds / ours))
@@ -137,7 +140,7 @@ def unavoidable(plan: Plan, home: Path) -> float:
     for image in plan.images:
         prepared = backend.peek(image)
         assert prepared is not None
-        variables = {"PYTHONPATH": str(ROOT), "TORCHINDUCTOR_CACHE_DIR": str(home / "alone" / image.name)}
+        variables = {"PYTHONPATH": str(ROOT), "TORCHINDUCTOR_CACHE_DIR": str(home / "alone")}
         command = [prepared.python, "-m", "benchmarks.alone", json.dumps(order[image.name])]
         timed(Contender(f"warming, {image.name}", command, variables))
         total += timed(Contender(f"unavoidable, {image.name}", command, variables))

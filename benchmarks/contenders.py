@@ -52,6 +52,11 @@ def nox(plan: Plan, folder: Path) -> Contender:
     return Contender("nox with uv, an environment a cell", ["nox", "-f", str(path)], _uv_variables())
 
 
+def sessions(plan: Plan, image: Image) -> list[str]:
+    """nox's names for the cells of an image."""
+    return [_name(cell) for cell in plan.cells_of(image)]
+
+
 def tox(plan: Plan, folder: Path) -> Contender:
     """An environment a cell, made by tox-uv and, as nox does, made anew."""
     text = ["[tox]", "no_package = true", f"env_list = {','.join(_name(cell) for _, cell in _pairs(plan))}"]
