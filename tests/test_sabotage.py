@@ -35,4 +35,4 @@ def test_whole_kill_table(library: str) -> None:
     """Every mutation is killed, and the sound library passes under fifty seeds."""
     python = environment(*requires(library))
     assert wrong(list(results(python, [library], "mutations", ""))) == []
-    assert wrong(list(results(python, [library], "sound", "50"))) == []
+    assert wrong(list(results(python, [library], "sound:50", ""))) == []

@@ -60,10 +60,10 @@ def main() -> int:
     sys.path.insert(0, str(ROOT / "tests"))
     from environments import environment
 
-    mode, only = ("sound", str(options.sound)) if options.sound else ("mutations", options.probes)
+    mode = f"sound:{options.sound}" if options.sound else "mutations"
     rows = []
     for library in options.libraries:
-        for row in results(options.python or environment(*requires(library)), [library], mode, only):
+        for row in results(options.python or environment(*requires(library)), [library], mode, options.probes):
             rows.append(row)
             print(f"{'ok  ' if right(row) else 'BAD '} {library} {row['probe']}: {row['what']}", file=sys.stderr)
     columns = ("library", "probe", "what", "wanted", "status", "found", "seconds")

@@ -21,18 +21,20 @@ RESULTS = os.fdopen(os.dup(1), "w")
 
 
 def main(library: str, mode: str, only: str) -> None:
-    """Break `library` in every known way and ask the probe, or ask the sound library under `only` seeds."""
+    """Break `library` in every known way and ask the probe; or, `sound:N`, ask the sound library under N seeds."""
     os.dup2(2, 1)
     module = probe_module(library)
-    probes = only.split(",") if only and mode == "mutations" else PROBES
+    probes = only.split(",") if only else PROBES
+    seeds = int(mode.partition(":")[2] or 0)
     if "import" in probes:
-        imports(library, mode)
+        imports(library, sound=seeds > 0)
     importlib.import_module("torch")
     importlib.import_module(module.MODULE)  # once, as in the probe host: each question is then a fork
-    if mode == "sound":
-        for seed in range(int(only)):
-            for probe in ("sample", "autograd", "compile"):
-                if probe not in getattr(module, "NOT_APPLICABLE", {}):
+    if seeds:
+        asked = set(probes) - {"import", *getattr(module, "NOT_APPLICABLE", {})}
+        for seed in range(seeds):
+            for probe in PROBES:
+                if probe in asked:
                     report(library, probe, "", f"seed {seed}", lambda p=probe, s=seed: ask(library, p, s, None))
         return
     name = f"tests.sabotage.mutations.{library.replace('-', '_')}"
@@ -41,17 +43,17 @@ def main(library: str, mode: str, only: str) -> None:
             report(library, probe, code, what, lambda p=probe, s=sabotage: ask(library, p, 0, s))
 
 
-def imports(library: str, mode: str) -> None:
+def imports(library: str, sound: bool) -> None:
     """The import probe of the library: sound, or broken in every known way."""
     from tests.sabotage.mutations._import import IMPORTS, OF_OTHERS, Cell, installed
 
-    def sound(cell: Cell) -> None:
+    def nothing(cell: Cell) -> None:
         """Nothing is broken."""
 
     of_others = {} if library == "torch" else OF_OTHERS
     if library != "torch":  # whose own import is what is tested
         importlib.import_module("torch")
-    for (code, what), sabotage in ({("", "as installed"): sound} if mode == "sound" else IMPORTS | of_others).items():
+    for (code, what), sabotage in ({("", "as installed"): nothing} if sound else IMPORTS | of_others).items():
         with installed(library) as cell:
             report(library, "import", code, what, lambda c=cell, s=sabotage: imported(c, s))
 
