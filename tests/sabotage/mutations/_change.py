@@ -63,6 +63,22 @@ def first(path: str, action: Callable[[], Any]) -> Sabotage:
     return replace(path, make)
 
 
+def after_init(owner: str, change: Callable[[Any], Any]) -> Sabotage:
+    """Each new object of the class `package.module.Class` is changed, without a trace in the graph."""
+
+    def make(original: Any) -> Any:
+        def init(self: Any, *arguments: Any, **options: Any) -> None:
+            import torch
+
+            original(self, *arguments, **options)
+            with torch.no_grad():
+                change(self)
+
+        return init
+
+    return replace(f"{owner}:__init__", make)
+
+
 def wider(path: str) -> Sabotage:
     """The draws of a distribution's method scatter 10 percent too far around its mean."""
 
@@ -90,6 +106,18 @@ def eager() -> None:
     import torch
 
     torch.compile = lambda function, **_: torch._dynamo.disable(function)
+
+
+def left_alone(original: Any) -> Any:
+    """The compiler leaves the function alone, and does not say so."""
+    import torch
+
+    return torch._dynamo.disable(original)
+
+
+def does_nothing(_: Any) -> Any:
+    """A method that does nothing, such as a step that changes no parameter."""
+    return lambda self, *_, **__: None
 
 
 def reseed() -> None:
@@ -151,3 +179,10 @@ def steeper(out: Any) -> Any:
 def uphill(out: Any) -> Any:
     """The right value with the gradient's sign turned."""
     return 2 * out.detach() - out
+
+
+def uphill_in_float32(out: Any) -> Any:
+    """The gradient's sign is turned where training computes in float32, and not in a float64 reference."""
+    import torch
+
+    return uphill(out) if out.dtype == torch.float32 else out

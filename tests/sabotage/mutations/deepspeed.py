@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ._change import Sabotage, all_nan, detached, double, eager, nan, replace, returns, scaled
+from ._change import Sabotage, all_nan, detached, does_nothing, double, eager, nan, replace, returns, scaled
 
 REQUIRES = ("torch==2.13.0", "numpy", "setuptools", "deepspeed==0.14.5")
 """An environment that fits: a DeepSpeed that installs as a wheel's equal, without a build against CUDA."""
@@ -12,11 +12,6 @@ REQUIRES = ("torch==2.13.0", "numpy", "setuptools", "deepspeed==0.14.5")
 ENGINE = "deepspeed.runtime.engine.DeepSpeedEngine"
 ZERO = "deepspeed.runtime.zero.stage_1_and_2.DeepSpeedZeroOptimizer"
 LINEAR = "torch.nn.functional:linear"
-
-
-def _nothing(_: Any) -> Any:
-    """A method that does nothing."""
-    return lambda self, *arguments, **options: None
 
 
 def _steeper(original: Any) -> Any:
@@ -62,7 +57,7 @@ MUTATIONS: dict[tuple[str, str, str], Sabotage] = {
     ("autograd", "wrong-dtype", "float64 for float32"): returns(f"{ENGINE}:forward", double),
     ("autograd", "wrong-gradient", "gradients 10 percent too large"): replace(f"{ENGINE}:backward", _steeper),
     ("autograd", "wrong-gradient", "one parameter's gradient is zero"): replace(f"{ENGINE}:forward", _numb_bias),
-    ("autograd", "wrong-value", "the engine does not step"): replace(f"{ENGINE}:step", _nothing),
+    ("autograd", "wrong-value", "the engine does not step"): replace(f"{ENGINE}:step", does_nothing),
     ("autograd", "wrong-value", "ZeRO takes one step only"): replace(f"{ZERO}:step", _only_once),
     ("autograd", "wrong-value", "steps 10 percent too long"): returns(f"{ENGINE}:_configure_basic_optimizer", _faster),
     ("compile", "not-compiled", "runs eagerly"): eager,

@@ -6,8 +6,10 @@ from typing import Any
 
 from ._change import (
     Sabotage,
+    after_init,
     all_nan,
     detached,
+    does_nothing,
     double,
     eager,
     elsewhere,
@@ -30,27 +32,6 @@ LOSS = "open_clip.loss.ClipLoss:forward"
 TOWER = "open_clip.transformer.VisionTransformer:forward"
 
 
-def _standing_still(_: Any) -> Any:
-    """A step that changes no parameter."""
-    return lambda self, *_, **__: None
-
-
-def _after_init(change: Any) -> Sabotage:
-    """A new model is changed."""
-
-    def make(original: Any) -> Any:
-        def init(self: Any, *arguments: Any, **options: Any) -> None:
-            import torch
-
-            original(self, *arguments, **options)
-            with torch.no_grad():
-                change(self)
-
-        return init
-
-    return replace(f"{MODEL}:__init__", make)
-
-
 def _frozen_scale(original: Any) -> Any:
     """The scale of the logits is handed out without its graph."""
 
@@ -68,9 +49,11 @@ MUTATIONS: dict[tuple[str, str, str], Sabotage] = {
     ("sample", "wrong-dtype", "float64 for float32"): returns(TEXT, double),
     ("sample", "not-finite", "one NaN"): returns(IMAGE, nan),
     ("sample", "wrong-value", "features 10 percent too long"): returns(TEXT, scaled(1.1)),
-    ("sample", "wrong-value", "logits' scale off by 10 percent"): _after_init(lambda self: self.logit_scale.add_(0.1)),
-    ("sample", "wrong-moments", "embeddings scatter 10 percent too far"): _after_init(
-        lambda self: self.token_embedding.weight.mul_(1.1)
+    ("sample", "wrong-value", "logits' scale off by 10 percent"): after_init(
+        MODEL, lambda self: self.logit_scale.add_(0.1)
+    ),
+    ("sample", "wrong-moments", "embeddings scatter 10 percent too far"): after_init(
+        MODEL, lambda self: self.token_embedding.weight.mul_(1.1)
     ),
     ("sample", "seed-ignored", "the seed is forgotten"): first(f"{MODEL}:__init__", reseed),
     ("sample", "repeated-draw", "each draw is the same"): first(f"{MODEL}:__init__", rewind),
@@ -81,7 +64,7 @@ MUTATIONS: dict[tuple[str, str, str], Sabotage] = {
     ("autograd", "wrong-gradient", "the image tower's gradient 10 percent too large"): returns(TOWER, steeper),
     ("autograd", "no-gradient", "detached image tower"): returns(TOWER, detached),
     ("autograd", "no-gradient", "the logits' scale is detached"): replace(f"{MODEL}:forward", _frozen_scale),
-    ("autograd", "does-not-train", "the optimizer does not step"): replace("torch.optim.Adam:step", _standing_still),
+    ("autograd", "does-not-train", "the optimizer does not step"): replace("torch.optim.Adam:step", does_nothing),
     ("compile", "not-compiled", "runs eagerly"): eager,
     ("compile", "compile-mismatch", "1 percent off when compiled"): returns(TOWER, scaled(1.01), when_compiled=True),
     ("compile", "not-finite", "NaN when compiled"): returns(TOWER, all_nan, when_compiled=True),

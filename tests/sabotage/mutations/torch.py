@@ -7,6 +7,7 @@ from typing import Any
 from ._change import (
     Sabotage,
     detached,
+    does_nothing,
     double,
     eager,
     elsewhere,
@@ -25,11 +26,6 @@ from ._change import (
 NORMAL = "torch.distributions.Normal:rsample"
 CONVOLUTION = "torch.nn.functional:conv2d"
 LINEAR = "torch.nn.functional:linear"
-
-
-def _standing_still(_: Any) -> Any:
-    """A step that changes no parameter."""
-    return lambda self, *_, **__: None
 
 
 def _compiled_off(factor: float) -> Sabotage:
@@ -138,9 +134,9 @@ MUTATIONS: dict[tuple[str, str, str], Sabotage] = {
     ("autograd", "wrong-gradient", "gradient of a draw 10 percent too large"): returns(NORMAL, steeper),
     ("autograd", "no-gradient", "detached linear layer"): returns(LINEAR, detached),
     ("autograd", "wrong-gradient", "gradient of the layer 10 percent too large"): returns(LINEAR, steeper),
-    ("autograd", "does-not-train", "the optimizer does not step"): replace("torch.optim.Adam:step", _standing_still),
+    ("autograd", "does-not-train", "the optimizer does not step"): replace("torch.optim.Adam:step", does_nothing),
     ("autograd", "does-not-train", "the layer learns uphill"): returns(LINEAR, uphill),
-    ("autograd", "wrong-value", "L-BFGS does not step"): replace("torch.optim.LBFGS:step", _standing_still),
+    ("autograd", "wrong-value", "L-BFGS does not step"): replace("torch.optim.LBFGS:step", does_nothing),
     ("autograd", "wrong-value", "Gamma's implicit gradient 10 percent too large"): returns(
         "torch.distributions.Gamma:rsample", steeper
     ),

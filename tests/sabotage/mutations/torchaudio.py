@@ -11,6 +11,7 @@ from ._change import (
     double,
     elsewhere,
     first,
+    left_alone,
     nan,
     replace,
     reseed,
@@ -18,6 +19,7 @@ from ._change import (
     rewind,
     scaled,
     steeper,
+    uphill_in_float32,
 )
 
 REQUIRES = ("torch==2.9.0", "torchaudio==2.9.0", "numpy", "setuptools")
@@ -98,20 +100,6 @@ def _numb(original: Any) -> Any:
     return forward
 
 
-def _uphill(out: Any) -> Any:
-    """The gradient's sign is turned where training computes in float32."""
-    import torch
-
-    return 2 * out.detach() - out if out.dtype == torch.float32 else out
-
-
-def _left_alone(original: Any) -> Any:
-    """The compiler leaves it alone, and does not say so."""
-    import torch
-
-    return torch._dynamo.disable(original)
-
-
 MUTATIONS: dict[tuple[str, str, str], Sabotage] = {
     ("sample", "wrong-value", "spectrogram 1 percent off"): returns(SPECTROGRAM, scaled(1.01)),
     ("sample", "wrong-value", "mel spectrogram 1 percent off"): returns(MEL, scaled(1.01)),
@@ -137,9 +125,9 @@ MUTATIONS: dict[tuple[str, str, str], Sabotage] = {
     ("autograd", "wrong-value", "the Conformer attends to padding"): replace(CONFORMER, _all_ears),
     ("autograd", "zero-gradient", "no gradient of feed-forward layers"): replace(FEED_FORWARD, _numb),
     ("autograd", "wrong-gradient", "gradient of feed-forward 10 percent too large"): returns(FEED_FORWARD, steeper),
-    ("autograd", "does-not-train", "trains in the wrong direction"): returns(CONFORMER, _uphill),
-    ("compile", "not-compiled", "resampling runs eagerly"): replace(RESAMPLE, _left_alone),
-    ("compile", "not-compiled", "the spectrogram runs eagerly"): replace(SPECTROGRAM, _left_alone),
+    ("autograd", "does-not-train", "trains in the wrong direction"): returns(CONFORMER, uphill_in_float32),
+    ("compile", "not-compiled", "resampling runs eagerly"): replace(RESAMPLE, left_alone),
+    ("compile", "not-compiled", "the spectrogram runs eagerly"): replace(SPECTROGRAM, left_alone),
     ("compile", "compile-mismatch", "resampled 1 percent off when compiled"): returns(
         RESAMPLE, scaled(1.01), when_compiled=True
     ),

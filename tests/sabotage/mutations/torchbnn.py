@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from ._change import (
     Sabotage,
     all_nan,
     detached,
+    does_nothing,
     double,
     elsewhere,
     first,
+    left_alone,
     nan,
     replace,
     reseed,
@@ -65,10 +66,6 @@ def _uphill(original: Any) -> Any:
     return forward
 
 
-def _nothing(_: Any) -> Callable[[Any], None]:
-    return lambda self: None
-
-
 MUTATIONS: dict[tuple[str, str, str], Sabotage] = {
     ("sample", "wrong-device", "output on another device"): returns(FORWARD, elsewhere),
     ("sample", "wrong-moments", "draws scatter 10 percent too far"): _scatter(1.1),
@@ -77,8 +74,8 @@ MUTATIONS: dict[tuple[str, str, str], Sabotage] = {
     ("sample", "wrong-dtype", "float64 for float32"): returns(FORWARD, double),
     ("sample", "seed-ignored", "the seed is forgotten"): first(FORWARD, reseed),
     ("sample", "repeated-draw", "each draw is the same"): first(FORWARD, rewind),
-    ("sample", "seed-ignored", "freezing does nothing"): replace("torchbnn.BayesLinear:freeze", _nothing),
-    ("sample", "repeated-draw", "unfreezing does nothing"): replace("torchbnn.BayesLinear:unfreeze", _nothing),
+    ("sample", "seed-ignored", "freezing does nothing"): replace("torchbnn.BayesLinear:freeze", does_nothing),
+    ("sample", "repeated-draw", "unfreezing does nothing"): replace("torchbnn.BayesLinear:unfreeze", does_nothing),
     ("autograd", "no-gradient", "detached output"): returns(FORWARD, detached),
     ("autograd", "no-gradient", "detached KL loss"): returns("torchbnn.BKLLoss:forward", detached),
     ("autograd", "zero-gradient", "one parameter's gradient is zero"): replace(FORWARD, _numb_bias),
@@ -87,9 +84,7 @@ MUTATIONS: dict[tuple[str, str, str], Sabotage] = {
     ("autograd", "wrong-value", "KL loss 1 percent off"): returns("torchbnn.BKLLoss:forward", scaled(1.01)),
     ("autograd", "not-finite", "one NaN"): returns(FORWARD, nan),
     ("autograd", "does-not-train", "trains in the wrong direction"): replace(FORWARD, _uphill),
-    ("compile", "not-compiled", "the layer runs eagerly"): replace(
-        FORWARD, lambda original: __import__("torch")._dynamo.disable(original)
-    ),
+    ("compile", "not-compiled", "the layer runs eagerly"): replace(FORWARD, left_alone),
     ("compile", "compile-mismatch", "1 percent off when compiled"): returns(FORWARD, scaled(1.01), when_compiled=True),
     ("compile", "wrong-dtype", "float64 when compiled"): returns(FORWARD, double, when_compiled=True),
     ("compile", "not-finite", "NaN when compiled"): returns(FORWARD, all_nan, when_compiled=True),

@@ -11,6 +11,7 @@ from ._change import (
     double,
     elsewhere,
     first,
+    left_alone,
     nan,
     replace,
     reseed,
@@ -18,6 +19,7 @@ from ._change import (
     rewind,
     scaled,
     steeper,
+    uphill_in_float32,
 )
 
 REQUIRES = ("torch==2.9.0", "torchvision==0.24.0", "numpy", "setuptools")
@@ -47,13 +49,6 @@ def _argument(name_or_index: Any, change: Any) -> Any:
         return changed
 
     return make
-
-
-def _left_alone(original: Any) -> Any:
-    """The compiler leaves it alone, and does not say so."""
-    import torch
-
-    return torch._dynamo.disable(original)
 
 
 def _nearest(original: Any) -> Any:
@@ -112,13 +107,6 @@ def _no_shortcut(original: Any) -> Any:
     return forward
 
 
-def _uphill(out: Any) -> Any:
-    """The gradient's sign is turned where training computes in float32."""
-    import torch
-
-    return 2 * out.detach() - out if out.dtype == torch.float32 else out
-
-
 MUTATIONS: dict[tuple[str, str, str], Sabotage] = {
     ("sample", "wrong-shape", "nms keeps more overlap"): replace(NMS, _argument(2, lambda limit: 1.5 * limit)),
     ("sample", "wrong-value", "nms forgets the scores"): replace(NMS, _argument(1, lambda scores: -scores)),
@@ -149,9 +137,9 @@ MUTATIONS: dict[tuple[str, str, str], Sabotage] = {
     ("autograd", "zero-gradient", "no gradient on the shortcut"): replace(BLOCK, _numb_shortcut),
     ("autograd", "wrong-value", "no shortcut"): replace(BLOCK, _no_shortcut),
     ("autograd", "wrong-gradient", "gradient of blocks 10 percent too large"): returns(BLOCK, steeper),
-    ("autograd", "does-not-train", "trains in the wrong direction"): returns(RESNET, _uphill),
-    ("compile", "not-compiled", "roi_align runs eagerly"): replace(ALIGN, _left_alone),
-    ("compile", "not-compiled", "the block runs eagerly"): replace(BLOCK, _left_alone),
+    ("autograd", "does-not-train", "trains in the wrong direction"): returns(RESNET, uphill_in_float32),
+    ("compile", "not-compiled", "roi_align runs eagerly"): replace(ALIGN, left_alone),
+    ("compile", "not-compiled", "the block runs eagerly"): replace(BLOCK, left_alone),
     ("compile", "compile-mismatch", "regions 1 percent off when compiled"): returns(
         ALIGN, scaled(1.01), when_compiled=True
     ),

@@ -8,12 +8,14 @@ from typing import Any
 
 from ._change import (
     Sabotage,
+    after_init,
     all_nan,
     detached,
     double,
     eager,
     elsewhere,
     first,
+    left_alone,
     nan,
     replace,
     reseed,
@@ -21,6 +23,7 @@ from ._change import (
     rewind,
     scaled,
     steeper,
+    uphill_in_float32,
 )
 
 REQUIRES = ("torch==2.13.0", "numpy", "transformers==5.23.0")
@@ -97,19 +100,6 @@ def _another_saved(original: Any) -> Any:
     return save
 
 
-def _wide_words(original: Any) -> Any:
-    """Embeddings of a new BERT scatter 10 percent too far."""
-
-    def init(self: Any, *arguments: Any, **options: Any) -> None:
-        import torch
-
-        original(self, *arguments, **options)
-        with torch.no_grad():
-            self.bert.embeddings.word_embeddings.weight.mul_(1.1)
-
-    return init
-
-
 def _numb_words(original: Any) -> Any:
     """The embeddings of words get no gradient but zeros."""
 
@@ -122,23 +112,9 @@ def _numb_words(original: Any) -> Any:
     return forward
 
 
-def _uphill(out: Any) -> Any:
-    """The gradient's sign is turned where training computes in float32."""
-    import torch
-
-    return 2 * out.detach() - out if out.dtype == torch.float32 else out
-
-
 def _too_early(labels: Any) -> Any:
     """Each token is to foretell itself."""
     return labels.roll(1, -1)
-
-
-def _left_alone(original: Any) -> Any:
-    """The compiler leaves it alone, and does not say so."""
-    import torch
-
-    return torch._dynamo.disable(original)
 
 
 MUTATIONS: dict[tuple[str, str, str], Sabotage] = {
@@ -161,8 +137,8 @@ MUTATIONS: dict[tuple[str, str, str], Sabotage] = {
         GENERATE, temperature=lambda value: 1.1 * value
     ),
     ("sample", "wrong-moments", "never the rarest token"): _options(GENERATE, top_k=lambda _: 7),
-    ("sample", "wrong-moments", "embeddings scatter 10 percent too far"): replace(
-        f"{BERT}.BertForSequenceClassification:__init__", _wide_words
+    ("sample", "wrong-moments", "embeddings scatter 10 percent too far"): after_init(
+        f"{BERT}.BertForSequenceClassification", lambda self: self.bert.embeddings.word_embeddings.weight.mul_(1.1)
     ),
     ("sample", "wrong-value", "another bias in the file"): replace(
         "transformers.modeling_utils.PreTrainedModel:save_pretrained", _another_saved
@@ -176,18 +152,16 @@ MUTATIONS: dict[tuple[str, str, str], Sabotage] = {
         "transformers.modeling_utils:checkpoint", steeper
     ),
     ("autograd", "zero-gradient", "no gradient for the words"): replace(f"{BERT}.BertEmbeddings:forward", _numb_words),
-    ("autograd", "does-not-train", "trains in the wrong direction"): _output(CLASSIFIER, "loss", _uphill),
+    ("autograd", "does-not-train", "trains in the wrong direction"): _output(CLASSIFIER, "loss", uphill_in_float32),
     ("autograd", "wrong-value", "the rate rises for too long"): replace(
         "transformers.optimization:get_linear_schedule_with_warmup",
         lambda original: lambda optimizer, warm, steps: original(optimizer, 2 * warm, steps),
     ),
     ("compile", "not-compiled", "all runs eagerly"): eager,
-    ("compile", "not-compiled", "BERT's layer runs eagerly"): replace(f"{BERT}.BertLayer:forward", _left_alone),
-    ("compile", "not-compiled", "GPT-2's attention runs eagerly"): replace(
-        f"{GPT2}.GPT2Attention:forward", _left_alone
-    ),
+    ("compile", "not-compiled", "BERT's layer runs eagerly"): replace(f"{BERT}.BertLayer:forward", left_alone),
+    ("compile", "not-compiled", "GPT-2's attention runs eagerly"): replace(f"{GPT2}.GPT2Attention:forward", left_alone),
     ("compile", "not-compiled", "residual blocks run eagerly"): replace(
-        f"{RESNET}.ResNetBasicLayer:forward", _left_alone
+        f"{RESNET}.ResNetBasicLayer:forward", left_alone
     ),
     ("compile", "compile-mismatch", "BERT 1 percent off when compiled"): _output(
         CLASSIFIER, "logits", scaled(1.01), when_compiled=True
