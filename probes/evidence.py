@@ -60,7 +60,8 @@ class NotApplicable(Exception):
 class Probe:
     """One question put to one library: where it runs, and what was measured and found on the way.
 
-    `device` is a torch.device; `seed` varies between repetitions; `full` asks for the articles' own step counts.
+    `device` is a torch.device; `seed` varies between repetitions; `full` asks for the articles' own step counts;
+    `thorough`, on a GPU and where the run is full, for what takes a CPU core too long: compiling for several sizes.
     """
 
     def __init__(self, device: str, seed: int = 0, full: bool = False) -> None:
@@ -69,6 +70,7 @@ class Probe:
         self.device = torch.device(device)
         self.seed = seed
         self.full = full
+        self.thorough = full or self.device.type == "cuda"
         self.metrics: Dict[str, Dict[str, Any]] = {}
         self.notes: List[str] = []
         self.parts: List[Dict[str, Any]] = []

@@ -22,11 +22,12 @@ import shutil
 import signal
 import tempfile
 import time
-from typing import Any, Dict, NoReturn
+from typing import Any, Callable, Dict, NoReturn
 
 from . import child as work
 from . import facts, services
 from .cell import Cell
+from .compiling import prepare
 from .process import Died, Process, TimedOut, stop_with_parent, sweep
 
 
@@ -38,7 +39,6 @@ class Host:
         self.descriptor = descriptor
         self.sequence = 0
         order["until"] = time.monotonic() + float(order.get("deadline_s") or 10**9)
-        order["is_warm"] = False
 
     def emit(self, kind: str, **fields: Any) -> None:
         """Write one frame."""
@@ -53,9 +53,11 @@ class Host:
         self.emit("hello", pid=os.getpid())
         known = facts.gather()  # before anything is imported: setuptools puts what it bundles on the path
         cells = self.order.get("cells", [])
-        if self.order.get("warm", True):
-            self.warm_up(compiling=any("compile" in cell["probes"] for cell in cells))
+        warm = self.order.get("warm", True)
+        self.order["is_warm"] = warm and self.warm_up(lambda: importlib.import_module("torch"))
         self.tell_facts(known)
+        if self.order["is_warm"] and any("compile" in cell["probes"] for cell in cells):
+            self.warm_up(lambda: prepare(self.order["device"]))
         state = "complete"
         try:
             for cell in cells:
@@ -66,24 +68,21 @@ class Host:
             state = "deadline"
         self.emit("end", state=state)
 
-    def warm_up(self, compiling: bool) -> None:
-        """Import torch, and what torch.compile needs, once for all cells.
+    def warm_up(self, work_for_all: Callable[[], object]) -> bool:
+        """Do once, before any fork, what every child would do alone; whether it could be done.
 
-        An exception is left to the children, whose import probe then shows it.  A crash ends the host after the
-        frame `warming`, and the runner launches again with `warm: false`.
+        An exception is left to the children, whose probes then show it.  A crash ends the host after the frame
+        `warming`, and the runner launches again with `warm: false`.
         """
         self.emit("warming")
         started = time.perf_counter()
         try:
-            importlib.import_module("torch")
-            self.order["is_warm"] = True
-            if compiling:
-                importlib.import_module("torch._dynamo")
-                importlib.import_module("torch._inductor.compile_fx")
+            work_for_all()
         except BaseException as error:
             self.emit("cold", **work.describe(error))
-        else:
-            self.emit("warm", seconds=time.perf_counter() - started)
+            return False
+        self.emit("warm", seconds=time.perf_counter() - started)
+        return True
 
     def tell_facts(self, known: Dict[str, Any]) -> None:
         """The environment's facts; torch and the GPUs speak from a child, since asking them initialises CUDA."""

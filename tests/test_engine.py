@@ -195,6 +195,23 @@ def test_death_of_the_probe_host_costs_one_check(torch_python: str, bundle: Path
     assert probe_hosts() == before
 
 
+@pytest.mark.parametrize("dies", [False, True])
+def test_what_compiling_needs_is_done_before_the_fork(torch_python: str, bundle: Path, dies: bool) -> None:
+    """Each probe finds the vector instructions tried; where that is a crash, they run in a launch without it."""
+    with (bundle / "probes" / "libraries" / "numpy.py").open("a") as stream:
+        stream.write(
+            "def compile(probe):\n    from torch._inductor.cpu_vec_isa import valid_vec_isa_list as tried\n"
+            f"    assert tried.cache_info().currsize == {1 - dies}\n"
+        )
+    if dies:
+        with (bundle / "probes" / "compiling.py").open("a") as stream:
+            stream.write("def prepare(device):\n    import os\n    os.abort()\n")
+    what, backend = plan(installed(probes=("import", "compile"))), Interpreter(torch_python)
+    engine(backend, what, bundle / "home").run(what.checks)
+    assert {one.verdict for one in outcomes(bundle / "home").values()} == {Verdict.PASS}
+    assert len(backend.launches) == 1 + dies
+
+
 def test_missing_library_is_not_a_failure_of_it(torch_python: str, bundle: Path) -> None:
     """What the image does not hold cannot be judged in it."""
     what = plan(installed("not-there"))

@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from probes.child import answer, enter, import_member, probe_module
+from probes.compiling import prepare
 
 TIMEOUT_S = 60
 PROBES = ("import", "sample", "autograd", "compile")
+DEVICE = os.environ.get("SABOTAGE_DEVICE", "cpu")
 RESULTS = os.fdopen(os.dup(1), "w")
 """Where the lines go: what libraries print goes elsewhere."""
 
@@ -29,6 +31,8 @@ def main(library: str, mode: str, only: str) -> None:
     if "import" in probes:
         imports(library, sound=seeds > 0)
     importlib.import_module("torch")
+    if "compile" in set(probes) - getattr(module, "NOT_APPLICABLE", {}).keys():
+        prepare(DEVICE)
     importlib.import_module(module.MODULE)  # once, as in the probe host: each question is then a fork
     if seeds:
         asked = set(probes) - {"import", *getattr(module, "NOT_APPLICABLE", {})}
@@ -69,7 +73,7 @@ def ask(library: str, probe: str, seed: int, sabotage: Any) -> dict[str, Any]:
     """What the probe says of the library, broken first where there is a sabotage."""
     if sabotage is not None:
         sabotage()
-    return answer(probe, library, {"device": os.environ.get("SABOTAGE_DEVICE", "cpu"), "seed": seed})
+    return answer(probe, library, {"device": DEVICE, "seed": seed})
 
 
 def report(library: str, probe: str, code: str, what: str, work: Any) -> None:

@@ -1,0 +1,36 @@
+"""The time that a probe may take."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from environments import environment
+
+from tests.sabotage.__main__ import LIBRARIES, requires, results
+
+CPU_SECONDS = 20
+
+
+@pytest.fixture
+def one_core() -> Iterator[None]:
+    """This process and its children on one core."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {max(before)})
+    yield
+    os.sched_setaffinity(0, before)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_a_probe_ends_within_its_time(library: str, one_core: None, tmp_path: Path) -> None:
+    """On one core, with nothing compiled before but the headers, which the first torch.compile of a launch does."""
+    python = environment(*requires(library))
+    warm_up = "import torch; torch.compile(lambda x: x.sin() + 1)(torch.ones(8))"
+    subprocess.run([python, "-c", warm_up], env={**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}, check=True)
+    rows = list(results(python, [library], "sound:1", ""))
+    assert {row["status"] for row in rows} == {"passed"}
+    assert {row["probe"]: row["seconds"] for row in rows if row["seconds"] > CPU_SECONDS} == {}
