@@ -38,6 +38,7 @@ class Signs:
     said: str
     types: tuple[str, ...]
     frame: str
+    trace: str
     output: str
     signal: str
     exit: str
@@ -86,6 +87,7 @@ def read_signs(observation: Mapping[str, Any]) -> Signs:
         said=said,
         types=() if died else types,
         frame="" if died else _innermost_frame(trace),
+        trace="" if died else trace,
         output=output,
         signal=_signal(observation) if died else "",
         exit=f"exit status {observation['exit']}" if died and observation.get("exit") is not None else "",
@@ -98,6 +100,8 @@ def matches(rule: Rule, signs: Signs, packages: Iterable[str], member: str) -> t
     if (rule.oom and not signs.oom) or (rule.lacks and rule.lacks in packages):
         return None
     if rule.raises and not any(re.fullmatch(rule.raises, kind) for kind in signs.types):
+        return None
+    if not re.search(rule.through, signs.trace):
         return None
     evidence, groups = "", {}
     # In the order in which a match makes the better evidence.

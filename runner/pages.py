@@ -64,6 +64,7 @@ def _signs(rule: Rule) -> str:
             ("the message", rule.says),
             ("the exception's type", rule.raises),
             ("the line that raised", rule.within),
+            ("the traceback", rule.through),
             ("the output", rule.prints),
             ("the signal", rule.signal),
             ("the exit status", rule.exit),

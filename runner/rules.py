@@ -35,6 +35,8 @@ class Rule:
     """A whole qualified type of the exception, its bases or its causes."""
     within: str = ""
     """In the innermost frame: its path, or the source line that raised."""
+    through: str = ""
+    """In any frame: a path, or the name of a function."""
     prints: str = ""
     """In the tail of the output; never enough by itself for an exception, which says what it means."""
     signal: str = ""
@@ -201,6 +203,7 @@ RULES = (
     Rule("version-assert", raises=r"(?:.+\.)?(?:Contextual)?VersionConflict"),
     Rule("dynamo-error", raises=r"torch\._(?:dynamo|inductor)\.exc\.\w+"),
     Rule("recursion", raises=r"RecursionError"),
+    Rule("raises-compiled", through=r"[/\\]_dynamo[/\\]eval_frame\.py|, in torch_dynamo_resume_in_"),
     # How a process ended.
     Rule("exited", raises=r"SystemExit"),
     Rule("interrupted", raises=r"KeyboardInterrupt"),
