@@ -3,6 +3,7 @@
 from ..evidence import Probe
 from . import _torch_image as image
 from . import _torch_models as models
+from . import _torch_transformer as transformer
 
 DISTRIBUTION = "torch"
 MODULE = "torch"
@@ -32,7 +33,7 @@ def sample(probe: Probe) -> None:
     with probe.part("deep ensemble"):
         models.ensemble_spread(probe)
     with probe.part("positional encoding"):
-        models.positional_buffers(probe)
+        transformer.buffers(probe)
 
 
 def autograd(probe: Probe) -> None:
@@ -44,7 +45,7 @@ def autograd(probe: Probe) -> None:
     with probe.part("calibration"):
         models.calibration(probe)
     with probe.part("Transformer"):
-        models.transformer_gradients(probe)
+        transformer.gradients(probe)
 
 
 def compile(probe: Probe) -> None:
@@ -54,4 +55,4 @@ def compile(probe: Probe) -> None:
     with probe.part("deep ensemble"):
         models.ensemble_compiled(probe)
     with probe.part("Transformer"):
-        models.transformer_compiled(probe)
+        transformer.as_compiled(probe)
