@@ -14,6 +14,9 @@ def prepare(device: str) -> None:
     torch 2.13, 6 s with 2.9, whose trials import torch, and some seconds more where nothing is compiled yet.
     """
     importlib.import_module("torch._dynamo")
+    config: Any = importlib.import_module("torch._inductor.config")
+    if config.compile_threads != 1:  # torch 2.0 does not read TORCHINDUCTOR_COMPILE_THREADS, and would start a pool
+        config.compile_threads = 1
     importlib.import_module("torch._inductor.compile_fx")
     if device == "cpu":
         importlib.import_module("torch._inductor.codecache").pick_vec_isa()
