@@ -11,6 +11,7 @@ import sys
 from importlib import import_module
 
 from benchmarks.probe import main as ask
+from probes.compiling import prepare
 
 
 def forked(work: list[tuple[str, str]], folder: str) -> None:
@@ -34,7 +35,7 @@ def forked(work: list[tuple[str, str]], folder: str) -> None:
 
 
 if __name__ == "__main__":
-    for module in ("torch", "torch._dynamo", "torch._inductor.compile_fx"):
-        import_module(module)
+    import_module("torch")
+    prepare("cpu")
     for name, overlay in json.loads(sys.argv[1]):
         forked([(name, probe) for probe in ("import", "sample", "autograd", "compile")], overlay)

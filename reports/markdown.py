@@ -221,7 +221,7 @@ def _notes(notes: Sequence[Note]) -> Iterator[str]:
         if first.known is not None:
             link = f" ({first.known.link})" if first.known.link else ""
             expires = f", until {first.known.expires}" if first.known.expires else ""
-            yield f"   - known: {text(first.known.reason)}{text(link)}{expires}"
+            yield f"   - known: {text(first.known.reason + link)}{expires}"
         yield f"   - {code('compat show ' + shlex.quote(cell))}"
     if len(notes) > MOST_NOTES:
         yield ""
