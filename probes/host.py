@@ -56,7 +56,8 @@ class Host:
         warm = self.order.get("warm", True)
         self.order["is_warm"] = warm and self.warm_up(lambda: importlib.import_module("torch"))
         self.tell_facts(known)
-        if self.order["is_warm"] and any("compile" in cell["probes"] for cell in cells):
+        forked = [cell for cell in cells if "compile" in cell["probes"] and cell.get("isolation") != "fresh"]
+        if self.order["is_warm"] and sum(len(cell["members"]) for cell in forked) > 1:  # one does it for itself
             self.warm_up(lambda: prepare(self.order["device"]))
         state = "complete"
         try:

@@ -195,18 +195,25 @@ def test_death_of_the_probe_host_costs_one_check(torch_python: str, bundle: Path
     assert probe_hosts() == before
 
 
-@pytest.mark.parametrize("dies", [False, True])
-def test_what_compiling_needs_is_done_before_the_fork(torch_python: str, bundle: Path, dies: bool) -> None:
-    """Each probe finds the vector instructions tried; where that is a crash, they run in a launch without it."""
-    with (bundle / "probes" / "libraries" / "numpy.py").open("a") as stream:
-        stream.write(
-            "def compile(probe):\n    from torch._inductor.cpu_vec_isa import valid_vec_isa_list as tried\n"
-            f"    assert tried.cache_info().currsize == {1 - dies}\n"
-        )
+@pytest.mark.parametrize(
+    ("libraries", "dies"), [(["numpy", "jinja2"], False), (["numpy", "jinja2"], True), (["numpy"], False)]
+)
+def test_what_compiling_needs_is_done_before_the_fork(
+    torch_python: str, bundle: Path, libraries: list[str], dies: bool
+) -> None:
+    """Several find the vector instructions tried, one does it for itself; after a crash all do, in another launch."""
+    tried = len(libraries) > 1 and not dies
+    for library in libraries:
+        with (bundle / "probes" / "libraries" / f"{library}.py").open("a") as stream:
+            stream.write(
+                "def compile(probe):\n    from torch._inductor.cpu_vec_isa import valid_vec_isa_list as tried\n"
+                f"    assert tried.cache_info().currsize == {int(tried)}\n"
+            )
     if dies:
         with (bundle / "probes" / "compiling.py").open("a") as stream:
             stream.write("def prepare(device):\n    import os\n    os.abort()\n")
-    what, backend = plan(installed(probes=("import", "compile"))), Interpreter(torch_python)
+    backend = Interpreter(torch_python)
+    what = plan(*(installed(library, probes=("import", "compile")) for library in libraries))
     engine(backend, what, bundle / "home").run(what.checks)
     assert {one.verdict for one in outcomes(bundle / "home").values()} == {Verdict.PASS}
     assert len(backend.launches) == 1 + dies
