@@ -53,8 +53,7 @@ class Host:
         self.emit("hello", pid=os.getpid())
         known = facts.gather()  # before anything is imported: setuptools puts what it bundles on the path
         cells = self.order.get("cells", [])
-        warm = self.order.get("warm", True)
-        self.order["is_warm"] = warm and self.warm_up(lambda: importlib.import_module("torch"))
+        self.order["is_warm"] = self.order.get("warm", True) and self.warm_up(lambda: importlib.import_module("torch"))
         self.tell_facts(known)
         forked = [cell for cell in cells if "compile" in cell["probes"] and cell.get("isolation") != "fresh"]
         if self.order["is_warm"] and sum(len(cell["members"]) for cell in forked) > 1:  # one does it for itself

@@ -27,15 +27,15 @@ def main(library: str, mode: str, only: str) -> None:
     os.dup2(2, 1)
     module = probe_module(library)
     probes = only.split(",") if only else PROBES
+    asked = set(probes) - {"import", *getattr(module, "NOT_APPLICABLE", {})}
     seeds = int(mode.partition(":")[2] or 0)
     if "import" in probes:
         imports(library, sound=seeds > 0)
     importlib.import_module("torch")
-    if "compile" in set(probes) - getattr(module, "NOT_APPLICABLE", {}).keys():
+    if "compile" in asked:
         prepare(DEVICE)
     importlib.import_module(module.MODULE)  # once, as in the probe host: each question is then a fork
     if seeds:
-        asked = set(probes) - {"import", *getattr(module, "NOT_APPLICABLE", {})}
         for seed in range(seeds):
             for probe in PROBES:
                 if probe in asked:
