@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from runner.commands import common as commands
-from runner.model import Check, Known, Outcome, Plan, Verdict, matching
-from runner.runs import Run, home
-from runner.worker import Worker
+from torch_compat_matrix.compat.verbs import common as commands
+from torch_compat_matrix.runner.execution.share import Worker
+from torch_compat_matrix.runner.model import Check, Known, Outcome, Plan, Verdict, matching
+from torch_compat_matrix.runner.records.runs import Run, home
 
 RUN = pytest.StashKey[Run]()
 PLAN = pytest.StashKey[Plan]()
@@ -170,7 +170,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if WORKER in config.stash:
         config.stash[WORKER].stop()
     if RUN in config.stash and not hasattr(config, "workerinput"):
-        from reports.compile import compile_report
+        from torch_compat_matrix.reports.write import compile_report
 
         run = config.stash[RUN]
         run.finish("complete")

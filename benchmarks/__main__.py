@@ -18,12 +18,13 @@ from tabulate import tabulate
 
 from benchmarks import contenders
 from benchmarks.contenders import ROOT, Contender
-from runner import matrix, overlay, resolve
-from runner.backends.base import connect
-from runner.index import Index
-from runner.model import Plan
-from runner.plan import expand
-from runner.preview import known_facts
+from torch_compat_matrix.compat.preview import known_facts
+from torch_compat_matrix.runner.backends.base import connect
+from torch_compat_matrix.runner.matrix import load as matrix
+from torch_compat_matrix.runner.matrix.expand import expand
+from torch_compat_matrix.runner.model import Plan
+from torch_compat_matrix.runner.packages import overlay, resolve
+from torch_compat_matrix.runner.packages.pip_config import Index
 
 MATRIX = Path(__file__).with_name("matrix.yaml")
 
@@ -108,7 +109,7 @@ def docker(plan: Plan, selectors: Sequence[str], folder: Path) -> list[Row]:
 def compat(name: str, selectors: Sequence[str], home: Path, *options: str) -> float:
     """Seconds of one `compat run`, from the start of its process to its end."""
     more = ("--compile-cache", *options) if "--compile-cache" not in options else options
-    command = [sys.executable, "-m", "runner", "run", "--matrix", str(MATRIX), *more, *selectors]
+    command = [sys.executable, "-m", "torch_compat_matrix", "run", "--matrix", str(MATRIX), *more, *selectors]
     return timed(Contender(name, command, {"COMPAT_HOME": str(home)}))
 
 
@@ -140,7 +141,10 @@ def unavoidable(plan: Plan, home: Path) -> float:
     for image in plan.images:
         prepared = backend.peek(image)
         assert prepared is not None
-        variables = {"PYTHONPATH": str(ROOT), "TORCHINDUCTOR_CACHE_DIR": str(home / "alone")}
+        variables = {
+            "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)]),
+            "TORCHINDUCTOR_CACHE_DIR": str(home / "alone"),
+        }
         command = [prepared.python, "-m", "benchmarks.alone", json.dumps(order[image.name])]
         timed(Contender(f"warming, {image.name}", command, variables))
         total += timed(Contender(f"unavoidable, {image.name}", command, variables))

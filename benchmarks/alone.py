@@ -11,7 +11,7 @@ import sys
 from importlib import import_module
 
 from benchmarks.probe import main as ask
-from probes.compiling import prepare
+from torch_compat_matrix.probes.compiling import prepare
 
 
 def forked(work: list[tuple[str, str]], folder: str) -> None:

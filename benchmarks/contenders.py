@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from runner.index import Index
-from runner.model import PROBES, Cell, Image, Plan
+from torch_compat_matrix.runner.model import PROBES, Cell, Image, Plan
+from torch_compat_matrix.runner.packages.pip_config import Index
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -28,7 +28,9 @@ def shell_loop(plan: Plan, folder: Path) -> Contender:
     index = Index.from_pip(os.environ)
     options = ["--rm", "--network", "host", "-v", f"{ROOT}:/src:ro", "-v", "compat-benchmark-pip:/root/.cache/pip"]
     options += [f"-v{path}:{path}:ro" for path in index.paths()]
-    options += [f"-e{name}={value}" for name, value in {**index.pip_environment(), "PYTHONPATH": "/src"}.items()]
+    options += [
+        f"-e{name}={value}" for name, value in {**index.pip_environment(), "PYTHONPATH": "/src/src:/src"}.items()
+    ]
     lines = ["set -eu"]
     for image in plan.images:
         for cell in plan.cells_of(image):
@@ -92,4 +94,7 @@ def _requires(image: Image, cell: Cell) -> list[str]:
 
 
 def _uv_variables() -> dict[str, str]:
-    return {**Index.from_pip(os.environ).uv_environment(), "PYTHONPATH": str(ROOT)}
+    return {
+        **Index.from_pip(os.environ).uv_environment(),
+        "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)]),
+    }

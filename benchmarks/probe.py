@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 
-from probes.child import answer, probe_module
+from torch_compat_matrix.probes.child import answer, probe_module
 
 
 def main(library: str, probe: str) -> int:

@@ -14,14 +14,15 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from reports.compile import compile_report
-from reports.diff import compare
-from reports.table import load
-from runner import history, matrix
-from runner.journal import append
-from runner.model import Cell, Image, Outcome, Plan, Verdict
-from runner.plan import expand, plan_to_json
-from runner.runs import Run
+from torch_compat_matrix.reports.changes import compare
+from torch_compat_matrix.reports.table import load
+from torch_compat_matrix.reports.write import compile_report
+from torch_compat_matrix.runner.matrix import load as matrix
+from torch_compat_matrix.runner.matrix.expand import expand
+from torch_compat_matrix.runner.model import Cell, Image, Outcome, Plan, Verdict, plan_to_json
+from torch_compat_matrix.runner.records import history
+from torch_compat_matrix.runner.records.journal import append
+from torch_compat_matrix.runner.records.runs import Run
 
 STEPS: dict[str, Callable[[Path, int], None]] = {}
 

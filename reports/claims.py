@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
-from reports.table import Table
-from reports.words import text
-from runner.model import Outcome, Verdict
+from torch_compat_matrix.reports.escape import text
+from torch_compat_matrix.reports.table import Table
+from torch_compat_matrix.runner.model import Outcome, Verdict
 
 TRUE, FALSE, PARTLY, NOT_TESTED = "true", "false", "partly true", "not tested"
 ORDER = (FALSE, PARTLY, TRUE, NOT_TESTED)

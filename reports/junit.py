@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from functools import lru_cache
 from xml.sax.saxutils import escape, quoteattr
 
-from reports.table import Judged, Table
-from runner.model import Verdict
+from torch_compat_matrix.reports.table import Judged, Table
+from torch_compat_matrix.runner.model import Verdict
 
 
 def junit(table: Table) -> Iterator[str]:

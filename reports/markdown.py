@@ -6,11 +6,11 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from reports import background
-from reports.diff import Changes
-from reports.table import Judged, Table
-from reports.words import code, count, grid, prose, text
-from runner.model import PROBES, Outcome, Verdict
+from torch_compat_matrix.reports import sections as background
+from torch_compat_matrix.reports.changes import Changes
+from torch_compat_matrix.reports.escape import code, count, grid, prose, text
+from torch_compat_matrix.reports.table import Judged, Table
+from torch_compat_matrix.runner.model import PROBES, Outcome, Verdict
 
 MARKS = {
     Verdict.FAIL: "❌",

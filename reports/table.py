@@ -12,13 +12,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-from reports.expects import expected
-from runner.journal import read
-from runner.model import PROBES, Known, Outcome, Verdict, matching, utc_now
+from torch_compat_matrix.reports.expectations import expected
+from torch_compat_matrix.runner.model import PROBES, Known, Outcome, Verdict, matching, utc_now
+from torch_compat_matrix.runner.records.journal import read
 
 _Item = TypeVar("_Item")
 
-HERE = re.compile(r"(?:/[^\s/'\"():]+)+/(?=(?:site|dist)-packages/|overlays/[0-9a-f]{16}/|bundle/probes/|lib/python3)")
+HERE = re.compile(
+    r"(?:/[^\s/'\"():]+)+/"
+    r"(?=(?:site|dist)-packages/|overlays/[0-9a-f]{16}/|bundle/(?:compat_)?probes/|lib/python3)"
+)
 """The way to where packages lie, in a path of one machine."""
 
 

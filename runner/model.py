@@ -6,7 +6,7 @@ import datetime as dt
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from enum import Enum
 from fnmatch import fnmatchcase
 from sys import intern
@@ -172,7 +172,7 @@ class Plan:
     cells: tuple[Cell, ...]
     known: tuple[Known, ...] = ()
     claims: tuple[Mapping[str, Any], ...] = ()
-    """What is claimed of the images and libraries, as plain data (runner/claims.py)."""
+    """What is claimed of the images and libraries, as plain data (runner/matrix/claims.py)."""
     source: str = ""
     """The matrix file as the user named it."""
 
@@ -273,3 +273,28 @@ def utc_now() -> str:
 def matching(known: Sequence[Known], check_id: str) -> Known | None:
     """The first `known:` entry that covers the check."""
     return next((entry for entry in known if entry.covers(check_id)), None)
+
+
+def plan_to_json(plan: Plan) -> dict[str, Any]:
+    """The plan as plain data."""
+    return {**asdict(plan), "known": [entry.to_json() for entry in plan.known]}
+
+
+def plan_from_json(data: Mapping[str, Any]) -> Plan:
+    """The plan from plain data; KeyError, TypeError or ValueError where it is none."""
+    return Plan(
+        images=tuple(_image(entry) for entry in data["images"]),
+        cells=tuple(Cell(**{name: _tuple(value) for name, value in entry.items()}) for entry in data["cells"]),
+        known=tuple(Known.from_json(entry) for entry in data["known"]),
+        claims=tuple(data.get("claims", ())),
+        source=data["source"],
+    )
+
+
+def _image(entry: Mapping[str, Any]) -> Image:
+    local = entry["local"] and Local(python=entry["local"]["python"], requires=tuple(entry["local"]["requires"]))
+    return Image(**{**entry, "local": local, "limits": Limits(**entry["limits"])})
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from runner import standin
-from runner.index import Index
-from runner.model import Local
+from torch_compat_matrix.runner.model import Local
+from torch_compat_matrix.runner.packages import standin
+from torch_compat_matrix.runner.packages.pip_config import Index
 
 HOME = Path(os.environ.get("COMPAT_HOME") or Path(__file__).resolve().parent.parent / ".compat")
 

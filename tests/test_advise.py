@@ -13,12 +13,13 @@ import pytest
 from environments import HOME
 from tinywheels import simple_index, wheel
 
-from runner import gpus
-from runner.cli import Status, main
-from runner.commands import run as run_verb
-from runner.matrix import load
-from runner.model import PROBES, Cell, Image, Local, Outcome, Plan, Verdict
-from runner.plan import expand, plan_to_json
+from torch_compat_matrix.compat.cli import main
+from torch_compat_matrix.compat.verbs import run as run_verb
+from torch_compat_matrix.runner.backends import gpus
+from torch_compat_matrix.runner.errors import Status
+from torch_compat_matrix.runner.matrix.expand import expand
+from torch_compat_matrix.runner.matrix.load import load
+from torch_compat_matrix.runner.model import PROBES, Cell, Image, Local, Outcome, Plan, Verdict, plan_to_json
 
 DIGEST = "sha256:" + "5" * 64
 NEW, OLD = "2.13.0+cu130", "2.9.0+cu128"
@@ -560,7 +561,9 @@ def test_run_in_the_image_makes_a_stand_in_needless(
 ) -> None:
     """What was verified in a stand-in and then run in the image itself is advised by the image's digest."""
     records.run("captum-1.0", "gpytorch-1.0", backend="local")
-    monkeypatch.setattr("runner.commands.advise.connected", lambda name: argparse.Namespace(gpus=tuple))
+    monkeypatch.setattr(
+        "torch_compat_matrix.compat.verbs.advise.connected", lambda name: argparse.Namespace(gpus=tuple)
+    )
 
     def run(options: argparse.Namespace) -> Status:
         records.run("advice: captum==1.0 gpytorch==1.0", backend=options.backend)

@@ -6,19 +6,22 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = "torch_compat_matrix"
 STANDARD = sys.stdlib_module_names
 DECLARED = ("DISTRIBUTION", "MODULE", "NEEDS", "NOT_APPLICABLE")
 UNDER_TEST = {"torch", "numpy", "pyro", "gpytorch", "captum", "deepspeed", "botorch", "torchvision"}
 
 
-def imports(path: Path) -> Iterator[str]:
-    """Every absolute module name that a file imports, wherever in the file."""
-    for node in ast.walk(ast.parse(path.read_text())):
+def imports(path: Path, loaded: bool = False) -> Iterator[str]:
+    """Every absolute module name that a file imports, wherever in the file; with `loaded`, what importing it loads."""
+    tree = ast.parse(path.read_text())
+    for node in tree.body if loaded else ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
@@ -50,7 +53,7 @@ def test_probes_import_only_what_is_under_test(path: Path) -> None:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) in ("MODULE", "NEEDS"):
             value = ast.literal_eval(node.value)
             declared |= {value} if isinstance(value, str) else set(value)
-    foreign = {top(name) for name in imports(path)} - set(STANDARD) - {top(name) for name in declared}
+    foreign = {top(name) for name in imports(path)} - STANDARD - {top(name) for name in declared}
     assert foreign == set()
 
 
@@ -74,35 +77,89 @@ def test_library_declares_what_it_needs(path: Path) -> None:
         assert mutations.count(f'("{probe}", "') >= 4, f"{probe} of {path.stem} is proven by fewer than four mutations"
 
 
-@pytest.mark.parametrize("path", files("runner"), ids=relative)
-def test_runner_knows_probes_only_as_files(path: Path) -> None:
-    """The host side imports neither the probes nor what is under test."""
-    names = {top(name) for name in imports(path)}
-    assert not names & {"probes", *UNDER_TEST}
-    if path.parent.name != "commands":  # the verbs that write or read a report
-        assert "reports" not in names
+GROUND = ("model", "selector", "judging", "pins", "errors", "bundle", "files")
+"""The ground floor of runner/: the standard library alone."""
+
+MAY_IMPORT = {
+    "runner/ground": [],
+    "runner/matrix": ["runner/ground"],
+    "runner/packages": ["runner/ground"],
+    "runner/verdicts": ["runner/ground"],
+    "runner/records": ["runner/ground"],
+    "runner/backends": ["runner/ground", "runner/packages"],
+    "runner/advice": ["runner/ground", "runner/packages", "runner/records", "runner/matrix"],
+    "runner/execution": ["runner/ground", "runner/backends", "runner/verdicts", "runner/packages", "runner/records"],
+    "runner/workflow": ["runner"],
+    "reports": ["runner/ground", "runner/records"],
+    "compat": ["runner", "reports"],
+    "probes": [],
+}
+"""Room -> the rooms that it may import from, beside itself; no arrow goes up (docs/architecture.md)."""
+
+OUTSIDE = {"runner/ground": {"packaging"}, "reports": {"packaging", "tabulate"}}
+"""What a room may import that is neither ours nor of the standard library; rooms that are not named may import all."""
 
 
-@pytest.mark.parametrize("path", files("reports"), ids=relative)
-def test_reports_read_recorded_data_only(path: Path) -> None:
-    """A report never launches anything."""
-    ours = {name for name in imports(path) if top(name) in ("runner", "probes", "conftest")}
-    assert all(name.startswith(("runner.model", "runner.journal")) for name in ours)
-    assert "docker" not in {top(name) for name in imports(path)}
+def room(module: str) -> str:
+    """`runner/records` of `runner.records.runs`; a module of the ground floor is in `runner/ground`."""
+    top_level, _, rest = module.partition(".")
+    if top_level != "runner":
+        return top_level
+    return f"runner/{'ground' if top(rest) in GROUND else top(rest)}"
 
 
-@pytest.mark.parametrize("path", [*files("runner"), ROOT / "conftest.py"], ids=relative)
+def house() -> list[Path]:
+    """Every module that is installed."""
+    return [path for folder in ("compat", "runner", "reports", "probes") for path in files(folder)]
+
+
+@pytest.mark.parametrize("path", [path for path in house() if path.name != "__init__.py"], ids=relative)
+def test_imports_go_down(path: Path) -> None:
+    """A room imports from the rooms that the rule names for it, and from nowhere else."""
+    own = room(".".join(path.relative_to(ROOT).with_suffix("").parts))
+    ours = {name.removeprefix(f"{PACKAGE}.") for name in imports(path) if top(name) == PACKAGE}
+    allowed = (own, *MAY_IMPORT[own])
+    up = {name for name in ours if not f"{room(name)}/".startswith(tuple(f"{each}/" for each in allowed))}
+    assert up == set()
+    others = {top(name) for name in imports(path)} - STANDARD - {PACKAGE}
+    assert not others & {"compat", "runner", "reports", "probes", "tests", *UNDER_TEST} or own == "probes"
+    assert others <= OUTSIDE.get(own, others)
+
+
+@pytest.mark.parametrize("path", [*files("runner"), *files("reports")], ids=relative)
+def test_no_import_of_ours_inside_a_function(path: Path) -> None:
+    """Imports stand at the head of a module, where a circle shows at once; a type checker's are no imports."""
+    hidden = [
+        ast.unparse(node)
+        for function in ast.walk(ast.parse(path.read_text()))
+        if isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef))
+        for node in ast.walk(function)
+        if isinstance(node, (ast.Import, ast.ImportFrom)) and PACKAGE in ast.unparse(node)
+    ]
+    assert hidden == []
+
+
+def test_no_circle() -> None:
+    """No two modules import each other, by whatever way round."""
+    graph = {
+        f"{PACKAGE}.{'.'.join(path.relative_to(ROOT).with_suffix('').parts)}": set(imports(path, loaded=True))
+        for path in house()
+    }
+    edges = {
+        module: {name for found in names for name in (found, found.rpartition(".")[0]) if name in graph}
+        for module, names in graph.items()
+    }
+    TopologicalSorter(edges).prepare()
+
+
+@pytest.mark.parametrize("path", [*house(), ROOT / "conftest.py"], ids=relative)
 def test_only_backends_know_engines(path: Path) -> None:
-    """The Docker SDK, and the backend modules themselves, are imported nowhere else."""
-    if path.parent.name == "backends":
-        return
-    assert "docker" not in {top(name) for name in imports(path)}
-    backends = {name for name in imports(path) if name.startswith("runner.backends")}
-    assert all(name.startswith(("runner.backends.base", "runner.backends.here.installed")) for name in backends)
+    """The Docker SDK is imported by the backends alone."""
+    assert room(".".join(path.relative_to(ROOT).parts)) == "runner/backends" or "docker" not in map(top, imports(path))
 
 
 def test_starting_is_cheap() -> None:
     """`compat --help` loads neither docker nor torch nor pydantic."""
-    code = "import sys, runner.cli; runner.cli.parser().format_help(); print(*sys.modules)"
+    code = f"import sys; from {PACKAGE}.compat import cli; cli.parser().format_help(); print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert not {"docker", "torch", "pydantic", "rich", "ruamel"} & {top(name) for name in loaded.stdout.split()}

@@ -19,9 +19,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tinywheels import wheel
 
-from runner.bisect import NoTurn, back, passes, search
-from runner.model import Outcome, Verdict
-from runner.runs import Run
+from torch_compat_matrix.runner.advice.bisection import NoTurn, back, passes, search
+from torch_compat_matrix.runner.model import Outcome, Verdict
+from torch_compat_matrix.runner.records.runs import Run
 
 ROOT = Path(__file__).resolve().parent.parent
 MATRIX = """\
@@ -148,8 +148,13 @@ def compat(place: Path, index: str, *arguments: str, status: int = 0, version: s
     """What `compat bisect` says of that index, on the interpreter at hand."""
     (place / "matrix.yaml").write_text(MATRIX.replace('"1.5"', version))
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "UV_", "COMPAT_"))}
-    own = {"PYTHONPATH": str(ROOT), "PIP_INDEX_URL": index, "NO_PROXY": "127.0.0.1", "UV_CACHE_DIR": str(place / "uv")}
-    command = [sys.executable, "-m", "runner", "bisect", "--backend", "here", *arguments]
+    own = {
+        "PYTHONPATH": str(ROOT / "src"),
+        "PIP_INDEX_URL": index,
+        "NO_PROXY": "127.0.0.1",
+        "UV_CACHE_DIR": str(place / "uv"),
+    }
+    command = [sys.executable, "-m", "torch_compat_matrix", "bisect", "--backend", "here", *arguments]
     done = subprocess.run(command, cwd=place, env={**clean, **own}, capture_output=True, text=True, check=False)
     assert done.returncode == status, done.stdout + done.stderr
     return done.stdout + done.stderr

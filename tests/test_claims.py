@@ -12,12 +12,14 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent / "reports"))
 from journals import records, write
 
-from reports.claims import judge
-from reports.compile import compile_report
-from reports.expects import expected
-from reports.table import load
-from runner import claims, matrix
-from runner.plan import expand, plan_to_json
+from torch_compat_matrix.reports.claims import judge
+from torch_compat_matrix.reports.expectations import expected
+from torch_compat_matrix.reports.table import load
+from torch_compat_matrix.reports.write import compile_report
+from torch_compat_matrix.runner.matrix import claims
+from torch_compat_matrix.runner.matrix import load as matrix
+from torch_compat_matrix.runner.matrix.expand import expand
+from torch_compat_matrix.runner.model import plan_to_json
 
 ROOT = Path(__file__).resolve().parent.parent
 

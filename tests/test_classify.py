@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from probes.child import describe
-from runner.classify import Classified, classify, matches, read_signs
-from runner.messages import Message, messages
-from runner.model import Limits, Verdict
-from runner.pages import pages
-from runner.rules import BLAME, REASONS, RULES, read_reasons, reason_for
+from docs.generate import pages
+from tests.support.messages import Message, messages
+from torch_compat_matrix.probes.child import describe
+from torch_compat_matrix.runner.model import Limits, Verdict
+from torch_compat_matrix.runner.verdicts.classify import Classified, classify, matches, read_signs
+from torch_compat_matrix.runner.verdicts.rules import BLAME, REASONS, RULES, read_reasons, reason_for
 
 ROOT = Path(__file__).resolve().parent.parent
 MESSAGES = tuple(messages())
@@ -214,7 +214,11 @@ def test_every_code_that_is_given_is_in_the_registry_and_the_other_way_round() -
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "CODES"
     )
     assert {REASONS[code].verdict for code in evidence} == {Verdict.FAIL}
-    sources = [path.read_text() for folder in ("runner", "probes", "reports") for path in (ROOT / folder).rglob("*.py")]
+    sources = [
+        path.read_text()
+        for folder in ("compat", "runner", "probes", "reports")
+        for path in (ROOT / folder).rglob("*.py")
+    ]
     raises = {code for source in sources for code in re.findall(r'Trouble\(\s*"([a-z-]+)"', source)}
     given = {*evidence, *raises, *(rule.reason for rule in RULES)}
     assert given - set(REASONS) == set()
@@ -241,7 +245,7 @@ def test_a_mistake_in_the_registry_is_named(tmp_path: Path) -> None:
 
 
 def test_every_reason_has_its_page() -> None:
-    """docs/reasons/ is what the registry says (`compat docs` writes it)."""
+    """docs/reasons/ is what the registry says (`python -m docs.generate` writes it)."""
     assert {path.name: path.read_text() for path in (ROOT / "docs" / "reasons").glob("*.md")} == pages()
 
 

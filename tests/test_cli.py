@@ -44,9 +44,9 @@ def place(tmp_path: Path, torch_python: str) -> Path:
 
 def compat(place: Path, *arguments: str, status: int = 0) -> str:
     """What `compat` says, its exit status made sure of."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     environment.pop("COMPAT_HOME", None)
-    command = [sys.executable, "-m", "runner", *arguments]
+    command = [sys.executable, "-m", "torch_compat_matrix", *arguments]
     done = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, timeout=280, check=False)
     assert done.returncode == status, done.stdout + done.stderr
     return done.stdout + done.stderr
@@ -91,9 +91,12 @@ def test_nothing_unexpected_is_status_0(place: Path) -> None:
 
 def test_killed_run_goes_on_and_loses_nothing(place: Path) -> None:
     """kill -9 in the middle: what was recorded stays, no process stays, and only the rest is run."""
-    command = [sys.executable, "-m", "runner", "run", "--jobs", "1", "small/torchbnn-1.2"]
+    command = [sys.executable, "-m", "torch_compat_matrix", "run", "--jobs", "1", "small/torchbnn-1.2"]
     process = subprocess.Popen(
-        command, cwd=place, env={**os.environ, "PYTHONPATH": str(ROOT), "COMPAT_HOME": ""}, stderr=subprocess.DEVNULL
+        command,
+        cwd=place,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "COMPAT_HOME": ""},
+        stderr=subprocess.DEVNULL,
     )
     until = time.monotonic() + 100
     while time.monotonic() < until:
@@ -151,9 +154,9 @@ def test_bare_host(place: Path) -> None:
     """A plain copy of the checkout under an interpreter that has torch and nothing of ours, with a plan and without."""
     python = environment("torch==2.13.0", "numpy", "torchbnn==1.2")
     compat(place, "plan", "--backend", "here", "torchbnn-installed", "--json", "plan.json")
-    bare = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "HOME": str(place)}
+    bare = {"PATH": os.environ["PATH"], "HOME": str(place)}
     for arguments in (["--plan", "plan.json"], ["--probe", "sample", "torchbnn-installed"]):
-        command = [python, "-m", "runner", "run", "--backend", "here", "--out", "out", *arguments]
+        command = [python, str(ROOT / "compat"), "run", "--backend", "here", "--out", "out", *arguments]
         done = subprocess.run(command, cwd=place, env=bare, capture_output=True, text=True, timeout=280, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
         assert "pass        here/torchbnn-installed/sample cpu" in done.stderr
@@ -167,7 +170,9 @@ def test_help_is_quick() -> None:
     times = []
     for _ in range(5):
         started = time.perf_counter()
-        subprocess.run([sys.executable, "-m", "runner", "--help"], cwd=ROOT, capture_output=True, check=True)
+        subprocess.run(
+            [sys.executable, "-m", "torch_compat_matrix", "--help"], cwd=ROOT, capture_output=True, check=True
+        )
         times.append(time.perf_counter() - started)
     assert min(times) < 0.5
 
@@ -175,12 +180,15 @@ def test_help_is_quick() -> None:
 def test_help_answers_at_once() -> None:
     """Within 150 ms, best of five; nothing heavy is imported for it, and torch never on the host side."""
     heavy = "docker pydantic torch ruamel requests sqlite3 tabulate rich"
-    script = f"import sys, runner, runner.cli; print([one for one in {heavy.split()} if one in sys.modules])"
+    imports = "import sys; from torch_compat_matrix.compat import cli"
+    script = f"{imports}; print([one for one in {heavy.split()} if one in sys.modules])"
     said = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert said == "[]\n"
     times = []
     for _ in range(5):
         started = time.perf_counter()
-        subprocess.run([sys.executable, "-m", "runner", "--help"], cwd=ROOT, capture_output=True, check=True)
+        subprocess.run(
+            [sys.executable, "-m", "torch_compat_matrix", "--help"], cwd=ROOT, capture_output=True, check=True
+        )
         times.append(time.perf_counter() - started)
     assert min(times) < 0.15

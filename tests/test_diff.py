@@ -13,10 +13,10 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent / "reports"))
 from journals import outcome, records, write
 
-from reports.diff import as_json, compare
-from reports.table import load
-from runner import cli
-from runner.model import Cell
+from torch_compat_matrix.compat import cli
+from torch_compat_matrix.reports.changes import as_json, compare
+from torch_compat_matrix.reports.table import load
+from torch_compat_matrix.runner.model import Cell
 
 FIRST, SECOND = "20300101T000000-aaaa", "20300102T000000-bbbb"
 

@@ -6,8 +6,8 @@ import pytest
 import requests
 from docker.errors import APIError
 
-from runner.backends.dockererrors import trouble_of
-from runner.rules import REASONS
+from torch_compat_matrix.runner.backends.docker_errors import trouble_of
+from torch_compat_matrix.runner.verdicts.rules import REASONS
 
 
 @pytest.mark.parametrize(

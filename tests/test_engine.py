@@ -17,14 +17,15 @@ from typing import Any
 
 import pytest
 
-from runner import history
-from runner.backends import processes
-from runner.backends.base import Gpu, Prepared, Trouble
-from runner.engine import Engine
-from runner.index import Index
-from runner.journal import Follower
-from runner.model import Cell, Image, Known, Limits, Outcome, Plan, Verdict, digest
-from runner.worker import Worker
+from torch_compat_matrix.runner.backends import process as processes
+from torch_compat_matrix.runner.backends.base import Gpu, Prepared
+from torch_compat_matrix.runner.errors import Trouble
+from torch_compat_matrix.runner.execution.engine import Engine
+from torch_compat_matrix.runner.execution.share import Worker
+from torch_compat_matrix.runner.model import Cell, Image, Known, Limits, Outcome, Plan, Verdict, digest
+from torch_compat_matrix.runner.packages.pip_config import Index
+from torch_compat_matrix.runner.records import history
+from torch_compat_matrix.runner.records.journal import Follower
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -13,10 +13,10 @@ from environments import environment
 sys.path.insert(0, str(Path(__file__).parent / "reports"))
 from journals import records, write
 
-from reports.compile import compile_report
-from reports.expects import cudnn, expected
-from reports.table import load
-from runner.model import Known, Verdict
+from torch_compat_matrix.reports.expectations import cudnn, expected
+from torch_compat_matrix.reports.table import load
+from torch_compat_matrix.reports.write import compile_report
+from torch_compat_matrix.runner.model import Known, Verdict
 
 ROOT = Path(__file__).resolve().parent.parent
 FACTS = {

@@ -6,8 +6,8 @@ import multiprocessing
 import time
 from pathlib import Path
 
-from runner.backends.base import Gpu
-from runner.gpus import lease, parse
+from torch_compat_matrix.runner.backends.base import Gpu
+from torch_compat_matrix.runner.backends.gpus import lease, parse
 
 LISTING = """\
 GPU-5d3f9f6e-0b1c-2f0e-8d7a-000000000001, 0, NVIDIA H200, 143771, 580.159.03, 9.0

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from runner import cli, history
-from runner.journal import append
-from runner.model import Known, Outcome, Verdict
-from runner.reuse import reusable
-from runner.runs import Run
+from torch_compat_matrix.compat import cli
+from torch_compat_matrix.runner.execution.reuse import reusable
+from torch_compat_matrix.runner.model import Known, Outcome, Verdict
+from torch_compat_matrix.runner.records import history
+from torch_compat_matrix.runner.records.journal import append
+from torch_compat_matrix.runner.records.runs import Run
 
 ROOT = Path(__file__).resolve().parent.parent
 CHECK = "i/l-1/sample"
@@ -176,7 +177,8 @@ def test_processes_may_write_at_once(tmp_path: Path, damaged: bool) -> None:
         (tmp_path / "history.sqlite").write_bytes(b"no database" * 1000)
     for number in range(1, 9):
         run(tmp_path, number, outcome(key=str(number)))
-    script = f"from pathlib import Path; from runner import history; history.sync(Path({str(tmp_path)!r}))"
+    imports = "from pathlib import Path; from torch_compat_matrix.runner.records import history"
+    script = f"{imports}; history.sync(Path({str(tmp_path)!r}))"
     processes = [subprocess.Popen([sys.executable, "-c", script], cwd=ROOT) for _ in range(4)]
     assert [process.wait() for process in processes] == [0] * 4
     assert not damaged or (tmp_path / "history.sqlite.damaged").read_bytes().startswith(b"no database")

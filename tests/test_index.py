@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from tinywheels import simple_index, wheel
 
-from runner import uv
-from runner.index import Index, redact
+from torch_compat_matrix.runner.packages import uv
+from torch_compat_matrix.runner.packages.pip_config import Index, redact
 
 
 def told_by_pip(environ: dict[str, str]) -> dict[str, str]:

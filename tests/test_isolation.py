@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from environments import HOME
 
-from runner.model import Outcome
-from runner.runs import Run
+from torch_compat_matrix.runner.model import Outcome
+from torch_compat_matrix.runner.records.runs import Run
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -20,7 +20,7 @@ def outcomes(home: Path, isolation: str, selector: str) -> dict[str, Outcome]:
     """What a run of the shipped matrix comes to."""
     home.mkdir()
     (home / "standins").symlink_to(HOME.absolute() / "standins")
-    command = [sys.executable, "-m", "runner", "run", "--isolation", isolation, selector]
+    command = [sys.executable, "-m", "torch_compat_matrix", "run", "--isolation", isolation, selector]
     done = subprocess.run(command, cwd=ROOT, env={**os.environ, "COMPAT_HOME": str(home)}, check=False)
     assert done.returncode in (0, 1)
     return Run.open(home).outcomes()

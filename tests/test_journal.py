@@ -5,8 +5,8 @@ from __future__ import annotations
 import multiprocessing
 from pathlib import Path
 
-from runner.journal import Follower, append, read
-from runner.model import Outcome, Verdict
+from torch_compat_matrix.runner.model import Outcome, Verdict
+from torch_compat_matrix.runner.records.journal import Follower, append, read
 
 
 def outcome(number: int, verdict: Verdict = Verdict.PASS) -> Outcome:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from runner.model import Check
+from torch_compat_matrix.runner.model import Check
 
 
 @pytest.mark.matrix

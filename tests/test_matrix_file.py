@@ -10,10 +10,11 @@ import jsonschema
 import pytest
 from ruamel.yaml import YAML
 
-from runner.entries import Matrix
-from runner.matrix import MatrixError, load
-from runner.model import Local, Verdict
-from runner.schema import schema
+from torch_compat_matrix.runner.matrix.document import MatrixError
+from torch_compat_matrix.runner.matrix.json_schema import schema
+from torch_compat_matrix.runner.matrix.load import load
+from torch_compat_matrix.runner.matrix.schema import Matrix
+from torch_compat_matrix.runner.model import Local, Verdict
 
 RESOURCES = Path(__file__).parent / "resources" / "matrix"
 ROOT = Path(__file__).resolve().parent.parent
@@ -145,7 +146,7 @@ def test_hostile_files(tmp_path: Path) -> None:
 
 
 def test_schema_is_published_and_accepts_the_shipped_file() -> None:
-    """docs/matrix.schema.json is what the models say (`compat docs` writes it)."""
+    """docs/matrix.schema.json is what the models say (`python -m docs.generate` writes it)."""
     assert (ROOT / "docs" / "matrix.schema.json").read_text() == schema()
     jsonschema.Draft202012Validator.check_schema(Matrix.model_json_schema())
     written = YAML(typ="safe").load((ROOT / "matrix.yaml").read_text())

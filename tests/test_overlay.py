@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from tinywheels import sdist, wheel
 
-from runner import overlay
-from runner.backends.base import Trouble
-from runner.index import Index
+from torch_compat_matrix.runner.errors import Trouble
+from torch_compat_matrix.runner.packages import overlay
+from torch_compat_matrix.runner.packages.pip_config import Index
 
 HERE = f"cp{sys.version_info[0]}{sys.version_info[1]}"
 

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from runner.matrix import load
-from runner.model import Plan
-from runner.plan import SelectionError, expand, installed_plan, matches, plan_from_json, plan_to_json
+from torch_compat_matrix.runner.matrix.expand import expand
+from torch_compat_matrix.runner.matrix.load import load
+from torch_compat_matrix.runner.matrix.select import SelectionError, installed_plan
+from torch_compat_matrix.runner.model import Plan, plan_from_json, plan_to_json
+from torch_compat_matrix.runner.selector import matches
 
 RESOURCES = Path(__file__).parent / "resources" / "matrix"
 

@@ -4,9 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from runner.model import Image, Outcome, Verdict
-from runner.preflight import TABLES, Build, Prediction, build_from, build_of, disagreement, predict, runs_on
-from runner.rules import REASONS
+from torch_compat_matrix.runner.model import Image, Outcome, Verdict
+from torch_compat_matrix.runner.verdicts.preflight import (
+    TABLES,
+    Build,
+    Prediction,
+    build_from,
+    build_of,
+    disagreement,
+    predict,
+    runs_on,
+)
+from torch_compat_matrix.runner.verdicts.rules import REASONS
 
 TORCH_2_6 = build_of(Image(name="a", tag="pytorch/pytorch:2.6.0-cuda12.4-cudnn9-runtime"))
 TORCH_2_9 = build_of(Image(name="b", tag="pytorch/pytorch:2.9.0-cuda13.0-cudnn9-runtime"))
@@ -173,8 +182,8 @@ def test_the_tables_agree_with_each_other() -> None:
 
 def test_plan_says_what_cannot_run() -> None:
     """`compat plan` predicts it from the tag and the host's GPU, before anything is pulled."""
-    from runner.backends.base import Gpu
-    from runner.preview import _warnings
+    from torch_compat_matrix.compat.preview import _warnings
+    from torch_compat_matrix.runner.backends.base import Gpu
 
     class Host:
         """A host with a GPU that the image's build has no code for."""

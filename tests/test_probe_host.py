@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from runner.backends import processes
-from runner.model import Cell
-from runner.protocol import BUNDLE, Work, frames, order
+from torch_compat_matrix.runner.backends import process as processes
+from torch_compat_matrix.runner.bundle import BUNDLE
+from torch_compat_matrix.runner.execution.protocol import Work, frames, order
+from torch_compat_matrix.runner.model import Cell
 
 BEHAVIOURS = {
     "sound": "pass",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from runner.model import Cell
-from runner.protocol import Work, frames, order
+from torch_compat_matrix.runner.execution.protocol import Work, frames, order
+from torch_compat_matrix.runner.model import Cell
 
 
 def test_only_whole_frames_of_this_launch_count() -> None:

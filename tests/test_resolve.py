@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from tinywheels import sdist, simple_index, wheel
 
-from runner.index import Index
-from runner.resolve import Resolution, resolve
+from torch_compat_matrix.runner.packages.pip_config import Index
+from torch_compat_matrix.runner.packages.resolve import Resolution, resolve
 
 TORCH = "2.13.0+cpu"
 

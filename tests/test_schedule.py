@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 
-from runner.model import Cell, Image
-from runner.schedule import batches
+from torch_compat_matrix.runner.execution.schedule import batches
+from torch_compat_matrix.runner.model import Cell, Image
 
 
 def cells(image: str, *seconds: float) -> list[Cell]:

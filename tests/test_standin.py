@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from tinywheels import simple_index, wheel
 
-from runner import standin
-from runner.backends.base import Trouble
-from runner.index import Index
-from runner.model import Local
-from runner.standin import StandIn
+from torch_compat_matrix.runner.errors import Trouble
+from torch_compat_matrix.runner.model import Local
+from torch_compat_matrix.runner.packages import standin
+from torch_compat_matrix.runner.packages.pip_config import Index
+from torch_compat_matrix.runner.packages.standin import StandIn
 
 PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
 

@@ -15,9 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from journals import records, write
 
-from reports.table import Judged, load
-from runner import cli, matrix, triage
-from runner.model import Known, Outcome, Verdict, matching
+from torch_compat_matrix.compat import cli
+from torch_compat_matrix.reports.table import Judged, load
+from torch_compat_matrix.runner.advice import triage
+from torch_compat_matrix.runner.matrix import load as matrix
+from torch_compat_matrix.runner.model import Known, Outcome, Verdict, matching
 
 DAY = dt.date(2031, 1, 1)
 FILE = """\

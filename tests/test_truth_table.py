@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from environments import HOME
 
-from runner.runs import Run
+from torch_compat_matrix.runner.records.runs import Run
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -83,7 +83,7 @@ def wrong(tmp_path: Path, works: list[list[str]], breaks: list[list[str]]) -> li
     command = [
         sys.executable,
         "-m",
-        "runner",
+        "torch_compat_matrix",
         "run",
         "--fresh",
         "--jobs",

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tinywheels import sdist
 
-from runner import uv
+from torch_compat_matrix.runner.packages import uv
 
 
 def test_uv_says_its_version() -> None:

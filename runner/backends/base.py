@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -9,24 +10,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
-from runner.model import Image, Limits
+from torch_compat_matrix.runner.model import Image, Limits
 
-BACKENDS = {"local": "runner.backends.local", "docker": "runner.backends.docker", "here": "runner.backends.here"}
+BACKENDS = {name: f"{__package__}.{name}" for name in ("local", "docker", "here")}
 """Name -> module with a `connect(home: Path) -> Backend`."""
-
-
-class Trouble(Exception):
-    """Something other than the library stands in the way: a named outcome for every check it concerns.
-
-    `code` is a stable reason code (`image-not-found`, `registry-refused`, `no-nvidia-runtime`, `disk-full`,
-    `engine-unreachable`, ...); the message says what happened, `remedy` what to do about it.
-    """
-
-    def __init__(self, code: str, message: str, remedy: str = "", evidence: str = "") -> None:
-        super().__init__(message)
-        self.code = code
-        self.remedy = remedy
-        self.evidence = evidence
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,6 +64,20 @@ class Finding:
     works: bool
     detail: str
     remedy: str = ""
+
+
+def room(home: Path) -> Finding:
+    """Free disk space where environments and overlays are kept; a CUDA build of torch takes 5 GB."""
+    existing = next(folder for folder in (home, *home.parents) if folder.exists())
+    free = shutil.disk_usage(existing).free
+    return Finding(
+        what="disk",
+        works=free > 6e9,
+        detail=f"{free / 1e9:.0f} GB free for {home}",
+        remedy=""
+        if free > 6e9
+        else "a stand-in with a CUDA build of torch takes 5 GB: set COMPAT_HOME to a larger disk",
+    )
 
 
 class Launch(Protocol):

@@ -11,8 +11,8 @@ import requests
 from docker.errors import APIError, DockerException, NotFound
 from docker.models.containers import Container
 
-from runner.backends.base import Exit
-from runner.backends.dockererrors import trouble_of
+from torch_compat_matrix.runner.backends.base import Exit
+from torch_compat_matrix.runner.backends.docker_errors import trouble_of
 
 STDERR_TAIL = 16 << 10
 

@@ -22,14 +22,15 @@ from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 from docker.models.containers import Container
 from docker.types import DeviceRequest, LogConfig, Mount
 
-from runner import gpus
-from runner.backends.base import Finding, Gpu, Prepared, Trouble
-from runner.backends.container import ContainerLaunch
-from runner.backends.dockererrors import named
-from runner.locks import locked
-from runner.model import Image, Limits, digest, repository
-from runner.owner import alive, owner
-from runner.protocol import BUNDLE
+from torch_compat_matrix.runner.backends import gpus
+from torch_compat_matrix.runner.backends.base import Finding, Gpu, Prepared, room
+from torch_compat_matrix.runner.backends.container import ContainerLaunch
+from torch_compat_matrix.runner.backends.docker_errors import named
+from torch_compat_matrix.runner.backends.owner import alive, owner
+from torch_compat_matrix.runner.bundle import BUNDLE, NAME
+from torch_compat_matrix.runner.errors import Trouble
+from torch_compat_matrix.runner.files import locked
+from torch_compat_matrix.runner.model import Image, Limits, digest, repository
 
 LABEL = "torch-compat-matrix"
 PLACE = "/compat"
@@ -152,7 +153,7 @@ class DockerBackend:
         return self.client.containers.create(
             prepared.identity,
             entrypoint=[prepared.python],
-            command=["-m", "probes", f"{PLACE}/order.json"],
+            command=["-m", NAME, f"{PLACE}/order.json"],
             working_dir=PLACE,
             environment={name: os.environ[name] for name in PASSED_ON if name in os.environ} | places,
             labels={f"{LABEL}.{name}": value for name, value in every.items()},
@@ -178,7 +179,7 @@ class DockerBackend:
         """The probes and the order as a tar archive that anyone may read; with a compile cache, its folders."""
         archive, content = io.BytesIO(), json.dumps(order).encode()
         with tarfile.open(fileobj=archive, mode="w") as tar:
-            tar.add(self.bundle, "probes", filter=_readable)
+            tar.add(self.bundle, NAME, filter=_readable)
             entry = tarfile.TarInfo("order.json")
             entry.size, entry.mode = len(content), 0o444
             tar.addfile(entry, io.BytesIO(content))
@@ -263,8 +264,6 @@ class DockerBackend:
             ),
         ]
         if root.exists():  # the engine may be on another machine
-            from runner.backends.local import room
-
             found.append(room(root))
         return found
 

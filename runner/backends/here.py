@@ -10,10 +10,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from runner import gpus
-from runner.backends import processes
-from runner.backends.base import Finding, Gpu, Launch, Prepared
-from runner.model import Image, Limits, digest
+from torch_compat_matrix.runner.backends import gpus
+from torch_compat_matrix.runner.backends import process as processes
+from torch_compat_matrix.runner.backends.base import Finding, Gpu, Launch, Prepared
+from torch_compat_matrix.runner.model import Image, Limits, digest
 
 
 def connect(home: Path) -> HereBackend:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import os
 import platform
-import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from runner import gpus, standin, uv
-from runner.backends import processes
-from runner.backends.base import Finding, Gpu, Launch, Prepared, Trouble
-from runner.index import Index
-from runner.model import Image, Limits
+from torch_compat_matrix.runner.backends import gpus
+from torch_compat_matrix.runner.backends import process as processes
+from torch_compat_matrix.runner.backends.base import Finding, Gpu, Launch, Prepared, room
+from torch_compat_matrix.runner.errors import Trouble
+from torch_compat_matrix.runner.model import Image, Limits
+from torch_compat_matrix.runner.packages import standin, uv
+from torch_compat_matrix.runner.packages.pip_config import Index
 
 
 def connect(home: Path) -> LocalBackend:
@@ -86,17 +87,3 @@ class LocalBackend:
         except Trouble as trouble:
             installer = Finding(what="uv", works=False, detail=str(trouble), remedy=trouble.remedy)
         return [installer, room(self.home)]
-
-
-def room(home: Path) -> Finding:
-    """Free disk space where environments and overlays are kept; a CUDA build of torch takes 5 GB."""
-    existing = next(folder for folder in (home, *home.parents) if folder.exists())
-    free = shutil.disk_usage(existing).free
-    return Finding(
-        what="disk",
-        works=free > 6e9,
-        detail=f"{free / 1e9:.0f} GB free for {home}",
-        remedy=""
-        if free > 6e9
-        else "a stand-in with a CUDA build of torch takes 5 GB: set COMPAT_HOME to a larger disk",
-    )

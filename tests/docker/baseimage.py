@@ -15,8 +15,8 @@ from pathlib import Path
 import docker
 from docker.errors import ImageNotFound
 
-from runner.index import Index
-from runner.uv import run
+from torch_compat_matrix.runner.packages.pip_config import Index
+from torch_compat_matrix.runner.packages.uv import run
 
 REQUIRES = ("torch==2.13.0", "numpy<2.4", "sympy")
 TAG = "compat-test/torch:2.13.0"

@@ -16,8 +16,8 @@ import pytest
 from baseimage import build
 from registries import Registry
 
-from runner.backends.base import Trouble
-from runner.backends.docker import DockerBackend, connect
+from torch_compat_matrix.runner.backends.docker import DockerBackend, connect
+from torch_compat_matrix.runner.errors import Trouble
 
 
 @pytest.fixture(scope="session")

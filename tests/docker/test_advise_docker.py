@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from runner.backends.docker import DockerBackend
-from runner.index import Index
-from runner.uv import run
+from torch_compat_matrix.runner.backends.docker import DockerBackend
+from torch_compat_matrix.runner.packages.pip_config import Index
+from torch_compat_matrix.runner.packages.uv import run
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PARENT, DERIVED = "compat-test/advice-parent:1", "compat-test/advice-derived:1"
@@ -59,8 +59,8 @@ def pip(tmp_path: Path) -> Path:
 
 def compat(place: Path, *arguments: str) -> str:
     """What `compat` says; it must end well."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COMPAT_HOME": str(place / "home")}
-    command = [sys.executable, "-m", "runner", *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "COMPAT_HOME": str(place / "home")}
+    command = [sys.executable, "-m", "torch_compat_matrix", *arguments]
     done = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

@@ -16,10 +16,11 @@ import docker
 import pytest
 from registries import Registry
 
-from runner.backends.base import Exit, Gpu, Trouble
-from runner.backends.docker import DockerBackend
-from runner.model import Image, Limits
-from runner.owner import owner
+from torch_compat_matrix.runner.backends.base import Exit, Gpu
+from torch_compat_matrix.runner.backends.docker import DockerBackend
+from torch_compat_matrix.runner.backends.owner import owner
+from torch_compat_matrix.runner.errors import Trouble
+from torch_compat_matrix.runner.model import Image, Limits
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -194,8 +195,8 @@ def test_container_of_a_killed_owner_is_reaped(backend: DockerBackend, client: d
     code = f"""
 import sys, time
 from pathlib import Path
-from runner.backends.docker import connect
-from runner.model import Image, Limits
+from torch_compat_matrix.runner.backends.docker import connect
+from torch_compat_matrix.runner.model import Image, Limits
 backend = connect(Path({str(backend.home)!r}))
 bundle = Path({str(backend.home)!r}) / "sleeper" / "probes"
 bundle.mkdir(parents=True)

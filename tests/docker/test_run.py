@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from runner.backends.docker import DockerBackend
+from torch_compat_matrix.runner.backends.docker import DockerBackend
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -34,8 +34,8 @@ def outcomes(backend: DockerBackend, tag: str, tmp_path: Path) -> dict[str, Any]
     """What a run of the small matrix records, by check."""
     assert backend.reap() == []
     (tmp_path / "matrix.yaml").write_text(MATRIX.format(tag=tag))
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COMPAT_HOME": str(tmp_path / "home")}
-    command = [sys.executable, "-m", "runner", "run", "--backend", "docker", "--out", "out"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "COMPAT_HOME": str(tmp_path / "home")}
+    command = [sys.executable, "-m", "torch_compat_matrix", "run", "--backend", "docker", "--out", "out"]
     done = subprocess.run(
         command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=400, check=False
     )

@@ -6,8 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from runner.model import Cell, Image, Known, Local, Outcome, Plan, Verdict
-from runner.plan import plan_to_json
+from torch_compat_matrix.runner.model import Cell, Image, Known, Local, Outcome, Plan, Verdict, plan_to_json
 
 LIBRARIES = {
     "torch-installed": ("pass", "pass", "pass", "pass"),

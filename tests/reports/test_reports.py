@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 from journals import records, write
 from markdown_it import MarkdownIt
 
-from reports.compile import compile_report
-from reports.diff import compare
-from reports.junit import clean, junit
-from reports.markdown import markdown, summary
-from reports.table import Table, load
-from reports.words import code, text
+from torch_compat_matrix.reports.changes import compare
+from torch_compat_matrix.reports.escape import code, text
+from torch_compat_matrix.reports.junit import clean, junit
+from torch_compat_matrix.reports.markdown import markdown, summary
+from torch_compat_matrix.reports.table import Table, load
+from torch_compat_matrix.reports.write import compile_report
 
 GOLDEN = Path(__file__).parent / "golden.md"
 TODAY = dt.date(2030, 1, 2)
@@ -167,7 +167,7 @@ def test_hundred_thousand_outcomes(tmp_path: Path) -> None:
                 words = {"check": check, "subject": f"lib{number % 500}", "version": str(number // 500), "probe": probe}
                 stream.write(json.dumps({**template, **words}) + "\n")
     program = (
-        "import sys, resource; from pathlib import Path; from reports.compile import compile_report;"
+        "import sys, resource; from pathlib import Path; from torch_compat_matrix.reports.write import compile_report;"
         "compile_report(Path(sys.argv[1]), Path(sys.argv[2]));"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
     )

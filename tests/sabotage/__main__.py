@@ -31,7 +31,11 @@ def requires(library: str) -> tuple[str, ...]:
 def results(python: str, libraries: Sequence[str], mode: str, only: str) -> Iterator[dict[str, Any]]:
     """A row for each mutation (or seed), as it comes; the libraries must be installed for that interpreter."""
     with tempfile.TemporaryDirectory(prefix="compat-sabotage-") as cache:
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "TORCHINDUCTOR_CACHE_DIR": cache}
+        environment = {
+            **os.environ,
+            "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}",
+            "TORCHINDUCTOR_CACHE_DIR": cache,
+        }
         for library in libraries:
             command = [python, "-m", "tests.sabotage.inside", library, mode, only]
             with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as process:

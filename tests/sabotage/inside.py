@@ -12,8 +12,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from probes.child import answer, enter, import_member, probe_module
-from probes.compiling import prepare
+from torch_compat_matrix.probes.child import answer, enter, import_member, probe_module
+from torch_compat_matrix.probes.compiling import prepare
 
 TIMEOUT_S = 60
 PROBES = ("import", "sample", "autograd", "compile")

@@ -17,8 +17,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from probes.child import probe_module
-from probes.facts import canonical
+from torch_compat_matrix.probes.child import probe_module
+from torch_compat_matrix.probes.facts import canonical
 
 Cell = dict[str, Any]
 

@@ -1,0 +1,99 @@
+"""What `compat plan` shows: cells, resolution, what is cached, expected time; nothing is launched, pulled or built."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from tabulate import tabulate
+
+from torch_compat_matrix.runner.backends.base import Backend
+from torch_compat_matrix.runner.execution.durations import Estimate
+from torch_compat_matrix.runner.execution.prepare import facts_path
+from torch_compat_matrix.runner.model import INSTALLED, Cell, Image, Plan
+from torch_compat_matrix.runner.packages import resolve
+from torch_compat_matrix.runner.packages.overlay import folder_of
+from torch_compat_matrix.runner.packages.pip_config import Index
+from torch_compat_matrix.runner.pins import canonical
+from torch_compat_matrix.runner.verdicts.preflight import build_from, build_of, predict
+
+
+def preview(plan: Plan, backend: Backend, home: Path) -> str:
+    """The plan as tables, one an image, with the expected time of the whole."""
+    estimate = Estimate.load(home)
+    blocks = []
+    for image in plan.images:
+        cells = plan.cells_of(image)
+        if not cells:
+            continue
+        facts = known_facts(image, backend, home)
+        rows = [
+            (cell.id, " ".join(cell.probes), *_resolution(cell, facts, home), _time(estimate, cell)) for cell in cells
+        ]
+        table = tabulate(rows, headers=("cell", "probes", "would add", "overlay", "expected"), tablefmt="simple")
+        blocks.append("\n".join([*_image(image, backend.name, facts), *_warnings(image, facts, backend), table]))
+    total = sum(map(estimate.cell, plan.cells))
+    known = sum(check.id in estimate.seconds for check in plan.checks)
+    blocks.append(
+        f"{len(plan.cells)} cells, {len(plan.checks)} checks, about {total:.0f} s of probing "
+        f"({known} checks timed before on this machine, the others guessed)"
+    )
+    return "\n\n".join(blocks)
+
+
+def known_facts(image: Image, backend: Backend, home: Path) -> dict[str, Any] | None:
+    """What an earlier launch said of the image as it is here now; None where it was never launched."""
+    prepared = backend.peek(image)
+    if prepared is None:
+        return None
+    try:
+        facts: dict[str, Any] = json.loads(facts_path(home, backend.name, prepared.identity).read_text())
+    except OSError:
+        return None
+    return facts
+
+
+def _image(image: Image, backend: str, facts: Mapping[str, Any] | None) -> Iterator[str]:
+    if backend == "local" and image.local is not None:
+        where = f"stand-in, Python {image.local.python} with {', '.join(image.local.requires)}"
+    else:
+        where = image.reference or "the interpreter at hand"
+    yield f"{image.name}: {where}"
+    if facts is None:
+        yield "  never launched from here: what it holds, and so what a cell would add, is known after the first launch"
+    elif facts.get("torch"):
+        yield f"  Python {facts['python']}, torch {facts['torch']['version']}, CUDA {facts['torch']['cuda'] or 'none'}"
+
+
+def _warnings(image: Image, facts: Mapping[str, Any] | None, backend: Backend) -> Iterator[str]:
+    """Why the image cannot run on a GPU of this host, as far as that can be told before it is pulled."""
+    if facts is None and backend.name == "local":
+        return  # the tag says nothing of the stand-in
+    build = build_of(image) if facts is None else build_from(facts)
+    for gpu in backend.gpus():
+        found = predict(build, gpu=gpu.name, driver=gpu.driver, capability=gpu.capability)
+        if found is not None:
+            yield f"  will not run on {gpu.name}: {found.code}: {found.detail}"
+
+
+def _resolution(cell: Cell, facts: Mapping[str, Any] | None, home: Path) -> tuple[str, str]:
+    """What would be added to the image, and whether that is fetched already."""
+    if facts is None:
+        return ", ".join(cell.requires) or INSTALLED, "?"
+    if cell.version == INSTALLED:
+        return INSTALLED, "none needed"
+    found = resolve.resolve(cell.requires, facts, Index.from_pip(os.environ), home / "resolutions")
+    if found.problem:
+        return f"{found.problem}: {', '.join(found.drift) or found.detail[:80]}", "none"
+    if not found.add:
+        return "nothing: the image holds it", "none needed"
+    asked_first = sorted(found.add, key=lambda pin: canonical(pin.split("==")[0]) not in cell.members)
+    more = f" and {len(asked_first) - 1} more" if len(asked_first) > 1 else ""
+    return asked_first[0] + more, "cached" if folder_of(found.add, facts, home).is_dir() else "to fetch"
+
+
+def _time(estimate: Estimate, cell: Cell) -> str:
+    return f"{estimate.cell(cell):.0f} s"

@@ -1,0 +1,89 @@
+"""What a person sees while a run goes on: a live bar on a terminal, plain lines anywhere else."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TextIO
+
+from torch_compat_matrix.runner.model import Outcome, Verdict
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bar
+
+STYLES = {Verdict.PASS: "green", Verdict.SKIP: "dim", Verdict.INFRA: "magenta", Verdict.UNSUPPORTED: "yellow"}
+
+
+class Lines:
+    """One line an outcome, safe for logs and for CI."""
+
+    def __init__(self, total: int, stream: TextIO) -> None:
+        self.total = total
+        self.stream = stream
+        self.counts: Counter[Verdict] = Counter()
+        self.lock = threading.Lock()
+
+    def say(self, text: str) -> None:
+        """A remark between outcomes."""
+        with self.lock:
+            print(text, file=self.stream, flush=True)
+
+    def outcome(self, outcome: Outcome) -> None:
+        """Count and show an outcome."""
+        with self.lock:
+            self.counts[outcome.verdict] += 1
+            self.show(outcome)
+
+    def show(self, outcome: Outcome) -> None:
+        """Print `[3/28] pass image/library-version/probe cpu 1.2 s`."""
+        done = sum(self.counts.values())
+        print(f"[{done}/{self.total}] {line(outcome)}", file=self.stream, flush=True)
+
+
+class Live(Lines):
+    """The same lines above a bar that counts and times."""
+
+    def __init__(self, total: int, bar: Bar) -> None:
+        super().__init__(total, sys.stderr)
+        self.bar = bar
+        self.task = bar.add_task("checks", total=total)
+
+    def say(self, text: str) -> None:
+        """A remark above the bar."""
+        self.bar.console.print(text, markup=False, highlight=False)
+
+    def show(self, outcome: Outcome) -> None:
+        """A coloured line above the bar, which moves on."""
+        style = STYLES.get(outcome.verdict, "red")
+        self.bar.console.print(line(outcome), style=style, markup=False, highlight=False)
+        summary = ", ".join(f"{count} {verdict.value}" for verdict, count in self.counts.most_common())
+        self.bar.update(self.task, advance=1, description=summary)
+
+
+def line(outcome: Outcome) -> str:
+    """An outcome in one line; the device is always named, so that a CPU pass is not taken for a GPU's."""
+    where = f" {outcome.device}" if outcome.device else ""
+    why = f"  {outcome.reason}" if outcome.reason else ""
+    flaky = "  flaky" if outcome.flaky else ""
+    reused = f"  as in {outcome.reused}" if outcome.reused else ""
+    return f"{outcome.verdict.value:<11} {outcome.check}{where} {outcome.seconds:.1f} s{why}{flaky}{reused}"
+
+
+@contextmanager
+def progress(total: int) -> Iterator[Lines]:
+    """A live bar on a terminal that rich knows, plain lines on standard error otherwise."""
+    if not sys.stderr.isatty():
+        yield Lines(total, sys.stderr)
+        return
+    try:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    except ImportError:  # a bare host of the `here` backend
+        yield Lines(total, sys.stderr)
+        return
+    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        yield Live(total, bar)

@@ -1,0 +1,283 @@
+"""`compat advise`: image and versions that were verified together, and the Dockerfile that pins them."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shlex
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from torch_compat_matrix.compat.verbs.common import connected, short
+from torch_compat_matrix.runner.backends import gpus
+from torch_compat_matrix.runner.bundle import catalogue
+from torch_compat_matrix.runner.errors import Failure, Status, Trouble
+from torch_compat_matrix.runner.model import PROBES
+from torch_compat_matrix.runner.pins import canonical
+from torch_compat_matrix.runner.records.runs import Run, home
+
+if TYPE_CHECKING:
+    from torch_compat_matrix.runner.advice.evidence import Evidence, Place, Seen
+    from torch_compat_matrix.runner.advice.search import Choice, Search
+    from torch_compat_matrix.runner.matrix.schema import Matrix
+
+FILES = ("Dockerfile", "requirements.txt", "constraints.txt", "matrix.yaml")
+SHOWN = 20
+"""Lines of what was seen of a library where nothing of it can be advised."""
+
+
+def main(options: argparse.Namespace) -> Status:
+    """Answer from what all runs recorded, write the files, and with `--run` verify the combination as a stack."""
+    from torch_compat_matrix.runner.advice.evidence import Evidence
+
+    wanted = _wanted(options.libraries)
+    evidence = Evidence(Run.all(home()))
+    if evidence.unread:
+        print(f"passed over, written by another version of compat: {', '.join(evidence.unread)}", file=sys.stderr)
+    _refuse_unknown(wanted, evidence)
+    matrix = _matrix(options.matrix)
+    names = _gpus(options)
+    search = _search(evidence, wanted, matrix, names, options)
+    try:
+        choice = search.choose()
+    except Trouble as trouble:
+        raise Failure(Status.INCOMPLETE, f"{trouble}\n{trouble.remedy}".rstrip()) from trouble
+    if choice is None:
+        print("\n".join(_nothing(search, matrix, names, options)))
+        return Status.NOTHING_SELECTED
+    folder = options.out or Path("advice")
+    _write(folder, choice, search.probes)
+    status = Status.AS_EXPECTED
+    if options.run:
+        status = _run(folder, choice, options.backend or choice.place.backend)
+        search = _search(Evidence(Run.all(home())), choice.versions, matrix, names, options)
+        choice = _again(search, choice, status)
+        _write(folder, choice, search.probes)
+    print("\n".join(_answer(choice, search, folder, options.backend)))
+    return status
+
+
+def _wanted(libraries: Sequence[str]) -> dict[str, str]:
+    """Canonical name -> the version asked for, or nothing."""
+    found: dict[str, str] = {}
+    for text in libraries:
+        read = re.fullmatch(r"\s*([A-Za-z0-9][A-Za-z0-9._-]*)\s*(?:==\s*([A-Za-z0-9][A-Za-z0-9.+!_-]*)\s*)?", text)
+        if read is None:
+            raise Failure(Status.BAD_MATRIX, f"{text!r} is neither a `name` nor a `name==version`")
+        name, version = canonical(read[1]), read[2] or ""
+        if found.setdefault(name, version) != version:
+            raise Failure(Status.BAD_MATRIX, f"{name} is asked for twice, with different versions")
+    return found
+
+
+def _refuse_unknown(wanted: Mapping[str, str], evidence: Evidence) -> None:
+    from difflib import get_close_matches
+
+    for name in wanted:
+        if name not in catalogue() and not evidence.of(name):
+            near = get_close_matches(name, catalogue(), n=3, cutoff=0.5) or sorted(catalogue())
+            said = f"there are no probes for {name!r} in probes/libraries (docs/adding-a-library.md)"
+            raise Failure(Status.BAD_MATRIX, f"{said}; there are, for example: {', '.join(near)}")
+
+
+def _matrix(path: Path) -> Matrix | None:
+    """The matrix, for the probes that it wants of each library; an answer can be had without one."""
+    from torch_compat_matrix.runner.matrix import load as matrix
+    from torch_compat_matrix.runner.matrix.document import MatrixError
+
+    if not path.exists():
+        return None
+    try:
+        return matrix.load(path)
+    except MatrixError as error:
+        raise Failure(Status.BAD_MATRIX, str(error)) from error
+
+
+def _gpus(options: argparse.Namespace) -> tuple[str, ...]:
+    """The names of the GPUs on which it must have been verified; none for the CPU."""
+    if options.gpu:
+        return () if options.gpu == "none" else (options.gpu,)
+    found = connected(options.backend).gpus() if options.backend else gpus.visible()
+    return tuple(dict.fromkeys(gpu.name for gpu in found))
+
+
+def _search(
+    evidence: Evidence,
+    wanted: Mapping[str, str],
+    matrix: Matrix | None,
+    names: Sequence[str],
+    options: argparse.Namespace,
+) -> Search:
+    from torch_compat_matrix.runner.advice.derived_image import Joint, join
+    from torch_compat_matrix.runner.advice.search import Search
+    from torch_compat_matrix.runner.packages.pip_config import Index
+
+    index = Index.from_pip(os.environ)
+
+    def required(library: str) -> tuple[str, ...]:
+        entry = matrix.libraries.get(library) if matrix else None
+        chosen = (entry and entry.probes) or (matrix.probes if matrix else PROBES)
+        return tuple(probe for probe in PROBES if probe in chosen)
+
+    def accepts(place: Place) -> bool:
+        on = any(name.casefold() in place.gpu.casefold() for name in names) if names else not place.gpu
+        # with --run it is where to run, and what is to be run there may have been verified elsewhere
+        return on and (options.run or options.backend in (None, place.backend))
+
+    def resolve(place: Place, versions: Mapping[str, str], known: Mapping[str, str]) -> Joint:
+        return join(versions, known, place.facts, index, home())
+
+    return Search(
+        evidence=evidence,
+        wanted=wanted,
+        required={name: required(name) for name in wanted},
+        accepts=accepts,
+        resolve=resolve,
+    )
+
+
+def _again(search: Search, choice: Choice, status: Status) -> Choice:
+    """The answer from what is recorded now: the same packages, whatever became of them."""
+    from dataclasses import replace
+
+    found = search.choose() if status is Status.AS_EXPECTED else None
+    if found is not None:  # perhaps in the image itself, where a stand-in was all there was
+        return found
+    packages = {**choice.versions, **choice.joint.added}
+    return replace(choice, failed=search.failed(choice.place, packages))
+
+
+def _run(folder: Path, choice: Choice, backend: str) -> Status:
+    """Run the stack that was written, as anybody would."""
+    from torch_compat_matrix.compat.cli import parser
+    from torch_compat_matrix.compat.verbs import run
+
+    arguments = _command(folder, backend)[1:]
+    options = parser().parse_args(arguments)
+    options.arguments = arguments
+    return run.main(options)
+
+
+def _command(folder: Path, backend: str) -> list[str]:
+    return ["compat", "run", "--matrix", str(short(folder / "matrix.yaml")), "--backend", backend]
+
+
+def _write(folder: Path, choice: Choice, probes: Sequence[str]) -> None:
+    from dataclasses import replace
+
+    from torch_compat_matrix.runner.advice import derived_image as derived
+    from torch_compat_matrix.runner.model import Local
+
+    place, joint = choice.place, choice.joint
+    image, digest = place.image, place.digest if place.real else place.image.digest or ""
+    if place.real:
+        image = replace(image, local=None)
+    elif image.tag is None and image.local is None:  # a bare interpreter: what a stand-in of it would be
+        python = ".".join(place.facts["python"].split(".")[:2])
+        image = replace(image, local=Local(python=python, requires=(f"torch=={place.torch.partition('+')[0]}",)))
+    remarks = [f"Written by `compat advise {' '.join(choice.versions)}`.", *_caveats(choice)]
+    said = "".join(f"# {line}\n" for line in remarks)
+    requires = [f"{name}=={version}" for name, version in {**choice.versions, **joint.added}.items()]
+    texts = {
+        "Dockerfile": derived.dockerfile(image, digest, joint.added, remarks) if image.tag else "",
+        "requirements.txt": said + joint.requirements,
+        "constraints.txt": said + derived.constraints(place.facts["packages"], joint.added),
+        "matrix.yaml": derived.matrix(image, digest, requires, probes, remarks),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in texts.items():
+        if text:
+            (folder / name).write_text(text)
+        else:
+            (folder / name).unlink(missing_ok=True)  # that of an earlier answer
+
+
+def _caveats(choice: Choice) -> Iterator[str]:
+    """What the answer does not say, plainly."""
+    place = choice.place
+    if place.stand_in:
+        tag = f"; {place.image.tag} itself was never run" if place.image.tag else ""
+        yield f"Verified in a stand-in only ({place.reference}){tag}."
+    elif not place.real:
+        yield f"Verified under an interpreter only ({place.reference}), not in an image."
+    if not place.gpu:
+        yield "Nothing of it was verified on a GPU."
+    if choice.failed:
+        yield f"Run together, it failed: {choice.failed}"
+    elif choice.together is None and len(choice.versions.keys() - {"torch"}) > 1:
+        yield "Never run together: each was verified alone in the same environment."
+    if choice.other:
+        yield f"Not all as it was verified: {'; '.join(choice.other)}."
+    if choice.joint.replaced:
+        yield f"Replaces what the image holds, as asked for: {', '.join(choice.joint.replaced)}."
+
+
+def _answer(choice: Choice, search: Search, folder: Path, backend: str | None) -> Iterator[str]:
+    place = choice.place
+    held = f"torch {place.torch}, Python {place.facts['python']}"
+    yield f"{place.where}: {held}{f', {place.digest}' if place.digest else ''}"
+    for name, version in choice.versions.items():
+        seen = choice.alone.get(name) or choice.together
+        if seen is not None:
+            yield f"  {name} {version}: {_passed(seen)}"
+    if choice.together is not None and len(choice.versions) > 1:
+        yield f"  together: {_passed(choice.together)}"
+    yield f"  adds {f'{len(choice.joint.added)} packages' if choice.joint.added else 'nothing'} to the image"
+    yield from _caveats(choice)
+    for one in search.refused:
+        yield f"passed over in {one.place.image.name}: {_named(one.versions)}: {one.why}"
+    yield f"written: {', '.join(str(short(folder / name)) for name in FILES if (folder / name).exists())}"
+    if not place.image.tag:
+        yield f"No Dockerfile: {place.image.name} has no `tag:` in the matrix that it was run from."
+    proof = backend or ("docker" if place.image.tag else place.backend)
+    yield f"verify: {shlex.join(_command(folder, proof))}"
+
+
+def _passed(seen: Seen) -> str:
+    """Which probes passed, and in which runs."""
+    probes = [probe for probe in PROBES if probe in seen.outcomes and seen.outcomes[probe].verdict.value == "pass"]
+    runs = sorted({seen.runs[probe] for probe in probes})
+    return f"{', '.join(probes)} passed (run {', '.join(runs)})"
+
+
+def _named(versions: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {version}" for name, version in versions.items())
+
+
+def _nothing(search: Search, matrix: Matrix | None, names: Sequence[str], options: argparse.Namespace) -> Iterator[str]:
+    """Why there is no advice, what was seen, and how to come to one."""
+    from torch_compat_matrix.runner.advice.search import number
+
+    asked = ", ".join(f"{name} {version}".strip() for name, version in search.wanted.items())
+    on = f"a GPU named {' or '.join(names)}" if names else "the CPU"
+    yield f"No combination of {asked} was verified on {on}{f' by {options.backend}' if options.backend else ''}."
+    for one in search.refused:
+        yield f"{one.place.image.name}: {_named(one.versions)} cannot be advised: {one.why}"
+    for name in search.wanted:
+        found = search.evidence.of(name)
+        found.sort(key=lambda seen: (number(seen.place.torch), number(seen.versions[name])), reverse=True)
+        yield f"{name}: {'what was seen' if found else 'nothing was ever seen of it'}"
+        for seen in found[:SHOWN]:
+            what = seen.versions[name] if len(seen.versions) == 1 else f"in the stack {seen.subject} ({seen.name})"
+            why = seen.lacking(search.required[name] if len(seen.versions) == 1 else search.probes)
+            yield f"  {seen.place.where}, {what}: {why or 'verified'}"
+        if len(found) > SHOWN:
+            yield f"  and {len(found) - SHOWN} more: `compat history`"
+    yield from _way(search.wanted, matrix, options)
+
+
+def _way(wanted: Mapping[str, str], matrix: Matrix | None, options: argparse.Namespace) -> Iterator[str]:
+    """The command that would verify it, and what the matrix lacks for that."""
+    selectors = []
+    for name, version in wanted.items():
+        entry = matrix.libraries.get(name) if matrix else None
+        if entry is None or (version and version not in entry.versions):
+            listed = f"versions: [{version or 'latest'}]" if version else "versions: [latest]"
+            yield f"{options.matrix} does not list {f'{name} {version}'.strip()}: add it under `libraries:`, {listed}"
+        selectors.append(f"{name}-{version or '*'}")
+    command = ["compat", "run", "--backend", options.backend or "docker", *selectors]
+    command += ["--matrix", str(options.matrix)] if options.matrix != Path("matrix.yaml") else []
+    yield f"verify: {shlex.join(command)}"

@@ -1,0 +1,208 @@
+"""`compat bisect`: the library version, or the day of the index, at which a check turned."""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import os
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from itertools import takewhile
+from typing import TYPE_CHECKING, Any
+
+from packaging.version import InvalidVersion, Version
+
+from torch_compat_matrix.compat.verbs.common import connected, load_plan, make_engine, synced
+from torch_compat_matrix.runner.advice import bisection as bisect
+from torch_compat_matrix.runner.backends.base import Backend
+from torch_compat_matrix.runner.errors import Failure, Status, Trouble
+from torch_compat_matrix.runner.model import LATEST, Cell, Outcome, Plan
+from torch_compat_matrix.runner.packages.pip_config import Index
+from torch_compat_matrix.runner.pins import canonical
+from torch_compat_matrix.runner.records import history
+from torch_compat_matrix.runner.records.runs import Run, home
+
+if TYPE_CHECKING:
+    from torch_compat_matrix.runner.execution.engine import Engine
+
+DAYS = 4 * 365
+"""How far back the index is asked where no --good says."""
+
+
+def main(options: argparse.Namespace) -> Status:
+    """Probe in between until two neighbours differ; every step is a check, recorded as a run."""
+    chosen = {"plan": None, "selectors": [options.cell], "probe": [options.probe] if options.probe else []}
+    plan = load_plan(argparse.Namespace(**{**vars(options), **chosen}))
+    cell, probe = _asked(plan, options)
+    steps = _Steps(plan, cell, probe, connected(options.backend), options)
+    try:
+        turn = _by_date(steps, options) if options.by == "date" else _by_version(steps, options)
+    except bisect.NoTurn as error:
+        raise Failure(Status.NOTHING_SELECTED, f"{cell.id}/{probe}: {error}") from error
+    except Trouble as trouble:
+        raise Failure(Status.INCOMPLETE, f"{trouble}\n{trouble.remedy}".rstrip()) from trouble
+    print("\n".join(_said(turn, options.by)))
+    return Status.AS_EXPECTED
+
+
+def _asked(plan: Plan, options: argparse.Namespace) -> tuple[Cell, str]:
+    if len(plan.cells) != 1:
+        names = ", ".join(cell.id for cell in plan.cells[:5])
+        raise Failure(Status.NOTHING_SELECTED, f"{options.cell} is {len(plan.cells)} cells ({names}); name one of them")
+    (cell,) = plan.cells
+    if not cell.requires or (cell.version == "stack" and options.by == "version"):
+        raise Failure(Status.NOTHING_SELECTED, f"{cell.id} has no version of its own: name image/library-version")
+    if len(cell.probes) > 1:
+        raise Failure(
+            Status.NOTHING_SELECTED, f"{cell.id} has several probes: name one, {cell.id}/{cell.probes[-1]}, or --probe"
+        )
+    return cell, cell.probes[0]
+
+
+class _Steps:
+    """Asks the check at a version or a day; what was asked once is remembered.
+
+    The runs of the steps are kept apart from the others: none may be taken for the latest, or be compared with.
+    """
+
+    def __init__(self, plan: Plan, cell: Cell, probe: str, backend: Backend, options: argparse.Namespace) -> None:
+        self.plan, self.cell, self.backend, self.options = plan, replace(cell, probes=(probe,)), backend, options
+        self.home = home() / "bisects"
+        self.seen: dict[str, Outcome] = {}
+        self.index = Index.from_pip(os.environ)
+        self.engine: Engine | None = None
+
+    def version(self, version: str) -> Outcome:
+        """The outcome at a version of the library."""
+        requires = (f"{self.cell.subject}=={version}", *self.cell.requires[1:])
+        return self._ask(version, replace(self.cell, version=version, requires=requires), self.index)
+
+    def date(self, day: str) -> Outcome:
+        """The outcome with the index as it was at the end of a day, in UTC."""
+        return self._ask(day, self.cell, self._until(day))
+
+    def own(self) -> str:
+        """The version that the cell comes to; the newest there is where it cannot be installed."""
+        if self.cell.version != LATEST:
+            return self.cell.version
+        outcome = self._ask(LATEST, self.cell, self.index)
+        added = dict(pin.partition("==")[::2] for pin in outcome.resolved)
+        found = added.get(canonical(self.cell.subject)) or outcome.installed or next(self.below(""), "")
+        if not found:
+            raise bisect.NoTurn(f"the index has no version of {self.cell.subject} for the image's Python")
+        return found
+
+    def below(self, version: str) -> Iterator[str]:
+        """The released versions below one, newest first."""
+        return bisect.versions_below(self.cell.subject, version, self._facts(), self.index)
+
+    def dated(self, day: str) -> bool:
+        """Whether the index can be asked for a day."""
+        return bisect.tells_days(self.cell.members[0], self._facts(), self._until(day))
+
+    def _until(self, day: str) -> Index:
+        return replace(self.index, uv={**self.index.uv, "UV_EXCLUDE_NEWER": f"{day}T23:59:59Z"})
+
+    def _ask(self, point: str, cell: Cell, index: Index) -> Outcome:
+        if point not in self.seen:
+            (check,) = cell.checks
+            plan = replace(self.plan, cells=(cell,))
+            command = ["compat", *self.options.arguments]
+            run = Run.create(self.home, plan, self.options.backend, command, {"bisect": point})
+            synced()
+            self.engine = make_engine(
+                run, plan, self.backend, {"jobs": 1, "fresh": True}, index=index, settled=self._settled
+            )
+            self.engine.run([check])
+            run.finish("complete")
+            synced(self.home)
+            self.seen[point] = self.engine.follower.look()[check.id]
+            as_in = f", as in {self.seen[point].reused}" if self.seen[point].reused else ""
+            print(f"  {point}: {_verdict(self.seen[point])}{as_in}", file=sys.stderr, flush=True)
+        return self.seen[point]
+
+    def _settled(self, keys: Iterable[str]) -> dict[str, tuple[Outcome, Mapping[str, Any]]]:
+        """What runs and earlier steps saw; nothing where the two differ."""
+        wanted = list(keys)
+        runs, steps = history.settled(home(), wanted), history.settled(self.home, wanted)
+        differ = {key for key in runs.keys() & steps.keys() if _verdict(runs[key][0]) != _verdict(steps[key][0])}
+        return {key: found for key, found in {**runs, **steps}.items() if key not in differ}
+
+    def _facts(self) -> Mapping[str, Any]:
+        """What the image holds, as the first step saw it; Trouble where it could not be had."""
+        assert self.engine is not None, "a step comes before its neighbours are listed"
+        return self.engine.preparation.image(self.plan.images[0]).facts
+
+
+def _by_version(steps: _Steps, options: argparse.Namespace) -> bisect.Turn:
+    for text in filter(None, (options.good, options.bad)):
+        _version(text)
+    bad = options.bad or steps.own()
+    right = _judged(bad, steps.version(bad))
+    if options.good is None:
+        return bisect.search([*bisect.back(steps.below(bad), steps.version, right), bad], steps.version)
+    low, high = sorted((options.good, bad), key=Version)
+    between = takewhile(lambda version: Version(version) > Version(low), steps.below(high))
+    return bisect.search([low, *reversed([*between]), high], steps.version)
+
+
+def _by_date(steps: _Steps, options: argparse.Namespace) -> bisect.Turn:
+    bad = _day(options.bad) if options.bad else dt.datetime.now(dt.timezone.utc).date()
+    good = _day(options.good) if options.good else None
+    outcome = steps.date(bad.isoformat())
+    if not steps.dated(bad.isoformat()):
+        raise bisect.NoTurn(
+            "the index does not tell when its files were uploaded; use one that does, as PyPI does, or `--by version`"
+        )
+    right = _judged(bad.isoformat(), outcome)
+    if good is None:
+        days = [(bad - dt.timedelta(days=back)).isoformat() for back in range(1, DAYS)]
+        return bisect.search([*bisect.back(days, steps.date, right), bad.isoformat()], steps.date)
+    low, high = sorted((good, bad))
+    points = [(low + dt.timedelta(days=number)).isoformat() for number in range((high - low).days + 1)]
+    return bisect.search(points, steps.date)
+
+
+def _judged(point: str, outcome: Outcome) -> bool:
+    right = bisect.passes(outcome)
+    if right is None:
+        raise bisect.NoTurn(f"{point} cannot be judged: {_verdict(outcome)}; name another end with --bad")
+    return right
+
+
+def _version(text: str) -> Version:
+    try:
+        return Version(text)
+    except InvalidVersion as error:
+        raise Failure(Status.BAD_MATRIX, f"{text}: not a version; write one like 1.9.1") from error
+
+
+def _day(text: str) -> dt.date:
+    try:
+        return dt.date.fromisoformat(text)
+    except ValueError as error:
+        raise Failure(Status.BAD_MATRIX, f"{text}: not a day; write it as 2026-01-31") from error
+
+
+def _said(turn: bisect.Turn, by: str) -> Iterator[str]:
+    yield f"{turn.before}: {_verdict(turn.then)}"
+    if turn.skipped:
+        yield f"{', '.join(turn.skipped)}: cannot be judged, so that the turn may be at any of these"
+    yield f"{turn.after}: {_verdict(turn.now)}"
+    for words in (turn.now.detail, turn.now.evidence):
+        if words:
+            yield f"    {words}"
+    old, new = (dict(pin.partition("==")[::2] for pin in one.resolved) for one in (turn.then, turn.now))
+    changed = [
+        f"{name} {old.get(name, 'none')} -> {new.get(name, 'none')}"
+        for name in sorted({*old, *new})
+        if old.get(name) != new.get(name)
+    ]
+    yield f"what an install adds changed between the two: {', '.join(changed) or 'nothing'}"
+    if by == "date" and not changed:
+        yield "no package changed: the image's own, or a flaky check"
+
+
+def _verdict(outcome: Outcome) -> str:
+    return outcome.verdict.value + (f" ({outcome.reason})" if outcome.reason else "")

@@ -1,0 +1,74 @@
+"""`compat diff`: what one run shows that another did not, the likely cause first."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator, Sequence
+
+from torch_compat_matrix.compat.verbs.common import baseline, opened
+from torch_compat_matrix.reports.changes import Changes, as_json, compare
+from torch_compat_matrix.reports.table import Table, load
+from torch_compat_matrix.runner.errors import Failure, Status
+
+SHOWN = 40
+
+
+def main(options: argparse.Namespace) -> Status:
+    """Compare two runs; status 1 where something fails newly."""
+    named = options.before is not None and not options.baseline
+    later = opened(options.after if named or options.before is None else options.before)
+    if named:
+        earlier = opened(options.before).journal
+    else:
+        found = baseline(later, None)
+        if found is None:
+            raise Failure(
+                Status.NOTHING_SELECTED, f"{later.id} has no baseline: no complete run on its backend came before it"
+            )
+        earlier = found
+    before, after = load(earlier), load(later.journal)
+    if before.outcomes.keys().isdisjoint(after.outcomes):
+        raise Failure(
+            Status.NOTHING_SELECTED,
+            f"{before.run} and {after.run} have no check in common: each has cells of its own",
+        )
+    changes = compare(before, after)
+    if options.json is not None:
+        options.json.write_text(json.dumps(as_json(changes), indent=1) + "\n")
+    print("\n".join(_lines(before, after, changes)))
+    return Status.SURPRISES if changes.failing else Status.AS_EXPECTED
+
+
+def _lines(before: Table, after: Table, changes: Changes) -> Iterator[str]:
+    yield f"{before.run} ({before.header.get('started')}) -> {after.run} ({after.header.get('started')})"
+    backends = [str(table.header.get("backend")) for table in (before, after)]
+    if backends[0] != backends[1]:
+        yield f"on different backends: {backends[0]}, then {backends[1]}"
+    moved = []
+    for title, outcomes in (("newly failing", changes.failing), ("fixed", changes.fixed)):
+        moved += [(title, outcome.check, outcome.reason) for outcome in outcomes]
+    moved += [("failing otherwise", now.check, f"{then.reason} -> {now.reason}") for then, now in changes.other]
+    for title, check, reason in moved[:SHOWN]:
+        yield f"  {title}: {check}{f' ({reason})' if reason else ''}"
+        cause = changes.cause_of(check)
+        yield f"      likely: {cause}" if cause else "      nothing that it rests on changed: flaky, or the host"
+    yield from _more(len(moved))
+    for title, checks in (("new", changes.new), ("gone", changes.gone)):
+        cells = list(dict.fromkeys(check.rpartition("/")[0] for check in checks))
+        yield from (f"  {title}: {cell}" for cell in cells[:SHOWN])
+        yield from _more(len(cells))
+    if not (moved or changes.new or changes.gone):
+        yield "  every check came out as before"
+    yield from _changed(changes)
+
+
+def _changed(changes: Changes) -> Iterator[str]:
+    if changes.causes:
+        yield "what else changed, the likely cause first:"
+        yield from (f"  {cause.what}" for cause in changes.causes[:SHOWN])
+        yield from _more(len(changes.causes))
+
+
+def _more(count: int) -> Sequence[str]:
+    return [f"  and {count - SHOWN} more; --json FILE has all"] if count > SHOWN else []

@@ -1,0 +1,40 @@
+"""`compat doctor`: what works on this machine and what to do about what does not."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from torch_compat_matrix.runner.backends.base import BACKENDS, Finding, connect
+from torch_compat_matrix.runner.errors import Status, Trouble
+from torch_compat_matrix.runner.records.runs import home
+
+
+def main(options: argparse.Namespace) -> Status:
+    """What works here, backend by backend."""
+    worst = Status.AS_EXPECTED
+    for name in [options.backend] if options.backend else list(BACKENDS):
+        print(f"{name}:")
+        findings: Sequence[Finding]
+        try:
+            backend = connect(name, home())
+            gpus = backend.gpus()
+            gpu = Finding(
+                what="GPU",
+                works=bool(gpus),
+                detail=", ".join(f"{gpu.name} ({gpu.uuid}, driver {gpu.driver})" for gpu in gpus) or "none seen",
+                remedy="" if gpus else "outcomes will say CPU; `nvidia-smi` must list a GPU for anything else",
+            )
+            findings = [*backend.doctor(), gpu]
+        except (Trouble, ModuleNotFoundError) as trouble:
+            findings = [
+                Finding(
+                    what=name, works=False, detail=str(trouble), remedy=getattr(trouble, "remedy", "pip install -e .")
+                )
+            ]
+            worst = Status.NO_BACKEND if options.backend else worst
+        for finding in findings:
+            print(f"  {'ok ' if finding.works else 'no '} {finding.what}: {finding.detail}")
+            if finding.remedy:
+                print(f"       -> {finding.remedy}")
+    return worst

@@ -1,0 +1,67 @@
+"""`compat history`: what checks came to, run after run; without a cell, the flaky ones."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+
+from torch_compat_matrix.compat.verbs.common import synced
+from torch_compat_matrix.runner.errors import Failure, Status
+from torch_compat_matrix.runner.model import Outcome
+from torch_compat_matrix.runner.records import history
+from torch_compat_matrix.runner.records.runs import home
+
+
+def main(options: argparse.Namespace) -> Status:
+    """Print the timelines of the checks asked for."""
+    synced()
+    if options.cell is None:
+        return _flaky()
+    found = history.timelines(home(), options.cell, options.last)
+    if not found:
+        raise Failure(Status.NOTHING_SELECTED, f"{options.cell}: in no recorded run; `compat show` lists what there is")
+    for check, seen in found.items():
+        print("\n".join([check, *_lines(seen)]))
+    return Status.AS_EXPECTED
+
+
+def _flaky() -> Status:
+    found = history.flaky(home())
+    for one in found:
+        print(
+            f"{one.check}: {one.passes} passes and {one.failures} failures, though nothing changed, in {one.runs[-1]}"
+            + (f" and {len(one.runs) - 1} runs before" if len(one.runs) > 1 else "")
+        )
+    print(f"flaky checks: {len(found)}" if found else "no flaky check; name a cell to see what it came to")
+    return Status.AS_EXPECTED
+
+
+def _lines(seen: Sequence[tuple[str, Outcome]]) -> Iterator[str]:
+    """A line for each turn, with what changed in the environment since the run before; repetitions are counted."""
+    before: Outcome | None = None
+    same = 0
+    for run, outcome in seen:
+        if before is not None and (before.verdict, before.reason) == (outcome.verdict, outcome.reason):
+            same += 1
+            before = outcome
+            continue
+        if same:
+            yield f"  ... the same in {same} more"
+        why = f" {outcome.reason}: {outcome.detail}" if outcome.reason else ""
+        yield f"  {run}  {outcome.verdict.value}{why}"
+        if before is not None:
+            yield f"      since {outcome.started}: {_changed(before, outcome)}"
+        before, same = outcome, 0
+    if same:
+        yield f"  ... the same in {same} more, last in {seen[-1][0]}"
+
+
+def _changed(before: Outcome, outcome: Outcome) -> str:
+    """What may have turned it, as far as it is recorded."""
+    if changed := sorted(set(outcome.resolved) - set(before.resolved)):
+        return f"now installs {', '.join(changed)}"
+    if outcome.environment != before.environment:
+        return "in another environment (compat diff says which)"
+    if outcome.key and outcome.key == before.key:
+        return "nothing that it may depend on changed: flaky"
+    return "in the same environment; probes, rules, limits or settings may have changed"

@@ -1,0 +1,98 @@
+"""`compat show`: everything that a run recorded of a cell or check."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
+from typing import Any
+
+from torch_compat_matrix.compat.verbs.common import opened
+from torch_compat_matrix.runner.errors import Failure, Status
+from torch_compat_matrix.runner.model import Outcome
+
+
+def main(options: argparse.Namespace) -> Status:
+    """Everything that a run recorded of a cell or check."""
+    current = opened(options.run)
+    found = [outcome for outcome in current.outcomes().values() if _named(outcome, options.cell)]
+    if not found:
+        planned = sorted({cell.id for cell in current.plan().cells})
+        from difflib import get_close_matches
+
+        near = get_close_matches(options.cell, planned, n=3, cutoff=0.4) or planned[:5]
+        raise Failure(
+            Status.NOTHING_SELECTED, f"{options.cell}: not in run {current.id}; it has, for example: {', '.join(near)}"
+        )
+    header = current.header()
+    environments = current.environments()
+    for outcome in found:
+        print("\n".join(describe(outcome, header, environments.get(outcome.environment, {}))), end="\n\n")
+    return Status.AS_EXPECTED
+
+
+def _named(outcome: Outcome, wanted: str) -> bool:
+    return any(
+        fnmatchcase(name, wanted)
+        for name in (outcome.check, outcome.check.rpartition("/")[0], f"{outcome.subject}-{outcome.version}")
+    )
+
+
+def describe(outcome: Outcome, header: dict[str, Any], environment: dict[str, Any]) -> Iterable[str]:
+    """An outcome in lines: verdict, evidence, environment, and the command that reproduces it."""
+    settings = header.get("settings", {})
+    yield f"{outcome.check}: {outcome.verdict.value}{' (flaky)' if outcome.flaky else ''}"
+    facts = environment.get("facts", {})
+    torch = facts.get("torch") or {}
+    stand_in = " (a stand-in, not the image)" if environment.get("stand_in") else ""
+    rows = {
+        "reason": f"{outcome.reason}, blame: {outcome.blame}" if outcome.reason else "",
+        "detail": outcome.detail,
+        "evidence": outcome.evidence,
+        "remedy": outcome.remedy,
+        "device": f"{outcome.device} ({outcome.device_name})" if outcome.device else "",
+        "image": f"{environment['reference']}{stand_in}" if environment else "",
+        "digest": environment.get("digest", ""),
+        "environment": (
+            f"Python {facts['python']}, torch {torch.get('version')}, CUDA {torch.get('cuda') or 'none'}, "
+            f"driver {facts.get('driver') or 'none'}, {facts.get('os')}"
+            if facts
+            else ""
+        ),
+        "installed": outcome.installed,
+        "added to the image": ", ".join(outcome.resolved),
+        "drift": ", ".join(outcome.drift),
+        "isolation": outcome.isolation,
+        "attempts before": ", ".join(outcome.attempts),
+        "metrics": ", ".join(f"{name} {_number(one)}" for name, one in outcome.metrics.items()),
+        "notes": "; ".join(outcome.notes),
+        "taken over from": outcome.reused and f"run {outcome.reused}: nothing changed that it may depend on",
+        "when": f"{outcome.started}, {outcome.seconds:.1f} s",
+    }
+    for name, text in rows.items():
+        if text:
+            yield f"  {name + ':':<20}{text}"
+    for name, text in (("traceback", outcome.traceback), ("output", outcome.output)):
+        if text:
+            yield f"  {name}:"
+            yield from (f"    {line}" for line in text.rstrip().splitlines())
+    again = [
+        "compat",
+        "run",
+        "--backend",
+        header["backend"],
+        "--seed",
+        str(settings.get("seed", 0)),
+        "--fresh",
+        outcome.check,
+    ]
+    again += ["--full"] if settings.get("full") else []
+    source = header["plan"].get("source", "")
+    again += ["--matrix", source] if source.endswith(".yaml") and source != "matrix.yaml" else []
+    yield f"  {'reproduce:':<20}{shlex.join(again)}"
+
+
+def _number(metric: Mapping[str, Any]) -> str:
+    value = metric["value"]
+    return f"{value:.4g} {metric['unit']}"

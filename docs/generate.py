@@ -1,0 +1,97 @@
+"""`python -m docs.generate`: write the pages of docs/ that come from the code; for maintainers, from the checkout."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from tests.support.messages import Message, messages
+from torch_compat_matrix.runner.matrix.json_schema import schema
+from torch_compat_matrix.runner.verdicts.classify import fill
+from torch_compat_matrix.runner.verdicts.rules import REASONS, RULES, Reason, Rule
+
+SOURCES = {"measured": "Measured", "constructed": "Constructed"}
+
+
+def pages() -> dict[str, str]:
+    """File name -> content, the index (README.md) among them."""
+    seen: dict[str, list[Message]] = {code: [] for code in REASONS}
+    for message in messages():
+        if not message.refuses:
+            seen[message.reason].append(message)
+    found = {f"{code}.md": "\n".join(_page(reason, seen[code])) + "\n" for code, reason in REASONS.items()}
+    found["README.md"] = "\n".join(_index()) + "\n"
+    return found
+
+
+def _index() -> Iterator[str]:
+    yield from ("# Reasons", "", "Each non-pass in a report carries one of these codes.", "")
+    yield from ("| code | verdict | blame | cause |", "|---|---|---|---|")
+    for code, one in REASONS.items():
+        yield f"| [{code}]({code}.md) | {one.verdict.value} | {one.blame} | {_general(one.cause)} |"
+
+
+def _page(reason: Reason, examples: Sequence[Message]) -> Iterator[str]:
+    yield f"# {reason.code}"
+    yield ""
+    yield f"Verdict: **{reason.verdict.value}**. Blame: **{reason.blame}**."
+    for title, text in (("Cause", reason.cause), ("How to confirm", reason.confirm), ("What to do", reason.remedy)):
+        yield from ("", f"## {title}", "", _general(text))
+    for number, example in enumerate(examples):
+        yield from ("", *(("## What it looks like", "") if number == 0 else ()), *_example(example))
+    signs = [_signs(rule) for rule in RULES if rule.reason == reason.code]
+    if signs:
+        yield from ("", "## What it is found by", "", *(f"- {sign}" for sign in signs))
+
+
+def _example(message: Message) -> Iterator[str]:
+    """The message as it was said, and where."""
+    kind, _, what = message.source.partition(": ")
+    yield f"{SOURCES[kind]}: {what}." if kind in SOURCES else f"<{message.source}>:"
+    seen = message.observation
+    ended = [f"{sign} {seen[sign]}" for sign in ("signal", "exit") if seen.get(sign) is not None]
+    ended += [f"{seen['oom_kills']} process killed for memory"] if seen["oom_kills"] else []
+    if ended:
+        yield from ("", f"The process ended: {', '.join(ended)}.")
+    lines = dict.fromkeys(part for part in (seen["output"], message.text) if part)
+    if lines:
+        yield from ("", "```text", *lines, "```")
+
+
+def _signs(rule: Rule) -> str:
+    """What a rule asks for, all of it."""
+    signs = [
+        f"`{pattern}` in {where}"
+        for where, pattern in (
+            ("the message", rule.says),
+            ("the exception's type", rule.raises),
+            ("the line that raised", rule.within),
+            ("the traceback", rule.through),
+            ("the output", rule.prints),
+            ("the signal", rule.signal),
+            ("the exit status", rule.exit),
+        )
+        if pattern
+    ]
+    signs += ["a process killed for memory"] if rule.oom else []
+    signs += [f"{rule.lacks} is not installed"] if rule.lacks else []
+    return ", and ".join(signs)
+
+
+def _general(text: str) -> str:
+    """The text with the names of what only an outcome can fill in."""
+    return fill(text, {}, "[{}]")
+
+
+def main() -> None:
+    """Write docs/matrix.schema.json and docs/reasons/."""
+    folder = Path(__file__).resolve().parent
+    (folder / "reasons").mkdir(exist_ok=True)
+    (folder / "matrix.schema.json").write_text(schema())
+    for name, content in pages().items():
+        (folder / "reasons" / name).write_text(content)
+    print(f"written: {folder / 'matrix.schema.json'}, {folder / 'reasons'}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,157 @@
+"""Two runs compared: what fails newly, what is fixed, and what else changed between them, the likely cause first."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch_compat_matrix.reports.table import Table
+from torch_compat_matrix.runner.model import Outcome
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cause:
+    """A change of an environment, or of what a cell installs."""
+
+    scope: str
+    """The image, or the cell, that it concerns."""
+    what: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Changes:
+    """What changed from the baseline to the run, by check."""
+
+    baseline: str
+    failing: tuple[Outcome, ...]
+    fixed: tuple[Outcome, ...]
+    other: tuple[tuple[Outcome, Outcome], ...]
+    """(before, after) where both fail, for another reason or with another verdict."""
+    new: tuple[str, ...]
+    gone: tuple[str, ...]
+    causes: tuple[Cause, ...]
+    """What else changed between the two, the likely cause first."""
+    first: Mapping[str, int]
+    """Image or cell -> the place in `causes` of the first that concerns it."""
+
+    @property
+    def moved(self) -> tuple[Outcome, ...]:
+        """The checks that came out differently."""
+        return (*self.failing, *self.fixed, *(now for _, now in self.other))
+
+    def cause_of(self, check: str) -> str:
+        """The likeliest of the changes that could explain this check; empty where nothing that it rests on changed."""
+        cell = check.rpartition("/")[0]
+        places = [self.first[scope] for scope in (cell, cell.rpartition("/")[0]) if scope in self.first]
+        return self.causes[min(places)].what if places else ""
+
+
+def compare(before: Table, after: Table) -> Changes:
+    """What the later run shows that the earlier did not; checks without a verdict in either say nothing."""
+    failing, fixed, other = [], [], []
+    asked: Counter[str] = Counter()
+    moved: Counter[str] = Counter()
+    for check, now in after.outcomes.items():
+        then = before.outcomes.get(check)
+        if then is None or not (then.verdict.final and now.verdict.final):
+            continue
+        scopes = now.image, check.rpartition("/")[0]
+        asked.update(scopes)
+        if now.verdict.broken and not then.verdict.broken:
+            failing.append(now)
+        elif then.verdict.broken and not now.verdict.broken:
+            fixed.append(now)
+        elif now.verdict.broken and (then.verdict, then.reason) != (now.verdict, now.reason):
+            other.append((then, now))
+        else:
+            continue
+        moved.update(scopes)
+    total = len(failing) + len(fixed) + len(other)
+    found = (*_of_images(before, after), *_of_cells(before, after))
+    causes = tuple(sorted(found, key=lambda cause: -_likeness(moved[cause.scope], asked[cause.scope], total)))
+    return Changes(
+        baseline=before.run,
+        failing=tuple(failing),
+        fixed=tuple(fixed),
+        other=tuple(other),
+        new=tuple(check for check in after.outcomes if check not in before.outcomes),
+        gone=tuple(check for check in before.outcomes if check not in after.outcomes),
+        causes=causes,
+        first={causes[place].scope: place for place in reversed(range(len(causes)))},
+    )
+
+
+def _likeness(moved: int, asked: int, total: int) -> float:
+    """How well "what rests on this change moved, and nothing else did" describes what was seen.
+
+    The harmonic mean of the share that moved among the checks that rest on it, and of its share in all that moved (F1).
+    """
+    return 2 * moved / (asked + total) if moved else 0.0
+
+
+def _of_images(before: Table, after: Table) -> Iterator[Cause]:
+    """Changes of the environments: torch, driver, GPU first, then digest and packages."""
+    then, now = _by_image(before), _by_image(after)
+    common = [name for name in now if name in then]
+    for name in common:
+        old, new = _aspects(then[name]), _aspects(now[name])
+        packages = then[name]["facts"].get("packages", {}), now[name]["facts"].get("packages", {})
+        rows = [(what, old[what], new[what]) for what in new]
+        rows += [
+            (one, packages[0].get(one, ""), packages[1].get(one, "")) for one in sorted({*packages[0], *packages[1]})
+        ]
+        for what, was, has in rows:
+            if was != has:
+                yield Cause(scope=name, what=f"{name}: {what} {was or 'none'} -> {has or 'none'}")
+
+
+def _of_cells(before: Table, after: Table) -> Iterator[Cause]:
+    """What a cell installs otherwise than before."""
+    seen = set()
+    for check, now in after.outcomes.items():
+        then = before.outcomes.get(check)
+        cell = check.rpartition("/")[0]
+        if then is None or cell in seen or not (then.resolved and now.resolved):
+            continue
+        seen.add(cell)
+        old, new = (dict(pin.partition("==")[::2] for pin in one.resolved) for one in (then, now))
+        changed = [
+            f"{name} {old.get(name, 'none')} -> {new.get(name, 'none')}"
+            for name in sorted({*old, *new})
+            if old.get(name) != new.get(name)
+        ]
+        if changed:
+            yield Cause(scope=cell, what=f"{cell}: installs {', '.join(changed)}")
+
+
+def as_json(changes: Changes) -> dict[str, Any]:
+    """The changes as plain data."""
+    return {
+        "baseline": changes.baseline,
+        "failing": [outcome.check for outcome in changes.failing],
+        "fixed": [outcome.check for outcome in changes.fixed],
+        "other": [now.check for _, now in changes.other],
+        "new": changes.new,
+        "gone": changes.gone,
+        "causes": [cause.what for cause in changes.causes],
+        "likely": {one.check: cause for one in changes.moved for cause in [changes.cause_of(one.check)] if cause},
+    }
+
+
+def _by_image(table: Table) -> Mapping[str, Mapping[str, Any]]:
+    return {record["image"]: record for record in table.environments.values()}
+
+
+def _aspects(record: Mapping[str, Any]) -> Mapping[str, str]:
+    facts = record["facts"]
+    torch = facts.get("torch") or {}
+    return {
+        "torch": str(torch.get("version") or ""),
+        "CUDA": str(torch.get("cuda") or ""),
+        "driver": str(facts.get("driver") or ""),
+        "GPU": ", ".join(gpu["name"] for gpu in facts.get("gpus", ())),
+        "Python": str(facts.get("python") or ""),
+        "digest": str(record.get("digest") or ""),
+    }

@@ -1,0 +1,141 @@
+"""What stands behind the verdicts: images as seen, expectations, drift, metrics, expected outcomes, how it was made."""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from collections.abc import Iterator
+
+from torch_compat_matrix.reports.escape import code, count, grid, text
+from torch_compat_matrix.reports.table import Table
+from torch_compat_matrix.runner.model import Verdict
+
+MOST_METRICS = 2000
+"""GitHub drops a step summary over 1 MiB whole; a row takes about 100 bytes."""
+
+
+def drift(table: Table) -> Iterator[str]:
+    """What an install would replace."""
+    drifting = {outcome.check.rpartition("/")[0]: outcome.drift for outcome in table.outcomes.values() if outcome.drift}
+    if not drifting:
+        return
+    yield "## Drift"
+    yield ""
+    yield "What a plain `pip install` would replace in the image:"
+    yield ""
+    for cell, drift in drifting.items():
+        shown = ", ".join(drift[:10]) + (f" and {len(drift) - 10} more" if len(drift) > 10 else "")
+        yield f"- {text(cell)}: {text(shown)}"
+    yield ""
+
+
+def environments(table: Table) -> Iterator[str]:
+    """The images as they were seen."""
+    if not table.environments:
+        return
+    yield "## Environments"
+    yield ""
+    rows = []
+    for record in table.environments.values():
+        facts = record["facts"]
+        torch = facts.get("torch") or {}
+        gpus = ", ".join(f"{gpu['name']} (sm_{gpu['capability'].replace('.', '')})" for gpu in facts.get("gpus", ()))
+        name = record["image"] + (" (stand-in)" if record.get("stand_in") else "")
+        row = (
+            name,
+            record["reference"],
+            record.get("digest") or "none",
+            torch.get("version") or "none",
+            torch.get("cuda") or "none",
+            torch.get("cudnn") or "none",
+            facts["python"],
+            facts.get("driver") or "none",
+            gpus or "none",
+            facts.get("os", ""),
+        )
+        rows.append([text(str(value)) for value in row])
+    headers = ("image", "reference", "digest", "torch", "CUDA", "cuDNN", "Python", "driver", "GPU", "system")
+    yield grid(rows, headers)
+    yield ""
+
+
+def expectations(table: Table) -> Iterator[str]:
+    """What the images are said to hold, and what was seen."""
+    asked = [one for one in table.expectations if one.outcome.verdict is not Verdict.SKIP]
+    if not asked:
+        return
+    yield "## What the images are said to hold"
+    yield ""
+    rows = []
+    for one in asked:
+        outcome = one.outcome
+        seen = outcome.evidence or outcome.detail.partition("seen: ")[2] or outcome.detail
+        verdict = {Verdict.PASS: "true", Verdict.FAIL: "**false**"}.get(outcome.verdict, "not seen")
+        rows.append([outcome.image, outcome.probe, outcome.version, text(seen), f"{verdict} {one.surprise}".strip()])
+    yield grid(rows, ("image", "what", "said", "seen", "verdict"))
+    yield ""
+
+
+def metrics(table: Table) -> Iterator[str]:
+    """What the probes measured."""
+    rows = [
+        (outcome.check, name, f"{metric['value']:.4g} {metric['unit']}")
+        for outcome in table.outcomes.values()
+        for name, metric in outcome.metrics.items()
+    ]
+    if not rows:
+        return
+    yield "<details><summary>Metrics</summary>"
+    yield ""
+    shown = [[text(cell) for cell in row] for row in rows[:MOST_METRICS]]
+    yield grid(shown, ("check", "metric", "value"))
+    yield ""
+    if len(rows) > len(shown):
+        yield f"{len(rows) - len(shown)} more are in report.json."
+        yield ""
+    yield "</details>"
+    yield ""
+
+
+def known(table: Table) -> Iterator[str]:
+    """Expected outcomes, and whether they came."""
+    if not table.known:
+        return
+    yield "<details><summary>Expected outcomes</summary>"
+    yield ""
+    rows = []
+    for entry in table.known:
+        met = [one for one in table.judged if one.known is entry]
+        state = ", ".join(sorted({one.surprise or "as expected" for one in met})) or "not in this run"
+        row = (
+            entry.cells,
+            entry.expect.value,
+            entry.code or "",
+            entry.reason,
+            entry.link or "",
+            entry.expires or "",
+            state,
+        )
+        rows.append([text(str(value)) for value in row])
+    headers = ("cells", "expected", "code", "reason", "link", "expires", "state")
+    yield grid(rows, headers)
+    yield ""
+    yield "</details>"
+    yield ""
+
+
+def made(table: Table) -> Iterator[str]:
+    """The command, run, host and matrix."""
+    header = table.header
+    host = header.get("host", {})
+    command = header.get("command") or ["compat"]
+    yield "## How this was made"
+    yield ""
+    yield f"- {code(shlex.join(command))} on the backend `{header.get('backend')}`"
+    yield f"- run `{table.run}`, {header.get('started')} to {table.finished}, {table.state}"
+    yield f"- host: {text(str(host.get('platform')))}, {host.get('cpus')} CPUs, Python {host.get('python')}"
+    taken = Counter(outcome.reused for outcome in table.outcomes.values() if outcome.reused)
+    for run, number in sorted(taken.items()):
+        yield f"- {count(number, 'outcome')} taken over from run `{run}`, since nothing changed"
+    yield f"- matrix: {text(str(header.get('plan', {}).get('source')))}; torch-compat-matrix {header.get('version')}"
+    yield ""

@@ -1,0 +1,100 @@
+"""A run's journal compiled: report.md, report.json and junit.xml, each whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch_compat_matrix.reports import changes as diff
+from torch_compat_matrix.reports.changes import Changes, compare
+from torch_compat_matrix.reports.claims import judge, page
+from torch_compat_matrix.reports.junit import junit
+from torch_compat_matrix.reports.markdown import markdown, summary
+from torch_compat_matrix.reports.table import Judged, Table, load
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """Where the report is and what it comes to."""
+
+    path: Path
+    summary: str
+    surprises: int
+    incomplete: int
+
+
+def compile_report(journal: Path, out: Path, baseline: Path | None = None) -> Compiled:
+    """Write the reports of a run to a folder, compared with the baseline's journal where there is one."""
+    table = load(journal)
+    before = load(baseline) if baseline is not None else None
+    comparable = before is not None and not before.outcomes.keys().isdisjoint(table.outcomes)
+    changes = compare(before, table) if before is not None and comparable else None
+    out.mkdir(parents=True, exist_ok=True)
+    write(out / "report.json", json_text(table, changes))
+    write(out / "junit.xml", junit(table))
+    path = out / "report.md"
+    claims = judge(table)
+    try:
+        write(path, [markdown(table, changes, Counter(one.verdict for one in claims))])
+        if claims:
+            write(out / "claims.md", page(table, claims))
+    except (
+        ModuleNotFoundError
+    ) as error:  # a bare host: everything is in the JSON, and the journal can be taken elsewhere
+        print(f"report.md not written: {error.name} is not installed here; `compat report` writes it where it is")
+        path = out / "report.json"
+    return Compiled(
+        path=path,
+        summary=summary(table, changes),
+        surprises=len(table.surprises),
+        incomplete=len(table.incomplete),
+    )
+
+
+def json_text(table: Table, changes: Changes | None) -> Iterator[str]:
+    """The JSON report in pieces, a line an outcome: a hundred thousand need not be in memory at once."""
+    encode = json.JSONEncoder(ensure_ascii=False).encode
+    for name, value in _frame(table, changes).items():
+        yield f'{"{" if name == "schema" else ","}\n"{name}": {encode(value)}'
+    yield ',\n"outcomes": ['
+    for number, one in enumerate(table.judged):
+        yield ("," if number else "") + "\n " + encode(_judged(one))
+    yield "\n]\n}\n"
+
+
+def _judged(one: Judged) -> dict[str, Any]:
+    more = {"surprise": one.surprise} if one.surprise else {}
+    return {**one.outcome.to_json(), **more, **({"known": one.known.to_json()} if one.known else {})}
+
+
+def _frame(table: Table, changes: Changes | None) -> dict[str, Any]:
+    """Everything that the other reports show, as plain data, but for the outcomes."""
+    return {
+        "schema": SCHEMA,
+        "summary": summary(table, changes),
+        "run": {name: value for name, value in table.header.items() if name not in ("kind", "schema")},
+        "finished": table.finished,
+        "state": table.state,
+        "environments": {
+            key: {name: value for name, value in record.items() if name not in ("kind", "key")}
+            for key, record in table.environments.items()
+        },
+        "claims": [one.to_json() for one in judge(table)],
+        "expectations": list(map(_judged, table.expectations)),
+        "changes": changes and diff.as_json(changes),
+    }
+
+
+def write(path: Path, pieces: Iterable[str]) -> None:
+    """Replace a file in one step, so that a reader never sees half of it."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    with partial.open("w", encoding="utf-8", errors="replace") as stream:
+        stream.writelines(pieces)
+    partial.replace(path)

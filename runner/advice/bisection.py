@@ -1,0 +1,133 @@
+"""Where a check turned: the search among versions or days, with those that cannot be judged left out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch_compat_matrix.runner.model import Outcome, Verdict
+from torch_compat_matrix.runner.packages import uv
+from torch_compat_matrix.runner.packages.pip_config import Index
+from torch_compat_matrix.runner.packages.target import Target
+
+UNRESOLVED = (
+    *("unsatisfiable", "version-not-found", "yanked", "no-wheel", "python-too-old", "needs-in-image"),
+    *("sdist-build-failed", "install-failed", "index-unreachable", "index-refused"),
+)
+"""Reasons for which a point between says nothing: the library was never asked."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Turn:
+    """Two points next to each other, but for those that could not be judged, at which the check differs."""
+
+    before: str
+    after: str
+    then: Outcome
+    now: Outcome
+    skipped: tuple[str, ...] = ()
+    """Points between the two that could not be judged: the turn may be at any of them."""
+
+
+class NoTurn(Exception):
+    """Both ends say the same, or an end cannot be judged."""
+
+
+def passes(outcome: Outcome) -> bool | None:
+    """Whether the check is right at a point; None where the point says nothing."""
+    if outcome.verdict is Verdict.PASS:
+        return True
+    return False if outcome.verdict.broken and outcome.reason not in UNRESOLVED else None
+
+
+def search(points: Sequence[str], ask: Callable[[str], Outcome]) -> Turn:
+    """Halve the points, oldest first, of which the first and the last differ; NoTurn where they do not.
+
+    Where the check turned more than once, the two points found are one of the turns.
+    """
+    outcomes: dict[int, Outcome] = {}
+
+    def judged(number: int) -> bool | None:
+        if number not in outcomes:
+            outcomes[number] = ask(points[number])
+        return passes(outcomes[number])
+
+    low, high = 0, len(points) - 1
+    first, last = judged(low), judged(high)
+    if first is None or last is None:
+        end = points[low] if first is None else points[high]
+        raise NoTurn(f"{end} cannot be judged; name another end with --good or --bad")
+    if first is last:
+        raise NoTurn(f"{points[low]} and {points[high]} both {'pass' if first else 'fail'}")
+    skipped: set[int] = set()
+    while True:
+        between = [number for number in range(low + 1, high) if number not in skipped]
+        if not between:
+            break
+        number = min(between, key=lambda one: abs(one - (low + high) / 2))
+        found = judged(number)
+        if found is None:
+            skipped.add(number)
+        elif found is first:
+            low = number
+        else:
+            high = number
+    return Turn(
+        before=points[low],
+        after=points[high],
+        then=outcomes[low],
+        now=outcomes[high],
+        skipped=tuple(points[number] for number in range(low + 1, high)),
+    )
+
+
+def back(points: Iterable[str], ask: Callable[[str], Outcome], right: bool | None) -> list[str]:
+    """The points, newest first, as far as one that is otherwise than `right`, in steps that double; oldest first."""
+    walked: list[str] = []
+    asked: list[str] = []
+
+    def otherwise(point: str) -> bool | None:
+        asked.append(point)
+        found = passes(ask(point))
+        return None if found is None else found is not right
+
+    step = 1
+    for number, point in enumerate(points, 1):
+        walked.append(point)
+        if number == step:
+            if otherwise(point):
+                return walked[::-1]
+            step *= 2
+    # The steps have gone past the end, or ended at one that says nothing: the oldest that can be judged decides.
+    for number in range(len(walked), 0, -1):
+        found = otherwise(walked[number - 1])
+        if found:
+            return walked[:number][::-1]
+        if found is not None:
+            break
+    steps = ", ".join(dict.fromkeys(asked)) or "there is none"
+    raise NoTurn(f"no earlier point was found where it is otherwise (asked: {steps}); name one with --good")
+
+
+def versions_below(name: str, below: str, facts: Mapping[str, Any], index: Index) -> Iterator[str]:
+    """The released versions below one, or all of them, newest first, as pip would choose for the image's Python."""
+    while True:
+        public = below.partition("+")[0]  # PEP 440 orders no local version by `<`
+        ran = _choose(f"{name}<{public}" if public else name, facts, index)
+        if ran.status:
+            if ran.reason in ("index-unreachable", "index-refused"):
+                raise ran.trouble("the versions cannot be listed")
+            return
+        below = next(line for line in ran.out.splitlines() if "==" in line).partition("==")[2].strip()
+        yield below
+
+
+def tells_days(name: str, facts: Mapping[str, Any], index: Index) -> bool:
+    """Whether the index says when the files were uploaded; uv takes one that does not as empty before any day."""
+    return "is missing an upload date" not in _choose(name, facts, index).err
+
+
+def _choose(requirement: str, facts: Mapping[str, Any], index: Index) -> uv.Ran:
+    flags = ("pip", "compile", "--no-deps", "--no-header", "--no-annotate", *Target.of(facts).flags())
+    return uv.run((*flags, *index.uv_flags(), "-"), index.uv_environment(), stdin=requirement)

@@ -1,0 +1,194 @@
+"""What all runs saw of libraries and stacks, by the environment they were seen in; the newest outcome counts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from torch_compat_matrix.runner.model import INSTALLED, LATEST, Cell, Image, Outcome, Verdict, digest, plan_from_json
+from torch_compat_matrix.runner.pins import canonical
+from torch_compat_matrix.runner.records.journal import read
+from torch_compat_matrix.runner.records.runs import Run
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """One environment as runs recorded it: an image by its digest, or what stood in for it, and the GPU it saw."""
+
+    image: Image
+    backend: str
+    reference: str
+    digest: str = ""
+    stand_in: bool = False
+    gpu: str = ""
+    """The GPU's name; empty on the CPU."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def key(self) -> str:
+        """The same for the same packages in the same image on the same kind of GPU, whatever the image was called."""
+        return digest([self.stand_in, self.digest or self.reference, self.facts.get("packages"), self.gpu])
+
+    @property
+    def real(self) -> bool:
+        """Whether it was the image itself, and neither a stand-in nor an interpreter of some machine."""
+        return not self.stand_in and self.backend != "here"
+
+    @property
+    def torch(self) -> str:
+        return str((self.facts.get("torch") or {}).get("version") or "")
+
+    @property
+    def where(self) -> str:
+        """The environment in words."""
+        kind = "" if self.real else " (a stand-in, not the image)" if self.stand_in else " (an interpreter, no image)"
+        return f"{self.image.name}{kind} on {self.gpu or 'the CPU'}"
+
+
+@dataclass(kw_only=True, slots=True)
+class Seen:
+    """What was seen last, probe by probe, of these versions together in one place."""
+
+    place: Place
+    subject: str
+    versions: Mapping[str, str]
+    """A library, or the members of a stack, with their versions."""
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
+    runs: dict[str, str] = field(default_factory=dict)
+    """Probe -> the run that its outcome is from."""
+    under: dict[str, set[Verdict]] = field(default_factory=dict)
+    """Key of an outcome -> all verdicts that runs came to under it."""
+
+    @property
+    def name(self) -> str:
+        return " ".join(f"{name} {version}" for name, version in self.versions.items())
+
+    @property
+    def resolved(self) -> dict[str, str]:
+        """The exact packages that were added to the image."""
+        return {name: version for outcome in self.outcomes.values() for name, version in pins(outcome).items()}
+
+    def take(self, outcome: Outcome, run: str) -> None:
+        """A newer outcome replaces the one before, but host trouble is no outcome of the library's."""
+        if outcome.verdict.final or outcome.probe not in self.outcomes:
+            self.outcomes[outcome.probe], self.runs[outcome.probe] = outcome, run
+        if outcome.verdict.final and outcome.key:
+            self.under.setdefault(outcome.key, set()).add(outcome.verdict)
+
+    def lacking(self, required: Sequence[str]) -> str:
+        """What keeps it from being verified, the first of it; empty where nothing does."""
+        for probe in dict.fromkeys([*required, *self.outcomes]):
+            why = self._lacking(probe, required)
+            if why:
+                return f"{probe}: {why}"
+        return ""
+
+    def _lacking(self, probe: str, required: Sequence[str]) -> str:
+        outcome = self.outcomes.get(probe)
+        if outcome is None:
+            return "never ran"
+        if outcome.flaky or len(self.under.get(outcome.key, ())) > 1:
+            return "flaky: it came out differently under the same conditions"
+        if self.place.gpu and outcome.device == "cpu":
+            return "ran on the CPU"
+        skipped = outcome.verdict is Verdict.SKIP and (outcome.reason == "not-applicable" or probe not in required)
+        if outcome.verdict is Verdict.PASS or skipped:
+            return ""
+        what = f"{outcome.verdict.value} ({outcome.reason})" if outcome.reason else outcome.verdict.value
+        return f"{what} {outcome.detail}".strip()
+
+
+class Evidence:
+    """The outcomes of all runs, by place and versions."""
+
+    def __init__(self, runs: Sequence[Run] = ()) -> None:
+        self.places: dict[str, Place] = {}
+        self.seen: dict[tuple[str, tuple[tuple[str, str], ...]], Seen] = {}
+        self.unread: list[str] = []
+        """Runs of another version of this program, whose plans cannot be read."""
+        for run in runs:
+            self.add(run)
+
+    def add(self, run: Run) -> None:
+        """Take what a run recorded; runs come oldest first."""
+        records = [record for record, _ in read(run.journal)]
+        header = next((record for record in records if record.get("kind") == "run"), None)
+        if header is None:
+            return
+        try:
+            plan = plan_from_json(header["plan"])
+        except (KeyError, TypeError, ValueError):
+            self.unread.append(run.id)
+            return
+        cells, images = {cell.id: cell for cell in plan.cells}, {image.name: image for image in plan.images}
+        here: dict[str, Place] = {}
+        for record in records:
+            if record.get("kind") == "environment" and record["image"] in images:
+                here[record["key"]] = self._place(images[record["image"]], header["backend"], record)
+            elif record.get("kind") == "outcome":
+                outcome = Outcome.from_json(record)
+                cell = cells.get(outcome.check.rpartition("/")[0])
+                if cell is not None:
+                    for place in self._places(outcome, here, images[cell.image], header["backend"]):
+                        self._take(cell, outcome, place, run.id)
+
+    def of(self, name: str) -> list[Seen]:
+        """All that was seen of a library, alone or in a stack."""
+        return [seen for seen in self.seen.values() if name in seen.versions]
+
+    def within(self, place: Place) -> list[Seen]:
+        """All that was seen in a place."""
+        return [seen for (key, _), seen in self.seen.items() if key == place.key]
+
+    def _place(self, image: Image, backend: str, record: Mapping[str, Any]) -> Place:
+        gpus = record["facts"].get("gpus") or [{"name": ""}]
+        place = Place(
+            image=image,
+            backend=record.get("backend", backend),
+            reference=record["reference"],
+            digest=record.get("digest", ""),
+            stand_in=record.get("stand_in", False),
+            gpu=gpus[0]["name"],
+            facts=record["facts"],
+        )
+        self.places.pop(place.key, None)  # to the end: what was seen last comes last
+        return self.places.setdefault(place.key, place)
+
+    def _places(self, outcome: Outcome, here: Mapping[str, Place], image: Image, backend: str) -> list[Place]:
+        """Where it was seen; what was decided without a launch holds wherever the image was seen."""
+        if outcome.environment in here:
+            return [here[outcome.environment]]
+        for places in (here, self.places):
+            found = [one for one in places.values() if (one.image.name, one.backend) == (image.name, backend)]
+            if found:
+                return found
+        unseen = Place(image=image, backend=backend, reference=image.reference or "", stand_in=backend == "local")
+        return [unseen]
+
+    def _take(self, cell: Cell, outcome: Outcome, place: Place, run: str) -> None:
+        versions = _versions(cell, outcome, place)
+        key = place.key, tuple(sorted(versions.items()))
+        if key not in self.seen:
+            self.seen[key] = Seen(place=place, subject=cell.subject, versions=versions)
+        one = self.seen[key]
+        one.place, one.subject = place, cell.subject
+        one.take(outcome, run)
+
+
+def pins(outcome: Outcome) -> dict[str, str]:
+    """Canonical name -> version of what was added; nothing of what came from a URL."""
+    found = (entry.partition("==")[::2] for entry in outcome.resolved)
+    return {canonical(name): version for name, version in found if version}
+
+
+def _versions(cell: Cell, outcome: Outcome, place: Place) -> dict[str, str]:
+    """The members' versions; where nobody recorded one, what was asked for stands in its place."""
+    added, held = pins(outcome), place.facts.get("packages") or {}
+    if cell.version == LATEST:
+        return {cell.subject: added.get(cell.subject) or outcome.installed or LATEST}
+    if cell.version == INSTALLED:
+        return {cell.subject: held.get(cell.subject) or INSTALLED}
+    asked = {canonical(name): version for name, _, version in (text.partition("==") for text in cell.requires)}
+    return {name: added.get(name) or asked.get(name) or held.get(name) or cell.version for name in cell.members}

@@ -1,0 +1,208 @@
+"""The newest image and versions that were verified and resolve together."""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from packaging.specifiers import SpecifierSet
+from packaging.version import InvalidVersion, Version
+
+from torch_compat_matrix.runner.advice.derived_image import Blocked, Joint
+from torch_compat_matrix.runner.advice.evidence import Evidence, Place, Seen
+
+TRIES = 12
+"""Combinations to resolve in one image: each takes uv a second or two."""
+PLACES = 6
+"""Images to try, the newest first."""
+NEEDED = {"python", "abi", "platform", "machine", "glibc", "packages"}
+"""The facts without which nothing can be resolved for an image."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Refused:
+    """A combination that was considered and is not advised."""
+
+    place: Place
+    versions: Mapping[str, str]
+    why: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Choice:
+    """The combination to advise, and how far it was verified."""
+
+    place: Place
+    versions: Mapping[str, str]
+    joint: Joint
+    alone: Mapping[str, Seen]
+    """Library -> the evidence of it alone; what is missing here was verified in `together`."""
+    together: Seen | None
+    """The evidence of exactly these packages in one environment."""
+    failed: str = ""
+    """What was wrong when they were run together."""
+
+    @property
+    def other(self) -> tuple[str, ...]:
+        """Packages that are not what a library was verified with (`helper 2.0, but lib was verified with 1.0`)."""
+        if self.together is not None:
+            return ()
+        return tuple(
+            f"{name} {self.joint.added[name]}, but {library} was verified with {version}"
+            for library, seen in self.alone.items()
+            for name, version in seen.resolved.items()
+            if self.joint.added.get(name, version) != version
+        )
+
+
+Resolve = Callable[[Place, Mapping[str, str], Mapping[str, str]], Joint]
+"""Place, libraries to add, packages that were verified with them -> the complete set; Blocked where there is none."""
+
+
+@dataclass(kw_only=True)
+class Search:
+    """Looks for the newest image and versions that were verified and resolve together."""
+
+    evidence: Evidence
+    wanted: Mapping[str, str]
+    """Library -> the version asked for, or nothing."""
+    required: Mapping[str, Sequence[str]]
+    """Library -> the probes that must have passed."""
+    accepts: Callable[[Place], bool]
+    resolve: Resolve
+    refused: list[Refused] = field(default_factory=list)
+
+    @property
+    def probes(self) -> tuple[str, ...]:
+        """The probes that any of the libraries must have passed."""
+        return tuple(dict.fromkeys(probe for name in self.wanted for probe in self.required[name]))
+
+    def places(self) -> list[Place]:
+        """The images first, then what stands for one that has a tag, the newest torch first, the latest seen first."""
+        found = [one for one in self.evidence.places.values() if self.accepts(one) and one.facts.keys() >= NEEDED]
+        found.reverse()
+        return sorted(found, key=lambda one: (one.real, bool(one.image.tag), number(one.torch)), reverse=True)
+
+    def choose(self) -> Choice | None:
+        """The best combination; None where nothing verified goes together."""
+        tried = 0
+        for place in self.places():
+            ladders = {name: self._ladder(place, name) for name in self.wanted}
+            if all(ladders.values()) and tried < PLACES:
+                tried += 1
+                found = self._among(place, ladders)
+                if found is not None:
+                    return found
+        return None
+
+    def _ladder(self, place: Place, name: str) -> list[str]:
+        """The library's verified versions in the place, newest first, those of stacks with all the others included."""
+        found = set()
+        for seen in self.evidence.within(place):
+            alone = seen.versions.keys() == {name} and not seen.lacking(self.required[name])
+            if alone or (seen.versions.keys() >= self.wanted.keys() and not seen.lacking(self.probes)):
+                found.add(seen.versions[name])
+        asked = self.wanted[name]
+        fits = SpecifierSet(f"=={asked}" if asked else "", prereleases=True)
+        return sorted((one for one in found if number(one) != NONE and one in fits), key=number, reverse=True)
+
+    def _among(self, place: Place, ladders: Mapping[str, Sequence[str]]) -> Choice | None:
+        """The newest combination that resolves; after a conflict the next older version of what is in the way."""
+        queue = deque([dict.fromkeys(ladders, 0)])
+        met = {tuple(queue[0].values())}
+        for _ in range(TRIES):
+            if not queue:
+                break
+            steps = queue.popleft()
+            versions = {name: ladders[name][step] for name, step in steps.items()}
+            try:
+                return self._verified(place, versions)
+            except Blocked as blocked:
+                why = str(blocked)
+            self.refused.append(Refused(place=place, versions=versions, why=why))
+            for name in [name for name in versions if _names(why, name)] or list(versions):
+                older = {**steps, name: steps[name] + 1}
+                if older[name] < len(ladders[name]) and tuple(older.values()) not in met:
+                    met.add(tuple(older.values()))
+                    queue.append(older)
+        return None
+
+    def _verified(self, place: Place, versions: Mapping[str, str]) -> Choice:
+        """The combination resolved, with its evidence; Blocked where it cannot be advised."""
+        within = self.evidence.within(place)
+        alone = {
+            name: seen
+            for name in versions
+            for seen in within
+            if seen.versions == {name: versions[name]} and not seen.lacking(self.required[name])
+        }
+        covering = self._covering(place, versions)
+        if len(alone) < len(versions) and not covering:
+            rest = ", ".join(f"{name} {version}" for name, version in versions.items() if name not in alone)
+            raise Blocked(f"{rest} was verified only together with other versions of the rest")
+        known = dict(_agreeing([seen.resolved for seen in (covering or list(alone.values()))]))
+        joint = self.resolve(place, versions, known)
+        packages = {**versions, **joint.added}
+        why = self.failed(place, packages, excused=True)
+        if why:
+            raise Blocked(why)
+        together = self.together(place, versions, joint.added)
+        failed = self.failed(place, packages)
+        return Choice(place=place, versions=versions, joint=joint, alone=alone, together=together, failed=failed)
+
+    def together(self, place: Place, versions: Mapping[str, str], added: Mapping[str, str]) -> Seen | None:
+        """The evidence of these packages in one environment, none of them at another version."""
+        fitting = (one for one in self._covering(place, versions) if one.resolved.items() >= added.items())
+        return next(fitting, None)
+
+    def _covering(self, place: Place, versions: Mapping[str, str]) -> list[Seen]:
+        """What passed with all of these versions at once, the latest seen first."""
+        found = [one for one in self.evidence.within(place) if one.versions.items() >= versions.items()]
+        return [one for one in reversed(found) if not one.lacking(self.probes)]
+
+    def failed(self, place: Place, packages: Mapping[str, str], excused: bool = False) -> str:
+        """What was wrong with some of these packages together, or with all of the libraries; empty for nothing.
+
+        With `excused`, not what a dependency that nobody asked for does wrong alone, too.
+        """
+        for seen in self.evidence.within(place):
+            broken = [one.probe for one in seen.outcomes.values() if one.verdict.broken or one.flaky]
+            broken = [probe for probe in broken if not (excused and self._alone_too(seen, probe))]
+            several = len(seen.versions) > 1 or seen.versions.keys() == self.wanted.keys()
+            if several and broken and seen.versions.items() <= packages.items():
+                return f"{seen.name} did not work: {seen.lacking(broken)}"
+        return ""
+
+    def _alone_too(self, stack: Seen, probe: str) -> bool:
+        """Whether the probe fails by a member that was not asked for and fails it alone as well."""
+        member = stack.outcomes[probe].detail.partition(": ")[0]
+        if member in self.wanted or member not in stack.versions:
+            return False
+        alone = [one for one in self.evidence.within(stack.place) if one.versions == {member: stack.versions[member]}]
+        return any(probe in one.outcomes and one.outcomes[probe].verdict.broken for one in alone)
+
+
+def _agreeing(sets: Sequence[Mapping[str, str]]) -> Iterator[tuple[str, str]]:
+    """The pins that no two sets contradict each other about."""
+    for name in dict.fromkeys(name for one in sets for name in one):
+        versions = {one[name] for one in sets if name in one}
+        if len(versions) == 1:
+            yield name, versions.pop()
+
+
+def _names(text: str, name: str) -> bool:
+    return re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", text) is not None
+
+
+NONE = Version("0.dev0")
+"""What stands for the version of what has none: older than all."""
+
+
+def number(version: str) -> Version:
+    """The version to compare by; what is none is older than all."""
+    try:
+        return Version(version)
+    except InvalidVersion:
+        return NONE

@@ -1,0 +1,135 @@
+"""Launching the probe host as a process on this machine: what `local` and `here` have in common."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from torch_compat_matrix.runner.backends.base import Exit, Gpu
+from torch_compat_matrix.runner.bundle import BUNDLE, NAME
+from torch_compat_matrix.runner.errors import Trouble
+
+PASSED_ON = ("LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "CUDA_HOME", "CUDA_PATH", "CC", "CXX")
+"""The environment variables that a launched probe host gets from this one; everything else stays out."""
+
+STDERR_TAIL = 16 << 10
+
+
+class ProcessLaunch:
+    """A probe host that runs as a process of this machine, in a session of its own."""
+
+    def __init__(self, popen: subprocess.Popen[bytes], stderr: Path) -> None:
+        self.popen = popen
+        self.stderr = stderr
+        self.name = f"process {popen.pid}"
+
+    def lines(self) -> Iterator[bytes]:
+        """Its standard output, line by line."""
+        assert self.popen.stdout is not None
+        yield from self.popen.stdout
+
+    def kill(self) -> None:
+        """End the probe host; it takes its children along, and what it cannot is ended with its session."""
+        with suppress(ProcessLookupError):
+            self.popen.send_signal(signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            self.popen.wait(2)
+        with suppress(ProcessLookupError):
+            os.killpg(self.popen.pid, signal.SIGKILL)
+
+    def exit(self) -> Exit:
+        """Its exit status and what it wrote to standard error last."""
+        status = self.popen.wait()
+        with self.stderr.open("rb") as stream:
+            stream.seek(max(0, self.stderr.stat().st_size - STDERR_TAIL))
+            return Exit(status=status, stderr=stream.read().decode(errors="replace"))
+
+
+@contextmanager
+def launched(
+    python: str,
+    order: Mapping[str, Any],
+    overlays: Mapping[str, Path],
+    *,
+    home: Path,
+    gpu: Gpu | None,
+    keep: Sequence[str] = (),
+) -> Iterator[ProcessLaunch]:
+    """Start the probe host under that interpreter; its home, caches and temporary files end with it.
+
+    `home` is where a compile cache is kept; `keep` names further environment variables to pass on.  Its standard input
+    stays open as long as this process lives: the probe host ends when that closes, however this process ended.
+    """
+    folder = Path(tempfile.mkdtemp(prefix=f"compat-{os.getpid()}-"))
+    popen = None
+    try:
+        shutil.copytree(BUNDLE, folder / "bundle" / NAME, ignore=shutil.ignore_patterns("__pycache__"))
+        root = str(next(iter(overlays.values())).parent) if overlays else ""
+        path = folder / "order.json"
+        path.write_text(json.dumps({**order, "overlays": root, "watch_stdin": True}))
+        environment = {name: os.environ[name] for name in (*PASSED_ON, *keep) if name in os.environ}
+        kept = order.get("compile_cache")
+        environment.update(_places(folder / "home", home / "compiled" / kept if kept else folder / "home"))
+        environment["PATH"] = os.pathsep.join([str(Path(python).parent), os.environ.get("PATH", os.defpath)])
+        if gpu is not None:
+            environment["CUDA_VISIBLE_DEVICES"] = gpu.uuid
+        elif order["device"] == "cpu":
+            environment["CUDA_VISIBLE_DEVICES"] = ""
+        with (folder / "stderr").open("wb") as stderr:
+            popen = subprocess.Popen(
+                [python, "-m", NAME, str(path)],
+                cwd=folder / "bundle",
+                env=environment,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                start_new_session=True,
+            )
+        yield ProcessLaunch(popen, folder / "stderr")
+    except OSError as error:
+        if popen is None:
+            raise Trouble("host-error", f"the probe host cannot be started: {error}") from error
+        raise
+    finally:
+        if popen is not None:
+            for stream in (popen.stdin, popen.stdout):
+                if stream is not None:
+                    stream.close()
+            with suppress(ProcessLookupError):
+                os.killpg(popen.pid, signal.SIGKILL)
+            popen.wait()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _places(home: Path, compiled: Path) -> dict[str, str]:
+    """Where everything that a library writes goes: a folder that ends with the launch, and what it compiles."""
+    (home / "tmp").mkdir(parents=True)
+    compiled.mkdir(parents=True, exist_ok=True)
+    return {
+        "HOME": str(home),
+        "TMPDIR": str(home / "tmp"),
+        "TORCHINDUCTOR_CACHE_DIR": str(compiled / "inductor"),
+        "TRITON_CACHE_DIR": str(compiled / "triton"),
+        "TORCH_EXTENSIONS_DIR": str(compiled / "torch_extensions"),
+        "MPLCONFIGDIR": str(home / "matplotlib"),
+    }
+
+
+def reap() -> list[str]:
+    """Remove the folders of launches whose owner has died; their probe hosts ended with it."""
+    removed = []
+    for folder in Path(tempfile.gettempdir()).glob("compat-*-*"):
+        owner = folder.name.split("-")[1]
+        if owner.isdigit() and not Path("/proc", owner).exists() and time.time() - folder.stat().st_mtime > 5:
+            shutil.rmtree(folder, ignore_errors=True)
+            removed.append(folder.name)
+    return removed

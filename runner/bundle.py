@@ -1,0 +1,44 @@
+"""Which distributions have probes: read from the files of probes/libraries, which are never imported here."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+BUNDLE = Path(__file__).resolve().parent.parent / "probes"
+"""The folder that is sent into every image."""
+
+NAME = "compat_probes"
+"""What the bundle is called inside an image, where `probes` may be the name of something else."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Entry:
+    """What a library's probe module declares."""
+
+    distribution: str
+    module: str
+    not_applicable: Mapping[str, str]
+    """Probe -> why it makes no sense for the library."""
+
+
+@cache
+def catalogue() -> Mapping[str, Entry]:
+    """Distribution -> what its module in probes/libraries declares."""
+    found = {}
+    for path in sorted((BUNDLE / "libraries").glob("[a-z]*.py")):
+        declared: dict[str, Any] = {}
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id.isupper():
+                declared[node.targets[0].id] = ast.literal_eval(node.value)
+        entry = Entry(
+            distribution=declared["DISTRIBUTION"],
+            module=declared["MODULE"],
+            not_applicable=declared.get("NOT_APPLICABLE", {}),
+        )
+        found[entry.distribution] = entry
+    return found

@@ -1,0 +1,1 @@
+"""A plan's checks -> outcomes: batches, leases, launches, reuse and resume."""

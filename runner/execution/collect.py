@@ -1,0 +1,139 @@
+"""From what a probe host saw to the outcome of a check: members gathered, classified, the worst one named."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch_compat_matrix.runner.backends.base import Exit
+from torch_compat_matrix.runner.execution.protocol import Work
+from torch_compat_matrix.runner.model import Check, Limits, Outcome, Verdict, utc_now
+from torch_compat_matrix.runner.verdicts.classify import classify
+from torch_compat_matrix.runner.verdicts.rules import reason_for
+
+WORST_FIRST = (
+    Verdict.INFRA,
+    Verdict.OOM,
+    Verdict.CRASH,
+    Verdict.TIMEOUT,
+    Verdict.FAIL,
+    Verdict.UNSUPPORTED,
+    Verdict.NOT_RUN,
+    Verdict.PASS,
+    Verdict.SKIP,
+)
+"""A stack's check is as good as its worst member; a probe that applies to none is a skip, to one of them a pass."""
+
+VERDICT_OF = {"died": Verdict.CRASH, "timeout": Verdict.TIMEOUT}
+"""What an attempt that was confirmed in a fresh process would have been called."""
+
+
+def from_reason(
+    check: Check, code: str, detail: str, *, evidence: str = "", remedy: str = "", drift: Sequence[str] = ()
+) -> Outcome:
+    """The outcome of a check that never ran, for a reason of the registry (`image-not-found`, `drift`, ...)."""
+    reason = reason_for(code)
+    return Outcome(
+        check=check.id,
+        image=check.cell.image,
+        subject=check.cell.subject,
+        version=check.cell.version,
+        probe=check.probe,
+        verdict=reason.verdict,
+        reason=code,
+        detail=detail,
+        evidence=evidence,
+        blame=reason.blame,
+        remedy=remedy or reason.remedy,
+        drift=tuple(drift),
+        started=utc_now(),
+    )
+
+
+class Collector:
+    """Gathers a launch's observations until each check's members have all answered."""
+
+    def __init__(self, work: Sequence[Work], limits: Limits) -> None:
+        self.work = {one.cell.id: one for one in work}
+        self.limits = limits
+        self.facts: Mapping[str, Any] = {}
+        self.environment = ""
+        self.pending: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+
+    def enter(self, facts: Mapping[str, Any], environment: str) -> None:
+        """What the environment is in which the following observations are made."""
+        self.facts = facts
+        self.environment = environment
+
+    def add(self, observation: Mapping[str, Any]) -> Outcome | None:
+        """Take one member's observation; the check's outcome once it was the last one."""
+        key = observation["cell"], observation["probe"]
+        seen = self.pending.setdefault(key, [])
+        seen.append(observation)
+        if len(seen) < len(self.work[key[0]].cell.members):
+            return None
+        return self._outcome(self.work[key[0]], self.pending.pop(key))
+
+    def died(self, begun: Mapping[str, Any], ended: Exit) -> Outcome:
+        """The outcome of the check during which the whole probe host ended."""
+        signal = ended.status - 128 if ended.status > 128 else -ended.status if ended.status < 0 else None
+        observation = {
+            **begun,
+            "status": "died",
+            "signal": signal,
+            "exit": None if signal else ended.status,
+            "oom_kills": int(ended.oom_killed),
+            "message": f"the probe host ended with status {ended.status}",
+            "output": ended.stderr,
+        }
+        seen = self.pending.pop((begun["cell"], begun["probe"]), [])
+        return self._outcome(self.work[begun["cell"]], [*seen, observation])
+
+    def _outcome(self, work: Work, seen: Sequence[Mapping[str, Any]]) -> Outcome:
+        found = [(classify(one, self.facts, self.limits), one) for one in seen]
+        worst, observation = min(found, key=lambda pair: WORST_FIRST.index(pair[0].verdict))
+        cell, stack = work.cell, len(work.cell.members) > 1
+        verdict = worst.verdict
+        attempts = tuple(
+            VERDICT_OF.get(status, Verdict.FAIL).value for one in seen for status in one.get("attempts", ())
+        )
+        metrics = {
+            (f"{one['member']}: {name}" if stack else name): value
+            for one in seen
+            for name, value in one.get("metrics", {}).items()
+        }
+        return Outcome(
+            check=f"{cell.id}/{observation['probe']}",
+            image=cell.image,
+            subject=cell.subject,
+            version=cell.version,
+            probe=observation["probe"],
+            verdict=verdict,
+            reason=worst.reason,
+            detail=f"{observation['member']}: {worst.detail}" if stack and worst.detail else worst.detail,
+            evidence=worst.evidence,
+            blame=worst.blame,
+            remedy=worst.remedy,
+            device=observation.get("device", ""),
+            device_name=observation.get("device_name", ""),
+            environment=self.environment,
+            resolved=tuple(f"{name}=={version}" for name, version in sorted(work.added.items())),
+            drift=work.drift,
+            installed=", ".join(
+                f"{one['member']} {one['installed']}" if stack else one["installed"]
+                for one in seen
+                if one.get("installed")
+            ),
+            isolation=observation.get("isolation", ""),
+            metrics=metrics,
+            notes=(
+                *work.notes,
+                *(f"{one['member']}: {note}" if stack else note for one in seen for note in one.get("notes", ())),
+            ),
+            output="" if verdict is Verdict.PASS else observation.get("output", ""),
+            traceback=observation.get("traceback", ""),
+            seconds=round(sum(one.get("seconds", 0.0) for one in seen), 3),
+            started=utc_now(),
+            attempts=attempts,
+            flaky=verdict is Verdict.PASS and bool(attempts),
+        )

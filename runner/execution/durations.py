@@ -1,0 +1,40 @@
+"""How long a cell is expected to take, from the runs before; it orders and splits batches and fills `compat plan`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch_compat_matrix.runner.model import Cell, Outcome
+
+UNKNOWN = {"import": 1.5, "sample": 3.0, "autograd": 3.0, "compile": 15.0}
+"""Seconds for a probe never run before: the medians of the shipped probes on one CPU core."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Seconds by check id, as last measured on this machine."""
+
+    seconds: dict[str, float]
+
+    @classmethod
+    def load(cls, home: Path) -> Estimate:
+        """What earlier runs left; nothing where there was none or the file is damaged."""
+        try:
+            found = json.loads((home / "durations.json").read_text())
+        except (OSError, ValueError):
+            found = {}
+        return cls({name: float(value) for name, value in found.items() if isinstance(value, int | float)})
+
+    def save(self, home: Path, outcomes: Iterable[Outcome]) -> None:
+        """Keep the durations of checks that really ran."""
+        found = {outcome.check: outcome.seconds for outcome in outcomes if outcome.seconds > 0 and not outcome.reused}
+        partial = home / "durations.partial"
+        partial.write_text(json.dumps({**self.seconds, **found}, indent=0, sort_keys=True))
+        partial.replace(home / "durations.json")
+
+    def cell(self, cell: Cell) -> float:
+        """Expected seconds of all the cell's checks."""
+        return sum(self.seconds.get(check.id, UNKNOWN.get(check.probe, 5.0)) for check in cell.checks)

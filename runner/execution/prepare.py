@@ -1,0 +1,139 @@
+"""Images and cells made ready, ahead of their turn: pulls, resolution and downloads overlap probing."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch_compat_matrix.runner.backends.base import Backend, Prepared
+from torch_compat_matrix.runner.errors import Trouble
+from torch_compat_matrix.runner.execution.launch import Ready
+from torch_compat_matrix.runner.execution.protocol import Work
+from torch_compat_matrix.runner.execution.schedule import Batch
+from torch_compat_matrix.runner.files import locked
+from torch_compat_matrix.runner.model import INSTALLED, Cell, Image, Verdict, digest
+from torch_compat_matrix.runner.packages import overlay, resolve
+from torch_compat_matrix.runner.packages.pip_config import Index
+from torch_compat_matrix.runner.packages.resolve import Resolution
+from torch_compat_matrix.runner.pins import canonical
+from torch_compat_matrix.runner.verdicts.rules import reason_for
+
+ATTEMPTS = 3
+"""How often an image is asked for where the host is in trouble."""
+
+
+def facts_path(home: Path, backend: str, identity: str) -> Path:
+    """Where the facts of an image are kept, once an identity."""
+    return home / "facts" / f"{digest([backend, identity])}.json"
+
+
+@dataclass(kw_only=True)
+class Preparation:
+    """Prepares each image once and resolves each cell once, whoever asks first; safe to use from several threads."""
+
+    backend: Backend
+    home: Path
+    index: Index
+    say: Callable[[str], None]
+    foresee: Callable[[Image], None]
+    """Raises Trouble for an image that is known not to run here, before it is pulled."""
+    look: Callable[[Prepared], dict[str, Any]]
+    """Launch an image without cells: what it holds, or Trouble."""
+    _images: dict[str, Future[Ready]] = field(default_factory=dict)
+    _cells: dict[str, Future[Work | Resolution]] = field(default_factory=dict)
+    _guard: threading.Lock = field(default_factory=threading.Lock)
+    _pullers: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(2, "prepare"))
+    _resolvers: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(4, "resolve"))
+
+    def ahead(self, batches: Iterable[Batch]) -> None:
+        """Begin with all of it, in the order in which it will be asked for."""
+        for batch in batches:
+            self._prepare(batch)
+
+    def image(self, image: Image) -> Ready:
+        """The image ready to launch, waited for; Trouble where it cannot be had."""
+        return self._image(image).result()
+
+    def cell(self, cell: Cell, ready: Ready) -> Work | Resolution:
+        """The cell with its overlay built, or the resolution that is its answer; Trouble where neither can be had."""
+        return self._cell(cell, ready).result()
+
+    def stop(self) -> None:
+        """Begin nothing more."""
+        self._pullers.shutdown(wait=False, cancel_futures=True)
+        self._resolvers.shutdown(wait=False, cancel_futures=True)
+
+    def _prepare(self, batch: Batch) -> None:
+        def resolve_all(image: Future[Ready]) -> None:
+            with suppress(BaseException):  # whoever asks for the image is told
+                ready = image.result()
+                for cell in batch.cells:
+                    self._cell(cell, ready)
+
+        self._image(batch.image).add_done_callback(resolve_all)
+
+    def _image(self, image: Image) -> Future[Ready]:
+        with self._guard:
+            if image.name not in self._images:
+                self._images[image.name] = self._pullers.submit(self._made_ready, image)
+            return self._images[image.name]
+
+    def _cell(self, cell: Cell, ready: Ready) -> Future[Work | Resolution]:
+        with self._guard:
+            if cell.id not in self._cells:
+                self._cells[cell.id] = self._resolvers.submit(self._resolved, cell, ready)
+            return self._cells[cell.id]
+
+    def _made_ready(self, image: Image) -> Ready:
+        self.say(f"preparing {image.name}")
+        for attempt in range(ATTEMPTS):
+            time.sleep(attempt)
+            try:
+                self.foresee(image)
+                prepared = self.backend.prepare(image)
+                return Ready(prepared=prepared, facts=self._facts(prepared))
+            except Trouble as trouble:
+                if reason_for(trouble.code).verdict is not Verdict.INFRA or attempt + 1 == ATTEMPTS:
+                    raise
+        raise AssertionError("the last attempt returns or raises")
+
+    def _facts(self, prepared: Prepared) -> dict[str, Any]:
+        """What the image holds: read from it once an identity, by a launch without cells."""
+        path = facts_path(self.home, self.backend.name, prepared.identity)
+        with locked(path.with_suffix(".lock")):
+            if path.exists():
+                known: dict[str, Any] = json.loads(path.read_text())
+                return known
+            facts = self.look(prepared)
+            partial = path.with_suffix(".partial")
+            partial.write_text(json.dumps(facts))
+            partial.replace(path)
+            return facts
+
+    def _resolved(self, cell: Cell, ready: Ready) -> Work | Resolution:
+        facts: Mapping[str, Any] = ready.facts
+        if cell.version == INSTALLED:
+            missing = [name for name in cell.members if name not in facts["packages"]]
+            if missing:
+                raise Trouble("not-installed", f"the image does not hold {', '.join(missing)}")
+            return Work(cell=cell)
+        found = resolve.resolve(cell.requires, facts, self.index, self.home / "resolutions")
+        if found.problem:
+            return found
+        names = [canonical(re.split(r"==| @ ", pin)[0]) for pin in found.add]
+        return Work(
+            cell=cell,
+            overlay=overlay.build(found.add, facts, self.index, self.home) if found.add else None,
+            added={name: found.versions.get(name, "") for name in names},
+            versions={name: found.versions.get(canonical(name), "") for name in cell.members},
+            drift=found.drift,
+            notes=found.notes,
+        )

@@ -1,0 +1,64 @@
+"""What an outcome may depend on, as a key: where nothing of it changed, a check need not run again."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from torch_compat_matrix.runner.backends.base import Gpu, Prepared
+from torch_compat_matrix.runner.bundle import BUNDLE
+from torch_compat_matrix.runner.execution.protocol import Work
+from torch_compat_matrix.runner.model import Known, Outcome, Verdict, digest, matching
+
+SETTLED = (Verdict.PASS, Verdict.FAIL, Verdict.UNSUPPORTED, Verdict.SKIP)
+"""What the same library in the same environment gives again; crash, time-out and want of memory need not come again."""
+
+
+def keys(
+    work: Work, prepared: Prepared, gpus: Sequence[Gpu], settings: Mapping[str, Any], backend: str
+) -> dict[str, str]:
+    """Check id -> key; none on a host whose GPUs differ, since the lease alone decides which one a batch gets.
+
+    A key holds the image's identity, the exact packages added, the probes' source and the rules that name reasons, GPU
+    model and driver, limits, seed and step counts.
+    """
+    models = {(gpu.name, gpu.driver) for gpu in gpus}
+    image, limits = prepared.image, prepared.image.limits
+    if len(models) > 1 and limits.gpus != "none":
+        return {}
+    shared = [
+        backend,
+        prepared.identity,
+        sorted(work.added.items()),
+        sorted(work.versions.items()),
+        [source(member) for member in work.cell.members],
+        sorted(models) if limits.gpus != "none" else [],
+        asdict(limits),
+        {name: image.expects.get(name) for name in ("tools", "services")},
+        work.cell.isolation,
+        sorted(settings.items()),
+    ]
+    return {check.id: digest([*shared, check.id, check.probe]) for check in work.cell.checks}
+
+
+@cache
+def source(member: str) -> str:
+    """A hash of all the code that a verdict on this library comes from: its probes, the probe host, the rules."""
+    libraries = BUNDLE / "libraries"
+    own = libraries.glob(f"{member.replace('-', '_')}.py")
+    shared = sorted([*BUNDLE.glob("*.py"), *libraries.glob("_*.py")])
+    room = Path(__file__).parent.parent / "verdicts"
+    rules = [*sorted(room.glob("*.py")), *sorted(room.glob("data/*.ini")), Path(__file__).with_name("collect.py")]
+    return hashlib.sha256(b"\0".join(path.read_bytes() for path in (*shared, *own, *rules))).hexdigest()
+
+
+def reusable(outcome: Outcome, known: Sequence[Known]) -> bool:
+    """Whether an earlier outcome may stand for the check: never a flaky one, nor one that is expected not to pass."""
+    if outcome.flaky or outcome.verdict not in SETTLED or outcome.reason == "import-failed":
+        return False
+    expected = matching(known, outcome.check)
+    return expected is None or expected.expect is Verdict.PASS

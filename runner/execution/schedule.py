@@ -1,0 +1,67 @@
+"""Cells grouped into batches: longest first, and split where that ends the run sooner."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from torch_compat_matrix.runner.model import Cell, Check, Image, digest
+
+LAUNCH_S = 4.0
+"""What one more launch costs: start, import of torch and of what torch.compile needs, on two CPU cores."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Batch:
+    """The cells of one image that one launched container works through."""
+
+    image: Image
+    cells: tuple[Cell, ...]
+
+    @property
+    def key(self) -> str:
+        return digest([check.id for check in self.checks])
+
+    @property
+    def checks(self) -> tuple[Check, ...]:
+        return tuple(check for cell in self.cells for check in cell.checks)
+
+
+def batches(
+    images: Iterable[tuple[Image, Sequence[Cell]]], jobs: int, expected: Callable[[Cell], float]
+) -> tuple[Batch, ...]:
+    """The images' cells in batches, longest expected time (seconds) first.
+
+    An image is split as long as its longest batch is what the run waits for and a launch more saves more than it costs.
+    """
+    cells = {image.name: (image, part) for image, part in images if part}
+    seconds = {name: {cell.id: expected(cell) for cell in part} for name, (_, part) in cells.items()}
+    parts = {name: _split(part, 1, seconds[name]) for name, (_, part) in cells.items()}
+    while parts:
+        longest = max(parts, key=lambda name: max(total for total, _ in parts[name]))
+        more = _split(cells[longest][1], len(parts[longest]) + 1, seconds[longest])
+        split = {**parts, longest: more}
+        if len(more) == len(parts[longest]) or _length(split, jobs) > _length(parts, jobs) - LAUNCH_S:
+            break
+        parts = split
+    timed = [(total, Batch(image=cells[name][0], cells=part)) for name in parts for total, part in parts[name]]
+    return tuple(batch for _, batch in sorted(timed, key=lambda pair: -pair[0]))
+
+
+def _split(cells: Sequence[Cell], parts: int, seconds: Mapping[str, float]) -> list[tuple[float, tuple[Cell, ...]]]:
+    """The cells in at most `parts` groups of about equal time, each with its time (longest processing time first)."""
+    heap: list[tuple[float, int, list[Cell]]] = [(0.0, number, []) for number in range(min(parts, len(cells)))]
+    for cell in sorted(cells, key=lambda cell: -seconds[cell.id]):
+        total, number, group = heap[0]
+        group.append(cell)
+        heapq.heapreplace(heap, (total + seconds[cell.id], number, group))
+    return [(total, tuple(group)) for total, _, group in heap]
+
+
+def _length(parts: Mapping[str, Sequence[tuple[float, tuple[Cell, ...]]]], jobs: int) -> float:
+    """How long the batches take on so many jobs, each beginning the longest that is left."""
+    ends = [0.0] * jobs
+    for total in sorted((total for groups in parts.values() for total, _ in groups), reverse=True):
+        heapq.heapreplace(ends, ends[0] + total + LAUNCH_S)
+    return max(ends)

@@ -1,0 +1,90 @@
+"""claims.yaml: what somebody says of images and libraries, and which outcomes would make it true or false."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field, model_validator
+from pydantic import ValidationError as Invalid
+
+from torch_compat_matrix.runner.matrix.document import Document, MatrixError, read
+from torch_compat_matrix.runner.matrix.schema import Entry
+
+
+def _pattern(text: str) -> str:
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise ValueError(f"not a regular expression: {error}") from error
+    return text
+
+
+Pattern = Annotated[str, AfterValidator(_pattern)]
+
+
+class Condition(Entry):
+    """One thing to look at; exactly one of `exists`, `expects`, `checks` says which."""
+
+    exists: str | None = Field(None, description="the image whose tag must exist")
+    expects: str | None = Field(None, description="glob over image/expects/what: all must be met")
+    checks: str | None = Field(None, description="glob over check ids: all must pass, or what `metric` and `note` say")
+    metric: str | None = Field(None, description="name of a metric of the checks, held to the bounds instead")
+    at_least: float | None = None
+    at_most: float | None = None
+    true_note: Pattern | None = Field(None, description="regular expression: a note of the checks that bears it out")
+    false_note: Pattern | None = Field(None, description="regular expression: a note of the checks that refutes it")
+    anywhere: bool = Field(False, description="a stand-in may answer too: the claim is not about an image")
+    gpu: bool = Field(False, description="only an outcome on a GPU answers")
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Condition:
+        if sum(value is not None for value in (self.exists, self.expects, self.checks)) != 1:
+            raise ValueError("name exactly one of `exists`, `expects` and `checks`")
+        bounded = self.at_least is not None or self.at_most is not None
+        if bounded != (self.metric is not None):
+            raise ValueError("`metric` needs `at_least` or `at_most`, and these need `metric`")
+        if not self.checks and (self.metric or self.true_note or self.false_note):
+            raise ValueError("`metric` and notes are those of `checks`: name them")
+        return self
+
+
+class Claim(Entry):
+    """A claim and all that must hold for it."""
+
+    id: str
+    source: str = Field(description="who says it")
+    says: str
+    holds_if: list[Condition] = Field(description="all of these; none: the claim cannot be judged by a run")
+    remark: str | None = Field(None, description="what a reader should know beside the verdict")
+
+
+class Claims(Entry):
+    """The whole file."""
+
+    claims: list[Claim]
+
+
+def load(path: Path) -> tuple[dict[str, Any], ...]:
+    """The claims as plain data, in their order; MatrixError with every mistake at once."""
+    document: Document = read(path)
+    if document.data is None:
+        raise MatrixError(document.mistakes)
+    try:
+        claims = Claims.model_validate(document.data).claims
+    except Invalid as invalid:
+        for error in invalid.errors():
+            what = f"unknown key {error['loc'][-1]!r}" if error["type"] == "extra_forbidden" else error["msg"]
+            document.mistake(tuple(error["loc"]), what.removeprefix("Value error, "))
+        raise MatrixError(document.mistakes) from None
+    seen: set[str] = set()
+    for index, claim in enumerate(claims):
+        if claim.id in seen:
+            document.mistake(
+                ("claims", index, "id"), f"{claim.id!r} is there already: give each claim an id of its own"
+            )
+        seen.add(claim.id)
+    if document.mistakes:
+        raise MatrixError(document.mistakes)
+    return tuple(claim.model_dump(exclude_defaults=True) for claim in claims)

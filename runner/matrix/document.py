@@ -1,0 +1,140 @@
+"""YAML as plain data with a place for every value: scalars stay strings, and what could surprise is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml.events import AliasEvent, CollectionStartEvent, DocumentStartEvent, ScalarEvent
+from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+
+MAX_BYTES = 1 << 20
+MAX_DEPTH = 20
+
+Path_ = tuple[str | int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Mistake:
+    """What is wrong, where, and what would be right."""
+
+    place: str
+    """`file:line:column`, both from 1."""
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.message}"
+
+
+class MatrixError(Exception):
+    """The file is not a matrix; every mistake in it, with place and remedy."""
+
+    def __init__(self, mistakes: Iterable[Mistake]) -> None:
+        self.mistakes = tuple(mistakes)
+        super().__init__("\n".join(map(str, self.mistakes)))
+
+
+@dataclass
+class Document:
+    """The data of a YAML file (dict, list, str), the place of each value and of each key, and what was refused."""
+
+    name: str
+    data: Any = None
+    places: dict[Path_, str] = field(default_factory=dict)
+    mistakes: list[Mistake] = field(default_factory=list)
+
+    def place(self, path: Path_) -> str:
+        """Where that value is; where it is missing, the nearest that holds it."""
+        while path and path not in self.places:
+            path = path[:-1]
+        return self.places.get(path, f"{self.name}:1:1")
+
+    def mistake(self, path: Path_, message: str) -> None:
+        """Note a mistake at that value."""
+        self.mistakes.append(Mistake(self.place(path), message))
+
+
+def read(path: Path) -> Document:
+    """The file's document; whatever is wrong with it as YAML is among its mistakes."""
+    document = Document(name=str(path))
+    try:
+        size = path.stat().st_size
+        if size > MAX_BYTES:
+            message = f"the file has {size} bytes, more than {MAX_BYTES}: a matrix is written by people; split it"
+            document.mistakes.append(Mistake(f"{path}:1:1", message))
+            return document
+        text = path.read_bytes().decode("utf-8")
+    except OSError as error:
+        document.mistakes.append(
+            Mistake(f"{path}:1:1", f"cannot be read: {error.strerror}; name another with --matrix")
+        )
+        return document
+    except UnicodeDecodeError as error:
+        document.mistakes.append(Mistake(f"{path}:1:1", f"byte {error.start} is not UTF-8: save the file as UTF-8"))
+        return document
+    try:
+        _refuse(text, document)
+        if not document.mistakes:
+            node = YAML(typ="safe", pure=True).compose(text)
+            document.data = {} if node is None else _plain(node, (), document)
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else f"{path}:1:1"
+        document.mistakes.append(Mistake(where, f"not YAML: {error.problem or error.context}"))
+    except RecursionError:
+        document.mistakes.append(Mistake(f"{path}:1:1", f"nested deeper than {MAX_DEPTH} levels"))
+    return document
+
+
+def _refuse(text: str, document: Document) -> None:
+    """What makes a value something else than what stands at its place: anchors, aliases, tags, several documents."""
+    depth = documents = 0
+    for event in YAML(typ="safe", pure=True).parse(text):
+        mark = event.start_mark
+        where = f"{document.name}:{mark.line + 1}:{mark.column + 1}"
+        if isinstance(event, AliasEvent) or getattr(event, "anchor", None):
+            document.mistakes.append(Mistake(where, "anchors and aliases are not read here: write the value out"))
+        elif isinstance(event, (ScalarEvent, CollectionStartEvent)) and event.tag:
+            document.mistakes.append(Mistake(where, f"the tag {event.tag} is not read here: every value is a string"))
+        if isinstance(event, DocumentStartEvent):
+            documents += 1
+            if documents == 2:
+                document.mistakes.append(Mistake(where, "a second document: a matrix is one; remove the `---`"))
+        if isinstance(event, CollectionStartEvent):
+            depth += 1
+            if depth > MAX_DEPTH:
+                document.mistakes.append(Mistake(where, f"nested deeper than {MAX_DEPTH} levels"))
+                return
+        elif type(event).__name__.endswith(("MappingEndEvent", "SequenceEndEvent")):
+            depth -= 1
+
+
+def _plain(node: Node, path: Path_, document: Document) -> Any:
+    mark = node.start_mark
+    document.places.setdefault(path, f"{document.name}:{mark.line + 1}:{mark.column + 1}")
+    if isinstance(node, ScalarNode):
+        # `key:` with nothing behind it is null to YAML, and an empty string to nobody
+        return None if node.value == "" and node.style is None else node.value
+    if isinstance(node, SequenceNode):
+        return [_plain(item, (*path, index), document) for index, item in enumerate(node.value)]
+    assert isinstance(node, MappingNode)
+    found: dict[str, Any] = {}
+    for key, value in node.value:
+        mark = key.start_mark
+        where = f"{document.name}:{mark.line + 1}:{mark.column + 1}"
+        if not isinstance(key, ScalarNode):
+            document.mistakes.append(Mistake(where, "a key must be a plain word"))
+        elif key.value == "<<":
+            document.mistakes.append(Mistake(where, "merge keys are not read here: write the values out"))
+        elif key.value in found:
+            first = document.places[(*path, key.value)]
+            message = f"{key.value!r} is here twice (first at {first}): YAML would keep one of the two; remove one"
+            document.mistakes.append(Mistake(where, message))
+        else:
+            document.places[(*path, key.value)] = where
+            found[key.value] = _plain(value, (*path, key.value), document)
+    return found

@@ -1,0 +1,130 @@
+"""Matrix -> Plan: expansion, exclusion, selection; and the plan as JSON, for hosts that cannot read a matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from torch_compat_matrix.runner.bundle import catalogue
+from torch_compat_matrix.runner.matrix.select import select
+from torch_compat_matrix.runner.model import INSTALLED, LATEST, PROBES, Cell, Image, Plan
+from torch_compat_matrix.runner.selector import matches, pattern
+
+if TYPE_CHECKING:
+    from torch_compat_matrix.runner.matrix.schema import Matrix
+
+
+class TooMany(Exception):
+    """The matrix expands to more checks than it may."""
+
+
+def all_cells(matrix: Matrix, excluded: bool = False) -> tuple[Cell, ...]:
+    """Every cell of the matrix; with `excluded`, also those that its rules leave out."""
+    versions = sum(len(library.versions) for library in matrix.libraries.values()) + len(matrix.stacks)
+    checks = len(matrix.images) * versions * len(matrix.probes)
+    if checks > matrix.max_checks:
+        raise TooMany(
+            f"{len(matrix.images)} images x {versions} library versions and stacks x {len(matrix.probes)} probes are "
+            f"{checks} checks, more than {matrix.max_checks}; take fewer versions, or raise `max_checks:`"
+        )
+    cells = [cell for image in matrix.images for cell in _cells_of(matrix, image)]
+    if excluded:
+        return tuple(cells)
+    return tuple(cell for cell in cells if not any(matches(rule.cells, cell.id) for rule in matrix.exclude))
+
+
+def _cells_of(matrix: Matrix, image: str) -> list[Cell]:
+    cells = []
+    for name, library in matrix.libraries.items():
+        added = [
+            version
+            for rule in matrix.include
+            if rule.library == name and pattern(rule.images).match(image)
+            for version in rule.versions
+        ]
+        for version in dict.fromkeys([*library.versions, *added]):
+            pinned = {INSTALLED: (), LATEST: (name,)}.get(version, (f"{name}=={version}",))
+            cells.append(
+                Cell(
+                    image=image,
+                    subject=name,
+                    version=version,
+                    requires=(*pinned, *library.with_) if pinned else (),
+                    members=(name,),
+                    probes=_probes(library.probes or matrix.probes, (name,)),
+                    isolation=library.isolation,
+                )
+            )
+    for name, stack in matrix.stacks.items():
+        members = members_of(stack.requires)
+        probes = _probes(stack.probes or matrix.probes, members)
+        cells.append(
+            Cell(
+                image=image,
+                subject=name,
+                version="stack",
+                requires=tuple(stack.requires),
+                members=members,
+                probes=probes,
+            )
+        )
+    return cells
+
+
+def _probes(wanted: Sequence[str], members: Sequence[str]) -> tuple[str, ...]:
+    """The probes in their order; those that apply to no member stay, and are answered by `not-applicable`."""
+    return tuple(probe for probe in PROBES if probe in wanted) if members else ()
+
+
+def expand(matrix: Matrix, backend: str, selectors: Sequence[str] = (), probes: Sequence[str] = ()) -> Plan:
+    """The plan for a backend: its images, and of their cells those selected.
+
+    `local` takes the images that have a stand-in, `docker` those that have a tag.  For `here` the interpreter at hand
+    is the image named in the selectors; unless one is, it is an image of its own, with every library at the version
+    that is installed and those of the matrix.
+    """
+    plan = Plan(
+        images=matrix.model_images(),
+        cells=all_cells(matrix),
+        known=matrix.model_known(),
+        claims=matrix.claims,
+        source=matrix.source,
+    )
+    usable = {image.name for image in plan.images if _usable(image, backend)}
+    if backend == "here":
+        plan = _here(plan, selectors)
+        usable = {image.name for image in plan.images}
+    plan = replace(plan, cells=tuple(cell for cell in plan.cells if cell.image in usable))
+    chosen: list[str] = []
+    for selector in selectors or ([backend] if backend in matrix.selections else []):
+        chosen += matrix.selections.get(selector, [selector])
+    return select(plan, chosen, probes, names=matrix.selections)
+
+
+def _usable(image: Image, backend: str) -> bool:
+    return image.local is not None if backend == "local" else image.tag is not None
+
+
+def _here(plan: Plan, selectors: Sequence[str]) -> Plan:
+    """The plan with the interpreter at hand in the place of the image that the selectors name, or of its own."""
+    named = [image for image in plan.images if any(selector.split("/")[0] == image.name for selector in selectors)]
+    if named:
+        return plan
+    first = plan.images[0].name
+    own = [replace(cell, image="here") for cell in plan.cells if cell.image == first]
+    held = [
+        Cell(image="here", subject=name, version=INSTALLED, requires=(), members=(name,))
+        for name in dict.fromkeys(member for cell in own for member in cell.members)
+    ]
+    cells = {cell.id: cell for cell in [*held, *own]}
+    return replace(plan, images=(Image(name="here"),), cells=tuple(cells.values()))
+
+
+def members_of(requires: Iterable[str]) -> tuple[str, ...]:
+    """The distributions among the requirements that have probes."""
+    names = [canonicalize_name(Requirement(text).name) for text in requires]
+    return tuple(name for name in names if name in catalogue())

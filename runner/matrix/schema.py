@@ -1,0 +1,224 @@
+"""What may stand in matrix.yaml: pydantic models, of which docs/matrix.schema.json is made."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from typing import Annotated, Any, Literal
+
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.version import InvalidVersion, Version
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PositiveFloat, PositiveInt
+
+from torch_compat_matrix.runner import model
+from torch_compat_matrix.runner.model import INSTALLED, LATEST, Limits, Local, Verdict
+
+UNITS = {"k": 10, "m": 20, "g": 30, "t": 40}
+
+
+def _size(text: Any) -> Any:
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", str(text).strip().lower())
+    if not found:
+        raise ValueError("not a size; write it as Docker does: 512m, 8g")
+    return int(float(found[1]) * 2 ** UNITS.get(found[2], 0))
+
+
+def _requirement(text: str) -> str:
+    try:
+        Requirement(text)
+    except InvalidRequirement as error:
+        raise ValueError(f"not a requirement ({str(error).splitlines()[0]}); write `name==1.2.3`") from error
+    return text
+
+
+def _version(text: str) -> str:
+    if text not in (INSTALLED, LATEST):
+        try:
+            Version(text)
+        except InvalidVersion as error:
+            raise ValueError(f"not a version; write one like 1.9.1, `{LATEST}` or `{INSTALLED}`") from error
+    return text
+
+
+def _name(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", text):
+        raise ValueError("a name in check ids: letters, digits, `.`, `_` and `-`, beginning with a letter or digit")
+    return text
+
+
+def _digest(text: str) -> str:
+    if not re.fullmatch(r"sha256:[0-9a-f]{64}", text):
+        raise ValueError("not a digest; it is `sha256:` and 64 hexadecimal digits")
+    return text
+
+
+Size = Annotated[int, BeforeValidator(_size, json_schema_input_type=str)]
+Req = Annotated[str, AfterValidator(_requirement)]
+Ver = Annotated[str, AfterValidator(_version)]
+Name = Annotated[str, AfterValidator(_name)]
+Digest = Annotated[str, AfterValidator(_digest)]
+ProbeName = Literal["import", "sample", "autograd", "compile"]
+
+
+class Entry(BaseModel):
+    """What every part of the file has in common: no key that it does not know."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class LimitsEntry(Entry):
+    """What one launched image may use; an image's own limits go before the file's."""
+
+    gpus: Literal["auto", "required", "none"] | None = Field(
+        None, description="auto: a GPU where there is one; required: skip where there is none; none: never"
+    )
+    timeout: PositiveFloat | None = Field(None, description="seconds for one probe, the library's import included")
+    memory: Size | None = Field(None, description="as Docker writes it: 8g")
+    shm: Size | None = Field(None, description="size of /dev/shm: 8g")
+    pids: PositiveInt | None = Field(None, description="most processes at a time")
+    cpus: PositiveFloat | None = Field(None, description="CPU cores")
+    network: str | None = Field(None, description="none, or the name of an engine network")
+
+
+class LocalEntry(Entry):
+    """The stand-in: what the `local` backend builds in the image's place."""
+
+    python: str = Field(description='Python version, quoted: "3.11"')
+    requires: list[Req] = Field(description="requirements, as for pip")
+
+
+class ExpectsEntry(Entry):
+    """What somebody says of the image."""
+
+    torch: str | None = Field(None, description="torch version, or its beginning")
+    cuda: str | None = Field(None, description="CUDA version that torch was built for")
+    cudnn: str | None = Field(None, description="cuDNN major version")
+    python: str | None = Field(None, description="Python version, or its beginning")
+    os: str | None = Field(None, description="words of the operating system's name")
+    preinstalled: list[Req] = Field([], description="distributions that the image holds")
+    tools: list[str] = Field([], description="programs on PATH")
+    services: list[Literal["jupyter", "sshd"]] = Field([], description="services that can be started")
+
+
+class ImageEntry(Entry):
+    """One environment under test."""
+
+    tag: str | None = Field(None, description="image reference, as for docker run")
+    digest: Digest | None = Field(None, description="pins the image: sha256:...")
+    python: str = Field("python3", description="the interpreter inside the image that holds torch")
+    local: LocalEntry | None = Field(None, description="how to build the stand-in")
+    expects: ExpectsEntry = Field(ExpectsEntry(), description="what somebody says of the image")
+    claim: str | None = Field(None, description="who says that this tag exists, where that itself is to be tested")
+    limits: LimitsEntry = LimitsEntry()
+
+
+class LibraryEntry(Entry):
+    """A distribution under test."""
+
+    versions: list[Ver] = Field(
+        description="quoted versions, `latest`, or `installed` for the image's own", min_length=1
+    )
+    with_: list[Req] = Field([], alias="with", description="further requirements to install with it")
+    probes: list[ProbeName] | None = Field(None, description="only these probes")
+    isolation: Literal["warm", "fresh"] = Field("warm", description="fresh: a process of its own for each probe")
+
+
+class StackEntry(Entry):
+    """Several pinned libraries installed together, as a derived image would have them."""
+
+    requires: list[Req] = Field(description="pinned requirements", min_length=1)
+    probes: list[ProbeName] | None = None
+
+
+class ExcludeEntry(Entry):
+    """Cells to leave out."""
+
+    cells: str = Field(description="glob over cells: image/library-version")
+    reason: str
+
+
+class IncludeEntry(Entry):
+    """Cells to add to the product of images and versions."""
+
+    images: str = Field(description="glob over image names")
+    library: str
+    versions: list[Ver] = Field(min_length=1)
+
+
+class KnownEntry(Entry):
+    """An expected outcome."""
+
+    cells: str = Field(description="glob over check ids; a cell stands for all its probes")
+    expect: Verdict = Field(description="the verdict that is expected")
+    code: str | None = Field(None, description="the reason code that is expected")
+    reason: str
+    link: str | None = None
+    expires: dt.date | None = Field(None, description="the day from which it must be looked at again: 2027-01-31")
+
+
+class Matrix(Entry):
+    """Images x library versions, and what is expected of them."""
+
+    limits: LimitsEntry = LimitsEntry()
+    probes: list[ProbeName] = Field(
+        ["import", "sample", "autograd", "compile"], description="probes to run, unless a library says otherwise"
+    )
+    images: dict[Name, ImageEntry] = Field(min_length=1)
+    libraries: dict[Name, LibraryEntry] = Field({}, description="by name of the distribution")
+    stacks: dict[Name, StackEntry] = {}
+    exclude: list[ExcludeEntry] = []
+    include: list[IncludeEntry] = []
+    known: list[KnownEntry] = []
+    selections: dict[Name, list[str]] = Field(
+        {}, description="names for lists of selectors; one named after a backend is what a plain run on it takes"
+    )
+    max_checks: PositiveInt = Field(100_000, description="refuse to expand to more checks than this")
+    _source: str = ""
+    _places: tuple[str, ...] = ()
+    _claims: tuple[dict[str, Any], ...] = ()
+
+    @property
+    def claims(self) -> tuple[dict[str, Any], ...]:
+        """What claims.yaml beside the file says, as plain data; nothing where there is none."""
+        return self._claims
+
+    @property
+    def source(self) -> str:
+        """The file as the user named it."""
+        return self._source
+
+    def model_images(self) -> tuple[model.Image, ...]:
+        """The images as the runner's nouns, their limits filled in from the file's and the defaults."""
+        return tuple(
+            model.Image(
+                name=name,
+                tag=image.tag,
+                digest=image.digest,
+                python=image.python,
+                local=_local(image.local),
+                expects=image.expects.model_dump(exclude_defaults=True),
+                claim=image.claim,
+                limits=_limits(self.limits, image.limits),
+            )
+            for name, image in self.images.items()
+        )
+
+    def model_known(self) -> tuple[model.Known, ...]:
+        """The expected outcomes as the runner's nouns, with their places."""
+        return tuple(
+            model.Known(**{**entry.model_dump(), "expect": entry.expect}, place=place)
+            for entry, place in zip(self.known, self._places, strict=True)
+        )
+
+
+def _local(entry: LocalEntry | None) -> Local | None:
+    return None if entry is None else Local(python=entry.python, requires=tuple(entry.requires))
+
+
+def _limits(*entries: LimitsEntry) -> Limits:
+    found: dict[str, Any] = {}
+    for entry in entries:
+        found.update(entry.model_dump(exclude_none=True))
+    if "timeout" in found:
+        found["timeout_s"] = found.pop("timeout")
+    return Limits(**found)

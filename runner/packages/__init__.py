@@ -1,0 +1,1 @@
+"""What would pip have done: what a requirement adds to an image, and the folder that holds it."""

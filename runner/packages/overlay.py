@@ -1,0 +1,79 @@
+"""The exact set that a cell adds to its image, built once and shared by all that need it."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from torch_compat_matrix.runner.errors import Trouble
+from torch_compat_matrix.runner.files import locked
+from torch_compat_matrix.runner.model import digest, utc_now
+from torch_compat_matrix.runner.packages import uv
+from torch_compat_matrix.runner.packages.pip_config import Index
+from torch_compat_matrix.runner.packages.target import Target
+
+
+def build(add: Sequence[str], facts: Mapping[str, Any], index: Index, home: Path) -> Path:
+    """The folder that holds these packages for the image that the facts describe; its name is its key.
+
+    Its files are hard links into uv's cache, so mount it read-only and never write to a file in it.
+    """
+    target = Target.of(facts)
+    folder = folder_of(add, facts, home)
+    if folder.is_dir():
+        return folder
+    with locked(folder.with_suffix(".lock")):
+        if not folder.is_dir():
+            partial = folder.with_suffix(".partial")
+            shutil.rmtree(partial, ignore_errors=True)
+            _install(add, target, index, partial)
+            _refuse_foreign(partial, facts)
+            manifest = {"schema": 1, "add": sorted(add), **asdict(target), "built": utc_now(), "uv": uv.version()}
+            folder.with_suffix(".json").write_text(json.dumps(manifest, indent=2) + "\n")
+            partial.rename(folder)
+    return folder
+
+
+def folder_of(add: Sequence[str], facts: Mapping[str, Any], home: Path) -> Path:
+    """Where the overlay of these packages is, or will be."""
+    return home / "overlays" / digest([sorted(add), asdict(Target.of(facts))])
+
+
+def _install(add: Sequence[str], target: Target, index: Index, folder: Path) -> None:
+    folder.mkdir(parents=True)
+    if not add:
+        return
+    # Bytecode saves a container, which cannot write it to a read-only mount, up to a third of the import; only an
+    # interpreter of the image's own version can compile it.
+    python = ("--python", sys.executable, "--compile-bytecode") if target.host_python else ()
+    flags = ("--no-deps", "--target", str(folder), *python, *target.flags(), *index.uv_flags())
+    ran = uv.run(("pip", "install", *flags, "-r", "-"), index.uv_environment(), stdin="\n".join(add))
+    if ran.status:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise ran.trouble("the packages cannot be fetched")
+
+
+def _refuse_foreign(folder: Path, facts: Mapping[str, Any]) -> None:
+    """What was compiled here must not need a newer C library than the image's; uv itself sees to Python and machine."""
+    own = platform.libc_ver()[1]
+    if not facts["glibc"] or not own or _numbers(own) <= _numbers(facts["glibc"]):
+        return
+    for wheel in sorted(folder.glob("*.dist-info/WHEEL")):
+        if any(line.startswith("Tag: ") and "-linux_" in line for line in wheel.read_text().splitlines()):
+            name = wheel.parent.name.removesuffix(".dist-info")
+            raise Trouble(
+                "needs-in-image",
+                f"{name} has no wheel for the image and was compiled for this host's glibc {own}, newer than the"
+                f" image's {facts['glibc']}",
+                "build a wheel inside the image and offer it in find-links",
+            )
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(part) for part in version.split(".")[:2]]

@@ -1,0 +1,227 @@
+"""Requirement + image's packages -> the exact set to add, and what a plain install would replace."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from torch_compat_matrix.runner.files import locked
+from torch_compat_matrix.runner.model import digest
+from torch_compat_matrix.runner.packages import uv
+from torch_compat_matrix.runner.packages.pip_config import Index
+from torch_compat_matrix.runner.packages.stubs import Held
+from torch_compat_matrix.runner.packages.target import Target
+from torch_compat_matrix.runner.pins import canonical
+
+PASSING = ("index-unreachable", "index-refused", "disk-full", "install-failed")
+"""Problems of the moment: they are not remembered."""
+
+_SCHEMA = 1
+_COMPILE = ("pip", "compile", "--no-header", "--no-annotate")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Resolution:
+    """What an install into the image would come to."""
+
+    add: tuple[str, ...] = ()
+    """`name==version` of each package that the image lacks (`name @ URL` where a URL was asked for)."""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    """Canonical name -> version of all that was resolved, the image's own packages among them."""
+    drift: tuple[str, ...] = ()
+    """What a plain `pip install` would replace (`torch 2.6.0 -> 2.13.0`), even where the image can be kept as it is."""
+    problem: str = ""
+    """A stable reason code; empty where the image can be kept as it is."""
+    detail: str = ""
+    evidence: str = ""
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Resolution:
+        """From what `asdict` gave, by way of JSON."""
+        lists: dict[str, Any] = {name: tuple(data[name]) for name in ("add", "drift", "notes")}
+        return cls(**{**data, **lists})
+
+
+def resolve(requirements: Sequence[str], facts: Mapping[str, Any], index: Index, cache: Path) -> Resolution:
+    """What `pip install` of the requirements would do to the image that the facts describe.
+
+    A requirement without a version asks for the newest, held or not.  Answers are kept in `cache`: for good where each
+    requirement is pinned and was met, else for the day.
+    """
+    target = Target.of(facts)
+    held = Held.of(facts, target, cache / "stubs")
+    places = (index.key, index.contents, uv.version())
+    key = digest([_SCHEMA, sorted(requirements), held.folder.name, asdict(target), places])
+    path, today = cache / f"{key}.json", dt.date.today().isoformat()
+    with locked(path.with_suffix(".lock")):
+        kept = _kept(path, today)
+        if kept is not None:
+            return kept
+        resolution = _Question(tuple(requirements), target, held, index).answer()
+        if resolution.problem not in PASSING:
+            lasting = not resolution.problem and all(map(_pinned, requirements))
+            partial = path.with_suffix(".partial")
+            partial.write_text(json.dumps({"day": "" if lasting else today, "resolution": asdict(resolution)}))
+            partial.replace(path)
+        return resolution
+
+
+def _kept(path: Path, today: str) -> Resolution | None:
+    try:
+        record = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    return Resolution.from_json(record["resolution"]) if record["day"] in ("", today) else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    requirements: tuple[str, ...]
+    target: Target
+    held: Held
+    index: Index
+
+    def answer(self) -> Resolution:
+        """Keep the image as it is where that can be, and say what a plain install would replace in any case."""
+        with ThreadPoolExecutor(max_workers=1) as pool:
+            freely = pool.submit(self._free)
+            ran = self._keeping()
+            free = freely.result()
+        if not ran.status:
+            return self._met(ran, _picks(free.out))
+        if free.status or ran.reason in PASSING:
+            return self._unmet(free if free.status else ran)
+        picks, drift = self._drift(_picks(free.out))
+        if not drift:
+            return self._unmet(ran)
+        return Resolution(
+            versions=picks,
+            drift=drift,
+            problem="drift",
+            detail=f"an install would replace {', '.join(drift)}: {uv.brief(ran.explanation)}",
+            evidence=uv.evidence(ran.explanation),
+        )
+
+    @property
+    def asked(self) -> set[str]:
+        """The names asked for, whose replacement is no drift; but an image is its torch, whatever is asked for."""
+        return {name for name in map(_name, self.requirements) if name} - {"torch"}
+
+    @property
+    def newest(self) -> set[str]:
+        """The names asked for without a version."""
+        return self.asked & {canonical(text.strip()) for text in self.requirements}
+
+    def _keeping(self) -> uv.Ran:
+        """Resolve with the image as it is; where that fails, what was asked for by name may give way."""
+        held = self.held.versions.keys()
+        ran = self._compile(keep=held - self.newest)
+        if ran.status and ran.reason not in PASSING and (self.asked - self.newest) & held:
+            again = self._compile(keep=held - self.asked)
+            return ran if again.status else again
+        return ran
+
+    def _met(self, ran: uv.Ran, free: Mapping[str, str]) -> Resolution:
+        held = self.held.versions
+        lines = _lines(ran.out)
+        own = [line for line in lines if f" @ {self._stubs().as_uri()}/" in line]
+        add = tuple(line for line in lines if line not in own and line.partition("==")[::2] not in held.items())
+        versions = {**_picks(ran.out), **{_name(line): held[_name(line)] for line in own}}
+        newer = free and any(free.get(_name(line)) != versions[_name(line)] for line in add)
+        return Resolution(
+            add=add,
+            versions=versions,
+            drift=self._drift(free)[1] if newer else (),
+            notes=tuple(re.findall(r"^warning: (`.* is yanked.*)$", ran.err, re.MULTILINE)),
+        )
+
+    def _free(self) -> uv.Ran:
+        """Resolve as if the image were empty; where the indexes have no torch at all, with the image's among theirs."""
+        ran = self._compile(keep=())
+        if ran.status and ran.reason not in PASSING:
+            again = self._run(links=(self._stubs(),))
+            return ran if again.status else again
+        return ran
+
+    def _unmet(self, ran: uv.Ran) -> Resolution:
+        if ran.reason == "version-not-found":
+            # Asked for the best of all indexes, uv does not mention that one of them refused to answer.
+            first = self._run(variables={"UV_INDEX_STRATEGY": "first-index"})
+            ran = first if first.reason == "index-refused" else ran
+        text = ran.explanation
+        code = "python-too-old" if ran.reason == "unsatisfiable" and self._too_old(text) else ran.reason
+        return Resolution(problem=code, detail=uv.brief(text), evidence=uv.evidence(text))
+
+    def _too_old(self, explanation: str) -> bool:
+        """Whether what was asked for needs a newer Python than the image's."""
+        wanted = re.search(r"(?:does not satisfy|requires) Python ?>=?(\d+)\.(\d+)", " ".join(explanation.split()))
+        own = tuple(int(number) for number in self.target.python.split(".")[:2])
+        return wanted is not None and (int(wanted[1]), int(wanted[2])) > own
+
+    def _drift(self, free: Mapping[str, str]) -> tuple[dict[str, str], tuple[str, ...]]:
+        """What a plain install would come to, and what it would replace of the image.
+
+        pip takes the newest of what is missing and then changes what is installed where that demands it; uv, given
+        the installed versions as preferences, would rather take something older.  So what is missing is pinned to its
+        newest (`free`) before uv may prefer the image's versions.
+        """
+        held = self.held.versions
+        with TemporaryDirectory(prefix="compat-") as folder:
+            pins, output = Path(folder, "pins.txt"), Path(folder, "preferences.txt")
+            pins.write_text("".join(f"{name}=={free[name]}\n" for name in free if free[name] and name not in held))
+            output.write_text(self.held.pins(held.keys() - self.newest))
+            flags = ("-c", str(pins), "--emit-index-annotation", "-o", str(output))
+            ran = self._run(*flags, links=(self._stubs(),))
+            text = output.read_text() if not ran.status else ""
+        picks = _picks(text) or dict(free)
+        # uv writes versions in their normal form, the image perhaps not: what comes from the stubs is the image's own.
+        own = {
+            canonical(name) for name in re.findall(rf"^(\S+)==.*\n +# from .*{self._stubs().name}", text, re.MULTILINE)
+        }
+        changed = sorted((picks.keys() & held.keys()) - own - self.asked)
+        return picks, tuple(f"{name} {held[name]} -> {picks[name]}" for name in changed if picks[name] != held[name])
+
+    def _stubs(self) -> Path:
+        return self.held.folder.absolute()
+
+    def _compile(self, keep: Iterable[str]) -> uv.Ran:
+        """Resolve with these packages of the image as they are."""
+        with TemporaryDirectory(prefix="compat-") as folder:
+            constraints = Path(folder, "image.txt")
+            constraints.write_text(self.held.constraints(sorted(keep)))
+            return self._run("-c", str(constraints))
+
+    def _run(self, *arguments: str, links: Sequence[Path] = (), variables: Mapping[str, str] | None = None) -> uv.Ran:
+        return uv.run(
+            (*_COMPILE, *self.target.flags(), *self.index.uv_flags(), *arguments, "-"),
+            self.index.uv_environment(*map(str, links)) | dict(variables or {}),
+            stdin="\n".join(self.requirements),
+        )
+
+
+def _lines(output: str) -> list[str]:
+    """A package each, without comments."""
+    return [line for line in output.splitlines() if line and not line.lstrip().startswith("#")]
+
+
+def _picks(output: str) -> dict[str, str]:
+    """Canonical name -> version of uv's output; empty for what came from a URL."""
+    return {_name(line): line.partition("==")[2] for line in _lines(output)}
+
+
+def _name(requirement: str) -> str:
+    """The canonical name that a requirement begins with; empty for a bare URL."""
+    found = re.match(r"\s*([A-Za-z0-9][A-Za-z0-9._-]*)(?![A-Za-z0-9._-]*[:/])", requirement)
+    return canonical(found[1]) if found else ""
+
+
+def _pinned(requirement: str) -> bool:
+    return re.search(r"==[^*,]+(;|$)", requirement) is not None

@@ -1,0 +1,143 @@
+"""The stand-in of an image: a uv virtual environment built from its `local:` entry."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from torch_compat_matrix.runner.files import locked
+from torch_compat_matrix.runner.model import Local, digest
+from torch_compat_matrix.runner.packages import uv
+from torch_compat_matrix.runner.packages.pip_config import Index
+from torch_compat_matrix.runner.pins import canonical
+
+CPU_INDEX_TIMEOUT_S = 10
+"""How long PyTorch's own index may be silent before the plain index is asked."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StandIn:
+    """A built stand-in."""
+
+    python: Path
+    identity: str
+    """A hash of its Python and exact packages."""
+    description: str
+    """What it is, without a path: `Python 3.11.7 with torch 2.13.0+cpu (CPU build from find-links)`."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Source:
+    """Where torch may come from, and how uv is told so."""
+
+    name: str
+    constraints: str = ""
+    flags: tuple[str, ...] = ()
+    variables: Mapping[str, str] = field(default_factory=dict)
+
+
+_PLAIN = _Source(name="as pip would choose it")
+# A CUDA build is gigabytes of libraries that a host without a GPU never loads.
+_CPU_INDEX = _Source(
+    name="CPU build from PyTorch's index",
+    flags=("--torch-backend", "cpu"),
+    variables={"UV_HTTP_TIMEOUT": str(CPU_INDEX_TIMEOUT_S), "UV_HTTP_RETRIES": "0"},
+)
+
+
+def build(local: Local, home: Path, index: Index, gpu: bool) -> StandIn:
+    """The environment that `local` describes, built unless it stands already; without a GPU with a CPU build of torch.
+
+    Raises `Trouble` with uv's own explanation.
+    """
+    folder = _folder(local, home, index, gpu)
+    python, complete = folder / "bin" / "python", folder / "complete.json"
+    with locked(folder.with_suffix(".lock")):
+        # A virtual environment cannot be moved into place: it is whole when its marker is there.
+        if not (complete.exists() and python.exists()):
+            shutil.rmtree(folder, ignore_errors=True)
+            try:
+                record = _build(local, folder, python, index, gpu)
+            except BaseException:
+                shutil.rmtree(folder, ignore_errors=True)
+                raise
+            partial = complete.with_suffix(".partial")
+            partial.write_text(json.dumps(record))
+            partial.replace(complete)
+        return StandIn(python=python, **json.loads(complete.read_text()))
+
+
+def find(local: Local, home: Path, index: Index, gpu: bool) -> StandIn | None:
+    """The environment that `local` describes, where it stands already."""
+    folder = _folder(local, home, index, gpu)
+    try:
+        return StandIn(python=folder / "bin" / "python", **json.loads((folder / "complete.json").read_text()))
+    except FileNotFoundError:
+        return None
+
+
+def _folder(local: Local, home: Path, index: Index, gpu: bool) -> Path:
+    return (home / "standins" / digest([local.python, sorted(local.requires), index.key, gpu])).absolute()
+
+
+def _build(local: Local, folder: Path, python: Path, index: Index, gpu: bool) -> dict[str, str]:
+    """Build it in place; its identity and description."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    ran = uv.run(("venv", "--no-project", "--python", local.python, str(folder)), index.uv_environment())
+    if ran.status:
+        raise ran.trouble(f"there is no Python {local.python} for the stand-in")
+    source = _install(local, python, index, gpu) if local.requires else _PLAIN
+    listed = uv.run(("pip", "list", "--format", "json", *_into(python)), {})
+    packages = {canonical(each["name"]): each["version"] for each in json.loads(listed.out)}
+    number = re.search(r"^version\w* = (\S+)", (folder / "pyvenv.cfg").read_text(), re.MULTILINE)
+    name = f"Python {number[1] if number else local.python}"
+    if "torch" in packages:
+        name += f" with torch {packages['torch']} ({source.name})"
+    return {"identity": digest([name, packages]), "description": name}
+
+
+def _install(local: Local, python: Path, index: Index, gpu: bool) -> _Source:
+    """Install from the best source that can be reached and has what is asked for; which one it was."""
+    constraints = python.parent.parent / "constraints.txt"
+    for source in _sources(local, python, index, gpu):
+        constraints.write_text(source.constraints)
+        ran = uv.run(
+            ("pip", "install", *_into(python), "-c", str(constraints), *source.flags, *index.uv_flags(), "-r", "-"),
+            {**index.uv_environment(), **source.variables},
+            stdin="\n".join(local.requires),
+        )
+        if not ran.status:
+            return source
+        if ran.reason == "disk-full":
+            break
+    raise ran.trouble("the stand-in cannot be built")
+
+
+def _into(python: Path) -> tuple[str, ...]:
+    return ("--python", str(python))
+
+
+def _sources(local: Local, python: Path, index: Index, gpu: bool) -> Iterator[_Source]:
+    """Where to take torch from, the best first."""
+    wanted = next((each for each in local.requires if re.match(r"torch\s*($|[\[=<>!~;])", each)), "torch")
+    if not gpu and "+" not in wanted:
+        offered = _offered(wanted, python, index)
+        if offered:
+            yield _Source(name="CPU build from find-links", constraints=f"torch=={offered}\n")
+        if "UV_TORCH_BACKEND" not in index.uv:
+            yield _CPU_INDEX
+    yield _PLAIN
+
+
+def _offered(torch: str, python: Path, index: Index) -> str:
+    """The CPU build that the find-links alone would give for this requirement; empty where they have none."""
+    if not index.find_links():
+        return ""
+    flags = ("--no-index", "--no-deps", "--no-header", "--no-annotate", *_into(python))
+    ran = uv.run(("pip", "compile", *flags, "-"), index.uv_environment(), stdin=torch)
+    found = re.search(r"^torch==(\S+\+cpu)$", ran.out, re.MULTILINE)
+    return found[1] if found and not ran.status else ""

@@ -1,0 +1,89 @@
+"""What an image holds, told to uv as stubs: wheels of metadata alone.
+
+The versions of vendor builds (`2.6.0a0+nv25.1`, `2.13.0+cpu`) are on no index, and what an index says of the same
+number (torch and its dozen nvidia packages) is not true of a conda build.  A stub has the image's own version and
+requirements, so that uv answers for the image, and fetches nothing of torch.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from zipfile import ZipFile
+
+from torch_compat_matrix.runner.files import locked
+from torch_compat_matrix.runner.model import digest
+from torch_compat_matrix.runner.packages.target import Target
+from torch_compat_matrix.runner.pins import canonical
+
+_VERSION = re.compile(
+    r"v?(\d+!)?\d+(\.\d+)*([-_.]?(alpha|a|beta|b|preview|pre|c|rc)[-_.]?\d*)?(-\d+|[-_.]?(post|rev|r)[-_.]?\d*)?"
+    r"([-_.]?dev[-_.]?\d*)?(\+[a-z0-9]+([-_.][a-z0-9]+)*)?",
+    re.IGNORECASE,
+)
+"""PEP 440's grammar; pip, too, passes over an installed distribution whose version is outside it."""
+
+_BUILD = 999999
+"""A wheel's build number: of two wheels of one version with the same tags the greater wins."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Held:
+    """The packages of an image (canonical name -> version) and the folder with their stubs."""
+
+    versions: Mapping[str, str]
+    folder: Path
+    tags: str
+
+    @classmethod
+    def of(cls, facts: Mapping[str, Any], target: Target, home: Path) -> Held:
+        """The image's packages, their stubs written unless an image with the same ones was seen before."""
+        versions = {
+            canonical(name): version for name, version in facts["packages"].items() if _VERSION.fullmatch(version)
+        }
+        metadata = {canonical(name): entry for name, entry in facts.get("metadata", {}).items()}
+        tags = target.tags
+        held = cls(versions=versions, folder=home / digest([versions, metadata, tags]), tags=tags)
+        with locked(held.folder.with_suffix(".lock")):
+            if not held.folder.is_dir():
+                partial = held.folder.with_suffix(".partial")
+                shutil.rmtree(partial, ignore_errors=True)
+                partial.mkdir(parents=True)
+                for name, version in versions.items():
+                    _write(partial / held.wheel(name), name, version, tags, metadata.get(name, {}))
+                partial.rename(held.folder)
+        return held
+
+    def wheel(self, name: str) -> str:
+        """The file name of a package's stub."""
+        return f"{name.replace('-', '_')}-{self.versions[name].replace('-', '_')}-{_BUILD}-{self.tags}.whl"
+
+    def constraints(self, names: Iterable[str]) -> str:
+        """Constraints that keep these packages as they are.
+
+        The URL makes uv take the stub and nothing else, builds of other packages excepted, which must not get an empty
+        setuptools; the pin makes its explanations readable.
+        """
+        return "".join(
+            f"{name}=={self.versions[name]}\n{name} @ {(self.folder / self.wheel(name)).absolute().as_uri()}\n"
+            for name in names
+        )
+
+    def pins(self, names: Iterable[str]) -> str:
+        """The same packages as pins, one a line."""
+        return "".join(f"{name}=={self.versions[name]}\n" for name in names)
+
+
+def _write(path: Path, name: str, version: str, tags: str, metadata: Mapping[str, Any]) -> None:
+    lines = ["Metadata-Version: 2.1", f"Name: {name}", f"Version: {version}"]
+    lines += [f"Requires-Dist: {' '.join(each.split())}" for each in metadata.get("requires", ())]
+    lines += [f"Provides-Extra: {each}" for each in metadata.get("extras", ())]
+    folder = f"{name.replace('-', '_')}-{version.replace('-', '_')}.dist-info"
+    with ZipFile(path, "w") as wheel:
+        wheel.writestr(f"{folder}/METADATA", "\n".join(lines) + "\n")
+        wheel.writestr(f"{folder}/WHEEL", f"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: {tags}\n")
+        wheel.writestr(f"{folder}/RECORD", "")

@@ -1,0 +1,147 @@
+"""The one door to uv: where it is, how it is run, and what its failures mean."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+
+from torch_compat_matrix.runner.errors import Trouble
+from torch_compat_matrix.runner.packages.pip_config import redact
+
+TIMEOUT_S = 1800
+"""For one run; a stand-in's torch is several gigabytes."""
+
+_REASONS = (
+    ("disk-full", r"No space left on device|Disk quota exceeded"),
+    ("index-refused", r"\b(401 Unauthorized|403 Forbidden|407 Proxy Authentication Required)"),
+    ("index-unreachable", r"Failed to (fetch|download)\S* \S+ cause: (error sending|HTTP status|request|operation)"),
+    ("index-unreachable", r"network was disabled|dns error|tcp connect error|error sending request|timed out"),
+    ("python-not-found", r"No interpreter found for|Failed to inspect Python interpreter from first executable"),
+    ("needs-in-image", r"The built wheel \S+ is not compatible with the target"),
+    ("needs-in-image", r"ModuleNotFoundError: No module named 'torch'"),
+    ("sdist-build-failed", r"Failed to (download and )?build|The build backend returned an error"),
+    ("bad-requirement", r"Couldn't parse requirement|expected .* the start of a requirement"),
+    ("version-not-found", r"Because (there is no version of )?(\S+)( was not found in [\w ]+)? and you require \2"),
+    ("no-wheel", r"has no wheels with a matching Python|has no wheels with a matching platform"),
+    ("yanked", r"was yanked \(reason"),
+    ("unsatisfiable", r"No solution found"),
+)
+"""Reason code and where uv's own words show it, most telling first."""
+
+_REMEDIES = {
+    "disk-full": "free space, or point UV_CACHE_DIR and the home folder at a larger disk",
+    "index-refused": "check the index URL and its credentials in pip's configuration",
+    "index-unreachable": "check index URL, proxy and certificates in pip's configuration, or offer files in find-links",
+    "python-not-found": "install that Python, for instance with `uv python install`",
+    "needs-in-image": "build a wheel inside the image and offer it in find-links",
+    "sdist-build-failed": "build a wheel inside the image and offer it in find-links",
+    "bad-requirement": "write it as pip would take it: `name==1.2`, `name>=1,<2` or `name @ URL`",
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ran:
+    """How one run of uv ended."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def reason(self) -> str:
+        """A stable reason code for what uv said; `install-failed` where it is none of those known."""
+        said = " ".join(self.err.split())
+        return next((code for code, words in _REASONS if re.search(words, said)), "install-failed")
+
+    @property
+    def explanation(self) -> str:
+        """uv's own words from the error on, without secrets."""
+        start = self.err.find("error: ")
+        return redact(self.err[max(start, 0) :]).strip().removeprefix("error: ")
+
+    def trouble(self, what: str) -> Trouble:
+        """The failure as a named outcome for everything it concerns."""
+        code = self.reason
+        return Trouble(code, f"{what}: {brief(self.explanation)}", _REMEDIES.get(code, ""), evidence(self.explanation))
+
+
+_FINDING = threading.Lock()
+"""uv asks sysconfig, whose variables are half there while another thread asks for the first time."""
+
+
+@cache
+def binary() -> str:
+    """The uv of this interpreter's environment, else the one on the search path."""
+    try:
+        from uv import find_uv_bin
+
+        with _FINDING:
+            return os.fspath(find_uv_bin())
+    except (ImportError, FileNotFoundError):
+        found = shutil.which("uv")
+    if found is None:
+        raise Trouble("no-installer", "uv is not installed", "install it: `python -m pip install uv`")
+    return found
+
+
+@cache
+def version() -> str:
+    """What uv calls itself: part of the key of everything that it answered."""
+    return run(("--version",), {}).out.strip()
+
+
+def run(
+    arguments: Sequence[str], environment: Mapping[str, str], *, stdin: str = "", timeout_s: float = TIMEOUT_S
+) -> Ran:
+    """Run uv to its end, or end it and the builds that it started; `environment` is added to this process's."""
+    # No Python is downloaded unless the user says so: a test must not depend on what a mirror offers today.
+    defaults = {"UV_PYTHON_DOWNLOADS": "never", "UV_LINK_MODE": "hardlink", "UV_NO_PROGRESS": "1", "NO_COLOR": "1"}
+    with subprocess.Popen(
+        [binary(), *arguments],
+        env={**defaults, **os.environ, **environment},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    ) as process:
+        try:
+            out, err = process.communicate(stdin, timeout=timeout_s)
+        except subprocess.TimeoutExpired:
+            _end(process)
+            return Ran(status=124, out="", err=f"error: uv did not end within {timeout_s:g} s")
+        except BaseException:
+            _end(process)
+            raise
+    return Ran(status=process.returncode, out=out, err=err)
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """End uv with the builds it started: they share its session."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+
+
+def brief(explanation: str, limit: int = 600) -> str:
+    """One line of uv's explanation, its introduction and indentation taken off."""
+    text = " ".join(line.strip() for line in explanation.partition("\nhint:")[0].splitlines())
+    text = re.sub(r"^No solution found when resolving dependencies\W*cause: ", "", re.sub(r"\s+", " ", text))
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def evidence(explanation: str) -> str:
+    """The line that says most: the last exception of a failed build, else the first cause."""
+    lines = [line.strip() for line in explanation.splitlines() if line.strip()]
+    raised = [line for line in lines if re.match(r"[\w.]+(?:Error|Exception)\b", line)]
+    causes = [line.removeprefix("cause: ") for line in lines if line.startswith("cause: ")]
+    return (raised[-1:] or causes[:1] or lines[:1] or [""])[0][:400]

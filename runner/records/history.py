@@ -1,0 +1,209 @@
+"""Every run in one SQLite file: what is settled, what is flaky, since when; made anew from the journals at any time."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+from torch_compat_matrix.runner.files import locked
+from torch_compat_matrix.runner.model import Outcome, Verdict
+from torch_compat_matrix.runner.records.journal import read
+from torch_compat_matrix.runner.records.runs import Run
+
+SCHEMA = 1
+Result = TypeVar("Result")
+
+TABLES = """
+CREATE TABLE runs (run TEXT PRIMARY KEY, started TEXT, backend TEXT, size INTEGER);
+CREATE TABLE environments (run TEXT, key TEXT, record TEXT, PRIMARY KEY (run, key)) WITHOUT ROWID;
+CREATE TABLE outcomes (
+    run TEXT, name TEXT, key TEXT, verdict TEXT, reason TEXT, flaky INTEGER, reused TEXT, record TEXT,
+    PRIMARY KEY (run, name)
+) WITHOUT ROWID;
+CREATE INDEX by_key ON outcomes (key) WHERE key != '' AND reused = '';
+CREATE INDEX by_name ON outcomes (name);
+"""
+
+UNSETTLED = f"({', '.join(repr(verdict.value) for verdict in Verdict if not verdict.final)})"
+
+
+class NewerHistory(Exception):
+    """The file was written by a later version of compat."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Flaky:
+    """A check that came out differently though nothing changed that its outcome may depend on."""
+
+    check: str
+    passes: int
+    failures: int
+    runs: tuple[str, ...]
+
+
+def _with(home: Path, work: Callable[[sqlite3.Connection], Result]) -> Result:
+    """What `work` makes of the file; one found damaged is set aside and made anew from the journals."""
+    path = home / "history.sqlite"
+    home.mkdir(parents=True, exist_ok=True)
+    seen = _inode(path)
+    try:
+        with closing(_connect(path)) as connection:
+            return work(connection)
+    except sqlite3.DatabaseError as error:
+        if type(error) is not sqlite3.DatabaseError:  # locked, read-only, disk full: not the file's contents
+            raise
+        _set_aside(path, seen, error)
+    with closing(_connect(path)) as connection:
+        _sync(connection, home)
+        return work(connection)
+
+
+def _set_aside(path: Path, seen: int | None, error: Exception) -> None:
+    with locked(path.with_suffix(".lock")):
+        if seen is None or _inode(path) != seen:  # another process was quicker: what lies there is new
+            return
+        aside = path.with_name(f"{path.name}.damaged")
+        path.replace(aside)
+        for left in ("-wal", "-shm"):
+            path.with_name(path.name + left).unlink(missing_ok=True)
+    print(f"{path}: {error}; set aside as {aside.name} and made anew from the journals", file=sys.stderr)
+
+
+def _inode(path: Path) -> int | None:
+    return path.stat().st_ino if path.exists() else None
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, timeout=60, isolation_level=None)
+    try:
+        # SQLite opens the file only now: never while another process sets a damaged one aside, with what belongs to it
+        with locked(path.with_suffix(".lock")):
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = NORMAL")
+            version = connection.execute("PRAGMA user_version").fetchone()[0]
+            if version == 0:
+                connection.executescript(f"BEGIN; {TABLES} PRAGMA user_version = {SCHEMA}; COMMIT;")
+        if version > SCHEMA:
+            raise NewerHistory(
+                f"{path} is of a later compat (schema {version}, this one knows {SCHEMA}): update the checkout, or move"
+                " the file away; it is made anew from the journals"
+            )
+        connection.execute("SELECT count(*) FROM runs").fetchone()
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def sync(home: Path) -> None:
+    """Bring in every run whose journal has grown since it was last read."""
+    _with(home, lambda connection: _sync(connection, home))
+
+
+def _sync(connection: sqlite3.Connection, home: Path) -> None:
+    known = dict(connection.execute("SELECT run, size FROM runs"))
+    for run in Run.all(home):
+        size = run.journal.stat().st_size
+        if known.get(run.id) != size:
+            _record(connection, run, size)
+
+
+def _record(connection: sqlite3.Connection, run: Run, size: int) -> None:
+    outcomes: dict[str, tuple[Any, ...]] = {}
+    environments: dict[str, str] = {}
+    header: Mapping[str, Any] = {}
+    for record, _ in read(run.journal):
+        kind = record.get("kind")
+        if kind == "outcome":
+            fields = ("key", "verdict", "reason", "flaky", "reused")
+            found = (record.get(name, "") for name in fields)
+            outcomes[record["check"]] = (run.id, record["check"], *found, json.dumps(record, separators=(",", ":")))
+        elif kind == "environment":
+            environments[record["key"]] = json.dumps(record, separators=(",", ":"))
+        elif kind == "run":
+            header = record
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        for table in ("runs", "outcomes", "environments"):
+            connection.execute(f"DELETE FROM {table} WHERE run = ?", (run.id,))
+        row = (run.id, header.get("started", ""), header.get("backend", ""), size)
+        connection.execute("INSERT INTO runs VALUES (?, ?, ?, ?)", row)
+        connection.executemany("INSERT INTO outcomes VALUES (?, ?, ?, ?, ?, ?, ?, ?)", outcomes.values())
+        pairs = ((run.id, key, record) for key, record in environments.items())
+        connection.executemany("INSERT INTO environments VALUES (?, ?, ?)", pairs)
+        connection.execute("COMMIT")
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+
+
+def settled(home: Path, keys: Iterable[str]) -> dict[str, tuple[Outcome, Mapping[str, Any]]]:
+    """Key -> the newest outcome seen under it, with its environment; only where all that were seen agree.
+
+    The outcome names in `reused` the run in which it was really seen.
+    """
+    wanted = list(keys)
+    return _with(home, lambda connection: _settled(connection, wanted))
+
+
+def _settled(connection: sqlite3.Connection, keys: Sequence[str]) -> dict[str, tuple[Outcome, Mapping[str, Any]]]:
+    connection.execute("CREATE TEMP TABLE wanted (key TEXT PRIMARY KEY) WITHOUT ROWID")
+    connection.execute("BEGIN")
+    connection.executemany("INSERT OR IGNORE INTO wanted VALUES (?)", ((key,) for key in keys))
+    connection.execute("COMMIT")
+    # max() only once: `record` is then that of the newest run
+    rows = connection.execute(
+        f"""
+        SELECT o.key, max(o.run), o.record FROM wanted JOIN outcomes o USING (key)
+        WHERE o.key != '' AND o.reused = '' AND o.verdict NOT IN {UNSETTLED}
+        GROUP BY o.key HAVING count(DISTINCT o.verdict || ' ' || o.reason) = 1 AND sum(o.flaky = 1) = 0
+        """
+    )
+
+    @cache  # thousands of outcomes share one
+    def environment(run: str, key: str) -> Mapping[str, Any]:
+        found = connection.execute("SELECT record FROM environments WHERE run = ? AND key = ?", (run, key)).fetchone()
+        return json.loads(found[0]) if found else {}
+
+    result = {}
+    for key, run, record in rows:
+        outcome = replace(Outcome.from_json(json.loads(record)), reused=run)
+        result[key] = outcome, environment(run, outcome.environment)
+    return result
+
+
+def flaky(home: Path) -> list[Flaky]:
+    """Checks that passed and did not under the same key, or after a failed attempt of the same run."""
+    broken = f"({', '.join(repr(verdict.value) for verdict in Verdict if verdict.broken)})"
+    query = f"""
+        SELECT name, sum(verdict = 'pass'), sum(verdict IN {broken}) + sum(flaky = 1), group_concat(run, ' ')
+        FROM (SELECT * FROM outcomes WHERE reused = '' ORDER BY run)
+        WHERE key != '' OR flaky = 1 GROUP BY name, key
+        HAVING sum(verdict = 'pass') > 0 AND (sum(verdict IN {broken}) > 0 OR sum(flaky = 1) > 0)
+        ORDER BY name
+        """
+    return [
+        Flaky(check=name, passes=passes, failures=failures, runs=tuple(runs.split()))
+        for name, passes, failures, runs in _with(home, lambda connection: connection.execute(query).fetchall())
+    ]
+
+
+def timelines(home: Path, glob: str, last: int) -> dict[str, list[tuple[str, Outcome]]]:
+    """Check id -> (run, outcome) of the last runs that had it, oldest first; a cell's glob takes in all its checks."""
+    query = """
+        SELECT name, run, record FROM (
+            SELECT *, row_number() OVER (PARTITION BY name ORDER BY run DESC) AS back FROM outcomes
+            WHERE name GLOB ?1 OR name GLOB ?1 || '/*' OR name GLOB '*/' || ?1 || '/*' OR name GLOB '*/' || ?1
+        ) WHERE back <= ?2 ORDER BY name, run
+        """
+    found: dict[str, list[tuple[str, Outcome]]] = {}
+    for name, run, record in _with(home, lambda connection: connection.execute(query, (glob, last)).fetchall()):
+        found.setdefault(name, []).append((run, Outcome.from_json(json.loads(record))))
+    return found

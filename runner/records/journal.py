@@ -1,0 +1,71 @@
+"""The append-only record of one run: JSON Lines, fsynced, one record an outcome; several processes write at once."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch_compat_matrix.runner.model import Outcome
+
+SCHEMA = 1
+
+
+def append(path: Path, *records: Mapping[str, Any]) -> None:
+    """Add records and return when they are on disk.
+
+    The file lock keeps the lines of several processes apart.  A line torn by a kill is ended first, so that it
+    spoils nothing but itself.
+    """
+    data = "".join(json.dumps(record, separators=(",", ":"), ensure_ascii=False) + "\n" for record in records).encode(
+        errors="replace"
+    )
+    with path.open("ab+", buffering=0) as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        end = stream.seek(0, os.SEEK_END)
+        if end:
+            stream.seek(end - 1)
+            if stream.read(1) != b"\n":
+                data = b"\n" + data
+        view = memoryview(data)
+        while view:
+            view = view[stream.write(view) :]
+        os.fsync(stream.fileno())
+
+
+def read(path: Path, offset: int = 0) -> Iterator[tuple[dict[str, Any], int]]:
+    """Each whole record after a byte offset, with the offset behind it; torn lines are passed over."""
+    with path.open("rb") as stream:
+        stream.seek(offset)
+        for line in stream:
+            if not line.endswith(b"\n"):
+                return
+            offset += len(line)
+            try:
+                record = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(record, dict):
+                yield record, offset
+
+
+class Follower:
+    """The outcomes of a growing journal, read from where the last look ended."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.offset = 0
+        self.outcomes: dict[str, Outcome] = {}
+
+    def look(self) -> dict[str, Outcome]:
+        """Every check's latest outcome so far."""
+        if self.path.exists():
+            for record, behind in read(self.path, self.offset):
+                self.offset = behind
+                if record.get("kind") == "outcome":
+                    outcome = Outcome.from_json(record)
+                    self.outcomes[outcome.check] = outcome
+        return self.outcomes

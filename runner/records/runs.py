@@ -1,0 +1,119 @@
+"""Runs on disk: a folder each, with the journal, the claims of batches and the compiled report."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import platform
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch_compat_matrix.runner.model import Outcome, Plan, plan_from_json, plan_to_json, utc_now
+from torch_compat_matrix.runner.records.journal import Follower, append, read
+
+VERSION = "0.1.0"
+
+
+class NoRun(Exception):
+    """The run asked for does not exist."""
+
+
+def home() -> Path:
+    """Where runs and caches are kept: COMPAT_HOME, else `.compat` in the current folder."""
+    return Path(os.environ.get("COMPAT_HOME") or ".compat").absolute()
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run's folder; its name is the run's id."""
+
+    folder: Path
+
+    @property
+    def id(self) -> str:
+        return self.folder.name
+
+    @property
+    def journal(self) -> Path:
+        return self.folder / "journal.jsonl"
+
+    @classmethod
+    def create(cls, home: Path, plan: Plan, backend: str, command: Sequence[str], settings: dict[str, Any]) -> Run:
+        """A new run whose first record says what is going to be done, where and by which command."""
+        stamp = dt.datetime.now(dt.timezone.utc).strftime("%Y%m%dT%H%M%S")
+        run = cls(home / "runs" / f"{stamp}-{secrets.token_hex(2)}")
+        run.folder.mkdir(parents=True)
+        append(
+            run.journal,
+            {
+                "kind": "run",
+                "schema": 1,
+                "run": run.id,
+                "started": utc_now(),
+                "command": list(command),
+                "backend": backend,
+                "settings": settings,
+                "host": {
+                    "python": platform.python_version(),
+                    "platform": platform.platform(),
+                    "machine": platform.machine(),
+                    "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+                },
+                "plan": plan_to_json(plan),
+                "version": VERSION,
+            },
+        )
+        return run
+
+    @classmethod
+    def open(cls, home: Path, name: str = "latest") -> Run:
+        """The run of that id, of an unambiguous beginning of one, or the latest."""
+        found = cls.all(home)
+        if name != "latest":
+            found = [run for run in found if run.id.startswith(name)]
+        if not found or (name != "latest" and len(found) > 1):
+            what = "no run" if not found else "more than one run"
+            wanted = "" if name == "latest" else f" that begins with {name!r}"
+            raise NoRun(f"{home / 'runs'}: there is {what}{wanted}; `compat run` makes one, `ls` shows them")
+        return found[-1]
+
+    @classmethod
+    def all(cls, home: Path) -> list[Run]:
+        """Every run with a journal, oldest first."""
+        return [cls(path.parent) for path in sorted((home / "runs").glob("*/journal.jsonl"))]
+
+    def header(self) -> dict[str, Any]:
+        """The journal's first record."""
+        for record, _ in read(self.journal):
+            if record.get("kind") == "run":
+                return record
+        raise NoRun(f"{self.journal}: no run record; the run was killed before it began, so start a new one")
+
+    def plan(self) -> Plan:
+        """What the run set out to do."""
+        return plan_from_json(self.header()["plan"])
+
+    def outcomes(self) -> dict[str, Outcome]:
+        """The latest outcome of each check."""
+        return Follower(self.journal).look()
+
+    def environments(self) -> dict[str, dict[str, Any]]:
+        """The environment records by their key."""
+        return {record["key"]: record for record, _ in read(self.journal) if record.get("kind") == "environment"}
+
+    def ended(self) -> bool:
+        """Whether it came to its end."""
+        return any(
+            record.get("kind") == "end" and record.get("state") == "complete" for record, _ in read(self.journal)
+        )
+
+    def resume(self) -> None:
+        """Say in the journal that it goes on."""
+        append(self.journal, {"kind": "resume", "at": utc_now()})
+
+    def finish(self, state: str) -> None:
+        """Say in the journal that it is over: `complete` or `interrupted`."""
+        append(self.journal, {"kind": "end", "finished": utc_now(), "state": state})

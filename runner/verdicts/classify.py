@@ -1,0 +1,224 @@
+"""From an observation to a verdict: a pure function over what was seen, what is known and what was allowed."""
+
+from __future__ import annotations
+
+import re
+import signal
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch_compat_matrix.runner.model import Limits, Verdict
+from torch_compat_matrix.runner.verdicts.rules import REASONS, RULES, Reason, Rule, reason_for
+
+DIRECT_CAUSE = "\nThe above exception was the direct cause of the following exception:\n"
+IN_PASSING = "\nDuring handling of the above exception, another exception occurred:\n"
+LAST_WORDS = r"^terminate called|^\s*what\(\):|symbol lookup error|^Fatal Python error|^Could not load library"
+"""Where a dying process begins to say why; what it printed before belongs to its life."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Classified:
+    """What an observation comes to: the fields of an Outcome that say how it went and why."""
+
+    verdict: Verdict
+    reason: str = ""
+    detail: str = ""
+    evidence: str = ""
+    blame: str = ""
+    remedy: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Signs:
+    """What the rules look at, drawn from an observation."""
+
+    head: str
+    """Type and message, as the last line of a traceback has them."""
+    said: str
+    types: tuple[str, ...]
+    frame: str
+    trace: str
+    output: str
+    signal: str
+    exit: str
+    oom: bool
+
+
+def classify(observation: Mapping[str, Any], facts: Mapping[str, Any], limits: Limits) -> Classified:
+    """The verdict, its reason and the line that shows it."""
+    status, message = observation["status"], str(observation.get("message", ""))
+    if status == "passed":
+        return Classified(verdict=Verdict.PASS)
+    known = _known(observation, facts, limits)
+    if status == "skipped":
+        return _classified(reason_for(observation.get("code") or "not-applicable"), known, detail=message)
+    if status == "failed":
+        code = observation.get("code", "")
+        # A fork's own evidence codes need no entry in the registry to be a failure of the library.
+        if code in REASONS:
+            return _classified(REASONS[code], known, detail=message, evidence=message)
+        return Classified(verdict=Verdict.FAIL, reason=code, detail=message, evidence=message, blame="library")
+    if status == "timeout":
+        return _classified(REASONS["timeout"], known, evidence=_last_line(observation) or message)
+    return explain(observation, known, facts.get("packages", {}))
+
+
+def explain(observation: Mapping[str, Any], known: Mapping[str, str], packages: Iterable[str]) -> Classified:
+    """The first rule that holds for an exception or a death."""
+    signs = read_signs(observation)
+    for rule in RULES:
+        found = matches(rule, signs, packages, known["member"])
+        if found is not None:
+            evidence, groups = found
+            return _classified(REASONS[rule.reason], {**known, **groups}, evidence=evidence)
+    return _classified(REASONS["unclassified"], known, evidence=signs.head)
+
+
+def read_signs(observation: Mapping[str, Any]) -> Signs:
+    """The signs in an observation of status `raised` or `died`."""
+    died = observation["status"] == "died"
+    trace, output = str(observation.get("traceback", "")), str(observation.get("output", ""))
+    message, types = str(observation.get("message", "")), tuple(observation.get("exception", ()))
+    kind = types[0].rpartition(".")[2] if types else ""
+    said = _last_words(output) if died else "\n".join([message, *_causes(trace)])
+    return Signs(
+        head=": ".join(dict.fromkeys(part for part in (kind, message.partition("\n")[0]) if part)),
+        said=said,
+        types=() if died else types,
+        frame="" if died else _innermost_frame(trace),
+        trace="" if died else trace,
+        output=output,
+        signal=_signal(observation) if died else "",
+        exit=f"exit status {observation['exit']}" if died and observation.get("exit") is not None else "",
+        oom=bool(observation.get("oom_kills")),
+    )
+
+
+def matches(rule: Rule, signs: Signs, packages: Iterable[str], member: str) -> tuple[str, dict[str, str]] | None:
+    """The line that matched and what its pattern caught, if every sign of the rule is there."""
+    if (rule.oom and not signs.oom) or (rule.lacks and rule.lacks in packages):
+        return None
+    if rule.raises and not any(re.fullmatch(rule.raises, kind) for kind in signs.types):
+        return None
+    if not re.search(rule.through, signs.trace):
+        return None
+    evidence, groups = "", {}
+    # In the order in which a match makes the better evidence.
+    for pattern, text in (
+        (rule.says, signs.said),
+        (rule.prints, signs.output),
+        (rule.within, signs.frame),
+        (rule.signal, signs.signal),
+        (rule.exit, signs.exit),
+    ):
+        if not pattern:
+            continue
+        match = re.search(pattern, text, re.MULTILINE)
+        if match is None:
+            return None
+        evidence = evidence or _line_of(match)
+        groups.update({name: value for name, value in match.groupdict().items() if value})
+    if groups.get("namespace", "").partition(".")[0] == member:
+        return None  # what a library lacks in its own namespace nobody else has removed
+    if rule.signal or rule.exit:
+        evidence = ": ".join(part for part in (evidence, signs.said.rpartition("\n")[2].strip()) if part)
+    return evidence or signs.head, groups
+
+
+def _classified(reason: Reason, known: Mapping[str, str], *, detail: str = "", evidence: str = "") -> Classified:
+    return Classified(
+        verdict=reason.verdict,
+        reason=reason.code,
+        detail=detail or fill(reason.cause, known),
+        evidence=evidence.strip()[:500],
+        blame=reason.blame,
+        remedy=fill(reason.remedy, known),
+    )
+
+
+def fill(template: str, known: Mapping[str, str], missing: str = "?") -> str:
+    """Every `{name}` replaced by what is known of it; other braces stay (`{{.Architecture}}` is Docker's)."""
+    return re.sub(r"(?<!\{)\{(\w+)\}", lambda match: known.get(match[1]) or missing.format(match[1]), template)
+
+
+def _known(observation: Mapping[str, Any], facts: Mapping[str, Any], limits: Limits) -> dict[str, str]:
+    """What the texts of a reason may name, beside what a rule's pattern caught."""
+    torch, packages = facts.get("torch") or {}, facts.get("packages") or {}
+    gpu: Mapping[str, Any] = next(iter(facts.get("gpus") or ()), {})
+    message = str(observation.get("message", "")).strip()
+    types = observation.get("exception") or ("exception",)
+    return {
+        "member": str(observation.get("member", "")),
+        "type": str(types[0]).rpartition(".")[2],
+        "message": (message.splitlines() or [""])[0][:300],
+        "signal": _signal(observation),
+        "exit": str(observation.get("exit", "")),
+        "torch": str(torch.get("version") or packages.get("torch", "")),
+        "cuda": str(torch.get("cuda") or ""),
+        "architectures": ", ".join(torch.get("arch_list") or ()),
+        "numpy": str(packages.get("numpy", "")),
+        "python": str(facts.get("python", "")),
+        "glibc": str(facts.get("glibc", "")),
+        "driver": str(facts.get("driver", "")),
+        "gpu": str(gpu.get("name", "")),
+        "capability": str(gpu.get("capability", "")),
+        "memory": _bytes(limits.memory),
+        "shm": _bytes(limits.shm),
+        "pids": str(limits.pids),
+        "timeout_s": f"{limits.timeout_s:g}",
+        "compiler": "C++ compiler",
+    }
+
+
+def _causes(trace: str) -> list[str]:
+    """The messages of the exceptions that the last one was raised from, nearest first.
+
+    An exception that was merely being handled when another one came (a caught ImportError, say) explains nothing.
+    """
+    return [
+        "\n".join(line for line in block.splitlines() if line[:1].strip() and not line.startswith("Traceback "))
+        for block in reversed(trace.rpartition(IN_PASSING)[2].split(DIRECT_CAUSE)[:-1])
+    ]
+
+
+def _innermost_frame(trace: str) -> str:
+    """`path: source line` of the frame that raised."""
+    frames = re.findall(r'^ +File "([^"]+)", line \d+(?:, in [^\n]*)?(?:\n +([^\n]*))?', trace, re.MULTILINE)
+    return ": ".join(frames[-1]) if frames else ""
+
+
+def _last_words(output: str) -> str:
+    """What a process said as it died: from the mark of its end on, or else its last five lines."""
+    lines = [line for line in output.splitlines() if line.strip()]
+    marks = [number for number, line in enumerate(lines) if re.search(LAST_WORDS, line)]
+    return "\n".join(lines[min([*marks[:1], max(0, len(lines) - 5)]) :])
+
+
+def _last_line(observation: Mapping[str, Any]) -> str:
+    return _last_words(str(observation.get("output", ""))).rpartition("\n")[2]
+
+
+def _signal(observation: Mapping[str, Any]) -> str:
+    """The name of the signal that ended the process, also where a shell or an engine has made it an exit status."""
+    number, status = observation.get("signal"), observation.get("exit")
+    if number is None and status is not None and 128 < status < 160:
+        number = status - 128
+    try:
+        return signal.Signals(number).name if number else ""
+    except ValueError:
+        return f"SIG{number}"
+
+
+def _line_of(match: re.Match[str]) -> str:
+    """The whole line in which the match begins."""
+    start = match.string.rfind("\n", 0, match.start()) + 1
+    end = match.string.find("\n", match.start())
+    return match.string[start : end if end >= 0 else None].strip()
+
+
+def _bytes(number: int) -> str:
+    for unit, size in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
+        if number >= size:
+            return f"{number / size:g} {unit}"
+    return f"{number} bytes"

@@ -1,0 +1,219 @@
+"""The registry of reasons (reasons.ini) and the ordered rules that find one in an exception, a signal or an output."""
+
+from __future__ import annotations
+
+import configparser
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from torch_compat_matrix.runner.model import Verdict
+
+BLAME = ("library", "image", "host", "matrix", "us")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reason:
+    """What a reason code means, how to make sure and what to do; `{names}` are filled in by classify.py."""
+
+    code: str
+    verdict: Verdict
+    blame: str
+    cause: str
+    confirm: str
+    remedy: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rule:
+    """Signs that must all be there; patterns are searched, and the first rule that holds gives the reason."""
+
+    reason: str = field(kw_only=False)
+    says: str = ""
+    """In the exception's message or that of a direct cause; in the last words of a process that died."""
+    raises: str = ""
+    """A whole qualified type of the exception, its bases or its causes."""
+    within: str = ""
+    """In the innermost frame: its path, or the source line that raised."""
+    through: str = ""
+    """In any frame: a path, or the name of a function."""
+    prints: str = ""
+    """In the tail of the output; never enough by itself for an exception, which says what it means."""
+    signal: str = ""
+    exit: str = ""
+    oom: bool = False
+    """The kernel killed a process for memory meanwhile."""
+    lacks: str = ""
+    """A distribution that is not installed."""
+
+
+def read_reasons(path: Path) -> dict[str, Reason]:
+    """The reasons of an INI file, in its order; KeyError, ValueError or configparser.Error say what is wrong in it."""
+    parser = configparser.ConfigParser(interpolation=None, delimiters=("=",), comment_prefixes=("#",))
+    parser.read_string(path.read_text(encoding="utf-8"), source=str(path))
+    reasons = {}
+    for code in parser.sections():
+        section = parser[code]
+        if section["blame"] not in BLAME:
+            raise ValueError(f"{path}: [{code}] blames {section['blame']!r}, not one of {', '.join(BLAME)}")
+        reasons[code] = Reason(
+            code=code,
+            verdict=Verdict(section["verdict"]),
+            blame=section["blame"],
+            cause=section["cause"],
+            confirm=section["confirm"],
+            remedy=section["remedy"],
+        )
+    return reasons
+
+
+REASONS: Mapping[str, Reason] = read_reasons(Path(__file__).with_name("data") / "reasons.ini")
+
+
+def reason_for(code: str) -> Reason:
+    """The reason of that code; for one that is not in the registry, host trouble of that name."""
+    unknown = REASONS["host-error"]
+    return REASONS.get(code) or Reason(
+        code=code, verdict=unknown.verdict, blame="host", cause=code, confirm=unknown.confirm, remedy=unknown.remedy
+    )
+
+
+_PROBE = r"[/\\](?:compat_)?probes[/\\](?:libraries[/\\]\w+|evidence|compiling)\.py"
+_COMPILERS = r"(?:\S*[/-])?(?:gcc|g\+\+|cc|c\+\+|clang|clang\+\+|nvcc|ninja|cmake)(?:-\d+)?"
+_BUILD_ERROR = r"(?:.+\.)?(?:CalledProcessError|CppCompileError|InductorError|BackendCompilerFailed|CompilationError)"
+_SHARED = r"(?:torch|torchvision|torchaudio|triton|numpy|scipy|pandas|sklearn)"
+_NO_THREAD = r"pthread_create failed.*Operation not permitted"
+_NO_HEADERS = r"Python\.h: No such file or directory"
+_NO_LIBRARY = r"cannot find -l(?P<library>\w+)"
+_GONE_FROM_PYTHON = r"distutils|imp|asyncore|asynchat|smtpd|cgi|crypt|pipes|telnetlib|imghdr|sndhdr|lib2to3"
+_CUDA_LIBRARY = r"lib(?:cu(?:blas|sparse|solver|fft|dnn|rand)|nvJitLink|nvrtc|nccl)[\w-]*\.so[\w.]*"
+_CACHE = r"(?:/tmp/|\S*(?:torchinductor|\.triton|torch_extensions))\S*"
+_NAMESPACE = rf"(?P<namespace>{_SHARED}(?:\.[\w.]+)?)"
+
+RULES = (
+    # The probe itself: before anything that would blame a library for it.
+    Rule("no-probes", says=r"No module named '(?:\w+\.)*(?:compat_)?probes\.libraries\.(?P<module>\w+)'"),
+    Rule("probe-error", raises=r"NameError|SyntaxError", within=_PROBE),
+    Rule("probe-error", says=r"unknown reason code", within=_PROBE),
+    Rule("probe-misfit", says=r"cannot import name|No module named '\w+\.", within=_PROBE),
+    Rule("probe-misfit", says=r"(?:module|type object) '[\w.]+' has no attribute", within=_PROBE),
+    Rule("probe-misfit", says=r"unexpected keyword argument|missing \d+ required", raises=r"TypeError", within=_PROBE),
+    # What cannot be loaded; torch's own libraries before those of extensions.
+    Rule("cuda-library-conflict", says=rf"(?P<library>{_CUDA_LIBRARY}): undefined symbol"),
+    Rule("cuda-library-conflict", says=r"(?P<library>libtorch\w*\.so): undefined symbol: (?:nccl|cu|nv)\w+"),
+    Rule("cuda-library-conflict", says=r"(?P<library>cuDNN) version (?:incompatibility|mismatch)"),
+    Rule("undefined-symbol", says=r"undefined symbol: (?P<symbol>\w+)"),
+    Rule("missing-module", says=r"(?P<module>[Nn]um[Pp]y) is not available", lacks="numpy"),
+    Rule("numpy-abi", says=r"_ARRAY_API not found|numpy\.core\.(?:multiarray|umath) failed to import"),
+    Rule("numpy-abi", says=r"numpy\.\w+ size changed|module compiled against A[BP]I version|^Numpy is not available"),
+    Rule("glibc-too-old", says=r"version [`'](?P<version>(?:GLIBC|GLIBCXX|CXXABI)_[\d.]+)' not found"),
+    Rule("noexec-cache", says=r"(?P<file>\S+): failed to map segment from shared object: Operation not permitted"),
+    Rule("noexec-cache", says=rf"(?P<file>{_CACHE}): failed to map segment from shared object"),
+    Rule("noexec-cache", says=r"Permission denied: '(?P<file>[^']+\.so)'"),
+    Rule("wrong-architecture", says=r"Exec format error|wrong ELF class|cannot execute binary file"),
+    Rule("no-gpu", says=r"lib(?:cuda|nvidia-ml)\.so\.1: cannot open shared object file"),
+    Rule("missing-shared-library", says=r"(?P<library>lib[\w.+-]+): cannot open shared object file"),
+    Rule("missing-shared-library", says=r"(?P<library>lib\w+\.so)\.\*\[0-9\] not found in the system path"),
+    Rule("missing-shared-library", says=r"Unable to load any of \{(?P<library>lib[\w.]+)"),
+    # GPU and driver.
+    Rule("no-gpu", says=r"Found no NVIDIA driver|No CUDA GPUs are available|no CUDA-capable device is detected"),
+    Rule("no-gpu", says=r"on a CUDA device but torch\.cuda\.is_available\(\) is False|0 active drivers"),
+    Rule("cpu-only-torch", says=r"Torch not compiled with CUDA enabled"),
+    Rule("driver-too-old", says=r"driver on your system is too old|driver version is insufficient for CUDA"),
+    Rule("driver-too-old", says=r"compiled with an unsupported toolchain"),
+    Rule("driver-mismatch", says=r"unsupported display driver / cuda driver combination"),
+    Rule("driver-mismatch", says=r"Driver/library version mismatch"),
+    Rule("driver-mismatch", says=r"forward compatibility was attempted on non supported HW"),
+    Rule(
+        "gpu-unhealthy",
+        says=r"uncorrectable ECC error|is/are busy or unavailable|CUDA error: system not yet initialized",
+    ),
+    Rule("gpu-unhealthy", says=r"GPU is lost|fallen off the bus|Unable to determine the device handle"),
+    Rule("no-kernel-image", says=r"no kernel image is available|CUDA error: invalid device function"),
+    Rule("gpu-too-old", says=r"too old to be supported by the triton GPU compiler"),
+    Rule("cuda-out-of-memory", raises=r"torch\.(?:cuda\.)?OutOfMemoryError"),
+    Rule("cuda-out-of-memory", says=r"CUDA out of memory|CUDA error: out of memory|CUBLAS_STATUS_ALLOC_FAILED"),
+    Rule("illegal-memory-access", says=r"illegal memory access was encountered|CUDA error: misaligned address"),
+    Rule("device-side-assert", says=r"device-side assert triggered"),
+    Rule("cuda-launch-failure", says=r"CUDA error: (?:unspecified launch failure|an illegal instruction)"),
+    Rule("fork-after-cuda", says=r"Cannot re-initialize CUDA in forked subprocess"),
+    Rule("cuda-library-error", says=r"(?P<library>cuDNN|CUDNN|CUBLAS|CUSOLVER|CUSPARSE|CUFFT)(?:_STATUS_\w+| error)"),
+    # Limits and the host.
+    Rule("out-of-memory", signal=r"SIGKILL", oom=True),
+    Rule("out-of-memory", exit=r"\d+", oom=True),
+    Rule("out-of-memory", says=r"[Ww]orker|SIGKILL|terminated abruptly|[Kk]illed", oom=True),
+    Rule("out-of-memory", raises=r"MemoryError"),
+    Rule("out-of-memory", says=r"DefaultCPUAllocator: (?:can't allocate|not enough) memory|std::bad_alloc"),
+    Rule("out-of-memory", says=r"Errno 12\] Cannot allocate memory|shared object: Cannot allocate memory"),
+    Rule("shared-memory-too-small", says=r"killed by signal: Bus error|(?:out of|insufficient) shared memory"),
+    Rule("shared-memory-too-small", says=r"unable to (?:write|open|resize|mmap|allocate shared memory).*torch_"),
+    Rule("shared-memory-too-small", says=r"No space left on device", within=r"multiprocessing/synchronize"),
+    Rule("too-many-files", says=r"Too many open files|received 0 items of ancdata"),
+    Rule("seccomp-too-old", says=_NO_THREAD),
+    Rule("seccomp-too-old", says=r"can't start new thread", prints=_NO_THREAD),
+    Rule("too-many-processes", says=r"can't start new thread|pthread_create failed|Thread creation failed"),
+    Rule("too-many-processes", says=r"Resource temporarily unavailable", within=r"fork|spawn"),
+    Rule("disk-full", says=r"No space left on device|Disk quota exceeded"),
+    Rule("no-user-entry", says=r"getpwuid\(\): uid not found|No username set in the environment"),
+    Rule("permission-denied-read-only", says=r"(?:Read-only file system|Permission denied): '(?P<file>[^']+)'"),
+    Rule(
+        "permission-denied-read-only", says=r"cannot cache function .*no locator available for file '(?P<file>[^']+)'"
+    ),
+    Rule("no-network", says=r"failure in name resolution|Name or service not known|Network is unreachable"),
+    Rule("no-network", says=r"couldn't connect to '?https?://|Max retries exceeded with url|Failed to resolve"),
+    Rule("port-in-use", says=r"Address already in use|EADDRINUSE"),
+    # Compilers: what is absent before what fails to compile.
+    Rule("no-python-headers", says=_NO_HEADERS),
+    Rule("no-python-headers", raises=_BUILD_ERROR, prints=_NO_HEADERS),
+    Rule("missing-link-library", says=_NO_LIBRARY),
+    Rule("missing-link-library", raises=_BUILD_ERROR, prints=_NO_LIBRARY),
+    Rule("no-cuda-toolkit", says=r"CUDA_HOME (?:does not exist|environment variable is not set)"),
+    Rule("no-cuda-toolkit", says=r"No such file or directory: '[^']*nvcc'|cuda(?:_runtime)?\.h: No such file"),
+    Rule("no-compiler", says=r"Failed to find (?P<compiler>C compiler)|No working C\+\+ compiler found"),
+    Rule("no-compiler", says=r"(?P<compiler>Ninja) is required to load C\+\+ extensions"),
+    Rule("no-compiler", says=rf"No such file or directory: '(?P<compiler>{_COMPILERS})'"),
+    Rule("no-triton", says=r"Cannot find a working triton installation"),
+    Rule("native-build-failed", says=r"Error building extension '|C\+\+ compile error"),
+    Rule("native-build-failed", raises=r"subprocess\.CalledProcessError", says=rf"Command '\[?'?{_COMPILERS}\b"),
+    # Python and packages.
+    Rule("externally-managed", raises=_BUILD_ERROR, prints=r"externally-managed-environment"),
+    Rule("missing-operator", says=r"operator (?P<operator>\w+::\w+)(?: does not exist|\s*$)"),
+    Rule("missing-operator", says=r"Could not run '(?P<operator>torchvision::\w+)' with arguments from the"),
+    Rule("missing-operator", says=r"Couldn't load (?P<operator>custom C\+\+ ops)"),
+    Rule("weights-only", says=r"Weights only load failed"),
+    Rule(
+        "python-too-new", says=r"(?:Dynamo|torch\.compile) is not supported on Python|yet supported for torch\.compile"
+    ),
+    Rule("python-too-new", says=rf"No module named '(?:{_GONE_FROM_PYTHON})'|'pkgutil' has no attribute 'Imp"),
+    Rule("python-too-new", says=r"cannot import name '\w+' from 'collections'"),
+    Rule("python-too-old", says=r"for \|: '\w+' and 'NoneType'|'type' object is not subscriptable"),
+    Rule("python-too-old", says=r"cannot import name '\w+' from 'typing'"),
+    Rule("python-too-old", raises=r"SyntaxError"),
+    Rule("no-torch", says=r"No module named 'torch'"),
+    Rule("api-removed", says=rf"(?<!initialized )module '{_NAMESPACE}' has no attribute '(?P<name>\w+)'"),
+    Rule("api-removed", says=rf"cannot import name '(?P<name>\w+)' from '{_NAMESPACE}'"),
+    Rule("api-removed", says=rf"No module named '(?P<namespace>{_SHARED})\.(?P<name>[\w.]+)'"),
+    Rule("api-removed", says=r"`(?P<namespace>np)\.(?P<name>\w+)` was removed in the NumPy 2\.0 release"),
+    Rule("missing-module", raises=r"ModuleNotFoundError|ImportError", says=r"No module named '(?P<module>[\w.]+)'"),
+    Rule("missing-module", says=r"requires the (?P<module>\w+) library but it was not found"),
+    Rule("version-assert", raises=r"AssertionError", within=r"\b__version__|version_info|Version\("),
+    Rule(
+        "version-assert", says=r"requires (?:py)?torch ?[<>=!~]=?|is required for a normal functioning of this module"
+    ),
+    Rule("version-assert", raises=r"(?:.+\.)?(?:Contextual)?VersionConflict"),
+    Rule("dynamo-error", raises=r"torch\._(?:dynamo|inductor)\.exc\.\w+"),
+    Rule("recursion", raises=r"RecursionError"),
+    Rule("raises-compiled", through=r"[/\\]_dynamo[/\\]eval_frame\.py|, in torch_dynamo_resume_in_"),
+    # How a process ended.
+    Rule("exited", raises=r"SystemExit"),
+    Rule("interrupted", raises=r"KeyboardInterrupt"),
+    Rule("segfault", signal=r"SIGSEGV"),
+    Rule("abort", signal=r"SIGABRT"),
+    Rule("bus-error", signal=r"SIGBUS"),
+    Rule("illegal-instruction", signal=r"SIGILL"),
+    Rule("floating-point-exception", signal=r"SIGFPE"),
+    Rule("killed", signal=r"SIGKILL|SIGTERM|SIGINT|SIGHUP"),
+    Rule("unclassified-death", signal=r"SIG\w+"),
+    Rule("no-answer", exit=r"\d+"),
+)
+"""From the particular to the general; a rule's order is its precedence."""

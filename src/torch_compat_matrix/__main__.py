@@ -1,0 +1,1 @@
+../../compat/__main__.py
