@@ -90,7 +90,7 @@ def docker(plan: Plan, selectors: Sequence[str], folder: Path) -> list[Row]:
     import docker as sdk
 
     sys.path.insert(0, str(ROOT / "tests" / "docker"))
-    from baseimage import build
+    from tests.support.baseimage import build
 
     for image in plan.images:
         assert image.local is not None and image.tag is not None

@@ -1,5 +1,5 @@
 """Fixtures of the project's own tests."""
 
-from environments import torch_python
+from tests.support.environments import torch_python
 
 __all__ = ["torch_python"]

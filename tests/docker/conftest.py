@@ -13,9 +13,9 @@ from pathlib import Path
 
 import docker
 import pytest
-from baseimage import build
-from registries import Registry
 
+from tests.support.baseimage import build
+from tests.support.registries import Registry
 from torch_compat_matrix.runner.backends.docker import DockerBackend, connect
 from torch_compat_matrix.runner.errors import Trouble
 

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import ROOT
 from torch_compat_matrix.runner.backends.docker import DockerBackend
 from torch_compat_matrix.runner.packages.pip_config import Index
 from torch_compat_matrix.runner.packages.uv import run
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 PARENT, DERIVED = "compat-test/advice-parent:1", "compat-test/advice-derived:1"
 
 MATRIX = f"""

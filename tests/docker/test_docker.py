@@ -14,15 +14,14 @@ from typing import Any
 
 import docker
 import pytest
-from registries import Registry
 
+from tests.support import ROOT
+from tests.support.registries import Registry
 from torch_compat_matrix.runner.backends.base import Exit, Gpu
 from torch_compat_matrix.runner.backends.docker import DockerBackend
 from torch_compat_matrix.runner.backends.owner import owner
 from torch_compat_matrix.runner.errors import Trouble
 from torch_compat_matrix.runner.model import Image, Limits
-
-ROOT = Path(__file__).resolve().parent.parent.parent
 
 STAND_IN = """
 import json, os, sys

@@ -11,9 +11,8 @@ from typing import Any
 
 import pytest
 
+from tests.support import ROOT
 from torch_compat_matrix.runner.backends.docker import DockerBackend
-
-ROOT = Path(__file__).resolve().parent.parent.parent
 
 MATRIX = """
 images:

@@ -15,7 +15,8 @@ from typing import Any
 
 from tabulate import tabulate
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+from tests.support import ROOT
+
 MUTATIONS = Path(__file__).parent / "mutations"
 LIBRARIES = sorted(path.stem.replace("_", "-") for path in MUTATIONS.glob("[a-z]*.py"))
 
@@ -61,8 +62,7 @@ def main() -> int:
     parser.add_argument("--probes", default="", help="only these, separated by commas")
     parser.add_argument("--sound", type=int, metavar="N", help="no sabotage: each probe under N seeds")
     options = parser.parse_args()
-    sys.path.insert(0, str(ROOT / "tests"))
-    from environments import environment
+    from tests.support.environments import environment
 
     mode = f"sound:{options.sound}" if options.sound else "mutations"
     rows = []

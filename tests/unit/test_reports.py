@@ -14,9 +14,9 @@ from xml.etree import ElementTree
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from journals import records, write
 from markdown_it import MarkdownIt
 
+from tests.support.journals import records, write
 from torch_compat_matrix.reports.changes import compare
 from torch_compat_matrix.reports.escape import code, text
 from torch_compat_matrix.reports.junit import clean, junit

@@ -8,17 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from environments import environment
 
-sys.path.insert(0, str(Path(__file__).parent / "reports"))
-from journals import records, write
-
+from tests.support import ROOT
+from tests.support.environments import environment
+from tests.support.journals import records, write
 from torch_compat_matrix.reports.expectations import cudnn, expected
 from torch_compat_matrix.reports.table import load
 from torch_compat_matrix.reports.write import compile_report
 from torch_compat_matrix.runner.model import Known, Verdict
 
-ROOT = Path(__file__).resolve().parent.parent
 FACTS = {
     "python": "3.11.7",
     "os": "Ubuntu 22.04.5 LTS",

@@ -27,8 +27,6 @@ from torch_compat_matrix.runner.packages.pip_config import Index
 from torch_compat_matrix.runner.records import history
 from torch_compat_matrix.runner.records.journal import Follower
 
-ROOT = Path(__file__).resolve().parent.parent
-
 
 class Interpreter:
     """A backend whose image is the interpreter of a test environment."""

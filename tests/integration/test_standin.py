@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from tinywheels import simple_index, wheel
 
+from tests.support.tinywheels import simple_index, wheel
 from torch_compat_matrix.runner.errors import Trouble
 from torch_compat_matrix.runner.model import Local
 from torch_compat_matrix.runner.packages import standin

@@ -12,11 +12,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from environments import HOME
 
+from tests.support import ROOT
+from tests.support.environments import HOME
 from torch_compat_matrix.runner.records.runs import Run
-
-ROOT = Path(__file__).resolve().parent.parent
 
 STAND_INS = {
     "torch-2.6": '["torch==2.6.0", "torchvision==0.21.0", "torchaudio==2.6.0", "numpy<2.3", setuptools]',

@@ -17,13 +17,13 @@ from zipfile import ZipFile
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tinywheels import wheel
 
+from tests.support import ROOT
+from tests.support.tinywheels import wheel
 from torch_compat_matrix.runner.advice.bisection import NoTurn, back, passes, search
 from torch_compat_matrix.runner.model import Outcome, Verdict
 from torch_compat_matrix.runner.records.runs import Run
 
-ROOT = Path(__file__).resolve().parent.parent
 MATRIX = """\
 images:
   any: { local: { python: "3.11", requires: [] } }

@@ -11,9 +11,9 @@ import time
 from pathlib import Path
 
 import pytest
-from environments import HOME, environment
 
-ROOT = Path(__file__).resolve().parent.parent
+from tests.support import ROOT
+from tests.support.environments import HOME, environment
 
 MATRIX = """
 images:

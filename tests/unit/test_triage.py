@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import datetime as dt
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent / "reports"))
 from hypothesis import given
 from hypothesis import strategies as st
-from journals import records, write
 
+from tests.support.journals import records, write
 from torch_compat_matrix.compat import cli
 from torch_compat_matrix.reports.table import Judged, load
 from torch_compat_matrix.runner.advice import triage

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from environments import HOME
-from tinywheels import simple_index, wheel
 
+from tests.support.environments import HOME
+from tests.support.tinywheels import simple_index, wheel
 from torch_compat_matrix.compat.cli import main
 from torch_compat_matrix.compat.verbs import run as run_verb
 from torch_compat_matrix.runner.backends import gpus

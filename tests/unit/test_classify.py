@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 
 from docs.generate import pages
+from tests.support import ROOT
 from tests.support.messages import Message, messages
 from torch_compat_matrix.probes.child import describe
 from torch_compat_matrix.runner.model import Limits, Verdict
 from torch_compat_matrix.runner.verdicts.classify import Classified, classify, matches, read_signs
 from torch_compat_matrix.runner.verdicts.rules import BLAME, REASONS, RULES, read_reasons, reason_for
 
-ROOT = Path(__file__).resolve().parent.parent
 MESSAGES = tuple(messages())
 SAID = [message for message in MESSAGES if not message.refuses]
 NEAR_MISSES = [message for message in MESSAGES if message.refuses]

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+from tests.support import ROOT
+
 PACKAGE = "torch_compat_matrix"
 STANDARD = sys.stdlib_module_names
 DECLARED = ("DISTRIBUTION", "MODULE", "NEEDS", "NOT_APPLICABLE")

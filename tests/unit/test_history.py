@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import ROOT
 from torch_compat_matrix.compat import cli
 from torch_compat_matrix.runner.execution.reuse import reusable
 from torch_compat_matrix.runner.model import Known, Outcome, Verdict
@@ -18,7 +19,6 @@ from torch_compat_matrix.runner.records import history
 from torch_compat_matrix.runner.records.journal import append
 from torch_compat_matrix.runner.records.runs import Run
 
-ROOT = Path(__file__).resolve().parent.parent
 CHECK = "i/l-1/sample"
 
 

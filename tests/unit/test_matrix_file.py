@@ -10,26 +10,24 @@ import jsonschema
 import pytest
 from ruamel.yaml import YAML
 
+from tests.support import RESOURCES, ROOT
 from torch_compat_matrix.runner.matrix.document import MatrixError
 from torch_compat_matrix.runner.matrix.json_schema import schema
 from torch_compat_matrix.runner.matrix.load import load
 from torch_compat_matrix.runner.matrix.schema import Matrix
 from torch_compat_matrix.runner.model import Local, Verdict
 
-RESOURCES = Path(__file__).parent / "resources" / "matrix"
-ROOT = Path(__file__).resolve().parent.parent
-
 
 def mistakes(name: str) -> list[str]:
     """What is said of a file, without its folder."""
     with pytest.raises(MatrixError) as raised:
-        load(RESOURCES / f"{name}.yaml")
-    return [str(mistake).replace(f"{RESOURCES}/", "") for mistake in raised.value.mistakes]
+        load(RESOURCES / "matrix" / f"{name}.yaml")
+    return [str(mistake).replace(f"{RESOURCES}/matrix/", "") for mistake in raised.value.mistakes]
 
 
 def test_sound_file() -> None:
     """Versions stay strings, sizes become bytes, an image's limits go before the file's."""
-    matrix = load(RESOURCES / "sound.yaml")
+    matrix = load(RESOURCES / "matrix" / "sound.yaml")
     one, two = matrix.model_images()
     assert one.tag == "registry.example:5000/team/torch:2.10"
     assert one.local == Local(python="3.10", requires=("torch==2.10",))
@@ -38,7 +36,7 @@ def test_sound_file() -> None:
     assert matrix.libraries["pyro-ppl"].versions == ["2.10", "latest"]
     (known,) = matrix.model_known()
     assert (known.expect, known.expires) == (Verdict.FAIL, dt.date(2030, 1, 31))
-    assert known.place == f"{RESOURCES / 'sound.yaml'}:19:5"
+    assert known.place == f"{RESOURCES / 'matrix' / 'sound.yaml'}:19:5"
 
 
 def test_shipped_file() -> None:

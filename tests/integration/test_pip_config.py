@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from tinywheels import simple_index, wheel
 
+from tests.support.tinywheels import simple_index, wheel
 from torch_compat_matrix.runner.packages import uv
 from torch_compat_matrix.runner.packages.pip_config import Index, redact
 

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from environments import environment
 
 from tests.sabotage.__main__ import LIBRARIES, requires, results
+from tests.support.environments import environment
 
 CPU_SECONDS = 20
 

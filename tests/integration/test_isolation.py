@@ -8,12 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from environments import HOME
 
+from tests.support import ROOT
+from tests.support.environments import HOME
 from torch_compat_matrix.runner.model import Outcome
 from torch_compat_matrix.runner.records.runs import Run
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 def outcomes(home: Path, isolation: str, selector: str) -> dict[str, Outcome]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from environments import environment
 
 from tests.sabotage.__main__ import LIBRARIES, requires, results, right
+from tests.support.environments import environment
 
 
 def wrong(rows: list[dict[str, Any]]) -> list[str]:

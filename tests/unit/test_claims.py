@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent / "reports"))
-from journals import records, write
-
+from tests.support import ROOT
+from tests.support.journals import records, write
 from torch_compat_matrix.reports.claims import judge
 from torch_compat_matrix.reports.expectations import expected
 from torch_compat_matrix.reports.table import load
@@ -20,8 +18,6 @@ from torch_compat_matrix.runner.matrix import claims
 from torch_compat_matrix.runner.matrix import load as matrix
 from torch_compat_matrix.runner.matrix.expand import expand
 from torch_compat_matrix.runner.model import plan_to_json
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 def verdict(tmp_path: Path, *conditions: dict[str, Any], **change: Any) -> str:

@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 
 import pytest
-from tinywheels import sdist
 
+from tests.support.tinywheels import sdist
 from torch_compat_matrix.runner.packages import uv
 
 

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent / "reports"))
-from journals import outcome, records, write
-
+from tests.support.journals import outcome, records, write
 from torch_compat_matrix.compat import cli
 from torch_compat_matrix.reports.changes import as_json, compare
 from torch_compat_matrix.reports.table import load

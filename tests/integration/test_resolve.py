@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tinywheels import sdist, simple_index, wheel
 
+from tests.support.tinywheels import sdist, simple_index, wheel
 from torch_compat_matrix.runner.packages.pip_config import Index
 from torch_compat_matrix.runner.packages.resolve import Resolution, resolve
 

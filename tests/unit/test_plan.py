@@ -8,18 +8,17 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import RESOURCES
 from torch_compat_matrix.runner.matrix.expand import expand
 from torch_compat_matrix.runner.matrix.load import load
 from torch_compat_matrix.runner.matrix.select import SelectionError, installed_plan
 from torch_compat_matrix.runner.model import Plan, plan_from_json, plan_to_json
 from torch_compat_matrix.runner.selector import matches
 
-RESOURCES = Path(__file__).parent / "resources" / "matrix"
-
 
 def plan(backend: str = "docker", *selectors: str, probes: tuple[str, ...] = ()) -> Plan:
     """The plan of the sound matrix."""
-    return expand(load(RESOURCES / "sound.yaml"), backend, selectors, probes)
+    return expand(load(RESOURCES / "matrix" / "sound.yaml"), backend, selectors, probes)
 
 
 def cells(plan: Plan) -> list[str]:

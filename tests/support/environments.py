@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import ROOT
 from torch_compat_matrix.runner.model import Local
 from torch_compat_matrix.runner.packages import standin
 from torch_compat_matrix.runner.packages.pip_config import Index
 
-HOME = Path(os.environ.get("COMPAT_HOME") or Path(__file__).resolve().parent.parent / ".compat")
+HOME = Path(os.environ.get("COMPAT_HOME") or ROOT / ".compat")
 
 
 def environment(*requires: str) -> str:

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tinywheels import sdist, wheel
 
+from tests.support.tinywheels import sdist, wheel
 from torch_compat_matrix.runner.errors import Trouble
 from torch_compat_matrix.runner.packages import overlay
 from torch_compat_matrix.runner.packages.pip_config import Index
