@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from torch_compat_matrix.runner.backends.base import BACKENDS
-from torch_compat_matrix.runner.errors import Failure, Status
+from torch_compat_matrix.runner.errors import CompatError, Status
 
 EPILOG = """\
 A selector is an image, a library's name or cell (image/library-version), a check
@@ -70,7 +70,8 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--seed", type=int, default=0, help="seed of every probe (%(default)s)")
     run.add_argument("--full", action="store_true", help="the articles' own step counts, however long they take")
 
-    run.add_argument("--fresh", action="store_true", help="run every check, also those that nothing changed for")
+    run.add_argument("--rerun", action="store_true", help="run every check, also those that nothing changed for")
+    run.add_argument("--fresh", dest="rerun", action="store_true", help=argparse.SUPPRESS)  # its earlier name
     run.add_argument(
         "--isolation",
         choices=("warm", "fresh"),
@@ -154,9 +155,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return Status.INTERRUPTED
     except BrokenPipeError:
         return Status.AS_EXPECTED
-    except Failure as failure:
-        print(f"compat: {failure}", file=sys.stderr)
-        return int(failure.status)
+    except CompatError as error:
+        print(f"compat: {error.tell()}", file=sys.stderr)
+        return int(error.status)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from typing import Any
 from tabulate import tabulate
 
 from torch_compat_matrix.runner.backends.base import Backend
+from torch_compat_matrix.runner.errors import Trouble
 from torch_compat_matrix.runner.execution.durations import Estimate
 from torch_compat_matrix.runner.execution.prepare import facts_path
 from torch_compat_matrix.runner.model import INSTALLED, Cell, Image, Plan
@@ -29,7 +30,11 @@ def preview(plan: Plan, backend: Backend, home: Path) -> str:
         cells = plan.cells_of(image)
         if not cells:
             continue
-        facts = known_facts(image, backend, home)
+        try:
+            facts = known_facts(image, backend, home)
+        except Trouble as trouble:
+            blocks.append(f"{image.name}: {trouble}")
+            continue
         rows = [
             (cell.id, " ".join(cell.probes), *_resolution(cell, facts, home), _time(estimate, cell)) for cell in cells
         ]

@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 STYLES = {Verdict.PASS: "green", Verdict.SKIP: "dim", Verdict.INFRA: "magenta", Verdict.UNSUPPORTED: "yellow"}
 
 
+def say(text: str) -> None:
+    """A remark that is no part of an answer: on standard error."""
+    print(text, file=sys.stderr, flush=True)
+
+
 class Lines:
     """One line an outcome, safe for logs and for CI."""
 

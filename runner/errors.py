@@ -1,8 +1,11 @@
-"""What can go wrong, and the exit status that each kind of error ends with."""
+"""The family of errors: each has an exit status, a message that names place and cause, and a remedy."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import IntEnum
+from pathlib import Path
 
 
 class Status(IntEnum):
@@ -17,23 +20,61 @@ class Status(IntEnum):
     INTERRUPTED = 130
 
 
-class Failure(Exception):
-    """An error to tell the user, and the exit status that goes with it."""
+class CompatError(Exception):
+    """An error to tell the user in one message, never in a traceback.
 
-    def __init__(self, status: Status, message: str) -> None:
+    `place` is the file, option or folder that is wrong; `remedy` is what to do about it.
+    """
+
+    status = Status.INCOMPLETE
+
+    def __init__(self, message: str, remedy: str = "", place: str = "") -> None:
         super().__init__(message)
-        self.status = status
+        self.remedy = remedy
+        self.place = place
+
+    def tell(self) -> str:
+        """Place, message and remedy, for a terminal."""
+        said = f"{self.place}: {self}" if self.place else str(self)
+        return f"{said}\n{self.remedy}" if self.remedy else said
 
 
-class Trouble(Exception):
-    """Something other than the library stands in the way: a named outcome for every check it concerns.
+class UsageError(CompatError):
+    """The command line asks for something that cannot be."""
+
+    status = Status.BAD_MATRIX
+
+
+class NothingSelected(CompatError):
+    """A selector, run or cell that is not there."""
+
+    status = Status.NOTHING_SELECTED
+
+
+class BackendUnusable(CompatError):
+    """The backend does not exist, or cannot be reached."""
+
+    status = Status.NO_BACKEND
+
+
+class Trouble(CompatError):
+    """Something other than the library stands in the way: a named outcome for every check that it concerns.
 
     `code` is a stable reason code (`image-not-found`, `registry-refused`, `no-nvidia-runtime`, `disk-full`,
     `engine-unreachable`, ...); the message says what happened, `remedy` what to do about it.
     """
 
     def __init__(self, code: str, message: str, remedy: str = "", evidence: str = "") -> None:
-        super().__init__(message)
+        super().__init__(message, remedy)
         self.code = code
-        self.remedy = remedy
         self.evidence = evidence
+
+
+@contextmanager
+def writing(path: Path, remedy: str, error: type[CompatError] = UsageError) -> Iterator[None]:
+    """Turn what the system says about a file or folder that cannot be written into an error with its place."""
+    try:
+        yield
+    except OSError as refused:
+        place = str(refused.filename or path)
+        raise error(f"cannot be written: {refused.strerror or refused}", remedy, place) from refused

@@ -8,21 +8,27 @@ import re
 import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from torch_compat_matrix.compat.verbs.common import connected, short
+from torch_compat_matrix.compat.verbs.report import short
+from torch_compat_matrix.compat.verbs.run import start, work_through
+from torch_compat_matrix.runner.advice import derived_image as derived
+from torch_compat_matrix.runner.advice.derived_image import Joint, join
+from torch_compat_matrix.runner.advice.evidence import Evidence, Place, Seen
+from torch_compat_matrix.runner.advice.search import Choice, Search, number
 from torch_compat_matrix.runner.backends import gpus
+from torch_compat_matrix.runner.backends.base import connect
 from torch_compat_matrix.runner.bundle import catalogue
-from torch_compat_matrix.runner.errors import Failure, Status, Trouble
-from torch_compat_matrix.runner.model import PROBES
+from torch_compat_matrix.runner.errors import Status, UsageError, writing
+from torch_compat_matrix.runner.matrix.load import load
+from torch_compat_matrix.runner.matrix.schema import Matrix
+from torch_compat_matrix.runner.model import PROBES, Local
+from torch_compat_matrix.runner.packages.pip_config import Index
 from torch_compat_matrix.runner.pins import canonical
 from torch_compat_matrix.runner.records.runs import Run, home
-
-if TYPE_CHECKING:
-    from torch_compat_matrix.runner.advice.evidence import Evidence, Place, Seen
-    from torch_compat_matrix.runner.advice.search import Choice, Search
-    from torch_compat_matrix.runner.matrix.schema import Matrix
+from torch_compat_matrix.runner.workflow import RunSettings, plan_from
 
 FILES = ("Dockerfile", "requirements.txt", "constraints.txt", "matrix.yaml")
 SHOWN = 20
@@ -31,8 +37,6 @@ SHOWN = 20
 
 def main(options: argparse.Namespace) -> Status:
     """Answer from what all runs recorded, write the files, and with `--run` verify the combination as a stack."""
-    from torch_compat_matrix.runner.advice.evidence import Evidence
-
     wanted = _wanted(options.libraries)
     evidence = Evidence(Run.all(home()))
     if evidence.unread:
@@ -41,10 +45,7 @@ def main(options: argparse.Namespace) -> Status:
     matrix = _matrix(options.matrix)
     names = _gpus(options)
     search = _search(evidence, wanted, matrix, names, options)
-    try:
-        choice = search.choose()
-    except Trouble as trouble:
-        raise Failure(Status.INCOMPLETE, f"{trouble}\n{trouble.remedy}".rstrip()) from trouble
+    choice = search.choose()
     if choice is None:
         print("\n".join(_nothing(search, matrix, names, options)))
         return Status.NOTHING_SELECTED
@@ -66,41 +67,31 @@ def _wanted(libraries: Sequence[str]) -> dict[str, str]:
     for text in libraries:
         read = re.fullmatch(r"\s*([A-Za-z0-9][A-Za-z0-9._-]*)\s*(?:==\s*([A-Za-z0-9][A-Za-z0-9.+!_-]*)\s*)?", text)
         if read is None:
-            raise Failure(Status.BAD_MATRIX, f"{text!r} is neither a `name` nor a `name==version`")
+            raise UsageError(f"{text!r} is neither a `name` nor a `name==version`")
         name, version = canonical(read[1]), read[2] or ""
         if found.setdefault(name, version) != version:
-            raise Failure(Status.BAD_MATRIX, f"{name} is asked for twice, with different versions")
+            raise UsageError(f"{name} is asked for twice, with different versions")
     return found
 
 
 def _refuse_unknown(wanted: Mapping[str, str], evidence: Evidence) -> None:
-    from difflib import get_close_matches
-
     for name in wanted:
         if name not in catalogue() and not evidence.of(name):
             near = get_close_matches(name, catalogue(), n=3, cutoff=0.5) or sorted(catalogue())
             said = f"there are no probes for {name!r} in probes/libraries (docs/adding-a-library.md)"
-            raise Failure(Status.BAD_MATRIX, f"{said}; there are, for example: {', '.join(near)}")
+            raise UsageError(f"{said}; there are, for example: {', '.join(near)}")
 
 
 def _matrix(path: Path) -> Matrix | None:
     """The matrix, for the probes that it wants of each library; an answer can be had without one."""
-    from torch_compat_matrix.runner.matrix import load as matrix
-    from torch_compat_matrix.runner.matrix.document import MatrixError
-
-    if not path.exists():
-        return None
-    try:
-        return matrix.load(path)
-    except MatrixError as error:
-        raise Failure(Status.BAD_MATRIX, str(error)) from error
+    return load(path) if path.exists() else None
 
 
 def _gpus(options: argparse.Namespace) -> tuple[str, ...]:
     """The names of the GPUs on which it must have been verified; none for the CPU."""
     if options.gpu:
         return () if options.gpu == "none" else (options.gpu,)
-    found = connected(options.backend).gpus() if options.backend else gpus.visible()
+    found = connect(options.backend, home()).gpus() if options.backend else gpus.visible()
     return tuple(dict.fromkeys(gpu.name for gpu in found))
 
 
@@ -111,10 +102,6 @@ def _search(
     names: Sequence[str],
     options: argparse.Namespace,
 ) -> Search:
-    from torch_compat_matrix.runner.advice.derived_image import Joint, join
-    from torch_compat_matrix.runner.advice.search import Search
-    from torch_compat_matrix.runner.packages.pip_config import Index
-
     index = Index.from_pip(os.environ)
 
     def required(library: str) -> tuple[str, ...]:
@@ -141,8 +128,6 @@ def _search(
 
 def _again(search: Search, choice: Choice, status: Status) -> Choice:
     """The answer from what is recorded now: the same packages, whatever became of them."""
-    from dataclasses import replace
-
     found = search.choose() if status is Status.AS_EXPECTED else None
     if found is not None:  # perhaps in the image itself, where a stand-in was all there was
         return found
@@ -152,13 +137,8 @@ def _again(search: Search, choice: Choice, status: Status) -> Choice:
 
 def _run(folder: Path, choice: Choice, backend: str) -> Status:
     """Run the stack that was written, as anybody would."""
-    from torch_compat_matrix.compat.cli import parser
-    from torch_compat_matrix.compat.verbs import run
-
-    arguments = _command(folder, backend)[1:]
-    options = parser().parse_args(arguments)
-    options.arguments = arguments
-    return run.main(options)
+    plan = plan_from(folder / "matrix.yaml", backend=backend)
+    return work_through(start(plan, backend, RunSettings(), _command(folder, backend)))
 
 
 def _command(folder: Path, backend: str) -> list[str]:
@@ -166,11 +146,6 @@ def _command(folder: Path, backend: str) -> list[str]:
 
 
 def _write(folder: Path, choice: Choice, probes: Sequence[str]) -> None:
-    from dataclasses import replace
-
-    from torch_compat_matrix.runner.advice import derived_image as derived
-    from torch_compat_matrix.runner.model import Local
-
     place, joint = choice.place, choice.joint
     image, digest = place.image, place.digest if place.real else place.image.digest or ""
     if place.real:
@@ -187,12 +162,13 @@ def _write(folder: Path, choice: Choice, probes: Sequence[str]) -> None:
         "constraints.txt": said + derived.constraints(place.facts["packages"], joint.added),
         "matrix.yaml": derived.matrix(image, digest, requires, probes, remarks),
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, text in texts.items():
-        if text:
-            (folder / name).write_text(text)
-        else:
-            (folder / name).unlink(missing_ok=True)  # that of an earlier answer
+    with writing(folder, "name another folder with --out"):
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in texts.items():
+            if text:
+                (folder / name).write_text(text)
+            else:
+                (folder / name).unlink(missing_ok=True)  # that of an earlier answer
 
 
 def _caveats(choice: Choice) -> Iterator[str]:
@@ -249,8 +225,6 @@ def _named(versions: Mapping[str, str]) -> str:
 
 def _nothing(search: Search, matrix: Matrix | None, names: Sequence[str], options: argparse.Namespace) -> Iterator[str]:
     """Why there is no advice, what was seen, and how to come to one."""
-    from torch_compat_matrix.runner.advice.search import number
-
     asked = ", ".join(f"{name} {version}".strip() for name, version in search.wanted.items())
     on = f"a GPU named {' or '.join(names)}" if names else "the CPU"
     yield f"No combination of {asked} was verified on {on}{f' by {options.backend}' if options.backend else ''}."

@@ -6,25 +6,23 @@ import argparse
 import datetime as dt
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import takewhile
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from packaging.version import InvalidVersion, Version
 
-from torch_compat_matrix.compat.verbs.common import connected, load_plan, make_engine, synced
 from torch_compat_matrix.runner.advice import bisection as bisect
-from torch_compat_matrix.runner.backends.base import Backend
-from torch_compat_matrix.runner.errors import Failure, Status, Trouble
+from torch_compat_matrix.runner.backends.base import Backend, connect
+from torch_compat_matrix.runner.errors import NothingSelected, Status, UsageError
+from torch_compat_matrix.runner.execution.engine import Engine
 from torch_compat_matrix.runner.model import LATEST, Cell, Outcome, Plan
 from torch_compat_matrix.runner.packages.pip_config import Index
 from torch_compat_matrix.runner.pins import canonical
 from torch_compat_matrix.runner.records import history
 from torch_compat_matrix.runner.records.runs import Run, home
-
-if TYPE_CHECKING:
-    from torch_compat_matrix.runner.execution.engine import Engine
+from torch_compat_matrix.runner.workflow import OpenRun, RunSettings, engine_for, plan_from
 
 DAYS = 4 * 365
 """How far back the index is asked where no --good says."""
@@ -32,16 +30,14 @@ DAYS = 4 * 365
 
 def main(options: argparse.Namespace) -> Status:
     """Probe in between until two neighbours differ; every step is a check, recorded as a run."""
-    chosen = {"plan": None, "selectors": [options.cell], "probe": [options.probe] if options.probe else []}
-    plan = load_plan(argparse.Namespace(**{**vars(options), **chosen}))
+    probes = [options.probe] if options.probe else []
+    plan = plan_from(options.matrix, backend=options.backend, selectors=[options.cell], probes=probes)
     cell, probe = _asked(plan, options)
-    steps = _Steps(plan, cell, probe, connected(options.backend), options)
+    steps = _Steps(plan, cell, probe, connect(options.backend, home()), ["compat", *options.arguments])
     try:
         turn = _by_date(steps, options) if options.by == "date" else _by_version(steps, options)
     except bisect.NoTurn as error:
-        raise Failure(Status.NOTHING_SELECTED, f"{cell.id}/{probe}: {error}") from error
-    except Trouble as trouble:
-        raise Failure(Status.INCOMPLETE, f"{trouble}\n{trouble.remedy}".rstrip()) from trouble
+        raise bisect.NoTurn(str(error), place=f"{cell.id}/{probe}") from error
     print("\n".join(_said(turn, options.by)))
     return Status.AS_EXPECTED
 
@@ -49,14 +45,12 @@ def main(options: argparse.Namespace) -> Status:
 def _asked(plan: Plan, options: argparse.Namespace) -> tuple[Cell, str]:
     if len(plan.cells) != 1:
         names = ", ".join(cell.id for cell in plan.cells[:5])
-        raise Failure(Status.NOTHING_SELECTED, f"{options.cell} is {len(plan.cells)} cells ({names}); name one of them")
+        raise NothingSelected(f"{options.cell} is {len(plan.cells)} cells ({names}); name one of them")
     (cell,) = plan.cells
     if not cell.requires or (cell.version == "stack" and options.by == "version"):
-        raise Failure(Status.NOTHING_SELECTED, f"{cell.id} has no version of its own: name image/library-version")
+        raise NothingSelected(f"{cell.id} has no version of its own: name image/library-version")
     if len(cell.probes) > 1:
-        raise Failure(
-            Status.NOTHING_SELECTED, f"{cell.id} has several probes: name one, {cell.id}/{cell.probes[-1]}, or --probe"
-        )
+        raise NothingSelected(f"{cell.id} has several probes: name one, {cell.id}/{cell.probes[-1]}, or --probe")
     return cell, cell.probes[0]
 
 
@@ -66,8 +60,8 @@ class _Steps:
     The runs of the steps are kept apart from the others: none may be taken for the latest, or be compared with.
     """
 
-    def __init__(self, plan: Plan, cell: Cell, probe: str, backend: Backend, options: argparse.Namespace) -> None:
-        self.plan, self.cell, self.backend, self.options = plan, replace(cell, probes=(probe,)), backend, options
+    def __init__(self, plan: Plan, cell: Cell, probe: str, backend: Backend, command: Sequence[str]) -> None:
+        self.plan, self.cell, self.backend, self.command = plan, replace(cell, probes=(probe,)), backend, command
         self.home = home() / "bisects"
         self.seen: dict[str, Outcome] = {}
         self.index = Index.from_pip(os.environ)
@@ -108,15 +102,14 @@ class _Steps:
         if point not in self.seen:
             (check,) = cell.checks
             plan = replace(self.plan, cells=(cell,))
-            command = ["compat", *self.options.arguments]
-            run = Run.create(self.home, plan, self.options.backend, command, {"bisect": point})
-            synced()
-            self.engine = make_engine(
-                run, plan, self.backend, {"jobs": 1, "fresh": True}, index=index, settled=self._settled
-            )
+            run = Run.create(self.home, plan, self.backend.name, self.command, {"bisect": point})
+            history.sync(home())
+            settings = RunSettings(jobs=1, rerun=True)
+            opened = OpenRun(run=run, plan=plan, backend=self.backend, settings=settings)
+            self.engine = engine_for(opened, index=index, settled=self._settled)
             self.engine.run([check])
             run.finish("complete")
-            synced(self.home)
+            history.sync(self.home)
             self.seen[point] = self.engine.follower.look()[check.id]
             as_in = f", as in {self.seen[point].reused}" if self.seen[point].reused else ""
             print(f"  {point}: {_verdict(self.seen[point])}{as_in}", file=sys.stderr, flush=True)
@@ -175,14 +168,14 @@ def _version(text: str) -> Version:
     try:
         return Version(text)
     except InvalidVersion as error:
-        raise Failure(Status.BAD_MATRIX, f"{text}: not a version; write one like 1.9.1") from error
+        raise UsageError(f"{text}: not a version; write one like 1.9.1") from error
 
 
 def _day(text: str) -> dt.date:
     try:
         return dt.date.fromisoformat(text)
     except ValueError as error:
-        raise Failure(Status.BAD_MATRIX, f"{text}: not a day; write it as 2026-01-31") from error
+        raise UsageError(f"{text}: not a day; write it as 2026-01-31") from error
 
 
 def _said(turn: bisect.Turn, by: str) -> Iterator[str]:

@@ -6,10 +6,10 @@ import argparse
 import json
 from collections.abc import Iterator, Sequence
 
-from torch_compat_matrix.compat.verbs.common import baseline, opened
 from torch_compat_matrix.reports.changes import Changes, as_json, compare
 from torch_compat_matrix.reports.table import Table, load
-from torch_compat_matrix.runner.errors import Failure, Status
+from torch_compat_matrix.runner.errors import NothingSelected, Status, writing
+from torch_compat_matrix.runner.records.runs import Run, home
 
 SHOWN = 40
 
@@ -17,25 +17,20 @@ SHOWN = 40
 def main(options: argparse.Namespace) -> Status:
     """Compare two runs; status 1 where something fails newly."""
     named = options.before is not None and not options.baseline
-    later = opened(options.after if named or options.before is None else options.before)
+    later = Run.open(home(), options.after if named or options.before is None else options.before)
     if named:
-        earlier = opened(options.before).journal
+        earlier: Run | None = Run.open(home(), options.before)
     else:
-        found = baseline(later, None)
-        if found is None:
-            raise Failure(
-                Status.NOTHING_SELECTED, f"{later.id} has no baseline: no complete run on its backend came before it"
-            )
-        earlier = found
-    before, after = load(earlier), load(later.journal)
+        earlier = later.baseline(home())
+    if earlier is None:
+        raise NothingSelected(f"{later.id} has no baseline: no complete run on its backend came before it")
+    before, after = load(earlier.journal), load(later.journal)
     if before.outcomes.keys().isdisjoint(after.outcomes):
-        raise Failure(
-            Status.NOTHING_SELECTED,
-            f"{before.run} and {after.run} have no check in common: each has cells of its own",
-        )
+        raise NothingSelected(f"{before.run} and {after.run} have no check in common: each has cells of its own")
     changes = compare(before, after)
     if options.json is not None:
-        options.json.write_text(json.dumps(as_json(changes), indent=1) + "\n")
+        with writing(options.json, "name another file with --json"):
+            options.json.write_text(json.dumps(as_json(changes), indent=1) + "\n")
     print("\n".join(_lines(before, after, changes)))
     return Status.SURPRISES if changes.failing else Status.AS_EXPECTED
 

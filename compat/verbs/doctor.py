@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 from torch_compat_matrix.runner.backends.base import BACKENDS, Finding, connect
-from torch_compat_matrix.runner.errors import Status, Trouble
+from torch_compat_matrix.runner.errors import BackendUnusable, Status, Trouble
 from torch_compat_matrix.runner.records.runs import home
 
 
@@ -26,12 +26,8 @@ def main(options: argparse.Namespace) -> Status:
                 remedy="" if gpus else "outcomes will say CPU; `nvidia-smi` must list a GPU for anything else",
             )
             findings = [*backend.doctor(), gpu]
-        except (Trouble, ModuleNotFoundError) as trouble:
-            findings = [
-                Finding(
-                    what=name, works=False, detail=str(trouble), remedy=getattr(trouble, "remedy", "pip install -e .")
-                )
-            ]
+        except (BackendUnusable, Trouble) as trouble:
+            findings = [Finding(what=name, works=False, detail=str(trouble), remedy=trouble.remedy)]
             worst = Status.NO_BACKEND if options.backend else worst
         for finding in findings:
             print(f"  {'ok ' if finding.works else 'no '} {finding.what}: {finding.detail}")

@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator, Sequence
 
-from torch_compat_matrix.compat.verbs.common import synced
-from torch_compat_matrix.runner.errors import Failure, Status
+from torch_compat_matrix.runner.errors import NothingSelected, Status
 from torch_compat_matrix.runner.model import Outcome
 from torch_compat_matrix.runner.records import history
 from torch_compat_matrix.runner.records.runs import home
@@ -14,12 +13,12 @@ from torch_compat_matrix.runner.records.runs import home
 
 def main(options: argparse.Namespace) -> Status:
     """Print the timelines of the checks asked for."""
-    synced()
+    history.sync(home())
     if options.cell is None:
         return _flaky()
     found = history.timelines(home(), options.cell, options.last)
     if not found:
-        raise Failure(Status.NOTHING_SELECTED, f"{options.cell}: in no recorded run; `compat show` lists what there is")
+        raise NothingSelected(f"{options.cell}: in no recorded run; `compat show` lists what there is")
     for check, seen in found.items():
         print("\n".join([check, *_lines(seen)]))
     return Status.AS_EXPECTED

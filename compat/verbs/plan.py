@@ -5,21 +5,29 @@ from __future__ import annotations
 import argparse
 import json
 
-from torch_compat_matrix.compat.verbs.common import connected, load_plan
-from torch_compat_matrix.runner.errors import Status
+from torch_compat_matrix.compat.preview import preview
+from torch_compat_matrix.compat.progress import say
+from torch_compat_matrix.runner.backends.base import connect
+from torch_compat_matrix.runner.errors import Status, writing
+from torch_compat_matrix.runner.model import plan_to_json
 from torch_compat_matrix.runner.records.runs import home
+from torch_compat_matrix.runner.workflow import plan_from
 
 
 def main(options: argparse.Namespace) -> Status:
-    """Show what a run would do; nothing is launched, pulled or built."""
-    from torch_compat_matrix.runner.model import plan_to_json
-
-    chosen = load_plan(options)
-    if options.json is not None:
-        options.json.write_text(json.dumps(plan_to_json(chosen), indent=1))
-        print(f"plan: {options.json} ({len(chosen.cells)} cells, {len(chosen.checks)} checks)")
+    """Show what a run would do, or write it down for a host that cannot read a matrix."""
+    plan = plan_from(
+        options.matrix,
+        backend=options.backend,
+        selectors=options.selectors,
+        probes=options.probe,
+        plan_file=options.plan,
+        say=say,
+    )
+    if options.json is None:
+        print(preview(plan, connect(options.backend, home()), home()))
         return Status.AS_EXPECTED
-    from torch_compat_matrix.compat.preview import preview
-
-    print(preview(chosen, connected(options.backend), home()))
+    with writing(options.json, "name another file with --json"):
+        options.json.write_text(json.dumps(plan_to_json(plan), indent=1))
+    print(f"plan: {options.json} ({len(plan.cells)} cells, {len(plan.checks)} checks)")
     return Status.AS_EXPECTED

@@ -3,11 +3,36 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
-from torch_compat_matrix.compat.verbs.common import compiled, opened
-from torch_compat_matrix.runner.errors import Status
+from torch_compat_matrix.reports.write import compile_report
+from torch_compat_matrix.runner.errors import Status, writing
+from torch_compat_matrix.runner.records import history
+from torch_compat_matrix.runner.records.runs import Run, home
 
 
 def main(options: argparse.Namespace) -> Status:
     """Compile a recorded run's report again."""
-    return compiled(opened(options.run), options)
+    return report(Run.open(home(), options.run), options.out, options.baseline)
+
+
+def report(run: Run, out: Path | None = None, baseline: str | None = None) -> Status:
+    """Compile the run's report, say where it is and what it comes to."""
+    before = run.baseline(home(), baseline)
+    folder = out or run.folder
+    with writing(folder, "name another folder with --out"):
+        compiled = compile_report(run.journal, folder, before.journal if before else None)
+    history.sync(home())
+    print(compiled.summary)
+    print(f"report: {short(compiled.path)}")
+    if compiled.surprises:
+        return Status.SURPRISES
+    return Status.INCOMPLETE if compiled.incomplete else Status.AS_EXPECTED
+
+
+def short(path: Path) -> Path:
+    """The path as a person in this folder would type it."""
+    try:
+        return path.relative_to(Path.cwd())
+    except ValueError:
+        return path

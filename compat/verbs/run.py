@@ -3,50 +3,63 @@
 from __future__ import annotations
 
 import argparse
-import sys
-from dataclasses import replace
+from collections.abc import Sequence
+from pathlib import Path
 
-from torch_compat_matrix.compat.verbs.common import compiled, connected, load_plan, make_engine, opened
+from torch_compat_matrix.compat.progress import progress, say
+from torch_compat_matrix.compat.verbs.report import report
+from torch_compat_matrix.runner.backends.base import connect
 from torch_compat_matrix.runner.errors import Status
-from torch_compat_matrix.runner.records.runs import Run, home
+from torch_compat_matrix.runner.model import Plan
+from torch_compat_matrix.runner.records.runs import home
+from torch_compat_matrix.runner.workflow import (
+    OpenRun,
+    RunSettings,
+    execute,
+    isolated,
+    open_run,
+    plan_from,
+    resume_run,
+)
 
 
 def main(options: argparse.Namespace) -> Status:
-    """Launch every image of the plan, probe, and compile the report."""
-    from torch_compat_matrix.compat.progress import progress
-
+    """Start a run, or go on with one, and report on it."""
     if options.resume:
-        current = opened(options.resume)
-        header, plan = current.header(), current.plan()
-        settings, name = header.get("settings", {}), header["backend"]
-    else:
-        plan, name = load_plan(options), options.backend
-        if options.isolation:
-            plan = replace(plan, cells=tuple(replace(cell, isolation=options.isolation) for cell in plan.cells))
-        settings = {name: getattr(options, name) for name in ("jobs", "seed", "full", "fresh", "compile_cache")}
-        current = None
-    backend = connected(name)
-    for left in backend.reap():
-        print(f"removed what a dead run left behind: {left}", file=sys.stderr)
-    if current is None:
-        current = Run.create(home(), plan, name, ["compat", *options.arguments], settings)
-        done = {}
-    else:
-        done = {check: outcome for check, outcome in current.outcomes().items() if outcome.verdict.final}
-        current.resume()
-    checks = [check for check in plan.checks if check.id not in done]
-    print(f"run {current.id}: {len(checks)} checks on {name}", file=sys.stderr)
-    with progress(len(checks)) as shown:
-        engine = make_engine(
-            current, plan, backend, settings, listen=shown.outcome, say=shown.say, done=frozenset(done)
-        )
+        return work_through(resume_run(options.resume), options.out, options.baseline)
+    plan = plan_from(
+        options.matrix,
+        backend=options.backend,
+        selectors=options.selectors,
+        probes=options.probe,
+        plan_file=options.plan,
+        say=say,
+    )
+    settings = RunSettings(
+        jobs=options.jobs,
+        seed=options.seed,
+        full=options.full,
+        rerun=options.rerun,
+        compile_cache=options.compile_cache,
+    )
+    opened = start(isolated(plan, options.isolation), options.backend, settings, ["compat", *options.arguments])
+    return work_through(opened, options.out, options.baseline)
+
+
+def start(plan: Plan, backend: str, settings: RunSettings, command: Sequence[str]) -> OpenRun:
+    """A new run on a backend that answers."""
+    return open_run(plan, connect(backend, home()), settings, command)
+
+
+def work_through(opened: OpenRun, out: Path | None = None, baseline: str | None = None) -> Status:
+    """Execute the run's checks, an outcome a line, and report; an interruption is reported on too."""
+    for left in opened.backend.reap():
+        say(f"removed what a dead run left behind: {left}")
+    say(f"run {opened.run.id}: {len(opened.checks)} checks on {opened.backend.name}")
+    with progress(len(opened.checks)) as shown:
         try:
-            engine.run(checks)
+            execute(opened, listen=shown.outcome, say=shown.say)
         except KeyboardInterrupt:
-            engine.stop()
-            current.finish("interrupted")
-            compiled(current, options)
+            report(opened.run, out, baseline)
             raise
-        engine.estimate.save(home(), engine.follower.look().values())
-    current.finish("complete")
-    return compiled(current, options)
+    return report(opened.run, out, baseline)

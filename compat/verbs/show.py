@@ -8,23 +8,21 @@ from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from typing import Any
 
-from torch_compat_matrix.compat.verbs.common import opened
-from torch_compat_matrix.runner.errors import Failure, Status
+from torch_compat_matrix.runner.errors import NothingSelected, Status
 from torch_compat_matrix.runner.model import Outcome
+from torch_compat_matrix.runner.records.runs import Run, home
 
 
 def main(options: argparse.Namespace) -> Status:
     """Everything that a run recorded of a cell or check."""
-    current = opened(options.run)
+    current = Run.open(home(), options.run)
     found = [outcome for outcome in current.outcomes().values() if _named(outcome, options.cell)]
     if not found:
         planned = sorted({cell.id for cell in current.plan().cells})
         from difflib import get_close_matches
 
         near = get_close_matches(options.cell, planned, n=3, cutoff=0.4) or planned[:5]
-        raise Failure(
-            Status.NOTHING_SELECTED, f"{options.cell}: not in run {current.id}; it has, for example: {', '.join(near)}"
-        )
+        raise NothingSelected(f"{options.cell}: not in run {current.id}; it has, for example: {', '.join(near)}")
     header = current.header()
     environments = current.environments()
     for outcome in found:
@@ -84,7 +82,7 @@ def describe(outcome: Outcome, header: dict[str, Any], environment: dict[str, An
         header["backend"],
         "--seed",
         str(settings.get("seed", 0)),
-        "--fresh",
+        "--rerun",
         outcome.check,
     ]
     again += ["--full"] if settings.get("full") else []

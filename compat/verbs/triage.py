@@ -5,17 +5,16 @@ from __future__ import annotations
 import argparse
 import datetime as dt
 
-from torch_compat_matrix.compat.verbs.common import opened
 from torch_compat_matrix.reports.table import load
-from torch_compat_matrix.runner.errors import Failure, Status
+from torch_compat_matrix.runner.errors import Status
+from torch_compat_matrix.runner.records.runs import Run, home
 
 
 def main(options: argparse.Namespace) -> Status:
     """Print the entries, or write them into the matrix file."""
     from torch_compat_matrix.runner.advice import triage
-    from torch_compat_matrix.runner.matrix.document import MatrixError
 
-    run = opened(options.run)
+    run = Run.open(home(), options.run)
     table = load(run.journal)
     failed = [one for one in table.surprises if one.surprise == "unexpected failure"]
     failures = [one.outcome for one in failed if one.known is None]
@@ -36,9 +35,6 @@ def main(options: argparse.Namespace) -> Status:
     if options.write is None:
         print("known:\n" + triage.as_yaml(found), end="")
         return Status.AS_EXPECTED
-    try:
-        triage.write(options.write, found)
-    except (MatrixError, triage.CannotWrite) as error:
-        raise Failure(Status.BAD_MATRIX, str(error)) from error
+    triage.write(options.write, found)
     print(f"written: {options.write}")
     return Status.AS_EXPECTED

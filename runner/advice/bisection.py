@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from torch_compat_matrix.runner.errors import NothingSelected
 from torch_compat_matrix.runner.model import Outcome, Verdict
 from torch_compat_matrix.runner.packages import uv
 from torch_compat_matrix.runner.packages.pip_config import Index
@@ -30,7 +31,7 @@ class Turn:
     """Points between the two that could not be judged: the turn may be at any of them."""
 
 
-class NoTurn(Exception):
+class NoTurn(NothingSelected):
     """Both ends say the same, or an end cannot be judged."""
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
+from torch_compat_matrix.runner.errors import UsageError
 from torch_compat_matrix.runner.matrix import load as matrix
 from torch_compat_matrix.runner.matrix.document import MatrixError
 from torch_compat_matrix.runner.model import Known, Outcome
@@ -20,7 +21,7 @@ from torch_compat_matrix.runner.model import Known, Outcome
 REASON_LENGTH = 160
 
 
-class CannotWrite(Exception):
+class CannotWrite(UsageError):
     """The matrix file cannot take the entries; what it is is told, and the file is as it was."""
 
 

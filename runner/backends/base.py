@@ -10,6 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
+from torch_compat_matrix.runner.errors import BackendUnusable, Trouble
 from torch_compat_matrix.runner.model import Image, Limits
 
 BACKENDS = {name: f"{__package__}.{name}" for name in ("local", "docker", "here")}
@@ -138,10 +139,22 @@ class Backend(Protocol):
         """What works and what to do about what does not."""
 
 
+def require(name: str) -> None:
+    """Raise BackendUnusable unless there is a backend of that name."""
+    if name not in BACKENDS:
+        raise BackendUnusable(f"no backend {name!r}; there are: {', '.join(BACKENDS)}")
+
+
 def connect(name: str, home: Path) -> Backend:
     """The backend of that name, its module imported only now; `home` is the folder for what it keeps.
 
-    Raises KeyError for an unknown name and `Trouble` where the engine cannot be reached.
+    Raises BackendUnusable for an unknown name, and where the engine cannot be reached.
     """
-    backend: Backend = import_module(BACKENDS[name]).connect(home)
+    require(name)
+    try:
+        backend: Backend = import_module(BACKENDS[name]).connect(home)
+    except Trouble as trouble:
+        raise BackendUnusable(str(trouble), trouble.remedy, f"--backend {name}") from trouble
+    except ModuleNotFoundError as error:
+        raise BackendUnusable(f"{error.name} is not installed", "pip install .", f"--backend {name}") from error
     return backend

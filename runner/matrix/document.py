@@ -12,6 +12,8 @@ from ruamel.yaml.error import MarkedYAMLError
 from ruamel.yaml.events import AliasEvent, CollectionStartEvent, DocumentStartEvent, ScalarEvent
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
+from torch_compat_matrix.runner.errors import CompatError, Status
+
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 20
 
@@ -30,8 +32,10 @@ class Mistake:
         return f"{self.place}: {self.message}"
 
 
-class MatrixError(Exception):
+class MatrixError(CompatError):
     """The file is not a matrix; every mistake in it, with place and remedy."""
+
+    status = Status.BAD_MATRIX
 
     def __init__(self, mistakes: Iterable[Mistake]) -> None:
         self.mistakes = tuple(mistakes)

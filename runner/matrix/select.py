@@ -9,11 +9,12 @@ from difflib import get_close_matches
 from typing import Any
 
 from torch_compat_matrix.runner.bundle import catalogue
+from torch_compat_matrix.runner.errors import NothingSelected
 from torch_compat_matrix.runner.model import INSTALLED, PROBES, Cell, Image, Plan
 from torch_compat_matrix.runner.selector import matches
 
 
-class SelectionError(Exception):
+class SelectionError(NothingSelected):
     """A selector that selects nothing, or nothing left to do."""
 
 

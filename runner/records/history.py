@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
+from torch_compat_matrix.runner.errors import CompatError
 from torch_compat_matrix.runner.files import locked
 from torch_compat_matrix.runner.model import Outcome, Verdict
 from torch_compat_matrix.runner.records.journal import read
@@ -34,8 +35,8 @@ CREATE INDEX by_name ON outcomes (name);
 UNSETTLED = f"({', '.join(repr(verdict.value) for verdict in Verdict if not verdict.final)})"
 
 
-class NewerHistory(Exception):
-    """The file was written by a later version of compat."""
+class HistoryUnusable(CompatError):
+    """The file is of a later version of compat, locked, or on a disk that takes no more."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,7 +92,7 @@ def _connect(path: Path) -> sqlite3.Connection:
             if version == 0:
                 connection.executescript(f"BEGIN; {TABLES} PRAGMA user_version = {SCHEMA}; COMMIT;")
         if version > SCHEMA:
-            raise NewerHistory(
+            raise HistoryUnusable(
                 f"{path} is of a later compat (schema {version}, this one knows {SCHEMA}): update the checkout, or move"
                 " the file away; it is made anew from the journals"
             )
@@ -104,7 +105,11 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 def sync(home: Path) -> None:
     """Bring in every run whose journal has grown since it was last read."""
-    _with(home, lambda connection: _sync(connection, home))
+    try:
+        _with(home, lambda connection: _sync(connection, home))
+    except sqlite3.OperationalError as error:
+        place = str(home / "history.sqlite")
+        raise HistoryUnusable(str(error), "free the disk, or move the file away", place) from error
 
 
 def _sync(connection: sqlite3.Connection, home: Path) -> None:

@@ -11,14 +11,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch_compat_matrix.runner.errors import CompatError, NothingSelected, writing
 from torch_compat_matrix.runner.model import Outcome, Plan, plan_from_json, plan_to_json, utc_now
 from torch_compat_matrix.runner.records.journal import Follower, append, read
 
 VERSION = "0.1.0"
 
 
-class NoRun(Exception):
+class NoRun(NothingSelected):
     """The run asked for does not exist."""
+
+
+class HomeUnusable(CompatError):
+    """The folder for runs and caches cannot be used."""
 
 
 def home() -> Path:
@@ -45,7 +50,8 @@ class Run:
         """A new run whose first record says what is going to be done, where and by which command."""
         stamp = dt.datetime.now(dt.timezone.utc).strftime("%Y%m%dT%H%M%S")
         run = cls(home / "runs" / f"{stamp}-{secrets.token_hex(2)}")
-        run.folder.mkdir(parents=True)
+        with writing(run.folder, "set COMPAT_HOME to a folder that can be written", HomeUnusable):
+            run.folder.mkdir(parents=True)
         append(
             run.journal,
             {
@@ -103,6 +109,19 @@ class Run:
     def environments(self) -> dict[str, dict[str, Any]]:
         """The environment records by their key."""
         return {record["key"]: record for record, _ in read(self.journal) if record.get("kind") == "environment"}
+
+    def baseline(self, home: Path, name: str | None = None) -> Run | None:
+        """The run to compare with: the one named (`none`: no run), else the last complete one before on its backend."""
+        if name is not None:
+            return None if name == "none" else Run.open(home, name)
+        backend = self.header()["backend"]
+        for earlier in reversed([run for run in Run.all(home) if run.id < self.id]):
+            try:
+                if earlier.header()["backend"] == backend and earlier.ended():
+                    return earlier
+            except NoRun:
+                continue
+        return None
 
     def ended(self) -> bool:
         """Whether it came to its end."""

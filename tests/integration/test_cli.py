@@ -42,10 +42,11 @@ def place(tmp_path: Path, torch_python: str) -> Path:
     return tmp_path
 
 
-def compat(place: Path, *arguments: str, status: int = 0) -> str:
+def compat(place: Path, *arguments: str, status: int = 0, **variables: str) -> str:
     """What `compat` says, its exit status made sure of."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     environment.pop("COMPAT_HOME", None)
+    environment.update(variables)
     command = [sys.executable, "-m", "torch_compat_matrix", *arguments]
     done = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, timeout=280, check=False)
     assert done.returncode == status, done.stdout + done.stderr
@@ -79,7 +80,7 @@ def test_run_report_and_show(place: Path) -> None:
     assert "1 unexpected failure" in compat(place, "report", "--out", "elsewhere", status=1)
     assert (place / "elsewhere" / "report.md").exists()
     shown = compat(place, "show", "small/torchbnn-1.2")
-    assert "compat run --backend local --seed 0 --fresh small/torchbnn-1.2/sample" in shown
+    assert "compat run --backend local --seed 0 --rerun small/torchbnn-1.2/sample" in shown
     assert "torchbnn==1.2" in shown
     assert "torchbnn-0.1.99" in compat(place, "show", "torchbn-0.1.98", status=3)
 
@@ -192,3 +193,42 @@ def test_help_answers_at_once() -> None:
         )
         times.append(time.perf_counter() - started)
     assert min(times) < 0.15
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "status", "said"),
+    [
+        (["plan", "--json", "matrix.yaml/plan.json"], {}, 2, "plan.json: cannot be written: Not a directory"),
+        (["run", "small/torchbnn-0.1.99"], {"COMPAT_HOME": "/dev/null/home"}, 5, "set COMPAT_HOME to a folder"),
+        (["run", "--plan", "matrix.yaml"], {}, 2, "matrix.yaml: not a plan"),
+        (["run", "--backend", "here", "--matrix", "absent.yaml"], {}, 2, "absent.yaml"),
+        (["report", "nonesuch"], {}, 3, "begins with 'nonesuch'"),
+        (["advise", "pyro-ppl==!"], {}, 2, "neither a `name` nor"),
+    ],
+)
+def test_a_mistake_is_one_message(
+    place: Path, arguments: list[str], environment: dict[str, str], status: int, said: str
+) -> None:
+    """With place and remedy, the exit status of its kind, and never a traceback."""
+    told = compat(place, *arguments, status=status, **environment)
+    assert said in told
+    assert "Traceback" not in told
+
+
+def test_a_report_folder_that_is_a_file(place: Path) -> None:
+    """Is one message too; what was recorded stays, and the report can be compiled elsewhere."""
+    compat(place, "run", "small/torchbnn-0.1.99", status=1)
+    told = compat(place, "report", "--out", "matrix.yaml", status=2)
+    assert "matrix.yaml: cannot be written" in told
+    assert "Traceback" not in told
+
+
+def test_an_invalid_image_reference_is_told_by_plan(place: Path) -> None:
+    """Where an engine answers it says so; where none does, that is the message."""
+    (place / "matrix.yaml").write_text(
+        "images: { a: { tag: 'UPPER/Case:1' } }\nlibraries: { torch: { versions: [installed] } }\n"
+    )
+    command = [sys.executable, "-m", "torch_compat_matrix", "plan", "--backend", "docker"]
+    done = subprocess.run(command, cwd=place, capture_output=True, text=True, timeout=100, check=False)
+    assert "Traceback" not in done.stdout + done.stderr
+    assert "UPPER/Case:1" in done.stdout or "no container engine answers" in done.stderr

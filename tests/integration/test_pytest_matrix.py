@@ -48,7 +48,7 @@ def matrix(tmp_path: Path, *arguments: str) -> tuple[str, dict[str, str]]:
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280, check=False)
     found = {}
     for case in ElementTree.parse(tmp_path / "junit.xml").iter("testcase"):
-        name = str(case.get("name")).partition("[")[2].rstrip("]")
+        name = str(case.get("name"))
         kinds = [child.tag for child in case if child.tag in ("failure", "error", "skipped")]
         found[name] = kinds[0] if kinds else "passed"
     return done.stdout + done.stderr, found

@@ -1,0 +1,241 @@
+"""`pytest -m matrix`: each check of the plan is an item, run through the same engine as `compat run`.
+
+The plugin is imported in every pytest session of its environment.  Until `-m matrix` is asked for in a folder that
+holds a matrix it loads nothing of ours and changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from torch_compat_matrix.runner.execution.share import Worker
+    from torch_compat_matrix.runner.model import Check, Known, Outcome, Plan
+    from torch_compat_matrix.runner.workflow import OpenRun
+
+
+class HostTrouble(Exception):
+    """The host, not the library: raised while an item is set up, pytest shows it as an error and not as a failure."""
+
+
+class KnownFailure(Exception):
+    """The outcome that a `known:` entry expects."""
+
+
+class UnexpectedOutcome(Exception):
+    """Any other outcome that is no pass; its text says all that there is to say."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The options that `compat run` has too."""
+    group = parser.getgroup("compat", "compatibility matrix (pytest -m matrix)")
+    group.addoption("--compat-matrix", default="matrix.yaml", help="the matrix file (default: matrix.yaml)")
+    group.addoption("--compat-backend", default="local", help="where images run: local, docker, here (default: local)")
+    group.addoption("--compat-rerun", action="store_true", help="run also the checks that nothing changed for")
+    group.addoption(
+        "--compat-select", action="append", default=[], metavar="SELECTOR", help="selector as of `compat run`"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Leave every session alone but one that asks for the matrix and has one."""
+    config.addinivalue_line("markers", "matrix: a check of the compatibility matrix (pytest -m matrix)")
+    matrix = (config.invocation_params.dir / config.getoption("compat_matrix")).resolve()
+    if not _asks_for_matrix(config) or not matrix.is_file():
+        return
+    session = MatrixSession(config, matrix)
+    config.pluginmanager.register(session, "compat-matrix-session")
+    session.open()
+    if not any(str(argument).startswith(str(matrix)) for argument in config.args):
+        config.args = [str(matrix)]  # the project's own tests are not even imported
+
+
+def _asks_for_matrix(config: pytest.Config) -> bool:
+    return str(config.getoption("markexpr") or "").split() == ["matrix"]
+
+
+class MatrixSession:
+    """The plan, the run and its worker in one pytest process; pytest-xdist's workers share the run's folder."""
+
+    def __init__(self, config: pytest.Config, matrix: Path) -> None:
+        self.config = config
+        self.matrix = matrix
+        self.plan: Plan
+        self.opened: OpenRun | None = None
+        self.worker: Worker | None = None
+
+        self.from_xdist: Mapping[str, Any] = getattr(config, "workerinput", {})
+        """What pytest-xdist tells its workers; empty in the process that starts them, and without it."""
+
+    def open(self) -> None:
+        """Read the plan; make the run, once: xdist's workers are told its folder by the process that started them."""
+        from torch_compat_matrix.runner.backends.base import connect
+        from torch_compat_matrix.runner.errors import CompatError
+        from torch_compat_matrix.runner.records.runs import Run, home
+        from torch_compat_matrix.runner.workflow import OpenRun, RunSettings, open_run, plan_from
+
+        option = self.config.getoption
+        settings = RunSettings(jobs=self.from_xdist.get("workercount"), rerun=option("compat_rerun"))
+        try:
+            self.plan = plan_from(self.matrix, backend=option("compat_backend"), selectors=option("compat_select"))
+            if option("collectonly"):
+                return
+            backend = connect(option("compat_backend"), home())
+            if self.from_xdist:
+                run = Run(Path(self.from_xdist["compat_run"]))
+                self.opened = OpenRun(run=run, plan=self.plan, backend=backend, settings=settings)
+                return
+            backend.reap()
+            command = ["pytest", *map(str, self.config.invocation_params.args)]
+            self.opened = open_run(self.plan, backend, settings, command)
+        except CompatError as error:
+            raise pytest.UsageError(error.tell()) from error
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_configure_node(self, node: Any) -> None:
+        """pytest-xdist is about to start a worker."""
+        if self.opened is not None:
+            node.workerinput["compat_run"] = str(self.opened.run.folder)
+
+    def pytest_collect_file(self, file_path: Path, parent: pytest.Collector) -> MatrixFile | None:
+        """The matrix itself is the file that holds the items."""
+        return MatrixFile.of(parent, self) if file_path == self.matrix else None
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """The selected items are known now: only they are batched and launched."""
+        if self.opened is None:
+            return
+        from torch_compat_matrix.runner.execution.share import Worker
+        from torch_compat_matrix.runner.workflow import engine_for
+
+        checks = [item.check for item in session.items if isinstance(item, CheckItem)]
+        engine = engine_for(self.opened)
+        engine.follower.offset = 0  # outcomes that other workers have recorded by now count
+        self.worker = Worker(engine, checks, threads=1 if self.from_xdist else engine.jobs)
+
+    def outcome(self, check: Check) -> Outcome:
+        """The check's outcome, waited for."""
+        assert self.worker is not None, "items run after they were collected"
+        return self.worker.outcome(check)
+
+    def pytest_sessionfinish(self) -> None:
+        """End what still runs; the process that made the run compiles its report, once."""
+        if self.worker is not None:
+            self.worker.stop()
+        if self.opened is None or self.from_xdist:
+            return
+        from torch_compat_matrix.reports.write import compile_report
+        from torch_compat_matrix.runner.records import history
+        from torch_compat_matrix.runner.records.runs import home
+
+        run = self.opened.run
+        run.finish("complete")
+        before = run.baseline(home())
+        compile_report(run.journal, run.folder, before.journal if before else None)
+        history.sync(home())
+
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        """Say where the report is."""
+        if self.opened is not None:
+            terminalreporter.write_line(f"report: {self.opened.run.folder / 'report.md'}")
+
+
+class MatrixFile(pytest.File):
+    """matrix.yaml, whose items are the checks of its plan."""
+
+    matrix: MatrixSession
+
+    @classmethod
+    def of(cls, parent: pytest.Collector, session: MatrixSession) -> MatrixFile:
+        """The file of a session."""
+        file: MatrixFile = cls.from_parent(parent, path=session.matrix)
+        file.matrix = session
+        return file
+
+    def collect(self) -> Iterator[CheckItem]:
+        """One item a check."""
+        for check in self.matrix.plan.checks:
+            yield CheckItem.of(self, check)
+
+
+class CheckItem(pytest.Item):
+    """A check: host trouble is an error, a known failure a strict xfail, and a check that cannot be asked a skip."""
+
+    check: Check
+    matrix: MatrixSession
+    outcome: Outcome
+
+    @classmethod
+    def of(cls, parent: MatrixFile, check: Check) -> CheckItem:
+        """The item of a check; a `known:` failure is a strict xfail, so that its pass is as loud as a failure."""
+        item: CheckItem = cls.from_parent(parent, name=check.id)
+        item.check, item.matrix = check, parent.matrix
+        item.add_marker("matrix")
+        known = item.known
+        if known is not None and known.expect.broken and not _expired(known):
+            item.add_marker(pytest.mark.xfail(strict=True, raises=KnownFailure, reason=known.reason))
+        return item
+
+    @property
+    def known(self) -> Known | None:
+        """The entry that expects something of the check."""
+        from torch_compat_matrix.runner.model import matching
+
+        return matching(self.matrix.plan.known, self.check.id)
+
+    def setup(self) -> None:
+        """Wait for the outcome, and tell the host's trouble and what cannot be asked from the library's failures."""
+        from torch_compat_matrix.runner.model import Verdict
+
+        self.outcome = self.matrix.outcome(self.check)
+        self.user_properties += self._properties()
+        outcome = self.outcome
+        if not outcome.verdict.final:
+            raise HostTrouble(f"{outcome.reason}: {outcome.detail}\n{outcome.remedy}")
+        if outcome.verdict is Verdict.SKIP:
+            pytest.skip(f"{outcome.reason}: {outcome.detail}")
+
+    def _properties(self) -> Iterable[tuple[str, str]]:
+        found = self.outcome
+        named = {"reason": found.reason, "device": found.device, "device_name": found.device_name}
+        properties = {"verdict": found.verdict.value, **named, "installed": found.installed}
+        return [(name, value) for name, value in properties.items() if value]
+
+    def runtest(self) -> None:
+        """Raise what the outcome comes to: nothing, the known failure, or an unexpected one."""
+        from torch_compat_matrix.runner.model import Verdict
+
+        outcome, known = self.outcome, self.known
+        if outcome.verdict is Verdict.PASS:
+            return
+        lines = [
+            f"{outcome.verdict.value}: {outcome.reason} (blame: {outcome.blame})",
+            outcome.detail,
+            outcome.evidence,
+            outcome.remedy,
+        ]
+        if known is not None and _expired(known):
+            lines.append(f"{known.place}: this `known:` entry expired on {known.expires}")
+        elif known is not None and known.expect is outcome.verdict and known.code in (None, outcome.reason):
+            raise KnownFailure(known.reason)
+        raise UnexpectedOutcome("\n".join([*filter(None, lines), f"compat show {outcome.check}"]))
+
+    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
+        """The outcome's own words; a traceback through the runner would say nothing of the library."""
+        if isinstance(excinfo.value, (HostTrouble, KnownFailure, UnexpectedOutcome)):
+            return str(excinfo.value)
+        return super().repr_failure(excinfo, style)
+
+    def reportinfo(self) -> tuple[Path, None, str]:
+        """Its name in reports: the check's id."""
+        return self.path, None, self.name
+
+
+def _expired(known: Known) -> bool:
+    import datetime as dt
+
+    return known.expires is not None and known.expires < dt.date.today()

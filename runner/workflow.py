@@ -1,0 +1,170 @@
+"""What every face does, typed: a plan from what the user names, a run opened or resumed, its checks executed."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from torch_compat_matrix.runner.backends.base import Backend, connect, require
+from torch_compat_matrix.runner.backends.here import installed
+from torch_compat_matrix.runner.errors import UsageError
+from torch_compat_matrix.runner.execution.engine import Engine, Settled
+from torch_compat_matrix.runner.matrix.select import installed_plan, select
+from torch_compat_matrix.runner.model import Check, Outcome, Plan, plan_from_json
+from torch_compat_matrix.runner.packages.pip_config import Index
+from torch_compat_matrix.runner.records import history
+from torch_compat_matrix.runner.records.runs import Run, home
+
+try:
+    from torch_compat_matrix.runner.matrix.expand import expand
+    from torch_compat_matrix.runner.matrix.load import load
+except ModuleNotFoundError as absent:  # a bare host of the `here` backend: it takes what is installed, or a plan
+    MISSING = str(absent.name)
+else:
+    MISSING = ""
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunSettings:
+    """How a run is made; its journal keeps them, so that a resumed run goes on as it began."""
+
+    jobs: int | None = None
+    """Batches at a time; None: as many as there are GPUs, or up to four on the CPU."""
+    seed: int = 0
+    full: bool = False
+    """The articles' own step counts."""
+    rerun: bool = False
+    """Run also the checks that nothing changed for."""
+    compile_cache: bool = False
+    """Keep what torch.compile compiled for the next run."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data; journals have always called `rerun` `fresh`."""
+        plain = asdict(self)
+        return {**plain, "fresh": plain.pop("rerun")}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> RunSettings:
+        """The settings that a journal's header holds; those of later versions are left aside."""
+        known = {name: data[name] for name in cls.__slots__ if name in data}
+        return cls(**{**known, "rerun": bool(data.get("fresh", False))})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OpenRun:
+    """A run whose checks can be executed."""
+
+    run: Run
+    plan: Plan
+    backend: Backend
+    settings: RunSettings
+    done: frozenset[str] = frozenset()
+    """Checks whose outcome from before a resume is kept."""
+
+    @property
+    def checks(self) -> list[Check]:
+        """Those that are left to do."""
+        return [check for check in self.plan.checks if check.id not in self.done]
+
+
+def plan_from(
+    matrix: Path,
+    *,
+    backend: str,
+    selectors: Sequence[str] = (),
+    probes: Sequence[str] = (),
+    plan_file: Path | None = None,
+    say: Say = lambda text: None,
+) -> Plan:
+    """The plan that is asked for: from a plan file, from the matrix, or of what a bare host has installed."""
+    require(backend)
+    if plan_file is not None:
+        return select(_read_plan(plan_file), selectors, probes)
+    if not MISSING:
+        return expand(load(matrix), backend, selectors, probes)
+    if backend != "here":
+        raise UsageError(f"{MISSING} is not installed", "install the tool with all that it needs: `pip install .`")
+    say(f"{matrix} not read: {MISSING} is not installed here; taking every library that is")
+    return select(installed_plan(installed()), selectors, probes)
+
+
+def _read_plan(path: Path) -> Plan:
+    try:
+        return plan_from_json(json.loads(path.read_text()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        why = f"not a plan: {type(error).__name__}: {error}"
+        raise UsageError(why, "write it anew with `compat plan --json FILE`", str(path)) from error
+
+
+def open_run(plan: Plan, backend: Backend, settings: RunSettings, command: Sequence[str]) -> OpenRun:
+    """A new run of the plan."""
+    run = Run.create(home(), plan, backend.name, command, settings.to_json())
+    return OpenRun(run=run, plan=plan, backend=backend, settings=settings)
+
+
+def resume_run(name: str) -> OpenRun:
+    """The run of that name, with what is left of its plan; what host trouble left is tried again."""
+    run = Run.open(home(), name)
+    header = run.header()
+    done = frozenset(check for check, outcome in run.outcomes().items() if outcome.verdict.final)
+    opened = OpenRun(
+        run=run,
+        plan=run.plan(),
+        backend=connect(header["backend"], home()),
+        settings=RunSettings.from_json(header.get("settings", {})),
+        done=done,
+    )
+    run.resume()
+    return opened
+
+
+def engine_for(opened: OpenRun, *, index: Index | None = None, settled: Settled | None = None, **more: Any) -> Engine:
+    """The engine of a run; `index` and `settled` are pip's and the history's unless others are given."""
+    if settled is None and not opened.settings.rerun:
+        history.sync(home())
+        settled = partial(history.settled, home())
+    if settled is not None:
+        more["settled"] = settled
+    settings = opened.settings
+    # a few at a time where no GPU sets the number: each launch may take the memory limit, and torch every core it finds
+    jobs = settings.jobs or max(len(opened.backend.gpus()), min(4, len(os.sched_getaffinity(0))))
+    return Engine(
+        plan=opened.plan,
+        backend=opened.backend,
+        home=home(),
+        folder=opened.run.folder,
+        index=index or Index.from_pip(os.environ),
+        jobs=jobs,
+        seed=settings.seed,
+        full=settings.full,
+        compile_cache=settings.compile_cache,
+        done=opened.done,
+        **more,
+    )
+
+
+def execute(opened: OpenRun, *, listen: Callable[[Outcome], None], say: Say) -> None:
+    """Work through the checks that are left; an interruption ends what runs and is recorded as one."""
+    engine = engine_for(opened, listen=listen, say=say)
+    try:
+        engine.run(opened.checks)
+    except KeyboardInterrupt:
+        engine.stop()
+        opened.run.finish("interrupted")
+        raise
+    engine.estimate.save(home(), engine.follower.look().values())
+    opened.run.finish("complete")
+
+
+def isolated(plan: Plan, isolation: str | None) -> Plan:
+    """The plan with this isolation for every cell; None leaves each cell its own."""
+    if isolation is None:
+        return plan
+    return replace(plan, cells=tuple(replace(cell, isolation=isolation) for cell in plan.cells))
