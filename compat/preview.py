@@ -14,7 +14,7 @@ from torch_compat_matrix.runner.backends.base import Backend
 from torch_compat_matrix.runner.errors import Trouble
 from torch_compat_matrix.runner.execution.durations import Estimate
 from torch_compat_matrix.runner.execution.prepare import facts_path
-from torch_compat_matrix.runner.model import INSTALLED, Cell, Image, Plan
+from torch_compat_matrix.runner.model import HOST, INSTALLED, Cell, Image, Plan
 from torch_compat_matrix.runner.packages import resolve
 from torch_compat_matrix.runner.packages.overlay import folder_of
 from torch_compat_matrix.runner.packages.pip_config import Index
@@ -63,7 +63,8 @@ def known_facts(image: Image, backend: Backend, home: Path) -> dict[str, Any] | 
 
 def _image(image: Image, backend: str, facts: Mapping[str, Any] | None) -> Iterator[str]:
     if backend == "local" and image.local is not None:
-        where = f"stand-in, Python {image.local.python} with {', '.join(image.local.requires)}"
+        python = "this host's Python" if image.local.python == HOST else f"Python {image.local.python}"
+        where = f"stand-in, {python} with {', '.join(image.local.requires)}"
     else:
         where = image.reference or "the interpreter at hand"
     yield f"{image.name}: {where}"

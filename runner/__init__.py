@@ -1,1 +1,3 @@
-"""The host side: matrix.yaml to plan to launched images to recorded outcomes; never imports torch."""
+"""From matrix.yaml to recorded outcomes: everything but the faces and the reports."""
+
+__version__ = "0.1.0"

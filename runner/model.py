@@ -15,6 +15,7 @@ from typing import Any
 PROBES = ("import", "sample", "autograd", "compile")
 INSTALLED = "installed"
 LATEST = "latest"
+HOST = "host"
 
 
 class Verdict(str, Enum):
@@ -59,7 +60,7 @@ class Limits:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Local:
-    """How to build the stand-in of an image: a Python version and the requirements to install."""
+    """How to build the stand-in of an image: a Python version, or `host`, and the requirements to install."""
 
     python: str
     requires: tuple[str, ...]

@@ -83,7 +83,7 @@ class LimitsEntry(Entry):
 class LocalEntry(Entry):
     """The stand-in: what the `local` backend builds in the image's place."""
 
-    python: str = Field(description='Python version, quoted: "3.11"')
+    python: str = Field(description='Python version, quoted: "3.11"; `host`: the Python that runs this command')
     requires: list[Req] = Field(description="requirements, as for pip")
 
 

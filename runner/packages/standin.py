@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import platform
 import re
 import shutil
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from torch_compat_matrix.runner.files import locked
-from torch_compat_matrix.runner.model import Local, digest
+from torch_compat_matrix.runner.model import HOST, Local, digest
 from torch_compat_matrix.runner.packages import uv
 from torch_compat_matrix.runner.packages.pip_config import Index
 from torch_compat_matrix.runner.pins import canonical
@@ -81,20 +83,27 @@ def find(local: Local, home: Path, index: Index, gpu: bool) -> StandIn | None:
 
 
 def _folder(local: Local, home: Path, index: Index, gpu: bool) -> Path:
-    return (home / "standins" / digest([local.python, sorted(local.requires), index.key, gpu])).absolute()
+    return (home / "standins" / digest([_version(local), sorted(local.requires), index.key, gpu])).absolute()
+
+
+def _version(local: Local) -> str:
+    return platform.python_version() if local.python == HOST else local.python
 
 
 def _build(local: Local, folder: Path, python: Path, index: Index, gpu: bool) -> dict[str, str]:
     """Build it in place; its identity and description."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    ran = uv.run(("venv", "--no-project", "--python", local.python, str(folder)), index.uv_environment())
+    ran = uv.run(
+        ("venv", "--no-project", "--python", sys.executable if local.python == HOST else local.python, str(folder)),
+        index.uv_environment(),
+    )
     if ran.status:
-        raise ran.trouble(f"there is no Python {local.python} for the stand-in")
+        raise ran.trouble(f"there is no Python {_version(local)} for the stand-in")
     source = _install(local, python, index, gpu) if local.requires else _PLAIN
     listed = uv.run(("pip", "list", "--format", "json", *_into(python)), {})
     packages = {canonical(each["name"]): each["version"] for each in json.loads(listed.out)}
     number = re.search(r"^version\w* = (\S+)", (folder / "pyvenv.cfg").read_text(), re.MULTILINE)
-    name = f"Python {number[1] if number else local.python}"
+    name = f"Python {number[1] if number else _version(local)}"
     if "torch" in packages:
         name += f" with torch {packages['torch']} ({source.name})"
     return {"identity": digest([name, packages]), "description": name}

@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch_compat_matrix.runner import __version__
 from torch_compat_matrix.runner.errors import CompatError, NothingSelected, writing
 from torch_compat_matrix.runner.model import Outcome, Plan, plan_from_json, plan_to_json, utc_now
 from torch_compat_matrix.runner.records.journal import Follower, append, read
-
-VERSION = "0.1.0"
 
 
 class NoRun(NothingSelected):
@@ -69,7 +68,7 @@ class Run:
                     "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
                 },
                 "plan": plan_to_json(plan),
-                "version": VERSION,
+                "version": __version__,
             },
         )
         return run
