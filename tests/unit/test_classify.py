@@ -184,6 +184,28 @@ def test_what_no_rule_knows_is_shown_as_it_is() -> None:
     assert found.evidence == "ArithmeticError: the moon is in the wrong house"
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "CUDA error: {}",
+        "CUDA driver error: {}",
+        "cuda runtime error (11) : {} at THCGeneral.cpp:663",
+        "Triton Error [CUDA]: {}",
+        "NCCL error in: NCCLUtils.cpp:77, {}, NCCL version 2.27.7",
+        "cuDNN error: {}",
+        "cuDNN Frontend error: {}",
+        "nvrtc: error: {}",
+        "backend='inductor' raised:\nRuntimeError: Triton Error [CUDA]: {}",
+        "CUDA initialization: {} (Triggered internally at ../c10/cuda/CUDAFunctions.cpp:108.)",
+    ],
+)
+def test_words_of_the_gpu_never_blame_the_library_by_default(words: str) -> None:
+    """Whatever they end in, and although a compiler may have passed them on."""
+    found = raised(RuntimeError(words.format("the moon is in the wrong house")))
+    assert found.reason in {"cuda-error", "cuda-library-error", "cuda-not-started"}
+    assert found.blame != "library"
+
+
 def test_plain_statuses_need_no_rule() -> None:
     """A pass, a skip, and evidence, also of a kind that only a fork knows."""
     assert classify({"status": "passed"}, {}, Limits()).verdict is Verdict.PASS
