@@ -135,6 +135,7 @@ RULES = (
     Rule("gpu-busy", says=r"\bMPS (?:client|server)\b"),
     Rule("gpu-unhealthy", says=r"uncorrectable ECC error"),
     Rule("gpu-unhealthy", says=r"GPU is lost|fallen off the bus|Unable to determine the device handle"),
+    Rule("gpu-unhealthy", says=r"Failed to initialize NVML: Unknown Error"),
     Rule("no-kernel-image", says=r"no kernel image is available|CUDA error: invalid device function"),
     Rule("no-kernel-image", says=r"\bnamed symbol not found"),
     Rule("invalid-kernel-image", says=r"device kernel image is invalid"),
@@ -146,6 +147,8 @@ RULES = (
     Rule("cuda-out-of-memory", raises=r"torch\.(?:cuda\.)?OutOfMemoryError"),
     Rule("cuda-out-of-memory", says=r"CUDA out of memory|CUDA error: out of memory|CUBLAS_STATUS_ALLOC_FAILED"),
     Rule("cuda-out-of-memory", says=rf"{_CUDA_SAYS}out of memory"),
+    # torch's allocator asks NVML who holds the memory only once there is none left.
+    Rule("cuda-out-of-memory", says=r"NVML_SUCCESS == .+ INTERNAL ASSERT FAILED at .+CUDACachingAllocator"),
     Rule("illegal-memory-access", says=r"illegal memory access was encountered|CUDA error: misaligned address"),
     Rule("device-side-assert", says=r"device-side assert triggered"),
     Rule("cuda-launch-failure", says=r"CUDA error: (?:unspecified launch failure|an illegal instruction)"),
@@ -154,6 +157,7 @@ RULES = (
     Rule("cuda-library-error", says=r"(?P<library>cuDNN|CUDNN|CUBLAS|CUSOLVER|CUSPARSE|CUFFT)(?:_STATUS_\w+| error)"),
     Rule("cuda-library-error", says=r"(?P<library>cuDNN) (?:Frontend error|algorithm to run)|\[cudnn_frontend\] Error"),
     Rule("cuda-library-error", says=r"was unable to find an engine to execute this computation"),
+    Rule("cuda-library-error", says=r"no valid convolution algorithms available in (?P<library>CuDNN)"),
     Rule("shared-memory-too-small", says=r"while creating shared memory segment (?:/dev/shm/)?nccl"),
     Rule("nccl-unreachable", says=r"ncclSystemError|NCCL error.*unhandled system error|ncclRemoteError"),
     Rule("nccl-unreachable", says=r"no socket interface found|is neither AF_INET\(2\) nor AF_INET6"),
@@ -162,7 +166,7 @@ RULES = (
         "cuda-not-started",
         says=r"CUDA initialization: |error from cudaGetDeviceCount|CUDA driver initialization failed",
     ),
-    Rule("cuda-not-started", says=r"CUDA unknown error - this may be due to an incorrectly set up environment"),
+    Rule("cuda-not-started", says=r"CUDA unknown error - this may be due to|CUDA call failed lazily at initialization"),
     Rule("cuda-not-started", says=r"^.+", within=r"\btorch\._C\._cuda_init\(\)"),
     # Limits and the host.
     Rule("out-of-memory", signal=r"SIGKILL", oom=True),
