@@ -19,7 +19,7 @@ from torch_compat_matrix.runner.packages import resolve
 from torch_compat_matrix.runner.packages.overlay import folder_of
 from torch_compat_matrix.runner.packages.pip_config import Index
 from torch_compat_matrix.runner.pins import canonical
-from torch_compat_matrix.runner.verdicts.preflight import build_from, build_of, predict
+from torch_compat_matrix.runner.verdicts.preflight import build_of, predict
 
 
 def preview(plan: Plan, backend: Backend, home: Path) -> str:
@@ -78,9 +78,9 @@ def _warnings(image: Image, facts: Mapping[str, Any] | None, backend: Backend) -
     """Why the image cannot run on a GPU of this host, as far as that can be told before it is pulled."""
     if facts is None and backend.name == "local":
         return  # the tag says nothing of the stand-in
-    build = build_of(image) if facts is None else build_from(facts)
+    build = build_of(image, facts)
     for gpu in backend.gpus():
-        found = predict(build, gpu=gpu.name, driver=gpu.driver, capability=gpu.capability)
+        found = predict(build, machine=backend.machine, gpu=gpu.name, driver=gpu.driver, capability=gpu.capability)
         if found is not None:
             yield f"  will not run on {gpu.name}: {found.code}: {found.detail}"
 

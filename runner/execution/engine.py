@@ -27,7 +27,7 @@ from torch_compat_matrix.runner.model import Cell, Check, Image, Outcome, Plan
 from torch_compat_matrix.runner.packages.pip_config import Index
 from torch_compat_matrix.runner.packages.resolve import Resolution
 from torch_compat_matrix.runner.records.journal import Follower
-from torch_compat_matrix.runner.verdicts.preflight import Prediction, build_from, build_of, predict
+from torch_compat_matrix.runner.verdicts.preflight import Prediction, build_of, predict
 
 INFRA_RETRIES = 2
 
@@ -182,7 +182,7 @@ class Engine:
 
     def _prediction(self, image: Image, facts: Mapping[str, Any] | None) -> Prediction | None:
         """Why the image cannot run on this host, by its tag or by what it holds; None if nothing speaks against it."""
-        build = build_of(image) if facts is None else build_from(facts)
+        build = build_of(image, facts)
         if not self._wants_gpu(image):
             return predict(build, machine=self.backend.machine)
         found = [

@@ -168,6 +168,7 @@ def _known(observation: Mapping[str, Any], facts: Mapping[str, Any], limits: Lim
         "pids": str(limits.pids),
         "timeout_s": f"{limits.timeout_s:g}",
         "compiler": "C++ compiler",
+        "library": "A CUDA library",
     }
 
 

@@ -29,8 +29,10 @@ class Build:
     machine: str = ""
     architectures: tuple[str, ...] = ()
     """As `torch.cuda.get_arch_list()` says: `sm_90`, `sm_90a`, `compute_120`."""
-    carries_compat: bool = False
-    """Whether the image may hold NVIDIA's forward compatibility package."""
+    released: bool = False
+    """Whether it is one of torch's own releases, whose architectures the tables know where it has not said them."""
+    may_carry_compat: bool = True
+    """Whether the image may hold NVIDIA's forward compatibility package: few are known to hold none."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,31 +44,32 @@ class Prediction:
     evidence: str
 
 
-def build_of(image: Image) -> Build:
-    """What an image's tag says, and what is expected of it where the tag is silent."""
+def build_of(image: Image, facts: Mapping[str, Any] | None = None) -> Build:
+    """What the image has said when it was launched; before that its tag, and `expects:` where the tag is silent."""
+    official = TABLES["official-images"]
     tag = image.tag or ""
-    found = re.search(r":v?(\d+\.\d+(?:\.\d+)?)(?:-cuda(\d+\.\d+))?", tag)
+    may_carry_compat = re.search(official["without-compat"], tag) is None
+    if facts is not None:
+        said = facts.get("torch") or {}
+        torch = str(said.get("version") or "")
+        return Build(
+            torch=torch,
+            cuda=str(said.get("cuda") or ""),
+            machine=str(facts.get("machine") or ""),
+            architectures=tuple(said.get("arch_list") or ()),
+            released=re.search(official["version"], torch) is not None,
+            may_carry_compat=may_carry_compat,
+        )
+    # NVIDIA's tags (`25.10-py3`) are months: torch's major version has one digit.
+    found = re.search(r":v?(\d\.\d+(?:\.\d+)?)(?:-cuda(\d+\.\d+))?", tag)
     torch, cuda = found.groups(default="") if found and "torch" in tag else ("", "")
     named = re.search(r"(?<![a-z0-9])(amd64|x86_64|arm64|aarch64)(?![a-z0-9])", tag)
-    torch, cuda = torch or str(image.expects.get("torch", "")), cuda or str(image.expects.get("cuda", ""))
-    machine = MACHINES.get(named[1], named[1]) if named else ""
     return Build(
-        torch=torch,
-        cuda=cuda,
-        machine=machine,
-        architectures=_released(torch, cuda, machine or "x86_64"),
-        carries_compat=bool(re.search(TABLES["forward-compatibility"]["images"], tag)),
-    )
-
-
-def build_from(facts: Mapping[str, Any]) -> Build:
-    """What the image itself has said, once it has been launched."""
-    torch = facts.get("torch") or {}
-    return Build(
-        torch=str(torch.get("version") or ""),
-        cuda=str(torch.get("cuda") or ""),
-        machine=str(facts.get("machine") or ""),
-        architectures=tuple(torch.get("arch_list") or ()),
+        torch=torch or str(image.expects.get("torch", "")),
+        cuda=cuda or str(image.expects.get("cuda", "")),
+        machine=MACHINES.get(named[1], named[1]) if named else "",
+        released=re.search(official["tag"], tag) is not None,
+        may_carry_compat=may_carry_compat,
     )
 
 
@@ -76,7 +79,7 @@ def predict(
     """Why the build cannot run on a host of this processor architecture, with this GPU; None if nothing speaks against.
 
     `gpu` is the GPU's name, `driver` its driver's version, `capability` like `9.0`; what is empty is not judged.
-    The absence of a prediction is no promise: only what is known for sure is said.
+    The absence of a prediction is no promise: only what is known for sure is said, since it may spare a pull.
     """
     machine = MACHINES.get(machine, machine)
     if build.machine and machine and build.machine != machine:
@@ -85,7 +88,7 @@ def predict(
             detail=f"The image is built for {build.machine}, this host is {machine}.",
             evidence=f"{build.machine} is not {machine}",
         )
-    return _driver(build, gpu, driver) or _code(build, gpu, driver, capability)
+    return _driver(build, gpu, driver) or _code(build, build.machine or machine, gpu, driver, capability)
 
 
 def disagreement(prediction: Prediction | None, outcome: Outcome) -> str:
@@ -121,7 +124,7 @@ def _driver(build: Build, gpu: str, driver: str) -> Prediction | None:
     least = TABLES["least-driver"].get(major)
     if not driver or least is None or _version(driver) >= _version(least):
         return None
-    if build.carries_compat and re.search(TABLES["forward-compatibility"]["gpus"], gpu):
+    if build.may_carry_compat and not re.search(TABLES["forward-compatibility"]["never-on"], gpu):
         return None
     return Prediction(
         code="driver-too-old",
@@ -130,17 +133,18 @@ def _driver(build: Build, gpu: str, driver: str) -> Prediction | None:
     )
 
 
-def _code(build: Build, gpu: str, driver: str, capability: str) -> Prediction | None:
+def _code(build: Build, machine: str, gpu: str, driver: str, capability: str) -> Prediction | None:
     """Whether the build holds code for the GPU, or PTX that its driver can compile."""
-    if not capability or not build.architectures:
+    architectures = build.architectures or (_released(build.torch, build.cuda, machine) if build.released else ())
+    if not capability or not architectures:
         return None
-    name, entry = gpu or "this GPU", runs_on(build.architectures, capability)
+    name, entry = gpu or "this GPU", runs_on(architectures, capability)
     if not entry:
         return Prediction(
             code="no-kernel-image",
             detail=f"torch {build.torch} with CUDA {build.cuda} holds no code for {name}"
             f" (compute capability {capability}).",
-            evidence=f"{capability} runs none of {', '.join(build.architectures)}",
+            evidence=f"{capability} runs none of {', '.join(architectures)}",
         )
     own = TABLES["own-driver"].get(build.cuda)
     if entry.startswith("compute_") and own and driver and _version(driver) < _version(own):
@@ -154,7 +158,7 @@ def _code(build: Build, gpu: str, driver: str, capability: str) -> Prediction | 
 
 
 def _released(torch: str, cuda: str, machine: str) -> tuple[str, ...]:
-    """The architectures of an official build, in torch's own notation; none where the table has no such build."""
+    """The architectures of a release of torch, in its own notation; none where the tables have no such build."""
     section = f"torch {machine}"
     key = f"{'.'.join(torch.split('.')[:2])} {cuda}"
     numbers = TABLES[section].get(key, "").split() if TABLES.has_section(section) else []

@@ -89,6 +89,11 @@ _GONE_FROM_PYTHON = r"distutils|imp|asyncore|asynchat|smtpd|cgi|crypt|pipes|teln
 _CUDA_LIBRARY = r"lib(?:cu(?:blas|sparse|solver|fft|dnn|rand)|nvJitLink|nvrtc|nccl)[\w-]*\.so[\w.]*"
 _CACHE = r"(?:/tmp/|\S*(?:torchinductor|\.triton|torch_extensions))\S*"
 _NAMESPACE = rf"(?P<namespace>{_SHARED}(?:\.[\w.]+)?)"
+# How programs quote an error of CUDA: torch as `CUDA error: ...`, once as `cuda runtime error (2) : ...`, and as
+# `... cudaGetDeviceCount(). ... Error 802: ...`; NCCL as `Cuda failure 802 '...'`.
+_CUDA_ERROR = r"CUDA(?: driver| runtime)? error(?: \(\d+\))?: |cuda runtime error \(\d+\) ?: |Triton Error \[CUDA\]: "
+_CUDA_SAYS = rf"(?:{_CUDA_ERROR}|\bError \d+: |Cuda failure (?:\d+ )?')"
+_LINE_BEGINS = r"^[ \t]*(?:\[rank\d+\]: ?)?(?:[\w.()]+: +)*"
 
 RULES = (
     # The probe itself: before anything that would blame a library for it.
@@ -115,6 +120,7 @@ RULES = (
     Rule("missing-shared-library", says=r"(?P<library>lib[\w.+-]+): cannot open shared object file"),
     Rule("missing-shared-library", says=r"(?P<library>lib\w+\.so)\.\*\[0-9\] not found in the system path"),
     Rule("missing-shared-library", says=r"Unable to load any of \{(?P<library>lib[\w.]+)"),
+    Rule("missing-shared-library", says=r"failed to open (?P<library>libnvrtc-builtins\.so(?:\.\d+)*)"),
     # GPU and driver.
     Rule("no-gpu", says=r"Found no NVIDIA driver|No CUDA GPUs are available|no CUDA-capable device is detected"),
     Rule("no-gpu", says=r"on a CUDA device but torch\.cuda\.is_available\(\) is False|0 active drivers"),
@@ -124,20 +130,44 @@ RULES = (
     Rule("driver-mismatch", says=r"unsupported display driver / cuda driver combination"),
     Rule("driver-mismatch", says=r"Driver/library version mismatch"),
     Rule("driver-mismatch", says=r"forward compatibility was attempted on non supported HW"),
-    Rule(
-        "gpu-unhealthy",
-        says=r"uncorrectable ECC error|is/are busy or unavailable|CUDA error: system not yet initialized",
-    ),
+    Rule("gpu-fabric-not-ready", says=rf"{_CUDA_SAYS}system not yet initialized"),
+    Rule("gpu-busy", says=r"CUDA-capable device(?:s are|\(s\) is/are) busy or unavailable"),
+    Rule("gpu-busy", says=r"\bMPS (?:client|server)\b"),
+    Rule("gpu-unhealthy", says=r"uncorrectable ECC error"),
     Rule("gpu-unhealthy", says=r"GPU is lost|fallen off the bus|Unable to determine the device handle"),
+    Rule("gpu-unhealthy", says=r"Failed to initialize NVML: Unknown Error"),
     Rule("no-kernel-image", says=r"no kernel image is available|CUDA error: invalid device function"),
+    Rule("no-kernel-image", says=r"\bnamed symbol not found"),
+    Rule("invalid-kernel-image", says=r"device kernel image is invalid"),
     Rule("gpu-too-old", says=r"too old to be supported by the triton GPU compiler"),
+    Rule("gpu-too-new", says=r"Value 'sm_\w+' is not defined for option 'gpu-name'"),
+    Rule("gpu-too-new", says=r"nvrtc: error: invalid value for --gpu-architecture"),
+    Rule("gpu-too-small", says=r"out of resource: [\w ]+, Required: \d+|too many resources requested for launch"),
+    Rule("gpu-lacks-operation", says=rf"{_CUDA_SAYS}operation not supported(?! on)"),
     Rule("cuda-out-of-memory", raises=r"torch\.(?:cuda\.)?OutOfMemoryError"),
     Rule("cuda-out-of-memory", says=r"CUDA out of memory|CUDA error: out of memory|CUBLAS_STATUS_ALLOC_FAILED"),
+    Rule("cuda-out-of-memory", says=rf"{_CUDA_SAYS}out of memory"),
+    # torch's allocator asks NVML who holds the memory only once there is none left.
+    Rule("cuda-out-of-memory", says=r"NVML_SUCCESS == .+ INTERNAL ASSERT FAILED at .+CUDACachingAllocator"),
     Rule("illegal-memory-access", says=r"illegal memory access was encountered|CUDA error: misaligned address"),
     Rule("device-side-assert", says=r"device-side assert triggered"),
     Rule("cuda-launch-failure", says=r"CUDA error: (?:unspecified launch failure|an illegal instruction)"),
     Rule("fork-after-cuda", says=r"Cannot re-initialize CUDA in forked subprocess"),
+    Rule("fork-after-cuda", says=r"(?:CUDA error(?: \(3\))?: |cuda runtime error \(3\) ?: )initialization error"),
     Rule("cuda-library-error", says=r"(?P<library>cuDNN|CUDNN|CUBLAS|CUSOLVER|CUSPARSE|CUFFT)(?:_STATUS_\w+| error)"),
+    Rule("cuda-library-error", says=r"(?P<library>cuDNN) (?:Frontend error|algorithm to run)|\[cudnn_frontend\] Error"),
+    Rule("cuda-library-error", says=r"was unable to find an engine to execute this computation"),
+    Rule("cuda-library-error", says=r"no valid convolution algorithms available in (?P<library>CuDNN)"),
+    Rule("shared-memory-too-small", says=r"while creating shared memory segment (?:/dev/shm/)?nccl"),
+    Rule("nccl-unreachable", says=r"ncclSystemError|NCCL error.*unhandled system error|ncclRemoteError"),
+    Rule("nccl-unreachable", says=r"no socket interface found|is neither AF_INET\(2\) nor AF_INET6"),
+    # What no rule above names, and keeps CUDA from starting at all.
+    Rule(
+        "cuda-not-started",
+        says=r"CUDA initialization: |error from cudaGetDeviceCount|CUDA driver initialization failed",
+    ),
+    Rule("cuda-not-started", says=r"CUDA unknown error - this may be due to|CUDA call failed lazily at initialization"),
+    Rule("cuda-not-started", says=r"^.+", within=r"\btorch\._C\._cuda_init\(\)"),
     # Limits and the host.
     Rule("out-of-memory", signal=r"SIGKILL", oom=True),
     Rule("out-of-memory", exit=r"\d+", oom=True),
@@ -201,6 +231,8 @@ RULES = (
         "version-assert", says=r"requires (?:py)?torch ?[<>=!~]=?|is required for a normal functioning of this module"
     ),
     Rule("version-assert", raises=r"(?:.+\.)?(?:Contextual)?VersionConflict"),
+    # Words of the GPU's own software that no rule above knows: before the compiler that only passes them on.
+    Rule("cuda-error", says=rf"{_LINE_BEGINS}(?:{_CUDA_ERROR}|NCCL [Ee]rror\b|nvrtc: error|PTXAS error: )"),
     Rule("dynamo-error", raises=r"torch\._(?:dynamo|inductor)\.exc\.\w+"),
     Rule("recursion", raises=r"RecursionError"),
     Rule("raises-compiled", through=r"[/\\]_dynamo[/\\]eval_frame\.py|, in torch_dynamo_resume_in_"),

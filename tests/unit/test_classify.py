@@ -184,6 +184,62 @@ def test_what_no_rule_knows_is_shown_as_it_is() -> None:
     assert found.evidence == "ArithmeticError: the moon is in the wrong house"
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "CUDA error: {}",
+        "CUDA driver error: {}",
+        "cuda runtime error (11) : {} at THCGeneral.cpp:663",
+        "Triton Error [CUDA]: {}",
+        "NCCL error in: NCCLUtils.cpp:77, {}, NCCL version 2.27.7",
+        "cuDNN error: {}",
+        "cuDNN Frontend error: {}",
+        "nvrtc: error: {}",
+        "backend='inductor' raised:\nRuntimeError: Triton Error [CUDA]: {}",
+        "CUDA initialization: {} (Triggered internally at ../c10/cuda/CUDAFunctions.cpp:108.)",
+    ],
+)
+def test_words_of_the_gpu_never_blame_the_library_by_default(words: str) -> None:
+    """Whatever they end in, and although a compiler may have passed them on."""
+    found = raised(RuntimeError(words.format("the moon is in the wrong house")))
+    assert found.reason in {"cuda-error", "cuda-library-error", "cuda-not-started"}
+    assert found.blame != "library"
+
+
+TOO_OLD = "The NVIDIA driver on your system is too old (found version 11040). Please update your GPU driver"
+UNKNOWN = "CUDA unknown error - this may be due to an incorrectly set up environment, e.g. changing env variable"
+COUNT = "Unexpected error from cudaGetDeviceCount(). Did you run some cuda functions before calling NumCudaDevices()?"
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        (TOO_OLD, "driver-too-old"),
+        ("Error 802: system not yet initialized", "gpu-fabric-not-ready"),
+        ("Error 803: system has unsupported display driver / cuda driver combination", "driver-mismatch"),
+        ("Error 804: forward compatibility was attempted on non supported HW", "driver-mismatch"),
+        ("CUDA error: all CUDA-capable devices are busy or unavailable", "gpu-busy"),
+        ("CUDA error: CUDA-capable device(s) is/are busy or unavailable", "gpu-busy"),
+        ("CUDA error: out of memory", "cuda-out-of-memory"),
+        (UNKNOWN, "cuda-not-started"),
+        ("Error 999: unknown error", "cuda-not-started"),
+    ],
+)
+def test_what_keeps_cuda_from_starting_is_the_hosts(said: str, reason: str) -> None:
+    """As torch's initialisation raises it, and as the question whether CUDA is available warns of it."""
+    said = f"{COUNT} {said}" if said.startswith("Error ") else said
+    start = '  File "/opt/conda/lib/python3.11/site-packages/torch/cuda/__init__.py", line 298, in _lazy_init\n'
+    exception = {"exception": ["RuntimeError"], "message": said, "traceback": f"{start}    torch._C._cuda_init()\n"}
+    warning = {
+        "exception": ["UserWarning"],
+        "message": f"CUDA initialization: {said} (Triggered internally at ../c10/cuda/CUDAFunctions.cpp:108.)",
+    }
+    for seen in (exception, warning):
+        found = classify({"status": "raised", "member": "torch", **seen}, {}, Limits())
+        assert (found.reason, found.blame) == (reason, "host")
+        assert said in found.evidence
+
+
 def test_plain_statuses_need_no_rule() -> None:
     """A pass, a skip, and evidence, also of a kind that only a fork knows."""
     assert classify({"status": "passed"}, {}, Limits()).verdict is Verdict.PASS

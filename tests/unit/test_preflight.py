@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import ast
+import re
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
 
+from tests.support.environments import HOME
 from torch_compat_matrix.runner.model import Image, Outcome, Verdict
 from torch_compat_matrix.runner.verdicts.preflight import (
     TABLES,
     Build,
     Prediction,
-    build_from,
     build_of,
     disagreement,
     predict,
@@ -17,13 +22,19 @@ from torch_compat_matrix.runner.verdicts.preflight import (
 )
 from torch_compat_matrix.runner.verdicts.rules import REASONS
 
-TORCH_2_6 = build_of(Image(name="a", tag="pytorch/pytorch:2.6.0-cuda12.4-cudnn9-runtime"))
-TORCH_2_9 = build_of(Image(name="b", tag="pytorch/pytorch:2.9.0-cuda13.0-cudnn9-runtime"))
+
+def tagged(tag: str, facts: dict[str, Any] | None = None, **expects: str) -> Build:
+    """The build of an image with that tag."""
+    return build_of(Image(name="a", tag=tag, expects=expects), facts)
 
 
-def code(build: Build, **host: str) -> str:
+TORCH_2_6 = tagged("pytorch/pytorch:2.6.0-cuda12.4-cudnn9-runtime")
+TORCH_2_9 = tagged("pytorch/pytorch:2.9.0-cuda13.0-cudnn9-runtime")
+
+
+def code(build: Build, machine: str = "x86_64", **host: str) -> str:
     """The predicted reason, empty where nothing speaks against."""
-    found = predict(build, **host)
+    found = predict(build, machine=machine, **host)
     return found.code if found else ""
 
 
@@ -35,6 +46,7 @@ def code(build: Build, **host: str) -> str:
         ("localhost:5000/pytorch-cuda:v2.6", "2.6", "", ""),
         ("example/pytorch:2.9.0-cuda12.8-arm64", "2.9.0", "12.8", "aarch64"),
         ("nvidia/cuda:12.4.1-devel-ubuntu22.04", "", "", ""),
+        ("nvcr.io/nvidia/pytorch:25.10-py3", "", "", ""),  # a month
         ("localhost:5000/stand-in:latest", "", "", ""),
     ],
 )
@@ -46,10 +58,37 @@ def test_a_tag_is_read_for_what_it_says(tag: str, torch: str, cuda: str, machine
 
 def test_expectations_speak_where_the_tag_is_silent() -> None:
     """The tag goes first: it is what will be pulled."""
-    silent = build_of(Image(name="a", tag="team/image:7", expects={"torch": "2.6", "cuda": "12.4"}))
-    assert (silent.torch, silent.cuda, silent.architectures) == ("2.6", "12.4", TORCH_2_6.architectures)
-    loud = build_of(Image(name="a", tag="pytorch/pytorch:2.9.0-cuda13.0-cudnn9-runtime", expects={"cuda": "11.8"}))
-    assert loud.cuda == "13.0"
+    for tag in ("team/image:7", "nvcr.io/nvidia/pytorch:25.10-py3"):
+        silent = tagged(tag, torch="2.6", cuda="12.4")
+        assert (silent.torch, silent.cuda) == ("2.6", "12.4")
+    assert tagged("pytorch/pytorch:2.9.0-cuda13.0-cudnn9-runtime", cuda="11.8").cuda == "13.0"
+
+
+@pytest.mark.parametrize(
+    ("tag", "expected"),
+    [
+        ("pytorch/pytorch:2.6.0-cuda12.4-cudnn9-runtime", "no-kernel-image"),
+        ("docker.io/pytorch/pytorch:2.6.0-cuda12.4-cudnn9-devel", "no-kernel-image"),
+        ("acme/pytorch:2.6.0-cuda12.4-devel", ""),
+        ("localhost:5000/pytorch/pytorch:2.6.0-cuda12.4-cudnn9-runtime", ""),
+        ("ghcr.io/pytorch/pytorch-nightly:2.6.0-cuda12.4-cudnn9-devel", ""),
+        ("nvcr.io/nvidia/pytorch:25.01-py3", ""),
+        ("team/image:7", ""),
+    ],
+)
+def test_only_releases_of_torch_hold_what_the_tables_say(tag: str, expected: str) -> None:
+    """Whoever builds torch chooses its architectures, whatever the version."""
+    assert code(tagged(tag, torch="2.6.0", cuda="12.4"), capability="12.0") == expected
+
+
+def test_the_tables_are_those_of_the_processor() -> None:
+    """A tag serves several, and which one is pulled is the host's; one that is unknown is not judged."""
+    assert code(TORCH_2_9, capability="11.0") == "no-kernel-image"
+    build = tagged("pytorch/pytorch:2.13.0-cuda13.0-cudnn9-runtime")
+    assert code(build, "aarch64", capability="11.0") == code(build, "arm64", capability="11.0") == ""
+    assert code(build, "aarch64", capability="8.6") == ""  # code for 8.0 serves it
+    assert code(build, "aarch64", capability="7.5") == "no-kernel-image"
+    assert code(build, "", capability="7.0") == code(build, "ppc64le", capability="7.0") == ""
 
 
 def test_an_image_without_a_tag_is_not_judged() -> None:
@@ -76,15 +115,52 @@ def test_an_image_without_a_tag_is_not_judged() -> None:
 )
 def test_a_driver_runs_what_minor_version_compatibility_lets_it(cuda: str, driver: str, expected: str) -> None:
     """The least driver belongs to the major version; a version that no table has is not judged."""
-    assert code(Build(cuda=cuda), driver=driver) == expected
+    assert code(Build(cuda=cuda, may_carry_compat=False), driver=driver) == expected
 
 
-def test_an_old_driver_may_run_an_image_that_carries_the_compatibility_package() -> None:
-    """On data-centre GPUs only, and only the image itself can tell."""
-    devel = build_of(Image(name="a", tag="pytorch/pytorch:2.6.0-cuda12.4-cudnn9-devel"))
-    assert code(devel, driver="470.199.02", gpu="NVIDIA A100-SXM4-80GB") == ""
-    assert code(devel, driver="470.199.02", gpu="NVIDIA GeForce RTX 3090") == "driver-too-old"
-    assert code(TORCH_2_6, driver="470.199.02", gpu="NVIDIA A100-SXM4-80GB") == "driver-too-old"
+@pytest.mark.parametrize(
+    ("gpu", "expected"),
+    [
+        ("NVIDIA A10", ""),
+        ("NVIDIA A10G", ""),
+        ("NVIDIA A30X", ""),
+        ("NVIDIA A100-SXM4-80GB", ""),
+        ("NVIDIA A100X", ""),
+        ("NVIDIA B200", ""),
+        ("NVIDIA B300 SXM6 AC", ""),
+        ("NVIDIA GB300", ""),
+        ("NVIDIA GH200 480GB", ""),
+        ("NVIDIA H100 80GB HBM3", ""),
+        ("NVIDIA H20", ""),
+        ("NVIDIA L20", ""),
+        ("NVIDIA L40S", ""),
+        ("NVIDIA RTX 6000 Ada Generation", ""),
+        ("NVIDIA RTX PRO 6000 Blackwell Server Edition", ""),
+        ("Quadro RTX 8000", ""),
+        ("Tesla T4", ""),
+        ("NVIDIA GeForce RTX 3090", "driver-too-old"),
+        ("NVIDIA GeForce GTX 1080 Ti", "driver-too-old"),
+        ("NVIDIA TITAN V", "driver-too-old"),
+        ("", ""),
+    ],
+)
+@pytest.mark.parametrize(
+    ("tag", "carries"),
+    [
+        ("pytorch/pytorch:2.6.0-cuda12.4-cudnn9-devel", True),
+        ("acme/pytorch:2.6.0-cuda12.4-runtime", True),
+        ("nvcr.io/nvidia/pytorch:25.01-py3", True),
+        ("team/image:7", True),
+        ("pytorch/pytorch:2.6.0-cuda12.4-cudnn9-runtime", False),
+    ],
+)
+def test_an_old_driver_may_run_an_image_that_may_carry_the_compatibility_package(
+    tag: str, carries: bool, gpu: str, expected: str
+) -> None:
+    """On any GPU but consumer ones; before and after the launch, since the image does not say what it carries."""
+    facts = {"machine": "x86_64", "torch": {"version": "2.6.0+cu124", "cuda": "12.4", "arch_list": []}}
+    for build in (tagged(tag, cuda="12.4"), tagged(tag, facts)):
+        assert code(build, driver="470.199.02", gpu=gpu) == (expected if carries else "driver-too-old")
 
 
 @pytest.mark.parametrize(
@@ -107,8 +183,8 @@ def test_code_runs_within_its_generation(capability: str, expected: str) -> None
 def test_a_dropped_generation_is_told_apart_from_a_new_one() -> None:
     """Volta is served by CUDA 12.8 builds of 2.9 and no more by those of 2.11."""
     tag = "pytorch/pytorch:{}-cuda12.8-cudnn9-runtime"
-    assert code(build_of(Image(name="a", tag=tag.format("2.9.0"))), capability="7.0") == ""
-    assert code(build_of(Image(name="a", tag=tag.format("2.11.0"))), capability="7.0") == "no-kernel-image"
+    assert code(tagged(tag.format("2.9.0")), capability="7.0") == ""
+    assert code(tagged(tag.format("2.11.0")), capability="7.0") == "no-kernel-image"
 
 
 def test_ptx_serves_newer_gpus_if_the_driver_can_compile_it() -> None:
@@ -145,15 +221,24 @@ def test_an_image_for_another_processor_is_named() -> None:
     assert code(Build(machine="aarch64"), machine="x86_64") == "wrong-architecture"
     assert code(Build(machine="aarch64"), machine="arm64") == ""
     assert code(Build(machine="x86_64"), machine="amd64") == ""
-    assert code(Build(machine="x86_64")) == ""
+    assert code(Build(machine="x86_64"), machine="") == ""
 
 
 def test_what_the_image_itself_says_is_judged_alike() -> None:
     """With the architectures of its very build, official or not."""
     facts = {"machine": "x86_64", "torch": {"version": "2.7.0", "cuda": "12.8", "arch_list": ["sm_90", "compute_90"]}}
-    assert code(build_from(facts), capability="12.0", driver="570.124.06") == ""
-    assert code(build_from(facts), capability="8.0") == "no-kernel-image"
-    assert predict(build_from({"torch": None}), capability="8.0", driver="390.10") is None
+    assert code(tagged("acme/pytorch:2.7", facts), capability="12.0", driver="570.124.06") == ""
+    assert code(tagged("acme/pytorch:2.7", facts), capability="8.0") == "no-kernel-image"
+    assert predict(tagged("acme/pytorch:2.7", {"torch": None}), capability="8.0", driver="390.10") is None
+
+
+@pytest.mark.parametrize(
+    ("version", "expected"), [("2.6.0+cu124", "no-kernel-image"), ("2.6.0a0+ecf3bae40a.nv25.01", ""), ("2.6.0", "")]
+)
+def test_a_release_that_was_launched_without_a_gpu_is_still_known(version: str, expected: str) -> None:
+    """An older torch says its architectures only where a GPU is; a build of somebody's own stays unknown."""
+    facts = {"machine": "x86_64", "torch": {"version": version, "cuda": "12.4", "arch_list": []}}
+    assert code(tagged("acme/pytorch:2.6", facts), capability="12.0") == expected
 
 
 def test_predictions_are_reasons_that_blame_no_library() -> None:
@@ -163,7 +248,7 @@ def test_predictions_are_reasons_that_blame_no_library() -> None:
         (TORCH_2_6, {"capability": "12.0", "gpu": "NVIDIA GeForce RTX 5090"}),
         (Build(machine="aarch64"), {"machine": "x86_64"}),
     ]:
-        found = predict(build, **host)
+        found = predict(build, **{"machine": "x86_64", **host})
         assert found is not None
         assert found.detail.endswith(".") and found.evidence
         assert REASONS[found.code].verdict.value == "unsupported"
@@ -176,8 +261,35 @@ def test_the_tables_agree_with_each_other() -> None:
     for cuda, text in TABLES["own-driver"].items():
         assert tuple(map(int, text.split("."))) >= least[cuda.partition(".")[0]]
     for section in ("torch x86_64", "torch aarch64"):
-        for build in TABLES[section]:
-            assert build.split()[1].partition(".")[0] in least
+        for build, architectures in TABLES[section].items():
+            cuda = build.split()[1]
+            assert cuda.partition(".")[0] in least
+            assert "+PTX" not in architectures or cuda in TABLES["own-driver"]
+
+
+def releases() -> Iterator[tuple[str, dict[str, dict[str, set[int]]]]]:
+    """Of each torch in a stand-in that says so: its version, and CUDA -> processor -> architectures of its release."""
+    for path in (HOME / "standins").glob("*/lib/python*/site-packages/torch/cuda/__init__.py"):
+        version = re.search(r"__version__ = '(\d+\.\d+)", (path.parent.parent / "version.py").read_text())
+        for node in ast.parse(path.read_text()).body:
+            if version and isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "PYTORCH_RELEASES_CODE_CC":
+                assert node.value is not None
+                yield version[1], ast.literal_eval(node.value)
+
+
+def test_the_tables_say_what_torch_says_of_its_own_release() -> None:
+    """Newer ones carry it, to advise on another build; it is read and not imported."""
+    found = dict(releases())
+    if not found:
+        pytest.skip("no stand-in here holds a torch that carries the architectures of its release")
+    for torch, release in found.items():
+        for machine in ("x86_64", "aarch64"):
+            rows = {
+                row.split()[1]: {int(number.removesuffix("+PTX")) for number in architectures.split()}
+                for row, architectures in TABLES[f"torch {machine}"].items()
+                if row.split()[0] == torch
+            }
+            assert rows == {cuda: processors[machine] for cuda, processors in release.items()}
 
 
 def test_plan_says_what_cannot_run() -> None:
@@ -189,6 +301,7 @@ def test_plan_says_what_cannot_run() -> None:
         """A host with a GPU that the image's build has no code for."""
 
         name = "docker"
+        machine = "x86_64"
 
         def gpus(self) -> tuple[Gpu, ...]:
             """One Blackwell card."""
