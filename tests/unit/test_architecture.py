@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import subprocess
 import sys
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
@@ -157,10 +156,3 @@ def test_no_circle() -> None:
 def test_only_backends_know_engines(path: Path) -> None:
     """The Docker SDK is imported by the backends alone."""
     assert room(".".join(path.relative_to(ROOT).parts)) == "runner/backends" or "docker" not in map(top, imports(path))
-
-
-def test_starting_is_cheap() -> None:
-    """`compat --help` loads neither docker nor torch nor pydantic."""
-    code = f"import sys; from {PACKAGE}.compat import cli; cli.parser().format_help(); print(*sys.modules)"
-    loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert not {"docker", "torch", "pydantic", "rich", "ruamel"} & {top(name) for name in loaded.stdout.split()}

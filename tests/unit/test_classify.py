@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import ast
 import re
-import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +20,6 @@ from torch_compat_matrix.runner.verdicts.rules import BLAME, REASONS, RULES, rea
 MESSAGES = tuple(messages())
 SAID = [message for message in MESSAGES if not message.refuses]
 NEAR_MISSES = [message for message in MESSAGES if message.refuses]
-DEATHS = {
-    signal.SIGSEGV: "segfault",
-    signal.SIGABRT: "abort",
-    signal.SIGBUS: "bus-error",
-    signal.SIGILL: "illegal-instruction",
-    signal.SIGFPE: "floating-point-exception",
-    signal.SIGKILL: "killed",
-    signal.SIGTERM: "killed",
-    signal.SIGUSR1: "unclassified-death",
-}
 
 
 def named(message: Message) -> str:
@@ -51,23 +38,6 @@ def raised(error: BaseException, **more: Any) -> Classified:
         raise error
     except BaseException as caught:
         return classify({**describe(caught), "member": "library", **more}, {}, Limits())
-
-
-def died(code: str, **more: Any) -> Classified:
-    """What a process comes to that really ends like this."""
-    ended = subprocess.run(
-        [sys.executable, "-S", "-c", f"import os\n{code}"], capture_output=True, text=True, check=False
-    )
-    seen: dict[str, Any] = {
-        "status": "died",
-        "output": ended.stderr,
-        "message": "",
-        "member": "library",
-        "signal": None,
-        "exit": None,
-    }
-    seen["signal" if ended.returncode < 0 else "exit"] = abs(ended.returncode)
-    return classify({**seen, **more}, {}, Limits())
 
 
 @pytest.mark.parametrize("message", SAID, ids=named)
@@ -103,39 +73,6 @@ def test_every_message_says_where_it_is_from(message: Message) -> None:
     assert re.match(
         r"https://github\.com/[\w.-]+/[\w.-]+/(?:issues|pull)/\d+$|measured: |constructed: ", message.source
     )
-
-
-@pytest.mark.parametrize(("number", "reason"), DEATHS.items(), ids=[number.name for number in DEATHS])
-def test_a_signal_names_the_death(number: signal.Signals, reason: str) -> None:
-    """Also where a shell has made an exit status of it."""
-    found = died(f"os.kill(os.getpid(), {int(number)})")
-    assert (found.reason, found.evidence) == (reason, number.name)
-    assert died(f"os._exit({128 + number})").reason == reason
-
-
-def test_an_exit_without_an_answer_is_no_pass() -> None:
-    """Whatever its status."""
-    for status in (0, 3):
-        found = died(f"os._exit({status})")
-        assert (found.reason, found.verdict) == ("no-answer", Verdict.CRASH)
-        assert found.evidence == f"exit status {status}"
-
-
-def test_a_kill_for_memory_is_told_from_any_other() -> None:
-    """By what the control group has counted, even where the exit status is 0."""
-    assert died("os.kill(os.getpid(), 9)", oom_kills=1).reason == "out-of-memory"
-    assert died("os._exit(0)", oom_kills=1).reason == "out-of-memory"
-    assert raised(RuntimeError("DataLoader worker (pid 7) exited unexpectedly"), oom_kills=1).reason == "out-of-memory"
-    assert raised(RuntimeError("DataLoader worker (pid 7) exited unexpectedly")).reason == "unclassified"
-
-
-def test_the_last_words_count_and_not_the_life_before() -> None:
-    """A process that once printed of an error need not have died of it."""
-    dying = "import sys; sys.stderr.write({!r}); sys.stderr.flush(); os.kill(os.getpid(), 6)"
-    words = "terminate called after throwing an instance of 'c10::Error'\n  what():  device-side assert triggered\n"
-    frames = "".join(f"frame #{number}: f() + 0x1\n" for number in range(40))
-    assert died(dying.format(words + frames)).reason == "device-side-assert"
-    assert died(dying.format("device-side assert triggered\n" + frames)).reason == "abort"
 
 
 def test_a_cause_speaks_for_the_exception_raised_from_it() -> None:

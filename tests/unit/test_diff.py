@@ -66,9 +66,9 @@ def test_a_cause_each_for_thousands_of_checks_is_found_in_seconds(tmp_path: Path
             for probe in ("import", "sample", "autograd", "compile"):
                 found.append({**outcome(cell, probe, verdict, True), "resolved": [f"numpy=={number}"]})
         tables.append(load(write(tmp_path / f"{number}.jsonl", found, torn=False)))
-    started = time.perf_counter()
+    started = time.process_time()
     changes = as_json(compare(*tables))
-    assert time.perf_counter() - started < 3
+    assert time.process_time() - started < 3
     assert changes["likely"]["i/l7-1/sample"] == "i/l7-1: installs numpy 0 -> 1"
     assert len(changes["likely"]) == 20_000
 

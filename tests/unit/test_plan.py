@@ -127,7 +127,7 @@ def test_large_plans_are_cheap(tmp_path: Path) -> None:
     versions = ", ".join(f'"1.{number}"' for number in range(100))
     path = tmp_path / "matrix.yaml"
     path.write_text(f"images:\n{images}\nlibraries:\n  pyro-ppl: {{ versions: [{versions}] }}\n")
-    started = time.perf_counter()
+    started = time.process_time()
     whole = expand(load(path), "docker")
     assert len(whole.checks) == 100_000
-    assert time.perf_counter() - started < 20
+    assert time.process_time() - started < 20
