@@ -19,7 +19,6 @@ from tests.support import ROOT
 from tests.support.registries import Registry
 from torch_compat_matrix.runner.backends.base import Exit, Gpu
 from torch_compat_matrix.runner.backends.docker import DockerBackend
-from torch_compat_matrix.runner.backends.owner import owner
 from torch_compat_matrix.runner.errors import Trouble
 from torch_compat_matrix.runner.model import Image, Limits
 
@@ -214,11 +213,6 @@ with backend.launch(prepared, {{"deadline_s": 600}}, {{}}, limits=Limits(memory=
         os.kill(process.pid, signal.SIGKILL)
     assert client.containers.get(name).status == "running"
     assert backend.reap() == [f"container {name}"]
-
-
-def test_owner_is_this_process() -> None:
-    """A name that no later process can have."""
-    assert owner().split("/")[2] == str(os.getpid())
 
 
 def trouble(backend: DockerBackend, image: Image) -> Trouble:
