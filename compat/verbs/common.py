@@ -88,6 +88,7 @@ def make_engine(run: Run, plan: Plan, backend: Backend, settings: dict[str, Any]
     from functools import partial
 
     from torch_compat_matrix.runner.execution.engine import Engine
+    from torch_compat_matrix.runner.files import cores
     from torch_compat_matrix.runner.packages.pip_config import Index
     from torch_compat_matrix.runner.records import history
 
@@ -96,7 +97,7 @@ def make_engine(run: Run, plan: Plan, backend: Backend, settings: dict[str, Any]
         more["settled"] = partial(history.settled, home())
     index = more.pop("index", None) or Index.from_pip(os.environ)
     # a few at a time where no GPU sets the number: each launch may take the memory limit, and torch every core it finds
-    jobs = settings.get("jobs") or max(len(backend.gpus()), min(4, len(os.sched_getaffinity(0))))
+    jobs = settings.get("jobs") or max(len(backend.gpus()), min(4, cores()))
     return Engine(
         plan=plan,
         backend=backend,

@@ -18,7 +18,7 @@ from torch_compat_matrix.runner.errors import Trouble
 from torch_compat_matrix.runner.execution.launch import Ready
 from torch_compat_matrix.runner.execution.protocol import Work
 from torch_compat_matrix.runner.execution.schedule import Batch
-from torch_compat_matrix.runner.files import locked
+from torch_compat_matrix.runner.files import locked, write_whole
 from torch_compat_matrix.runner.model import INSTALLED, Cell, Image, Verdict, digest
 from torch_compat_matrix.runner.packages import overlay, resolve
 from torch_compat_matrix.runner.packages.pip_config import Index
@@ -113,9 +113,7 @@ class Preparation:
                 known: dict[str, Any] = json.loads(path.read_text())
                 return known
             facts = self.look(prepared)
-            partial = path.with_suffix(".partial")
-            partial.write_text(json.dumps(facts))
-            partial.replace(path)
+            write_whole(path, [json.dumps(facts)])
             return facts
 
     def _resolved(self, cell: Cell, ready: Ready) -> Work | Resolution:

@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from torch_compat_matrix.runner.files import locked
+from torch_compat_matrix.runner.files import locked, write_whole
 from torch_compat_matrix.runner.model import digest
 from torch_compat_matrix.runner.packages import uv
 from torch_compat_matrix.runner.packages.pip_config import Index
@@ -68,9 +68,7 @@ def resolve(requirements: Sequence[str], facts: Mapping[str, Any], index: Index,
         resolution = _Question(tuple(requirements), target, held, index).answer()
         if resolution.problem not in PASSING:
             lasting = not resolution.problem and all(map(_pinned, requirements))
-            partial = path.with_suffix(".partial")
-            partial.write_text(json.dumps({"day": "" if lasting else today, "resolution": asdict(resolution)}))
-            partial.replace(path)
+            write_whole(path, [json.dumps({"day": "" if lasting else today, "resolution": asdict(resolution)})])
         return resolution
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from torch_compat_matrix.runner.files import locked
+from torch_compat_matrix.runner.files import locked, write_whole
 from torch_compat_matrix.runner.model import Local, digest
 from torch_compat_matrix.runner.packages import uv
 from torch_compat_matrix.runner.packages.pip_config import Index
@@ -65,9 +65,7 @@ def build(local: Local, home: Path, index: Index, gpu: bool) -> StandIn:
             except BaseException:
                 shutil.rmtree(folder, ignore_errors=True)
                 raise
-            partial = complete.with_suffix(".partial")
-            partial.write_text(json.dumps(record))
-            partial.replace(complete)
+            write_whole(complete, [json.dumps(record)])
         return StandIn(python=python, **json.loads(complete.read_text()))
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch_compat_matrix.runner.files import cores
 from torch_compat_matrix.runner.model import Outcome, Plan, plan_from_json, plan_to_json, utc_now
 from torch_compat_matrix.runner.records.journal import Follower, append, read
 
@@ -60,7 +61,7 @@ class Run:
                     "python": platform.python_version(),
                     "platform": platform.platform(),
                     "machine": platform.machine(),
-                    "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+                    "cpus": cores(),
                 },
                 "plan": plan_to_json(plan),
                 "version": VERSION,

@@ -141,9 +141,10 @@ def test_a_failure_leaves_nothing_behind(offered: Path, pin: str, code: str) -> 
 def test_the_remains_of_a_killed_build_do_no_harm(offered: Path) -> None:
     """The next build starts afresh."""
     folder = build(offered, "lib==1.0")
-    folder.rename(folder.with_suffix(".partial"))
-    (folder.with_suffix(".partial") / "stray.py").touch()
+    remains = folder.rename(folder.with_name(f".{folder.name}.0123.partial"))
+    (remains / "stray.py").touch()
     assert not (build(offered, "lib==1.0") / "stray.py").exists()
+    assert not remains.exists()
 
 
 def test_many_may_build_at_once(offered: Path) -> None:
