@@ -13,7 +13,7 @@ from torch_compat_matrix.runner.files import locked, write_whole
 from torch_compat_matrix.runner.model import Local, digest
 from torch_compat_matrix.runner.packages import uv
 from torch_compat_matrix.runner.packages.pip_config import Index
-from torch_compat_matrix.runner.pins import canonical
+from torch_compat_matrix.runner.pins import canonical, name_of
 
 CPU_INDEX_TIMEOUT_S = 10
 """How long PyTorch's own index may be silent before the plain index is asked."""
@@ -121,7 +121,7 @@ def _into(python: Path) -> tuple[str, ...]:
 
 def _sources(local: Local, python: Path, index: Index, gpu: bool) -> Iterator[_Source]:
     """Where to take torch from, the best first."""
-    wanted = next((each for each in local.requires if re.match(r"torch\s*($|[\[=<>!~;])", each)), "torch")
+    wanted = next((text for text in local.requires if name_of(text) == "torch"), "torch")
     if not gpu and "+" not in wanted:
         offered = _offered(wanted, python, index)
         if offered:
