@@ -29,7 +29,8 @@ class Trouble(Exception):
     """Something other than the library stands in the way: a named outcome for every check it concerns.
 
     `code` is a stable reason code (`image-not-found`, `registry-refused`, `no-nvidia-runtime`, `disk-full`,
-    `engine-unreachable`, ...); the message says what happened, `remedy` what to do about it.
+    `engine-unreachable`, ...); the message says what happened.  `remedy` is for what the code's own remedy in the
+    registry (runner/verdicts/data/reasons.ini) cannot know; where it is empty, the registry's holds.
     """
 
     def __init__(self, code: str, message: str, remedy: str = "", evidence: str = "") -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from torch_compat_matrix.compat.verbs.common import connected, short
+from torch_compat_matrix.compat.verbs.common import connected, remedy_of, short
 from torch_compat_matrix.runner.backends import gpus
 from torch_compat_matrix.runner.bundle import catalogue
 from torch_compat_matrix.runner.errors import Failure, Status, Trouble
@@ -44,7 +44,7 @@ def main(options: argparse.Namespace) -> Status:
     try:
         choice = search.choose()
     except Trouble as trouble:
-        raise Failure(Status.INCOMPLETE, f"{trouble}\n{trouble.remedy}".rstrip()) from trouble
+        raise Failure(Status.INCOMPLETE, f"{trouble}\n{remedy_of(trouble)}") from trouble
     if choice is None:
         print("\n".join(_nothing(search, matrix, names, options)))
         return Status.NOTHING_SELECTED

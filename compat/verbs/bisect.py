@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from packaging.version import InvalidVersion, Version
 
-from torch_compat_matrix.compat.verbs.common import connected, load_plan, make_engine, synced
+from torch_compat_matrix.compat.verbs.common import connected, load_plan, make_engine, remedy_of, synced
 from torch_compat_matrix.runner.advice import bisection as bisect
 from torch_compat_matrix.runner.backends.base import Backend
 from torch_compat_matrix.runner.errors import Failure, Status, Trouble
@@ -41,7 +41,7 @@ def main(options: argparse.Namespace) -> Status:
     except bisect.NoTurn as error:
         raise Failure(Status.NOTHING_SELECTED, f"{cell.id}/{probe}: {error}") from error
     except Trouble as trouble:
-        raise Failure(Status.INCOMPLETE, f"{trouble}\n{trouble.remedy}".rstrip()) from trouble
+        raise Failure(Status.INCOMPLETE, f"{trouble}\n{remedy_of(trouble)}") from trouble
     print("\n".join(_said(turn, options.by)))
     return Status.AS_EXPECTED
 

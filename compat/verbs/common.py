@@ -9,11 +9,12 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch_compat_matrix.runner.backends.base import BACKENDS, Backend, connect
+from torch_compat_matrix.runner.backends.base import BACKENDS, Backend, Finding, connect
 from torch_compat_matrix.runner.errors import Failure, Status, Trouble
 from torch_compat_matrix.runner.matrix.select import SelectionError, installed_plan, select
 from torch_compat_matrix.runner.model import Plan, plan_from_json
 from torch_compat_matrix.runner.records.runs import NoRun, Run, home
+from torch_compat_matrix.runner.verdicts.rules import reason_for
 
 if TYPE_CHECKING:
     from torch_compat_matrix.runner.execution.engine import Engine
@@ -56,7 +57,12 @@ def connected(name: str) -> Backend:
     except KeyError:
         raise Failure(Status.NO_BACKEND, f"no backend {name!r}; there are: {', '.join(BACKENDS)}") from None
     except Trouble as trouble:
-        raise Failure(Status.NO_BACKEND, f"--backend {name}: {trouble}\n{trouble.remedy}".rstrip()) from trouble
+        raise Failure(Status.NO_BACKEND, f"--backend {name}: {trouble}\n{remedy_of(trouble)}") from trouble
+
+
+def remedy_of(found: Trouble | Finding) -> str:
+    """What to do about it: its own remedy, else that of its reason."""
+    return found.remedy or (reason_for(found.code).remedy if found.code else "")
 
 
 def opened(name: str) -> Run:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
+from torch_compat_matrix.compat.verbs.common import remedy_of
 from torch_compat_matrix.runner.backends.base import BACKENDS, Finding, connect
 from torch_compat_matrix.runner.errors import Status, Trouble
 from torch_compat_matrix.runner.records.runs import home
@@ -26,15 +27,12 @@ def main(options: argparse.Namespace) -> Status:
                 remedy="" if gpus else "outcomes will say CPU; `nvidia-smi` must list a GPU for anything else",
             )
             findings = [*backend.doctor(), gpu]
-        except (Trouble, ModuleNotFoundError) as trouble:
-            findings = [
-                Finding(
-                    what=name, works=False, detail=str(trouble), remedy=getattr(trouble, "remedy", "pip install -e .")
-                )
-            ]
+        except (Trouble, ModuleNotFoundError) as error:
+            remedy = remedy_of(error) if isinstance(error, Trouble) else "pip install -e ."
+            findings = [Finding(what=name, works=False, detail=str(error), remedy=remedy)]
             worst = Status.NO_BACKEND if options.backend else worst
         for finding in findings:
             print(f"  {'ok ' if finding.works else 'no '} {finding.what}: {finding.detail}")
-            if finding.remedy:
-                print(f"       -> {finding.remedy}")
+            if remedy_of(finding):
+                print(f"       -> {remedy_of(finding)}")
     return worst

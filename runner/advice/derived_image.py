@@ -74,7 +74,7 @@ def join(
 def _resolved(requirements: Sequence[str], facts: Mapping[str, Any], index: Index, cache: Path) -> dict[str, str]:
     found: Resolution = resolve(requirements, facts, index, cache)
     if found.problem in PASSING:
-        raise Trouble(found.problem, found.detail, "try again once the index answers", found.evidence)
+        raise Trouble(found.problem, found.detail, evidence=found.evidence)
     if found.problem:
         raise Blocked(found.detail)
     return {name: found.versions[name] for name in map(name_of, found.add)}

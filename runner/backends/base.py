@@ -63,6 +63,8 @@ class Finding:
     what: str
     works: bool
     detail: str
+    code: str = ""
+    """The reason of what does not work; its remedy in the registry holds where no other one is given."""
     remedy: str = ""
 
 

@@ -64,7 +64,6 @@ def _refuse_foreign(folder: Path, facts: Mapping[str, Any]) -> None:
                 "needs-in-image",
                 f"{name} has no wheel for the image and was compiled for this host's glibc {own}, newer than the"
                 f" image's {facts['glibc']}",
-                "build a wheel inside the image and offer it in find-links",
             )
 
 

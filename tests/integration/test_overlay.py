@@ -125,7 +125,6 @@ def test_what_was_compiled_here_must_fit_the_image(offered: Path, image: dict[st
     with pytest.raises(Trouble) as raised:
         build(offered, "native==1.0", image=image)
     assert raised.value.code == "needs-in-image"
-    assert "find-links" in raised.value.remedy
 
 
 @pytest.mark.parametrize(("pin", "code"), [("missing==1.0", "version-not-found"), ("extension==1.0", "needs-in-image")])
