@@ -156,7 +156,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         return Status.AS_EXPECTED
     except CompatError as error:
-        print(f"compat: {error.tell()}", file=sys.stderr)
+        from torch_compat_matrix.runner.workflow import tell
+
+        print(f"compat: {tell(error)}", file=sys.stderr)
         return int(error.status)
 
 

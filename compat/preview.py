@@ -18,7 +18,7 @@ from torch_compat_matrix.runner.model import HOST, INSTALLED, Cell, Image, Plan
 from torch_compat_matrix.runner.packages import resolve
 from torch_compat_matrix.runner.packages.overlay import folder_of
 from torch_compat_matrix.runner.packages.pip_config import Index
-from torch_compat_matrix.runner.pins import canonical
+from torch_compat_matrix.runner.pins import name_of
 from torch_compat_matrix.runner.verdicts.preflight import build_of, predict
 
 
@@ -96,7 +96,7 @@ def _resolution(cell: Cell, facts: Mapping[str, Any] | None, home: Path) -> tupl
         return f"{found.problem}: {', '.join(found.drift) or found.detail[:80]}", "none"
     if not found.add:
         return "nothing: the image holds it", "none needed"
-    asked_first = sorted(found.add, key=lambda pin: canonical(pin.split("==")[0]) not in cell.members)
+    asked_first = sorted(found.add, key=lambda pin: name_of(pin) not in cell.members)
     more = f" and {len(asked_first) - 1} more" if len(asked_first) > 1 else ""
     return asked_first[0] + more, "cached" if folder_of(found.add, facts, home).is_dir() else "to fetch"
 

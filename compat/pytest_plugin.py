@@ -76,7 +76,7 @@ class MatrixSession:
         from torch_compat_matrix.runner.backends.base import connect
         from torch_compat_matrix.runner.errors import CompatError
         from torch_compat_matrix.runner.records.runs import Run, home
-        from torch_compat_matrix.runner.workflow import OpenRun, RunSettings, open_run, plan_from
+        from torch_compat_matrix.runner.workflow import OpenRun, RunSettings, open_run, plan_from, tell
 
         option = self.config.getoption
         settings = RunSettings(jobs=self.from_xdist.get("workercount"), rerun=option("compat_rerun"))
@@ -93,7 +93,7 @@ class MatrixSession:
             command = ["pytest", *map(str, self.config.invocation_params.args)]
             self.opened = open_run(self.plan, backend, settings, command)
         except CompatError as error:
-            raise pytest.UsageError(error.tell()) from error
+            raise pytest.UsageError(tell(error)) from error
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:

@@ -9,6 +9,8 @@ from typing import Any
 
 from torch_compat_matrix.reports.table import Table
 from torch_compat_matrix.runner.model import Outcome
+from torch_compat_matrix.runner.pins import changes as changed_pins
+from torch_compat_matrix.runner.pins import read_pins
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,14 +99,10 @@ def _of_images(before: Table, after: Table) -> Iterator[Cause]:
     common = [name for name in now if name in then]
     for name in common:
         old, new = _aspects(then[name]), _aspects(now[name])
-        packages = then[name]["facts"].get("packages", {}), now[name]["facts"].get("packages", {})
-        rows = [(what, old[what], new[what]) for what in new]
-        rows += [
-            (one, packages[0].get(one, ""), packages[1].get(one, "")) for one in sorted({*packages[0], *packages[1]})
-        ]
-        for what, was, has in rows:
-            if was != has:
-                yield Cause(scope=name, what=f"{name}: {what} {was or 'none'} -> {has or 'none'}")
+        changed = [f"{what} {old[what] or 'none'} -> {new[what] or 'none'}" for what in new if old[what] != new[what]]
+        packages = [record["facts"].get("packages", {}) for record in (then[name], now[name])]
+        for change in (*changed, *changed_pins(*packages)):
+            yield Cause(scope=name, what=f"{name}: {change}")
 
 
 def _of_cells(before: Table, after: Table) -> Iterator[Cause]:
@@ -116,12 +114,7 @@ def _of_cells(before: Table, after: Table) -> Iterator[Cause]:
         if then is None or cell in seen or not (then.resolved and now.resolved):
             continue
         seen.add(cell)
-        old, new = (dict(pin.partition("==")[::2] for pin in one.resolved) for one in (then, now))
-        changed = [
-            f"{name} {old.get(name, 'none')} -> {new.get(name, 'none')}"
-            for name in sorted({*old, *new})
-            if old.get(name) != new.get(name)
-        ]
+        changed = changed_pins(read_pins(then.resolved), read_pins(now.resolved))
         if changed:
             yield Cause(scope=cell, what=f"{cell}: installs {', '.join(changed)}")
 

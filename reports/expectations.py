@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from torch_compat_matrix.runner.model import Outcome, Verdict
+from torch_compat_matrix.runner.pins import admits, name_of
 
 UNMET = "expectation-unmet"
 
@@ -79,7 +80,7 @@ def _asked(expects: Mapping[str, Any], facts: Mapping[str, Any]) -> Iterator[tup
         name = str(facts.get("os", ""))
         yield "os", expects["os"], (all(word in name.lower() for word in expects["os"].lower().split()), name)
     for requirement in expects.get("preinstalled") or ():
-        yield _name(requirement), requirement, _held(requirement, facts.get("packages", {}))
+        yield name_of(requirement), requirement, _held(requirement, facts.get("packages", {}))
     for tool in expects.get("tools") or ():
         path = facts.get("tools", {}).get(tool)
         yield tool, "on PATH", (path is not None, str(path or "not on PATH"))
@@ -103,17 +104,9 @@ def _begins(version: str, said: str) -> bool:
     return re.split(r"[.+]", own)[: len(re.split(r"[.+]", said))] == re.split(r"[.+]", said)
 
 
-def _name(requirement: str) -> str:
-    found = re.match(r"[A-Za-z0-9._-]+", requirement.strip())
-    return re.sub(r"[-_.]+", "-", found[0]).lower() if found else requirement
-
-
-def _held(requirement: str, packages: Mapping[str, str]) -> tuple[bool, str]:
-    version = packages.get(_name(requirement))
+def _held(requirement: str, packages: Mapping[str, str]) -> tuple[bool | None, str]:
+    version = packages.get(name_of(requirement))
     if version is None:
         return False, "not installed"
-    if re.fullmatch(r"[A-Za-z0-9._-]+", requirement.strip()):
-        return True, version
-    from packaging.requirements import Requirement  # only now: a bare host has no requirements to read
-
-    return Requirement(requirement).specifier.contains(version, prereleases=True), version
+    met = admits(requirement, version)
+    return met, version if met is not None else f"{version}; `packaging`, which could tell, is not installed here"

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from torch_compat_matrix.reports.claims import judge, page
 from torch_compat_matrix.reports.junit import junit
 from torch_compat_matrix.reports.markdown import markdown, summary
 from torch_compat_matrix.reports.table import Judged, Table, load
+from torch_compat_matrix.runner.files import write_whole
 
 SCHEMA = 1
 
@@ -37,14 +37,14 @@ def compile_report(journal: Path, out: Path, baseline: Path | None = None) -> Co
     comparable = before is not None and not before.outcomes.keys().isdisjoint(table.outcomes)
     changes = compare(before, table) if before is not None and comparable else None
     out.mkdir(parents=True, exist_ok=True)
-    write(out / "report.json", json_text(table, changes))
-    write(out / "junit.xml", junit(table))
+    write_whole(out / "report.json", json_text(table, changes))
+    write_whole(out / "junit.xml", junit(table))
     path = out / "report.md"
     claims = judge(table)
     try:
-        write(path, [markdown(table, changes, Counter(one.verdict for one in claims))])
+        write_whole(path, [markdown(table, changes, Counter(one.verdict for one in claims))])
         if claims:
-            write(out / "claims.md", page(table, claims))
+            write_whole(out / "claims.md", page(table, claims))
     except (
         ModuleNotFoundError
     ) as error:  # a bare host: everything is in the JSON, and the journal can be taken elsewhere
@@ -90,11 +90,3 @@ def _frame(table: Table, changes: Changes | None) -> dict[str, Any]:
         "expectations": list(map(_judged, table.expectations)),
         "changes": changes and diff.as_json(changes),
     }
-
-
-def write(path: Path, pieces: Iterable[str]) -> None:
-    """Replace a file in one step, so that a reader never sees half of it."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    with partial.open("w", encoding="utf-8", errors="replace") as stream:
-        stream.writelines(pieces)
-    partial.replace(path)

@@ -23,20 +23,17 @@ class Status(IntEnum):
 class CompatError(Exception):
     """An error to tell the user in one message, never in a traceback.
 
-    `place` is the file, option or folder that is wrong; `remedy` is what to do about it.
+    `place` is the file, option or folder that is wrong; `remedy` is what to do about it; `code` is a reason code,
+    whose registry entry has the remedy where none is given.
     """
 
     status = Status.INCOMPLETE
 
-    def __init__(self, message: str, remedy: str = "", place: str = "") -> None:
+    def __init__(self, message: str, remedy: str = "", place: str = "", code: str = "") -> None:
         super().__init__(message)
         self.remedy = remedy
         self.place = place
-
-    def tell(self) -> str:
-        """Place, message and remedy, for a terminal."""
-        said = f"{self.place}: {self}" if self.place else str(self)
-        return f"{said}\n{self.remedy}" if self.remedy else said
+        self.code = code
 
 
 class UsageError(CompatError):
@@ -61,12 +58,12 @@ class Trouble(CompatError):
     """Something other than the library stands in the way: a named outcome for every check that it concerns.
 
     `code` is a stable reason code (`image-not-found`, `registry-refused`, `no-nvidia-runtime`, `disk-full`,
-    `engine-unreachable`, ...); the message says what happened, `remedy` what to do about it.
+    `engine-unreachable`, ...); the message says what happened.  `remedy` is for what the code's own remedy in the
+    registry (runner/verdicts/data/reasons.ini) cannot know; where it is empty, the registry's holds.
     """
 
     def __init__(self, code: str, message: str, remedy: str = "", evidence: str = "") -> None:
-        super().__init__(message, remedy)
-        self.code = code
+        super().__init__(message, remedy, code=code)
         self.evidence = evidence
 
 

@@ -1,11 +1,51 @@
-"""Locks that the kernel frees when their owner dies, however it dies."""
+"""Files and folders replaced whole, locks that the kernel frees however their owner dies, and this process's cores."""
 
 from __future__ import annotations
 
 import fcntl
-from collections.abc import Iterator
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yields a path for a new file or folder, which then takes the place of `path` in one step.
+
+    Where the block fails, the new one is removed and the old one stays; a folder replaces nothing but an empty folder.
+    """
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}.partial")  # no other process or thread writes there
+    try:
+        yield partial
+        partial.replace(path)
+    except BaseException:
+        remove = shutil.rmtree if partial.is_dir() else os.unlink
+        if partial.exists():
+            remove(partial)
+        raise
+
+
+def write_whole(path: Path, pieces: Iterable[str]) -> None:
+    """Replace a text file in one step, so that a reader never sees half of it."""
+    with replacing(path) as partial, partial.open("w", encoding="utf-8", errors="replace") as stream:
+        stream.writelines(pieces)
+
+
+def build_once(folder: Path, build: Callable[[Path], None]) -> Path:
+    """The folder, which `build` fills unless it stands already; whoever comes second waits for the first."""
+    if folder.is_dir():
+        return folder
+    with locked(folder.with_suffix(".lock")):
+        if not folder.is_dir():
+            for left in folder.parent.glob(f".{folder.name}.*.partial"):  # by a builder that was killed
+                shutil.rmtree(left)
+            with replacing(folder) as partial:
+                partial.mkdir()
+                build(partial)
+    return folder
 
 
 @contextmanager
@@ -28,3 +68,8 @@ def claimed(path: Path) -> Iterator[bool]:
             yield False
         else:
             yield True
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

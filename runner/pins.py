@@ -1,10 +1,76 @@
-"""Distributions and versions: when two names mean the same."""
+"""Distributions and versions: which ones a requirement or pin names, when two are the same, and what has changed."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping
+
+_NAME = re.compile(r"\s*([A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)\s*(?:\[[^\]]*\]\s*)?(?=$|[<>=!~;@(])")
+_EXACT = re.compile(r"===?\s*([^\s,;*\\]+)\s*(?:$|;|\\|--hash=)")
 
 
 def canonical(name: str) -> str:
     """The normalised name of a distribution (PEP 503)."""
     return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def name_of(requirement: str) -> str:
+    """The canonical name that a requirement or pin begins with; empty for a bare URL, a path or a comment."""
+    found = _NAME.match(requirement)
+    return canonical(found[1]) if found else ""
+
+
+def version_of(requirement: str) -> str:
+    """The one version that a requirement admits; empty where it admits others or names a URL."""
+    found = _NAME.match(requirement)
+    exact = found and _EXACT.match(requirement, found.end())
+    return exact[1] if exact else ""
+
+
+def is_name(requirement: str) -> bool:
+    """Whether a requirement is nothing but a name, and so admits every version."""
+    return canonical(requirement.strip()) == name_of(requirement)
+
+
+def read_pins(pins: Iterable[str]) -> dict[str, str]:
+    """Canonical name -> version of the pins (`name==1.0`, `name @ URL`); the version is empty for what has a URL."""
+    return {name_of(pin): version_of(pin) for pin in pins if name_of(pin)}
+
+
+def same_version(one: str, other: str) -> bool:
+    """Whether two texts are one version, as `1.0` and `1.0.0` are; without `packaging` only equal texts are."""
+    if one == other:
+        return True
+    try:
+        from packaging.version import InvalidVersion, Version  # only now: a bare host has none
+    except ModuleNotFoundError:
+        return False
+    try:
+        return Version(one) == Version(other)
+    except InvalidVersion:
+        return False
+
+
+def admits(requirement: str, version: str) -> bool | None:
+    """Whether a requirement admits a version, pre-releases too; None where only `packaging`, not here, could tell."""
+    if is_name(requirement):
+        return True
+    try:
+        from packaging.requirements import Requirement  # only now: a bare host has none
+    except ModuleNotFoundError:
+        exact = version_of(requirement)
+        return exact == version if exact else None
+    return Requirement(requirement).specifier.contains(version, prereleases=True)
+
+
+def changes(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
+    """`name 1.0 -> 2.0` for each name whose version is another one in the new set, or is in one set alone."""
+
+    def shown(version: str | None) -> str:
+        return "none" if version is None else version or "a URL"
+
+    return [
+        f"{name} {shown(old.get(name))} -> {shown(new.get(name))}"
+        for name in sorted({*old, *new})
+        if name not in old or name not in new or not same_version(old[name], new[name])
+    ]

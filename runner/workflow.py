@@ -10,15 +10,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from torch_compat_matrix.runner.backends.base import Backend, connect, require
+from torch_compat_matrix.runner.backends.base import Backend, Finding, connect, require
 from torch_compat_matrix.runner.backends.here import installed
-from torch_compat_matrix.runner.errors import UsageError
+from torch_compat_matrix.runner.errors import CompatError, UsageError
 from torch_compat_matrix.runner.execution.engine import Engine, Settled
+from torch_compat_matrix.runner.files import cores
 from torch_compat_matrix.runner.matrix.select import installed_plan, select
 from torch_compat_matrix.runner.model import Check, Outcome, Plan, plan_from_json
 from torch_compat_matrix.runner.packages.pip_config import Index
 from torch_compat_matrix.runner.records import history
 from torch_compat_matrix.runner.records.runs import Run, home
+from torch_compat_matrix.runner.verdicts.rules import reason_for
 
 try:
     from torch_compat_matrix.runner.matrix.expand import expand
@@ -134,7 +136,7 @@ def engine_for(opened: OpenRun, *, index: Index | None = None, settled: Settled 
         more["settled"] = settled
     settings = opened.settings
     # a few at a time where no GPU sets the number: each launch may take the memory limit, and torch every core it finds
-    jobs = settings.jobs or max(len(opened.backend.gpus()), min(4, len(os.sched_getaffinity(0))))
+    jobs = settings.jobs or max(len(opened.backend.gpus()), min(4, cores()))
     return Engine(
         plan=opened.plan,
         backend=opened.backend,
@@ -161,6 +163,17 @@ def execute(opened: OpenRun, *, listen: Callable[[Outcome], None], say: Say) -> 
         raise
     engine.estimate.save(home(), engine.follower.look().values())
     opened.run.finish("complete")
+
+
+def remedy_of(found: CompatError | Finding) -> str:
+    """What to do about it: its own remedy, else that of its reason."""
+    return found.remedy or (reason_for(found.code).remedy if found.code else "")
+
+
+def tell(error: CompatError) -> str:
+    """Place, message and remedy of an error, for a person."""
+    said = f"{error.place}: {error}" if error.place else str(error)
+    return f"{said}\n{remedy_of(error)}".rstrip()
 
 
 def isolated(plan: Plan, isolation: str | None) -> Plan:

@@ -19,7 +19,7 @@ from torch_compat_matrix.runner.errors import NothingSelected, Status, UsageErro
 from torch_compat_matrix.runner.execution.engine import Engine
 from torch_compat_matrix.runner.model import LATEST, Cell, Outcome, Plan
 from torch_compat_matrix.runner.packages.pip_config import Index
-from torch_compat_matrix.runner.pins import canonical
+from torch_compat_matrix.runner.pins import canonical, changes, read_pins
 from torch_compat_matrix.runner.records import history
 from torch_compat_matrix.runner.records.runs import Run, home
 from torch_compat_matrix.runner.workflow import OpenRun, RunSettings, engine_for, plan_from
@@ -81,7 +81,7 @@ class _Steps:
         if self.cell.version != LATEST:
             return self.cell.version
         outcome = self._ask(LATEST, self.cell, self.index)
-        added = dict(pin.partition("==")[::2] for pin in outcome.resolved)
+        added = read_pins(outcome.resolved)
         found = added.get(canonical(self.cell.subject)) or outcome.installed or next(self.below(""), "")
         if not found:
             raise bisect.NoTurn(f"the index has no version of {self.cell.subject} for the image's Python")
@@ -186,12 +186,7 @@ def _said(turn: bisect.Turn, by: str) -> Iterator[str]:
     for words in (turn.now.detail, turn.now.evidence):
         if words:
             yield f"    {words}"
-    old, new = (dict(pin.partition("==")[::2] for pin in one.resolved) for one in (turn.then, turn.now))
-    changed = [
-        f"{name} {old.get(name, 'none')} -> {new.get(name, 'none')}"
-        for name in sorted({*old, *new})
-        if old.get(name) != new.get(name)
-    ]
+    changed = changes(read_pins(turn.then.resolved), read_pins(turn.now.resolved))
     yield f"what an install adds changed between the two: {', '.join(changed) or 'nothing'}"
     if by == "date" and not changed:
         yield "no package changed: the image's own, or a flaky check"

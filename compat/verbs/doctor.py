@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from torch_compat_matrix.runner.backends.base import BACKENDS, Finding, connect
 from torch_compat_matrix.runner.errors import BackendUnusable, Status, Trouble
 from torch_compat_matrix.runner.records.runs import home
+from torch_compat_matrix.runner.workflow import remedy_of
 
 
 def main(options: argparse.Namespace) -> Status:
@@ -26,11 +27,11 @@ def main(options: argparse.Namespace) -> Status:
                 remedy="" if gpus else "outcomes will say CPU; `nvidia-smi` must list a GPU for anything else",
             )
             findings = [*backend.doctor(), gpu]
-        except (BackendUnusable, Trouble) as trouble:
-            findings = [Finding(what=name, works=False, detail=str(trouble), remedy=trouble.remedy)]
+        except (BackendUnusable, Trouble) as error:
+            findings = [Finding(what=name, works=False, detail=str(error), remedy=error.remedy, code=error.code)]
             worst = Status.NO_BACKEND if options.backend else worst
         for finding in findings:
             print(f"  {'ok ' if finding.works else 'no '} {finding.what}: {finding.detail}")
-            if finding.remedy:
-                print(f"       -> {finding.remedy}")
+            if remedy_of(finding):
+                print(f"       -> {remedy_of(finding)}")
     return worst

@@ -11,6 +11,7 @@ from torch_compat_matrix.runner.model import Outcome, Verdict
 from torch_compat_matrix.runner.packages import uv
 from torch_compat_matrix.runner.packages.pip_config import Index
 from torch_compat_matrix.runner.packages.target import Target
+from torch_compat_matrix.runner.pins import canonical, read_pins
 
 UNRESOLVED = (
     *("unsatisfiable", "version-not-found", "yanked", "no-wheel", "python-too-old", "needs-in-image"),
@@ -120,7 +121,7 @@ def versions_below(name: str, below: str, facts: Mapping[str, Any], index: Index
             if ran.reason in ("index-unreachable", "index-refused"):
                 raise ran.trouble("the versions cannot be listed")
             return
-        below = next(line for line in ran.out.splitlines() if "==" in line).partition("==")[2].strip()
+        below = read_pins(ran.out.splitlines())[canonical(name)]
         yield below
 
 

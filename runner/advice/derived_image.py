@@ -15,7 +15,6 @@ from typing import Any
 from packaging.utils import (
     InvalidSdistFilename,
     InvalidWheelFilename,
-    canonicalize_version,
     parse_sdist_filename,
     parse_wheel_filename,
 )
@@ -26,7 +25,7 @@ from torch_compat_matrix.runner.packages import uv
 from torch_compat_matrix.runner.packages.pip_config import Index
 from torch_compat_matrix.runner.packages.resolve import PASSING, Resolution, resolve
 from torch_compat_matrix.runner.packages.target import Target
-from torch_compat_matrix.runner.pins import canonical
+from torch_compat_matrix.runner.pins import name_of, same_version, version_of
 
 STACK = "advice"
 """The name of the stack that verifies the combination."""
@@ -75,11 +74,10 @@ def join(
 def _resolved(requirements: Sequence[str], facts: Mapping[str, Any], index: Index, cache: Path) -> dict[str, str]:
     found: Resolution = resolve(requirements, facts, index, cache)
     if found.problem in PASSING:
-        raise Trouble(found.problem, found.detail, "try again once the index answers", found.evidence)
+        raise Trouble(found.problem, found.detail, evidence=found.evidence)
     if found.problem:
         raise Blocked(found.detail)
-    names = (canonical(re.split(r"==| @ ", line)[0]) for line in found.add)
-    return {name: found.versions[name] for name in names}
+    return {name: found.versions[name] for name in map(name_of, found.add)}
 
 
 def _metadata(facts: Mapping[str, Any], home: Path) -> Mapping[str, Any]:
@@ -111,7 +109,7 @@ def _hashed(added: Mapping[str, str], target: Target, index: Index) -> str:
         raise Blocked(withdrawn[1])
     lines = []
     for line in ran.out.replace("\\\n", "").splitlines():
-        name, _, version = line.split()[0].partition("==")
+        name, version = name_of(line), version_of(line)
         hashes = re.findall(r"--hash=(\S+)", line) or sorted(_files(name, version, index))
         if not hashes:
             raise Blocked(f"the index tells no hash of {name} {version}")
@@ -128,7 +126,7 @@ def _files(name: str, version: str, index: Index) -> Iterable[str]:
                 found = read(path.name)
             except (InvalidWheelFilename, InvalidSdistFilename):
                 continue
-            if found[0] == canonical(name) and canonicalize_version(found[1]) == canonicalize_version(version):
+            if found[0] == name and same_version(str(found[1]), version):
                 yield f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
 
 

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from torch_compat_matrix.runner.model import INSTALLED, LATEST, Cell, Image, Outcome, Verdict, digest, plan_from_json
-from torch_compat_matrix.runner.pins import canonical
+from torch_compat_matrix.runner.pins import read_pins
 from torch_compat_matrix.runner.records.journal import read
 from torch_compat_matrix.runner.records.runs import Run
 
@@ -179,8 +179,7 @@ class Evidence:
 
 def pins(outcome: Outcome) -> dict[str, str]:
     """Canonical name -> version of what was added; nothing of what came from a URL."""
-    found = (entry.partition("==")[::2] for entry in outcome.resolved)
-    return {canonical(name): version for name, version in found if version}
+    return {name: version for name, version in read_pins(outcome.resolved).items() if version}
 
 
 def _versions(cell: Cell, outcome: Outcome, place: Place) -> dict[str, str]:
@@ -190,5 +189,5 @@ def _versions(cell: Cell, outcome: Outcome, place: Place) -> dict[str, str]:
         return {cell.subject: added.get(cell.subject) or outcome.installed or LATEST}
     if cell.version == INSTALLED:
         return {cell.subject: held.get(cell.subject) or INSTALLED}
-    asked = {canonical(name): version for name, _, version in (text.partition("==") for text in cell.requires)}
+    asked = read_pins(cell.requires)
     return {name: added.get(name) or asked.get(name) or held.get(name) or cell.version for name in cell.members}

@@ -14,6 +14,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 from torch_compat_matrix.runner.errors import UsageError
+from torch_compat_matrix.runner.files import replacing
 from torch_compat_matrix.runner.matrix import load as matrix
 from torch_compat_matrix.runner.matrix.document import MatrixError
 from torch_compat_matrix.runner.model import Known, Outcome
@@ -111,17 +112,13 @@ def write(path: Path, known: Sequence[Known]) -> None:
         )
     else:
         lines.append("\nknown:\n" + as_yaml(known))
-    partial = path.with_name(f".{path.name}.triage")
-    partial.write_text("".join(lines), encoding="utf-8")
-    try:
-        after = matrix.load(partial)
+    with replacing(path) as partial:
+        partial.write_text("".join(lines), encoding="utf-8")
+        try:
+            after = matrix.load(partial)
+        except MatrixError as error:
+            raise CannotWrite(f"{path}: with the entries it would be no matrix any more: {error}") from error
         rest = [one.model_dump(exclude={"known"}) for one in (before, after)]
         kept = after.known[: len(before.known)] == before.known
         if rest[0] != rest[1] or not kept or len(after.known) != len(before.known) + len(known):
             raise CannotWrite(f"{path}: the entries cannot be put in without changing more; edit by hand")
-    except MatrixError as error:
-        raise CannotWrite(f"{path}: with the entries it would be no matrix any more: {error}") from error
-    else:
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -64,6 +64,8 @@ class Finding:
     what: str
     works: bool
     detail: str
+    code: str = ""
+    """The reason of what does not work; its remedy in the registry holds where no other one is given."""
     remedy: str = ""
 
 
@@ -154,7 +156,7 @@ def connect(name: str, home: Path) -> Backend:
     try:
         backend: Backend = import_module(BACKENDS[name]).connect(home)
     except Trouble as trouble:
-        raise BackendUnusable(str(trouble), trouble.remedy, f"--backend {name}") from trouble
+        raise BackendUnusable(str(trouble), trouble.remedy, f"--backend {name}", trouble.code) from trouble
     except ModuleNotFoundError as error:
         raise BackendUnusable(f"{error.name} is not installed", "pip install .", f"--backend {name}") from error
     return backend

@@ -45,11 +45,7 @@ def connect(home: Path) -> DockerBackend:
         client = docker.from_env(timeout=120)
         client.ping()
     except (DockerException, requests.exceptions.RequestException) as error:
-        raise Trouble(
-            "engine-unreachable",
-            f"no container engine answers: {error}",
-            "start one (`.ci/engine` installs and starts Debian's), or point DOCKER_HOST at one",
-        ) from error
+        raise Trouble("engine-unreachable", f"no container engine answers: {error}") from error
     return DockerBackend(client, home)
 
 
@@ -81,7 +77,11 @@ class DockerBackend:
     def peek(self, image: Image) -> Prepared | None:
         """The image where the engine holds it already."""
         if image.reference is None:
-            raise Trouble("image-not-found", f"{image.name} has no `tag:`", "add one to matrix.yaml")
+            raise Trouble(
+                "image-not-found",
+                f"{image.name} has no `tag:`",
+                "Add a `tag:` to the image in matrix.yaml, or use another backend.",
+            )
         with named(f"looking for {image.reference}"):
             try:
                 held = self.client.images.get(image.reference)
@@ -260,7 +260,7 @@ class DockerBackend:
                 what="NVIDIA runtime",
                 works=self._nvidia(),
                 detail="registered" if self._nvidia() else "the engine knows no NVIDIA runtime",
-                remedy="" if self._nvidia() else "install the NVIDIA Container Toolkit: nvidia-ctk runtime configure",
+                code="" if self._nvidia() else "no-nvidia-runtime",
             ),
         ]
         if root.exists():  # the engine may be on another machine

@@ -1,4 +1,4 @@
-"""What an engine's errors mean: each a named outcome with a remedy."""
+"""What an engine's errors mean: each a named outcome."""
 
 from __future__ import annotations
 
@@ -16,61 +16,41 @@ MEANINGS = (
         "no-nvidia-runtime",
         r"could not select device driver|Unknown runtime specified nvidia|unknown or invalid runtime name: nvidia"
         r"|nvidia-container-cli: initialization error|unresolvable CDI devices",
-        "install the NVIDIA Container Toolkit and register it (`nvidia-ctk runtime configure`), or set `gpus: none`",
     ),
-    (
-        "driver-too-old",
-        r"unsatisfied condition: cuda>=",
-        "update the host's NVIDIA driver, or use an image with an older CUDA (`compat plan` tells beforehand)",
-    ),
-    (
-        "disk-full",
-        r"no space left on device|disk quota exceeded",
-        "free space on the engine's disk: `docker system df` shows what takes it, `docker image prune` removes images",
-    ),
+    ("driver-too-old", r"unsatisfied condition: cuda>="),
+    ("disk-full", r"no space left on device|disk quota exceeded"),
     (
         "registry-refused",
         r"unauthorized|authentication required|no basic auth credentials|403 Forbidden|denied: requested access"
         r"|toomanyrequests|rate limit|incorrect username or password",
-        "`docker login` to the registry with an account that may pull this image",
     ),
-    (
-        "wrong-architecture",
-        r"no matching manifest for|does not match the specified platform|exec format error",
-        "use an image of this host's architecture",
-    ),
+    ("wrong-architecture", r"no matching manifest for|does not match the specified platform|exec format error"),
     (
         "image-not-found",
         r"manifest unknown|manifest for .* not found|repository does not exist|No such image|pull access denied"
         r"|name unknown|invalid reference format|not found: manifest",
-        "correct `tag:` or `digest:` in matrix.yaml; `docker manifest inspect TAG` asks the registry",
     ),
     (
         "registry-unreachable",
         r"no such host|connection refused|i/o timeout|TLS handshake timeout|Client\.Timeout|network is unreachable"
         r"|server misbehaving|x509: |http: server gave HTTP response",
-        "check the registry's name, the engine's proxy and certificates, or load the image with `docker load`",
     ),
     (
         "no-python",
         r"exec \S+ failed: No such file"
         r"|executable file not found in \$PATH|exec: .*no such file or directory|stat .*: no such file or directory",
-        "name the image's interpreter with `python:` in matrix.yaml",
     ),
 )
-"""Reason code, where an engine's own words show it, and what to do; the most telling first."""
+"""Reason code and where an engine's own words show it, the most telling first."""
 
 
 def trouble_of(error: Exception, doing: str) -> Trouble:
     """The engine's error as a named outcome."""
     said = str(getattr(error, "explanation", None) or error)
     if isinstance(error, (requests.exceptions.ConnectionError, requests.exceptions.Timeout)):
-        remedy = "see whether the engine runs: `docker version`"
-        return Trouble("engine-unreachable", f"{doing}: the engine does not answer", remedy, said)
-    for code, words, remedy in MEANINGS:
-        if re.search(words, said, re.I):
-            return Trouble(code, f"{doing}: {said}", remedy, said)
-    return Trouble("engine-error", f"{doing}: {said}", "see the engine's log", said)
+        return Trouble("engine-unreachable", f"{doing}: the engine does not answer", evidence=said)
+    found = (code for code, words in MEANINGS if re.search(words, said, re.IGNORECASE))
+    return Trouble(next(found, "engine-error"), f"{doing}: {said}", evidence=said)
 
 
 @contextmanager

@@ -36,9 +36,7 @@ class LocalBackend:
     def prepare(self, image: Image) -> Prepared:
         """Build the stand-in from the image's `local:` entry, once."""
         if image.local is None:
-            raise Trouble(
-                "no-stand-in", f"{image.name} has no `local:` entry", "add one to matrix.yaml, or use --backend docker"
-            )
+            raise Trouble("no-stand-in", f"{image.name} has no `local:` entry")
         return self._prepared(
             image, standin.build(image.local, self.home, Index.from_pip(os.environ), gpu=bool(self.gpus()))
         )
@@ -85,5 +83,5 @@ class LocalBackend:
         try:
             installer = Finding(what="uv", works=True, detail=uv.version())
         except Trouble as trouble:
-            installer = Finding(what="uv", works=False, detail=str(trouble), remedy=trouble.remedy)
+            installer = Finding(what="uv", works=False, detail=str(trouble), code=trouble.code)
         return [installer, room(self.home)]

@@ -8,13 +8,13 @@ import shutil
 import signal
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from torch_compat_matrix.runner.backends.base import Exit, Gpu
+from torch_compat_matrix.runner.backends.owner import alive, owner
 from torch_compat_matrix.runner.bundle import BUNDLE, NAME
 from torch_compat_matrix.runner.errors import Trouble
 
@@ -22,6 +22,9 @@ PASSED_ON = ("LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "CUDA_HOME", "CUDA_PATH"
 """The environment variables that a launched probe host gets from this one; everything else stays out."""
 
 STDERR_TAIL = 16 << 10
+
+PREFIX = "compat-"
+"""How the name of a launch's folder begins; the pid that follows is for a person, `owner` in it says whose it is."""
 
 
 class ProcessLaunch:
@@ -69,9 +72,10 @@ def launched(
     `home` is where a compile cache is kept; `keep` names further environment variables to pass on.  Its standard input
     stays open as long as this process lives: the probe host ends when that closes, however this process ended.
     """
-    folder = Path(tempfile.mkdtemp(prefix=f"compat-{os.getpid()}-"))
+    folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-"))
     popen = None
     try:
+        (folder / "owner").write_text(owner())
         shutil.copytree(BUNDLE, folder / "bundle" / NAME, ignore=shutil.ignore_patterns("__pycache__"))
         root = str(next(iter(overlays.values())).parent) if overlays else ""
         path = folder / "order.json"
@@ -127,9 +131,9 @@ def _places(home: Path, compiled: Path) -> dict[str, str]:
 def reap() -> list[str]:
     """Remove the folders of launches whose owner has died; their probe hosts ended with it."""
     removed = []
-    for folder in Path(tempfile.gettempdir()).glob("compat-*-*"):
-        owner = folder.name.split("-")[1]
-        if owner.isdigit() and not Path("/proc", owner).exists() and time.time() - folder.stat().st_mtime > 5:
-            shutil.rmtree(folder, ignore_errors=True)
-            removed.append(folder.name)
+    for path in Path(tempfile.gettempdir()).glob(f"{PREFIX}*/owner"):
+        with suppress(OSError):  # another user's, or another process was faster
+            if not alive(path.read_text()):
+                shutil.rmtree(path.parent, ignore_errors=True)
+                removed.append(path.parent.name)
     return removed

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from torch_compat_matrix.runner.files import write_whole
 from torch_compat_matrix.runner.model import Cell, Outcome
 
 UNKNOWN = {"import": 1.5, "sample": 3.0, "autograd": 3.0, "compile": 15.0}
@@ -31,9 +32,7 @@ class Estimate:
     def save(self, home: Path, outcomes: Iterable[Outcome]) -> None:
         """Keep the durations of checks that really ran."""
         found = {outcome.check: outcome.seconds for outcome in outcomes if outcome.seconds > 0 and not outcome.reused}
-        partial = home / "durations.partial"
-        partial.write_text(json.dumps({**self.seconds, **found}, indent=0, sort_keys=True))
-        partial.replace(home / "durations.json")
+        write_whole(home / "durations.json", [json.dumps({**self.seconds, **found}, indent=0, sort_keys=True)])
 
     def cell(self, cell: Cell) -> float:
         """Expected seconds of all the cell's checks."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -22,7 +21,7 @@ from torch_compat_matrix.runner.execution.launch import Ready, Recorder, Running
 from torch_compat_matrix.runner.execution.prepare import Preparation
 from torch_compat_matrix.runner.execution.protocol import Work
 from torch_compat_matrix.runner.execution.schedule import Batch, batches
-from torch_compat_matrix.runner.files import claimed
+from torch_compat_matrix.runner.files import claimed, cores
 from torch_compat_matrix.runner.model import Cell, Check, Image, Outcome, Plan
 from torch_compat_matrix.runner.packages.pip_config import Index
 from torch_compat_matrix.runner.packages.resolve import Resolution
@@ -124,8 +123,7 @@ class Engine:
 
         Two probes on two cores took up to seven times as long with two threads each as with one.
         """
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return max(1, cores // max(1, launches))
+        return max(1, cores() // max(1, launches))
 
     def _wants_gpu(self, image: Image) -> bool:
         return bool(self.gpus) and image.limits.gpus != "none"

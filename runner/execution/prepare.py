@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -18,12 +17,12 @@ from torch_compat_matrix.runner.errors import Trouble
 from torch_compat_matrix.runner.execution.launch import Ready
 from torch_compat_matrix.runner.execution.protocol import Work
 from torch_compat_matrix.runner.execution.schedule import Batch
-from torch_compat_matrix.runner.files import locked
+from torch_compat_matrix.runner.files import locked, write_whole
 from torch_compat_matrix.runner.model import INSTALLED, Cell, Image, Verdict, digest
 from torch_compat_matrix.runner.packages import overlay, resolve
 from torch_compat_matrix.runner.packages.pip_config import Index
 from torch_compat_matrix.runner.packages.resolve import Resolution
-from torch_compat_matrix.runner.pins import canonical
+from torch_compat_matrix.runner.pins import canonical, name_of
 from torch_compat_matrix.runner.verdicts.rules import reason_for
 
 ATTEMPTS = 3
@@ -113,9 +112,7 @@ class Preparation:
                 known: dict[str, Any] = json.loads(path.read_text())
                 return known
             facts = self.look(prepared)
-            partial = path.with_suffix(".partial")
-            partial.write_text(json.dumps(facts))
-            partial.replace(path)
+            write_whole(path, [json.dumps(facts)])
             return facts
 
     def _resolved(self, cell: Cell, ready: Ready) -> Work | Resolution:
@@ -128,11 +125,10 @@ class Preparation:
         found = resolve.resolve(cell.requires, facts, self.index, self.home / "resolutions")
         if found.problem:
             return found
-        names = [canonical(re.split(r"==| @ ", pin)[0]) for pin in found.add]
         return Work(
             cell=cell,
             overlay=overlay.build(found.add, facts, self.index, self.home) if found.add else None,
-            added={name: found.versions.get(name, "") for name in names},
+            added={name: found.versions.get(name, "") for name in map(name_of, found.add)},
             versions={name: found.versions.get(canonical(name), "") for name in cell.members},
             drift=found.drift,
             notes=found.notes,

@@ -6,12 +6,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
-
 from torch_compat_matrix.runner.bundle import catalogue
 from torch_compat_matrix.runner.matrix.select import select
 from torch_compat_matrix.runner.model import INSTALLED, LATEST, PROBES, Cell, Image, Plan
+from torch_compat_matrix.runner.pins import name_of
 from torch_compat_matrix.runner.selector import matches, pattern
 
 if TYPE_CHECKING:
@@ -126,5 +124,4 @@ def _here(plan: Plan, selectors: Sequence[str]) -> Plan:
 
 def members_of(requires: Iterable[str]) -> tuple[str, ...]:
     """The distributions among the requirements that have probes."""
-    names = [canonicalize_name(Requirement(text).name) for text in requires]
-    return tuple(name for name in names if name in catalogue())
+    return tuple(name for name in map(name_of, requires) if name in catalogue())

@@ -8,8 +8,6 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
 from pydantic import BaseModel
 from pydantic import ValidationError as Invalid
 
@@ -18,6 +16,7 @@ from torch_compat_matrix.runner.matrix import claims
 from torch_compat_matrix.runner.matrix.document import Document, MatrixError, read
 from torch_compat_matrix.runner.matrix.expand import TooMany, all_cells, members_of
 from torch_compat_matrix.runner.matrix.schema import Matrix
+from torch_compat_matrix.runner.pins import name_of
 from torch_compat_matrix.runner.selector import matches
 
 
@@ -145,7 +144,7 @@ def _expectations(matrix: Matrix) -> Iterator[str]:
             if getattr(said, what):
                 yield f"{name}/expects/{what}"
         for what in (
-            *(canonicalize_name(Requirement(one).name) for one in said.preinstalled),
+            *map(name_of, said.preinstalled),
             *said.tools,
             *said.services,
         ):

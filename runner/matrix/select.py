@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
@@ -11,6 +10,7 @@ from typing import Any
 from torch_compat_matrix.runner.bundle import catalogue
 from torch_compat_matrix.runner.errors import NothingSelected
 from torch_compat_matrix.runner.model import INSTALLED, PROBES, Cell, Image, Plan
+from torch_compat_matrix.runner.pins import canonical
 from torch_compat_matrix.runner.selector import matches
 
 
@@ -57,7 +57,7 @@ def _near(selector: str, plan: Plan, names: Mapping[str, Any]) -> str:
 
 def installed_plan(distributions: Mapping[str, str]) -> Plan:
     """The built-in plan of a bare host: each library that has probes and is installed, at its own version."""
-    held = {re.sub(r"[-_.]+", "-", name).lower() for name in distributions}
+    held = set(map(canonical, distributions))
     cells = tuple(
         Cell(image="here", subject=name, version=INSTALLED, requires=(), members=(name,))
         for name in catalogue()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import platform
-import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from torch_compat_matrix.runner.errors import Trouble
-from torch_compat_matrix.runner.files import locked
+from torch_compat_matrix.runner.files import build_once, write_whole
 from torch_compat_matrix.runner.model import digest, utc_now
 from torch_compat_matrix.runner.packages import uv
 from torch_compat_matrix.runner.packages.pip_config import Index
@@ -26,18 +25,14 @@ def build(add: Sequence[str], facts: Mapping[str, Any], index: Index, home: Path
     """
     target = Target.of(facts)
     folder = folder_of(add, facts, home)
-    if folder.is_dir():
-        return folder
-    with locked(folder.with_suffix(".lock")):
-        if not folder.is_dir():
-            partial = folder.with_suffix(".partial")
-            shutil.rmtree(partial, ignore_errors=True)
-            _install(add, target, index, partial)
-            _refuse_foreign(partial, facts)
-            manifest = {"schema": 1, "add": sorted(add), **asdict(target), "built": utc_now(), "uv": uv.version()}
-            folder.with_suffix(".json").write_text(json.dumps(manifest, indent=2) + "\n")
-            partial.rename(folder)
-    return folder
+
+    def fill(partial: Path) -> None:
+        _install(add, target, index, partial)
+        _refuse_foreign(partial, facts)
+        manifest = {"schema": 1, "add": sorted(add), **asdict(target), "built": utc_now(), "uv": uv.version()}
+        write_whole(folder.with_suffix(".json"), [json.dumps(manifest, indent=2) + "\n"])
+
+    return build_once(folder, fill)
 
 
 def folder_of(add: Sequence[str], facts: Mapping[str, Any], home: Path) -> Path:
@@ -46,7 +41,6 @@ def folder_of(add: Sequence[str], facts: Mapping[str, Any], home: Path) -> Path:
 
 
 def _install(add: Sequence[str], target: Target, index: Index, folder: Path) -> None:
-    folder.mkdir(parents=True)
     if not add:
         return
     # Bytecode saves a container, which cannot write it to a read-only mount, up to a third of the import; only an
@@ -55,7 +49,6 @@ def _install(add: Sequence[str], target: Target, index: Index, folder: Path) -> 
     flags = ("--no-deps", "--target", str(folder), *python, *target.flags(), *index.uv_flags())
     ran = uv.run(("pip", "install", *flags, "-r", "-"), index.uv_environment(), stdin="\n".join(add))
     if ran.status:
-        shutil.rmtree(folder, ignore_errors=True)
         raise ran.trouble("the packages cannot be fetched")
 
 
@@ -71,7 +64,6 @@ def _refuse_foreign(folder: Path, facts: Mapping[str, Any]) -> None:
                 "needs-in-image",
                 f"{name} has no wheel for the image and was compiled for this host's glibc {own}, newer than the"
                 f" image's {facts['glibc']}",
-                "build a wheel inside the image and offer it in find-links",
             )
 
 

@@ -12,13 +12,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from torch_compat_matrix.runner.files import locked
+from torch_compat_matrix.runner.files import locked, write_whole
 from torch_compat_matrix.runner.model import digest
 from torch_compat_matrix.runner.packages import uv
 from torch_compat_matrix.runner.packages.pip_config import Index
 from torch_compat_matrix.runner.packages.stubs import Held
 from torch_compat_matrix.runner.packages.target import Target
-from torch_compat_matrix.runner.pins import canonical
+from torch_compat_matrix.runner.pins import changes, is_name, name_of, read_pins, same_version, version_of
 
 PASSING = ("index-unreachable", "index-refused", "disk-full", "install-failed")
 """Problems of the moment: they are not remembered."""
@@ -67,10 +67,8 @@ def resolve(requirements: Sequence[str], facts: Mapping[str, Any], index: Index,
             return kept
         resolution = _Question(tuple(requirements), target, held, index).answer()
         if resolution.problem not in PASSING:
-            lasting = not resolution.problem and all(map(_pinned, requirements))
-            partial = path.with_suffix(".partial")
-            partial.write_text(json.dumps({"day": "" if lasting else today, "resolution": asdict(resolution)}))
-            partial.replace(path)
+            lasting = not resolution.problem and all(map(version_of, requirements))
+            write_whole(path, [json.dumps({"day": "" if lasting else today, "resolution": asdict(resolution)})])
         return resolution
 
 
@@ -96,10 +94,10 @@ class _Question:
             ran = self._keeping()
             free = freely.result()
         if not ran.status:
-            return self._met(ran, _picks(free.out))
+            return self._met(ran, read_pins(free.out.splitlines()))
         if free.status or ran.reason in PASSING:
             return self._unmet(free if free.status else ran)
-        picks, drift = self._drift(_picks(free.out))
+        picks, drift = self._drift(read_pins(free.out.splitlines()))
         if not drift:
             return self._unmet(ran)
         return Resolution(
@@ -113,12 +111,12 @@ class _Question:
     @property
     def asked(self) -> set[str]:
         """The names asked for, whose replacement is no drift; but an image is its torch, whatever is asked for."""
-        return {name for name in map(_name, self.requirements) if name} - {"torch"}
+        return set(map(name_of, self.requirements)) - {"torch", ""}
 
     @property
     def newest(self) -> set[str]:
         """The names asked for without a version."""
-        return self.asked & {canonical(text.strip()) for text in self.requirements}
+        return self.asked & set(map(name_of, filter(is_name, self.requirements)))
 
     def _keeping(self) -> uv.Ran:
         """Resolve with the image as it is; where that fails, what was asked for by name may give way."""
@@ -131,11 +129,12 @@ class _Question:
 
     def _met(self, ran: uv.Ran, free: Mapping[str, str]) -> Resolution:
         held = self.held.versions
-        lines = _lines(ran.out)
-        own = [line for line in lines if f" @ {self._stubs().as_uri()}/" in line]
-        add = tuple(line for line in lines if line not in own and line.partition("==")[::2] not in held.items())
-        versions = {**_picks(ran.out), **{_name(line): held[_name(line)] for line in own}}
-        newer = free and any(free.get(_name(line)) != versions[_name(line)] for line in add)
+        lines = {name_of(line): line for line in ran.out.splitlines() if name_of(line)}
+        own = {name for name, line in lines.items() if f" @ {self._stubs().as_uri()}/" in line}
+        versions = {**read_pins(lines.values()), **{name: held[name] for name in own}}
+        new = [name for name in lines if not (name in held and same_version(versions[name], held[name]))]
+        add = tuple(lines[name] for name in new)
+        newer = free and any(free.get(name) != versions[name] for name in new)
         return Resolution(
             add=add,
             versions=versions,
@@ -178,16 +177,11 @@ class _Question:
             pins, output = Path(folder, "pins.txt"), Path(folder, "preferences.txt")
             pins.write_text("".join(f"{name}=={free[name]}\n" for name in free if free[name] and name not in held))
             output.write_text(self.held.pins(held.keys() - self.newest))
-            flags = ("-c", str(pins), "--emit-index-annotation", "-o", str(output))
-            ran = self._run(*flags, links=(self._stubs(),))
+            ran = self._run("-c", str(pins), "-o", str(output), links=(self._stubs(),))
             text = output.read_text() if not ran.status else ""
-        picks = _picks(text) or dict(free)
-        # uv writes versions in their normal form, the image perhaps not: what comes from the stubs is the image's own.
-        own = {
-            canonical(name) for name in re.findall(rf"^(\S+)==.*\n +# from .*{self._stubs().name}", text, re.MULTILINE)
-        }
-        changed = sorted((picks.keys() & held.keys()) - own - self.asked)
-        return picks, tuple(f"{name} {held[name]} -> {picks[name]}" for name in changed if picks[name] != held[name])
+        picks = read_pins(text.splitlines()) or dict(free)
+        kept = (picks.keys() & held.keys()) - self.asked
+        return picks, tuple(changes({name: held[name] for name in kept}, {name: picks[name] for name in kept}))
 
     def _stubs(self) -> Path:
         return self.held.folder.absolute()
@@ -205,23 +199,3 @@ class _Question:
             self.index.uv_environment(*map(str, links)) | dict(variables or {}),
             stdin="\n".join(self.requirements),
         )
-
-
-def _lines(output: str) -> list[str]:
-    """A package each, without comments."""
-    return [line for line in output.splitlines() if line and not line.lstrip().startswith("#")]
-
-
-def _picks(output: str) -> dict[str, str]:
-    """Canonical name -> version of uv's output; empty for what came from a URL."""
-    return {_name(line): line.partition("==")[2] for line in _lines(output)}
-
-
-def _name(requirement: str) -> str:
-    """The canonical name that a requirement begins with; empty for a bare URL."""
-    found = re.match(r"\s*([A-Za-z0-9][A-Za-z0-9._-]*)(?![A-Za-z0-9._-]*[:/])", requirement)
-    return canonical(found[1]) if found else ""
-
-
-def _pinned(requirement: str) -> bool:
-    return re.search(r"==[^*,]+(;|$)", requirement) is not None

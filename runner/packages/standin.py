@@ -11,11 +11,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from torch_compat_matrix.runner.files import locked
+from torch_compat_matrix.runner.files import locked, write_whole
 from torch_compat_matrix.runner.model import HOST, Local, digest
 from torch_compat_matrix.runner.packages import uv
 from torch_compat_matrix.runner.packages.pip_config import Index
-from torch_compat_matrix.runner.pins import canonical
+from torch_compat_matrix.runner.pins import canonical, name_of
 
 CPU_INDEX_TIMEOUT_S = 10
 """How long PyTorch's own index may be silent before the plain index is asked."""
@@ -67,9 +67,7 @@ def build(local: Local, home: Path, index: Index, gpu: bool) -> StandIn:
             except BaseException:
                 shutil.rmtree(folder, ignore_errors=True)
                 raise
-            partial = complete.with_suffix(".partial")
-            partial.write_text(json.dumps(record))
-            partial.replace(complete)
+            write_whole(complete, [json.dumps(record)])
         return StandIn(python=python, **json.loads(complete.read_text()))
 
 
@@ -132,7 +130,7 @@ def _into(python: Path) -> tuple[str, ...]:
 
 def _sources(local: Local, python: Path, index: Index, gpu: bool) -> Iterator[_Source]:
     """Where to take torch from, the best first."""
-    wanted = next((each for each in local.requires if re.match(r"torch\s*($|[\[=<>!~;])", each)), "torch")
+    wanted = next((text for text in local.requires if name_of(text) == "torch"), "torch")
     if not gpu and "+" not in wanted:
         offered = _offered(wanted, python, index)
         if offered:

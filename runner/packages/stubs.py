@@ -8,14 +8,13 @@ requirements, so that uv answers for the image, and fetches nothing of torch.
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
 
-from torch_compat_matrix.runner.files import locked
+from torch_compat_matrix.runner.files import build_once
 from torch_compat_matrix.runner.model import digest
 from torch_compat_matrix.runner.packages.target import Target
 from torch_compat_matrix.runner.pins import canonical
@@ -48,14 +47,12 @@ class Held:
         metadata = {canonical(name): entry for name, entry in facts.get("metadata", {}).items()}
         tags = target.tags
         held = cls(versions=versions, folder=home / digest([versions, metadata, tags]), tags=tags)
-        with locked(held.folder.with_suffix(".lock")):
-            if not held.folder.is_dir():
-                partial = held.folder.with_suffix(".partial")
-                shutil.rmtree(partial, ignore_errors=True)
-                partial.mkdir(parents=True)
-                for name, version in versions.items():
-                    _write(partial / held.wheel(name), name, version, tags, metadata.get(name, {}))
-                partial.rename(held.folder)
+
+        def write(folder: Path) -> None:
+            for name, version in versions.items():
+                _write(folder / held.wheel(name), name, version, tags, metadata.get(name, {}))
+
+        build_once(held.folder, write)
         return held
 
     def wheel(self, name: str) -> str:

@@ -19,7 +19,7 @@ from torch_compat_matrix.runner.packages.pip_config import redact
 TIMEOUT_S = 1800
 """For one run; a stand-in's torch is several gigabytes."""
 
-_REASONS = (
+REASONS = (
     ("disk-full", r"No space left on device|Disk quota exceeded"),
     ("index-refused", r"\b(401 Unauthorized|403 Forbidden|407 Proxy Authentication Required)"),
     ("index-unreachable", r"Failed to (fetch|download)\S* \S+ cause: (error sending|HTTP status|request|operation)"),
@@ -36,16 +36,6 @@ _REASONS = (
 )
 """Reason code and where uv's own words show it, most telling first."""
 
-_REMEDIES = {
-    "disk-full": "free space, or point UV_CACHE_DIR and the home folder at a larger disk",
-    "index-refused": "check the index URL and its credentials in pip's configuration",
-    "index-unreachable": "check index URL, proxy and certificates in pip's configuration, or offer files in find-links",
-    "python-not-found": "install that Python, for instance with `uv python install`",
-    "needs-in-image": "build a wheel inside the image and offer it in find-links",
-    "sdist-build-failed": "build a wheel inside the image and offer it in find-links",
-    "bad-requirement": "write it as pip would take it: `name==1.2`, `name>=1,<2` or `name @ URL`",
-}
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ran:
@@ -59,7 +49,7 @@ class Ran:
     def reason(self) -> str:
         """A stable reason code for what uv said; `install-failed` where it is none of those known."""
         said = " ".join(self.err.split())
-        return next((code for code, words in _REASONS if re.search(words, said)), "install-failed")
+        return next((code for code, words in REASONS if re.search(words, said)), "install-failed")
 
     @property
     def explanation(self) -> str:
@@ -69,8 +59,8 @@ class Ran:
 
     def trouble(self, what: str) -> Trouble:
         """The failure as a named outcome for everything it concerns."""
-        code = self.reason
-        return Trouble(code, f"{what}: {brief(self.explanation)}", _REMEDIES.get(code, ""), evidence(self.explanation))
+        said = self.explanation
+        return Trouble(self.reason, f"{what}: {brief(said)}", evidence=evidence(said))
 
 
 _FINDING = threading.Lock()
@@ -88,7 +78,7 @@ def binary() -> str:
     except (ImportError, FileNotFoundError):
         found = shutil.which("uv")
     if found is None:
-        raise Trouble("no-installer", "uv is not installed", "install it: `python -m pip install uv`")
+        raise Trouble("no-installer", "uv is not installed")
     return found
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from torch_compat_matrix.runner import __version__
 from torch_compat_matrix.runner.errors import CompatError, NothingSelected, writing
+from torch_compat_matrix.runner.files import cores
 from torch_compat_matrix.runner.model import Outcome, Plan, plan_from_json, plan_to_json, utc_now
 from torch_compat_matrix.runner.records.journal import Follower, append, read
 
@@ -65,7 +66,7 @@ class Run:
                     "python": platform.python_version(),
                     "platform": platform.platform(),
                     "machine": platform.machine(),
-                    "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+                    "cpus": cores(),
                 },
                 "plan": plan_to_json(plan),
                 "version": __version__,

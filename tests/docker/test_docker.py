@@ -19,9 +19,9 @@ from tests.support import ROOT
 from tests.support.registries import Registry
 from torch_compat_matrix.runner.backends.base import Exit, Gpu
 from torch_compat_matrix.runner.backends.docker import DockerBackend
-from torch_compat_matrix.runner.backends.owner import owner
 from torch_compat_matrix.runner.errors import Trouble
 from torch_compat_matrix.runner.model import Image, Limits
+from torch_compat_matrix.runner.verdicts.rules import REASONS
 
 STAND_IN = """
 import json, os, sys
@@ -216,16 +216,11 @@ with backend.launch(prepared, {{"deadline_s": 600}}, {{}}, limits=Limits(memory=
     assert backend.reap() == [f"container {name}"]
 
 
-def test_owner_is_this_process() -> None:
-    """A name that no later process can have."""
-    assert owner().split("/")[2] == str(os.getpid())
-
-
 def trouble(backend: DockerBackend, image: Image) -> Trouble:
     """What preparing the image runs into."""
     with pytest.raises(Trouble) as raised:
         backend.prepare(image)
-    assert raised.value.remedy
+    assert raised.value.code in REASONS
     return raised.value
 
 

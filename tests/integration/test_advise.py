@@ -14,12 +14,13 @@ import pytest
 from tests.support.environments import HOME
 from tests.support.tinywheels import simple_index, wheel
 from torch_compat_matrix.compat.cli import main
-from torch_compat_matrix.compat.verbs import run as run_verb
+from torch_compat_matrix.compat.verbs import advise as advise_verb
 from torch_compat_matrix.runner.backends import gpus
 from torch_compat_matrix.runner.errors import Status
 from torch_compat_matrix.runner.matrix.expand import expand
 from torch_compat_matrix.runner.matrix.load import load
 from torch_compat_matrix.runner.model import PROBES, Cell, Image, Local, Outcome, Plan, Verdict, plan_to_json
+from torch_compat_matrix.runner.verdicts.rules import REASONS
 
 DIGEST = "sha256:" + "5" * 64
 NEW, OLD = "2.13.0+cu130", "2.9.0+cu128"
@@ -507,7 +508,7 @@ def test_an_index_that_does_not_answer_is_no_conflict(
     monkeypatch.delenv("PIP_NO_INDEX")
     monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
     monkeypatch.setenv("UV_HTTP_RETRIES", "0")
-    assert "once the index answers" in advise("captum", status=5)
+    assert REASONS["index-unreachable"].remedy in advise("captum", status=5)
     assert not Path("advice").exists()
 
 
@@ -542,13 +543,13 @@ def test_what_came_of_running_it_is_said(
     records.run("captum-2.0", "captum-1.0", "gpytorch-2.0")
     records.run("captum-2.0", "gpytorch-2.0", torch=OLD)
 
-    def run(options: argparse.Namespace) -> Status:
-        assert options.backend == "docker"
-        assert expand(load(options.matrix), options.backend).cells[0].requires == ("captum==2.0", "gpytorch==2.0")
+    def verify(folder: Path, choice: Any, backend: str) -> Status:
+        assert backend == "docker"
+        assert expand(load(folder / "matrix.yaml"), backend).cells[0].requires == ("captum==2.0", "gpytorch==2.0")
         records.run("advice: captum==2.0 gpytorch==2.0", broken=broken)
         return Status.SURPRISES if broken else Status.AS_EXPECTED
 
-    monkeypatch.setattr(run_verb, "main", run)
+    monkeypatch.setattr(advise_verb, "_run", verify)
     assert words in advise("captum", "gpytorch", "--run", status=1 if broken else 0)
     assert ("it failed" in written("Dockerfile")) == bool(broken)
     assert "Never run together" not in written("Dockerfile")
@@ -561,15 +562,13 @@ def test_run_in_the_image_makes_a_stand_in_needless(
 ) -> None:
     """What was verified in a stand-in and then run in the image itself is advised by the image's digest."""
     records.run("captum-1.0", "gpytorch-1.0", backend="local")
-    monkeypatch.setattr(
-        "torch_compat_matrix.compat.verbs.advise.connected", lambda name: argparse.Namespace(gpus=tuple)
-    )
+    monkeypatch.setattr(advise_verb, "connect", lambda name, home: argparse.Namespace(gpus=tuple))
 
-    def run(options: argparse.Namespace) -> Status:
-        records.run("advice: captum==1.0 gpytorch==1.0", backend=options.backend)
+    def verify(folder: Path, choice: Any, backend: str) -> Status:
+        records.run("advice: captum==1.0 gpytorch==1.0", backend=backend)
         return Status.AS_EXPECTED
 
-    monkeypatch.setattr(run_verb, "main", run)
+    monkeypatch.setattr(advise_verb, "_run", verify)
     advise("captum", "gpytorch", "--run", "--backend", "docker")
     assert f"@{DIGEST}" in written("Dockerfile")
 

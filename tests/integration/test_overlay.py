@@ -125,7 +125,6 @@ def test_what_was_compiled_here_must_fit_the_image(offered: Path, image: dict[st
     with pytest.raises(Trouble) as raised:
         build(offered, "native==1.0", image=image)
     assert raised.value.code == "needs-in-image"
-    assert "find-links" in raised.value.remedy
 
 
 @pytest.mark.parametrize(("pin", "code"), [("missing==1.0", "version-not-found"), ("extension==1.0", "needs-in-image")])
@@ -141,9 +140,10 @@ def test_a_failure_leaves_nothing_behind(offered: Path, pin: str, code: str) -> 
 def test_the_remains_of_a_killed_build_do_no_harm(offered: Path) -> None:
     """The next build starts afresh."""
     folder = build(offered, "lib==1.0")
-    folder.rename(folder.with_suffix(".partial"))
-    (folder.with_suffix(".partial") / "stray.py").touch()
+    remains = folder.rename(folder.with_name(f".{folder.name}.0123.partial"))
+    (remains / "stray.py").touch()
     assert not (build(offered, "lib==1.0") / "stray.py").exists()
+    assert not remains.exists()
 
 
 def test_many_may_build_at_once(offered: Path) -> None:

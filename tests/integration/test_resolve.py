@@ -103,6 +103,16 @@ def test_the_images_own_requirements_count(offered: Path) -> None:
     assert answer(offered, needing(image, "torch", "helper"), "lib==1.0").add == ("helper==1.0", "lib==1.0")
 
 
+def test_another_spelling_of_a_version_is_no_drift(offered: Path) -> None:
+    """uv writes versions in their normal form, an image need not."""
+    wheel(offered, "torch", "2.6.0", tags="cp311-cp311-manylinux_2_28_x86_64")
+    wheel(offered, "vision", "2.0", "torch", "numpy<2")
+    wheel(offered, "numpy", "1.26")
+    image = facts(numpy="2.4")
+    image["packages"]["torch"] = "2.06.0"
+    assert answer(offered, image, "vision==2.0").drift == ("numpy 2.4 -> 1.26",)
+
+
 def test_extras_of_what_the_image_holds_are_added(offered: Path) -> None:
     """pip, too, installs what an extra lacks without touching the package itself."""
     wheel(offered, "wants", "1.0", "torch[more]>=2")

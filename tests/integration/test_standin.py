@@ -127,10 +127,9 @@ def test_what_cannot_be_built_says_why_and_leaves_nothing(
 
 
 def test_an_unreachable_index_is_named(tmp_path: Path) -> None:
-    """With what to check."""
+    """Without its secrets."""
     unreachable = Index(options={"index-url": "http://user:secret@127.0.0.1:9/simple"}, uv={"UV_HTTP_RETRIES": "0"})
     with pytest.raises(Trouble) as raised:
         build(tmp_path, unreachable, "lib")
     assert raised.value.code == "index-unreachable"
-    assert "proxy" in raised.value.remedy
     assert "secret" not in str(raised.value) + raised.value.evidence

@@ -28,10 +28,9 @@ from torch_compat_matrix.runner.verdicts.rules import REASONS
     ],
 )
 def test_words_of_an_engine(code: str, said: str) -> None:
-    """With cause, remedy and the words themselves as evidence."""
+    """By a reason of the registry, with the words themselves as evidence."""
     found = trouble_of(APIError("500", explanation=said), "launching")
     assert found.code == code
-    assert found.remedy
     assert found.evidence == said
     assert code in REASONS
 
