@@ -16,6 +16,7 @@ from tests.support.tinywheels import simple_index, wheel
 from torch_compat_matrix.compat.cli import main
 from torch_compat_matrix.compat.verbs import advise as advise_verb
 from torch_compat_matrix.runner.backends import gpus
+from torch_compat_matrix.runner.backends.base import Gpu
 from torch_compat_matrix.runner.errors import Status
 from torch_compat_matrix.runner.matrix.expand import expand
 from torch_compat_matrix.runner.matrix.load import load
@@ -306,7 +307,7 @@ def test_a_gpu_of_this_name(records: Records, advise: Any) -> None:
 
 def test_the_gpu_of_the_machine_is_the_default(records: Records, advise: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A CPU result is no answer on a machine with a GPU, unless it is asked for; nor one that ran beside the GPU."""
-    card = gpus.Gpu(uuid="GPU-1", index=0, name="NVIDIA H200", memory=1, driver="570")
+    card = Gpu(uuid="GPU-1", index=0, name="NVIDIA H200", memory=1, driver="570")
     monkeypatch.setattr(gpus, "visible", lambda: (card,))
     records.run("captum-1.0")
     advise("captum", status=3)

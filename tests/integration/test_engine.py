@@ -19,6 +19,7 @@ import pytest
 
 from torch_compat_matrix.runner.backends import process as processes
 from torch_compat_matrix.runner.backends.base import Gpu, Prepared
+from torch_compat_matrix.runner.bundle import BUNDLE
 from torch_compat_matrix.runner.errors import Trouble
 from torch_compat_matrix.runner.execution.engine import Engine
 from torch_compat_matrix.runner.execution.share import Worker
@@ -108,7 +109,7 @@ def installed(library: str = "numpy", image: str = "x", probes: tuple[str, ...] 
 @pytest.fixture
 def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A bundle of our own, with probes of the packages that every torch environment holds."""
-    shutil.copytree(processes.BUNDLE, tmp_path / "probes", ignore=shutil.ignore_patterns("libraries"))
+    shutil.copytree(BUNDLE, tmp_path / "probes", ignore=shutil.ignore_patterns("libraries"))
     libraries = tmp_path / "probes" / "libraries"
     libraries.mkdir()
     (libraries / "__init__.py").touch()

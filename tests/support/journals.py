@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ def cells(image: str) -> list[Cell]:
     return found
 
 
-def records(gpu: bool = True, **change: Any) -> list[dict[str, Any]]:
+def records(change: Mapping[str, str] | None = None, gpu: bool = True) -> list[dict[str, Any]]:
     """The records of a run; `change` replaces a check's verdict: `{"image/library/probe": "pass"}`."""
     images = ("gpu-image", "stand-in")
     plan = Plan(
@@ -97,7 +98,7 @@ def records(gpu: bool = True, **change: Any) -> list[dict[str, Any]]:
         )
         for cell in cells(image):
             for probe, verdict in zip(PROBES, LIBRARIES[f"{cell.subject}-{cell.version}"], strict=True):
-                found.append(outcome(cell, probe, change.get(f"{cell.id}/{probe}", verdict), on_gpu))
+                found.append(outcome(cell, probe, (change or {}).get(f"{cell.id}/{probe}", verdict), on_gpu))
     found.append({"kind": "unheard of"})
     found.append({"kind": "end", "finished": "2030-01-01T00:10:00+00:00", "state": "complete"})
     return found

@@ -16,6 +16,7 @@ from torch_compat_matrix.reports.table import load
 from torch_compat_matrix.reports.write import compile_report
 from torch_compat_matrix.runner.matrix import claims
 from torch_compat_matrix.runner.matrix import load as matrix
+from torch_compat_matrix.runner.matrix.document import MatrixError
 from torch_compat_matrix.runner.matrix.expand import expand
 from torch_compat_matrix.runner.model import plan_to_json
 
@@ -137,7 +138,7 @@ def test_mistake_has_its_place(tmp_path: Path, text: str, said: str) -> None:
     """File, line and column, and what is wrong."""
     path = tmp_path / "claims.yaml"
     path.write_text(text)
-    with pytest.raises(matrix.MatrixError) as caught:
+    with pytest.raises(MatrixError) as caught:
         claims.load(path)
     assert str(caught.value).startswith(f"{path}:")
     assert said in str(caught.value)

@@ -37,7 +37,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Two runs: NumPy changed everywhere, and a dependency of one cell, which fails now."""
     monkeypatch.setenv("COMPAT_HOME", str(tmp_path))
     cell = "gpu-image/pyro-ppl-1.9.1"
-    run(tmp_path, FIRST, resolved(records(**{f"{cell}/sample": "pass"}), cell, "pyro-ppl==1.9.1", "opt-einsum==3.3"))
+    run(tmp_path, FIRST, resolved(records({f"{cell}/sample": "pass"}), cell, "pyro-ppl==1.9.1", "opt-einsum==3.3"))
     second = resolved(records(), cell, "pyro-ppl==1.9.1", "opt-einsum==3.4")
     second[1]["facts"]["packages"]["numpy"] = "2.4.6"
     run(tmp_path, SECOND, second)

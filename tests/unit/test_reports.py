@@ -76,8 +76,8 @@ def test_checks_without_outcome_are_shown(tmp_path: Path) -> None:
 
 def test_changes(tmp_path: Path) -> None:
     """New failures, what is fixed, what fails otherwise, and what else changed."""
-    before = records(**{"gpu-image/pyro-ppl-1.9.1/sample": "pass", "gpu-image/torch-installed/sample": "fail"})
-    after = records(**{"gpu-image/gpytorch-1.14/autograd": "crash"})
+    before = records({"gpu-image/pyro-ppl-1.9.1/sample": "pass", "gpu-image/torch-installed/sample": "fail"})
+    after = records({"gpu-image/gpytorch-1.14/autograd": "crash"})
     after[1]["facts"]["torch"]["version"] = "2.6.1+cu124"
     old, new = (load(write(tmp_path / name, found), TODAY) for name, found in (("a", before), ("b", after)))
     changes = compare(old, new)
