@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from torch_compat_matrix.reports.expectations import expected
-from torch_compat_matrix.runner.model import PROBES, Known, Outcome, Verdict, matching, utc_now
+from torch_compat_matrix.runner.model import PROBES, Known, Outcome, Verdict, cell_id, check_id, matching, utc_now
 from torch_compat_matrix.runner.records.journal import read
 
 _Item = TypeVar("_Item")
@@ -183,7 +183,7 @@ def _planned(plan: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str, str]
     for cell in plan.get("cells", ()):
         parts = cell["image"], cell["subject"], cell["version"]
         for probe in cell["probes"]:
-            yield f"{parts[0]}/{parts[1]}-{parts[2]}/{probe}", *parts, probe
+            yield check_id(cell_id(*parts), probe), *parts, probe
 
 
 def _not_run(check: str, image: str, subject: str, version: str, probe: str) -> Outcome:

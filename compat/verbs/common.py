@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from torch_compat_matrix.runner.backends.base import BACKENDS, Backend, connect
 from torch_compat_matrix.runner.errors import Failure, Status, Trouble
 from torch_compat_matrix.runner.matrix.select import SelectionError, installed_plan, select
-from torch_compat_matrix.runner.model import Plan, plan_from_json
+from torch_compat_matrix.runner.model import Plan
 from torch_compat_matrix.runner.records.runs import NoRun, Run, home
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def load_plan(options: argparse.Namespace) -> Plan:
     """The plan that the options ask for: from a plan file, from the matrix, or of what a bare host has installed."""
     if options.plan is not None:
         try:
-            return plan_from_json(json.loads(options.plan.read_text()))
+            return Plan.from_json(json.loads(options.plan.read_text()))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise Failure(Status.BAD_MATRIX, f"{options.plan}: not a plan of `compat plan --json`: {error}") from error
     try:

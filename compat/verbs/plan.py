@@ -12,11 +12,9 @@ from torch_compat_matrix.runner.records.runs import home
 
 def main(options: argparse.Namespace) -> Status:
     """Show what a run would do; nothing is launched, pulled or built."""
-    from torch_compat_matrix.runner.model import plan_to_json
-
     chosen = load_plan(options)
     if options.json is not None:
-        options.json.write_text(json.dumps(plan_to_json(chosen), indent=1))
+        options.json.write_text(json.dumps(chosen.to_json(), indent=1))
         print(f"plan: {options.json} ({len(chosen.cells)} cells, {len(chosen.checks)} checks)")
         return Status.AS_EXPECTED
     from torch_compat_matrix.compat.preview import preview

@@ -18,6 +18,7 @@ from torch_compat_matrix.runner.matrix import claims
 from torch_compat_matrix.runner.matrix.document import Document, MatrixError, read
 from torch_compat_matrix.runner.matrix.expand import TooMany, all_cells, members_of
 from torch_compat_matrix.runner.matrix.schema import Matrix
+from torch_compat_matrix.runner.model import expectation_id
 from torch_compat_matrix.runner.selector import matches
 
 
@@ -143,10 +144,10 @@ def _expectations(matrix: Matrix) -> Iterator[str]:
         said = image.expects
         for what in ("torch", "cuda", "cudnn", "python", "os"):
             if getattr(said, what):
-                yield f"{name}/expects/{what}"
+                yield expectation_id(name, what)
         for what in (
             *(canonicalize_name(Requirement(one).name) for one in said.preinstalled),
             *said.tools,
             *said.services,
         ):
-            yield f"{name}/expects/{what}"
+            yield expectation_id(name, what)

@@ -11,7 +11,7 @@ from packaging.version import InvalidVersion, Version
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PositiveFloat, PositiveInt
 
 from torch_compat_matrix.runner import model
-from torch_compat_matrix.runner.model import INSTALLED, LATEST, Limits, Local, Verdict
+from torch_compat_matrix.runner.model import INSTALLED, LATEST, PROBES, Limits, Local, ProbeName, Verdict
 
 UNITS = {"k": 10, "m": 20, "g": 30, "t": 40}
 
@@ -57,7 +57,6 @@ Req = Annotated[str, AfterValidator(_requirement)]
 Ver = Annotated[str, AfterValidator(_version)]
 Name = Annotated[str, AfterValidator(_name)]
 Digest = Annotated[str, AfterValidator(_digest)]
-ProbeName = Literal["import", "sample", "autograd", "compile"]
 
 
 class Entry(BaseModel):
@@ -160,9 +159,7 @@ class Matrix(Entry):
     """Images x library versions, and what is expected of them."""
 
     limits: LimitsEntry = LimitsEntry()
-    probes: list[ProbeName] = Field(
-        ["import", "sample", "autograd", "compile"], description="probes to run, unless a library says otherwise"
-    )
+    probes: list[ProbeName] = Field([*PROBES], description="probes to run, unless a library says otherwise")
     images: dict[Name, ImageEntry] = Field(min_length=1)
     libraries: dict[Name, LibraryEntry] = Field({}, description="by name of the distribution")
     stacks: dict[Name, StackEntry] = {}

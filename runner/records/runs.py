@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch_compat_matrix.runner.model import Outcome, Plan, plan_from_json, plan_to_json, utc_now
+from torch_compat_matrix.runner.model import Outcome, Plan, utc_now
 from torch_compat_matrix.runner.records.journal import Follower, append, read
 
 VERSION = "0.1.0"
@@ -62,7 +62,7 @@ class Run:
                     "machine": platform.machine(),
                     "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
                 },
-                "plan": plan_to_json(plan),
+                "plan": plan.to_json(),
                 "version": VERSION,
             },
         )
@@ -94,7 +94,7 @@ class Run:
 
     def plan(self) -> Plan:
         """What the run set out to do."""
-        return plan_from_json(self.header()["plan"])
+        return Plan.from_json(self.header()["plan"])
 
     def outcomes(self) -> dict[str, Outcome]:
         """The latest outcome of each check."""

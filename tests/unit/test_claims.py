@@ -17,7 +17,6 @@ from torch_compat_matrix.reports.write import compile_report
 from torch_compat_matrix.runner.matrix import claims
 from torch_compat_matrix.runner.matrix import load as matrix
 from torch_compat_matrix.runner.matrix.expand import expand
-from torch_compat_matrix.runner.model import plan_to_json
 
 
 def verdict(tmp_path: Path, *conditions: dict[str, Any], **change: Any) -> str:
@@ -149,7 +148,7 @@ def test_shipped_claims_ask_for_what_the_shipped_matrix_has() -> None:
     plan = expand(shipped, "docker")
     local = expand(shipped, "local", ["*"])
     checks = [check.id for one in (plan, local) for check in one.checks]
-    checks += [outcome.check for outcome in expected(plan_to_json(plan), [])]
+    checks += [outcome.check for outcome in expected(plan.to_json(), [])]
     images = {image.name for image in plan.images}
     for claim in plan.claims:
         for condition in claim.get("holds_if", ()):

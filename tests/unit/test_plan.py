@@ -12,7 +12,7 @@ from tests.support import RESOURCES
 from torch_compat_matrix.runner.matrix.expand import expand
 from torch_compat_matrix.runner.matrix.load import load
 from torch_compat_matrix.runner.matrix.select import SelectionError, installed_plan
-from torch_compat_matrix.runner.model import Plan, plan_from_json, plan_to_json
+from torch_compat_matrix.runner.model import Plan
 from torch_compat_matrix.runner.selector import matches
 
 
@@ -105,7 +105,7 @@ def test_here_is_an_image_of_its_own_or_the_one_named() -> None:
 def test_plan_travels_as_json() -> None:
     """Unchanged, limits and known outcomes included."""
     whole = plan()
-    assert plan_from_json(json.loads(json.dumps(plan_to_json(whole)))) == whole
+    assert Plan.from_json(json.loads(json.dumps(whole.to_json()))) == whole
 
 
 def test_bare_host_takes_what_is_installed() -> None:
