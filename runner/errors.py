@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from difflib import get_close_matches
 from enum import IntEnum
 
 
@@ -37,3 +39,12 @@ class Trouble(Exception):
         self.code = code
         self.remedy = remedy
         self.evidence = evidence
+
+
+def did_you_mean(word: str, choices: Iterable[str]) -> str:
+    """The end of a message about an unknown word: `; did you mean 'x'?`, or what there is to choose from."""
+    words = sorted(set(choices))
+    found = get_close_matches(word, words, n=1, cutoff=0.5)
+    if found:
+        return f"; did you mean {found[0]!r}?"
+    return f"; there are: {', '.join(words[:12])}{', ...' if len(words) > 12 else ''}" if words else ""

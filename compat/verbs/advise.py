@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from torch_compat_matrix.compat.verbs.common import connected, short
 from torch_compat_matrix.runner.backends import gpus
 from torch_compat_matrix.runner.bundle import catalogue
-from torch_compat_matrix.runner.errors import Failure, Status, Trouble
+from torch_compat_matrix.runner.errors import Failure, Status, Trouble, did_you_mean
 from torch_compat_matrix.runner.model import PROBES
 from torch_compat_matrix.runner.pins import canonical
 from torch_compat_matrix.runner.records.runs import Run, home
@@ -74,13 +74,10 @@ def _wanted(libraries: Sequence[str]) -> dict[str, str]:
 
 
 def _refuse_unknown(wanted: Mapping[str, str], evidence: Evidence) -> None:
-    from difflib import get_close_matches
-
     for name in wanted:
         if name not in catalogue() and not evidence.of(name):
-            near = get_close_matches(name, catalogue(), n=3, cutoff=0.5) or sorted(catalogue())
             said = f"there are no probes for {name!r} in probes/libraries (docs/adding-a-library.md)"
-            raise Failure(Status.BAD_MATRIX, f"{said}; there are, for example: {', '.join(near)}")
+            raise Failure(Status.BAD_MATRIX, f"{said}{did_you_mean(name, catalogue())}")
 
 
 def _matrix(path: Path) -> Matrix | None:

@@ -9,7 +9,8 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from torch_compat_matrix.compat.verbs.common import opened
-from torch_compat_matrix.runner.errors import Failure, Status
+from torch_compat_matrix.runner.errors import Failure, Status, did_you_mean
+from torch_compat_matrix.runner.matrix.select import names_of
 from torch_compat_matrix.runner.model import Outcome
 
 
@@ -18,13 +19,8 @@ def main(options: argparse.Namespace) -> Status:
     current = opened(options.run)
     found = [outcome for outcome in current.outcomes().values() if _named(outcome, options.cell)]
     if not found:
-        planned = sorted({cell.id for cell in current.plan().cells})
-        from difflib import get_close_matches
-
-        near = get_close_matches(options.cell, planned, n=3, cutoff=0.4) or planned[:5]
-        raise Failure(
-            Status.NOTHING_SELECTED, f"{options.cell}: not in run {current.id}; it has, for example: {', '.join(near)}"
-        )
+        near = did_you_mean(options.cell, names_of(current.plan().cells))
+        raise Failure(Status.NOTHING_SELECTED, f"{options.cell}: not in run {current.id}{near}")
     header = current.header()
     environments = current.environments()
     for outcome in found:

@@ -117,7 +117,7 @@ def test_killed_run_goes_on_and_loses_nothing(place: Path) -> None:
 
 def test_mistakes_have_their_status(place: Path) -> None:
     """Each with a message that says what to do."""
-    assert "'smal' selects nothing; did you mean small" in compat(place, "run", "smal", status=3)
+    assert "'smal' selects nothing; did you mean 'small'" in compat(place, "run", "smal", status=3)
     assert "there is no probe 'smaple'" in compat(place, "run", "--probe", "smaple", status=3)
     assert "invalid choice: 'dokcer'" in compat(place, "run", "--backend", "dokcer", status=2)
     assert "no run" in compat(place, "report", status=3)

@@ -111,7 +111,7 @@ def test_mistakes_are_usage_errors(tmp_path: Path) -> None:
     (tmp_path / "matrix.yaml").write_text(MATRIX)
     for option, said in (
         ("--backend=dokcer", "no backend 'dokcer'; there are: "),
-        ("--select=tow", "'tow' selects nothing; did you mean two"),
+        ("--select=tow", "'tow' selects nothing; did you mean 'two'"),
     ):
         command = [sys.executable, "-m", "pytest", "-m", "matrix", f"--matrix={tmp_path / 'matrix.yaml'}", option]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
