@@ -12,7 +12,8 @@ import pytest
 
 from torch_compat_matrix.compat.verbs import common as commands
 from torch_compat_matrix.runner.execution.share import Worker
-from torch_compat_matrix.runner.model import Check, Known, Outcome, Plan, Verdict, matching
+from torch_compat_matrix.runner.judging import matching
+from torch_compat_matrix.runner.model import Check, Known, Outcome, Plan, Verdict
 from torch_compat_matrix.runner.records.runs import Run, home
 
 RUN = pytest.StashKey[Run]()
@@ -91,7 +92,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("check", [])
         return
     plan = _plan(metafunc.config)
-    metafunc.parametrize("check", [_param(check, matching(plan.known, check.id)) for check in plan.checks])
+    metafunc.parametrize("check", [_param(check, matching(plan.known, check)) for check in plan.checks])
 
 
 def _param(check: Check, known: Known | None) -> Any:
@@ -144,7 +145,7 @@ def outcome(request: pytest.FixtureRequest, check: Check, record_property: Any) 
 @pytest.fixture
 def verdict(check: Check, outcome: Outcome, plan: Plan) -> Callable[[], None]:
     """Raises, when it is called, what the outcome comes to: nothing, the known failure, or an unexpected one."""
-    known = matching(plan.known, check.id)
+    known = matching(plan.known, check)
 
     def judge() -> None:
         if outcome.verdict is Verdict.PASS:

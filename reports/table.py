@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from torch_compat_matrix.reports.expectations import expected
-from torch_compat_matrix.runner.model import PROBES, Known, Outcome, Verdict, cell_id, check_id, matching, utc_now
+from torch_compat_matrix.runner.judging import matching
+from torch_compat_matrix.runner.model import PROBES, Known, Outcome, Verdict, cell_id, check_id, utc_now
 from torch_compat_matrix.runner.records.journal import read
 
 _Item = TypeVar("_Item")
@@ -109,7 +110,7 @@ class Table:
         return outcome.environment in self.on_gpu
 
     def _judge(self, outcome: Outcome) -> Judged:
-        entry = matching(self.known, outcome.check)
+        entry = matching(self.known, outcome)
         broken = outcome.verdict.broken
         if entry is None:
             return Judged(outcome=outcome, surprise="unexpected failure" if broken else "")

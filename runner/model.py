@@ -5,12 +5,13 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import Enum
-from fnmatch import fnmatchcase
 from sys import intern
 from typing import Any, Literal, get_args
+
+from torch_compat_matrix.runner.selector import Address, address
 
 ProbeName = Literal["import", "sample", "autograd", "compile"]
 PROBES: tuple[ProbeName, ...] = get_args(ProbeName)
@@ -142,6 +143,10 @@ class Cell:
         return cell_id(self.image, self.subject, self.version)
 
     @property
+    def address(self) -> Address:
+        return address(self.id, self.subject)
+
+    @property
     def checks(self) -> tuple[Check, ...]:
         return tuple(Check(cell=self, probe=probe) for probe in self.probes)
 
@@ -157,13 +162,17 @@ class Check:
     def id(self) -> str:
         return check_id(self.cell.id, self.probe)
 
+    @property
+    def address(self) -> Address:
+        return address(self.id, self.cell.subject)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Known:
     """An expected verdict, with its reason, a link and the day on which it must be looked at again."""
 
     cells: str
-    """A glob over check ids; `image/library-version` stands for all its probes."""
+    """The selector of the checks."""
     expect: Verdict
     reason: str
     code: str | None = None
@@ -171,10 +180,6 @@ class Known:
     expires: dt.date | None = None
     place: str = ""
     """`file:line:column` of the entry."""
-
-    def covers(self, check_id: str) -> bool:
-        """Whether the check, or the cell it belongs to, is meant."""
-        return fnmatchcase(check_id, self.cells) or fnmatchcase(cell_of(check_id), self.cells)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
@@ -277,6 +282,10 @@ class Outcome:
         """The id of the check's cell."""
         return cell_of(self.check)
 
+    @property
+    def address(self) -> Address:
+        return address(self.check, self.subject)
+
     def to_json(self) -> dict[str, Any]:
         """Only the fields that differ from their defaults."""
         return {name: _plain(getattr(self, name)) for name in self.__slots__ if getattr(self, name) not in ("", (), {})}
@@ -312,11 +321,6 @@ def digest(value: object) -> str:
 def utc_now() -> str:
     """The current time, UTC, ISO 8601 to the second."""
     return dt.datetime.now(dt.timezone.utc).isoformat(timespec="seconds")
-
-
-def matching(known: Sequence[Known], check_id: str) -> Known | None:
-    """The first `known:` entry that covers the check."""
-    return next((entry for entry in known if entry.covers(check_id)), None)
 
 
 def _image(entry: Mapping[str, Any]) -> Image:

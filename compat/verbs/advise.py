@@ -274,7 +274,7 @@ def _way(wanted: Mapping[str, str], matrix: Matrix | None, options: argparse.Nam
         if entry is None or (version and version not in entry.versions):
             listed = f"versions: [{version or 'latest'}]" if version else "versions: [latest]"
             yield f"{options.matrix} does not list {f'{name} {version}'.strip()}: add it under `libraries:`, {listed}"
-        selectors.append(f"{name}-{version or '*'}")
+        selectors.append(f"{name}-{version}" if version else name)
     command = ["compat", "run", "--backend", options.backend or "docker", *selectors]
     command += ["--matrix", str(options.matrix)] if options.matrix != Path("matrix.yaml") else []
     yield f"verify: {shlex.join(command)}"

@@ -10,6 +10,7 @@ from torch_compat_matrix.runner.errors import Failure, Status
 from torch_compat_matrix.runner.model import Outcome
 from torch_compat_matrix.runner.records import history
 from torch_compat_matrix.runner.records.runs import home
+from torch_compat_matrix.runner.selector import Selector
 
 
 def main(options: argparse.Namespace) -> Status:
@@ -17,7 +18,7 @@ def main(options: argparse.Namespace) -> Status:
     synced()
     if options.cell is None:
         return _flaky()
-    found = history.timelines(home(), options.cell, options.last)
+    found = history.timelines(home(), Selector(options.cell), options.last)
     if not found:
         raise Failure(Status.NOTHING_SELECTED, f"{options.cell}: in no recorded run; `compat show` lists what there is")
     for check, seen in found.items():

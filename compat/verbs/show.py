@@ -5,19 +5,20 @@ from __future__ import annotations
 import argparse
 import shlex
 from collections.abc import Iterable, Mapping
-from fnmatch import fnmatchcase
 from typing import Any
 
 from torch_compat_matrix.compat.verbs.common import opened
 from torch_compat_matrix.runner.errors import Failure, Status, did_you_mean
 from torch_compat_matrix.runner.matrix.select import names_of
 from torch_compat_matrix.runner.model import Outcome
+from torch_compat_matrix.runner.selector import Selector
 
 
 def main(options: argparse.Namespace) -> Status:
     """Everything that a run recorded of a cell or check."""
     current = opened(options.run)
-    found = [outcome for outcome in current.outcomes().values() if _named(outcome, options.cell)]
+    selector = Selector(options.cell)
+    found = [outcome for outcome in current.outcomes().values() if selector.takes(outcome.address)]
     if not found:
         near = did_you_mean(options.cell, names_of(current.plan().cells))
         raise Failure(Status.NOTHING_SELECTED, f"{options.cell}: not in run {current.id}{near}")
@@ -26,13 +27,6 @@ def main(options: argparse.Namespace) -> Status:
     for outcome in found:
         print("\n".join(describe(outcome, header, environments.get(outcome.environment, {}))), end="\n\n")
     return Status.AS_EXPECTED
-
-
-def _named(outcome: Outcome, wanted: str) -> bool:
-    return any(
-        fnmatchcase(name, wanted)
-        for name in (outcome.check, outcome.check.rpartition("/")[0], f"{outcome.subject}-{outcome.version}")
-    )
 
 
 def describe(outcome: Outcome, header: dict[str, Any], environment: dict[str, Any]) -> Iterable[str]:

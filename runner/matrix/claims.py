@@ -29,8 +29,8 @@ class Condition(Entry):
     """One thing to look at; exactly one of `exists`, `expects`, `checks` says which."""
 
     exists: str | None = Field(None, description="the image whose tag must exist")
-    expects: str | None = Field(None, description="glob over image/expects/what: all must be met")
-    checks: str | None = Field(None, description="glob over check ids: all must pass, or what `metric` and `note` say")
+    expects: str | None = Field(None, description="selector of expectations (image/expects/what): all must be met")
+    checks: str | None = Field(None, description="selector of checks: all must pass, or what `metric` and notes say")
     metric: str | None = Field(None, description="name of a metric of the checks, held to the bounds instead")
     at_least: float | None = None
     at_most: float | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -17,8 +18,8 @@ from torch_compat_matrix.runner.matrix.expand import TooMany, all_cells, members
 from torch_compat_matrix.runner.matrix.explain import explain
 from torch_compat_matrix.runner.matrix.schema import Matrix
 from torch_compat_matrix.runner.matrix.select import names_of
-from torch_compat_matrix.runner.model import expectation_id
-from torch_compat_matrix.runner.selector import matches
+from torch_compat_matrix.runner.model import EXPECTS, expectation_id
+from torch_compat_matrix.runner.selector import Selector, address
 
 
 def load(path: Path) -> Matrix:
@@ -67,38 +68,39 @@ def _senseless(matrix: Matrix) -> Iterator[tuple[tuple[str | int, ...], str]]:
         if included.library not in matrix.libraries:
             message = f"no library {included.library!r}{did_you_mean(included.library, matrix.libraries)}"
             yield ("include", index, "library"), message
+        if not Selector(included.images).takes_any(map(address, matrix.images)):
+            message = f"matches no image{did_you_mean(included.images, matrix.images)}"
+            yield ("include", index, "images"), message
 
     try:
         cells = all_cells(matrix)
     except TooMany as error:
         yield (), str(error)
         return
-    ids = {check.id for cell in cells for check in cell.checks} | set(_expectations(matrix))
     everything = all_cells(matrix, excluded=True)
+    addresses = [cell.address for cell in everything]
     for index, excluded in enumerate(matrix.exclude):
-        if not any(matches(excluded.cells, cell.id) for cell in everything):
-            message = f"matches no cell{did_you_mean(excluded.cells, names_of(everything))}"
-            yield ("exclude", index, "cells"), message
+        if not Selector(excluded.cells).takes_any(addresses):
+            yield ("exclude", index, "cells"), f"matches no cell{did_you_mean(excluded.cells, names_of(everything))}"
+    addresses = [check.address for cell in cells for check in cell.checks]
+    expectations = list(_expectations(matrix))
+    expected = [address(name, EXPECTS) for name in expectations]
     for index, known in enumerate(matrix.known):
-        if not any(matches(known.cells, one) for one in ids):
-            yield ("known", index, "cells"), f"matches no check{did_you_mean(known.cells, names_of(cells))}"
+        if not Selector(known.cells).takes_any(chain(expected, addresses)):
+            message = f"matches no check{did_you_mean(known.cells, {*names_of(cells), *expectations})}"
+            yield ("known", index, "cells"), message
     for name, selectors in matrix.selections.items():
         for index, selector in enumerate(selectors):
-            if not any(matches(selector, one) for one in ids):
+            if not Selector(selector).takes_any(addresses):
                 message = f"matches no check{did_you_mean(selector, names_of(cells))}"
                 yield ("selections", name, index), message
 
 
 def _expectations(matrix: Matrix) -> Iterator[str]:
-    """The ids under which a report judges what the images are said to hold (reports/expects.py)."""
+    """The ids under which a report judges what the images are said to hold (reports/expectations.py)."""
     for name, image in matrix.images.items():
         said = image.expects
-        for what in ("torch", "cuda", "cudnn", "python", "os"):
-            if getattr(said, what):
-                yield expectation_id(name, what)
-        for what in (
-            *(canonicalize_name(Requirement(one).name) for one in said.preinstalled),
-            *said.tools,
-            *said.services,
-        ):
+        versions = (what for what in ("torch", "cuda", "cudnn", "python", "os") if getattr(said, what))
+        held = (canonicalize_name(Requirement(text).name) for text in said.preinstalled)
+        for what in (*versions, *held, *said.tools, *said.services):
             yield expectation_id(name, what)

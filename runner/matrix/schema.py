@@ -132,14 +132,14 @@ class StackEntry(Entry):
 class ExcludeEntry(Entry):
     """Cells to leave out."""
 
-    cells: str = Field(description="glob over cells: image/library-version")
+    cells: str = Field(description="selector of cells: image, library, library-version or image/library-version")
     reason: str
 
 
 class IncludeEntry(Entry):
     """Cells to add to the product of images and versions."""
 
-    images: str = Field(description="glob over image names")
+    images: str = Field(description="selector of images: a name, or a glob over names")
     library: str
     versions: list[Ver] = Field(min_length=1)
 
@@ -147,7 +147,7 @@ class IncludeEntry(Entry):
 class KnownEntry(Entry):
     """An expected outcome."""
 
-    cells: str = Field(description="glob over check ids; a cell stands for all its probes")
+    cells: str = Field(description="selector of checks; a cell stands for all its probes")
     expect: Verdict = Field(description="the verdict that is expected")
     code: str | None = Field(None, description="the reason code that is expected")
     reason: str

@@ -10,7 +10,7 @@ from typing import Any
 from torch_compat_matrix.runner.bundle import catalogue
 from torch_compat_matrix.runner.errors import did_you_mean
 from torch_compat_matrix.runner.model import INSTALLED, PROBES, Cell, Image, Plan
-from torch_compat_matrix.runner.selector import matches
+from torch_compat_matrix.runner.selector import Selector, first
 
 
 class SelectionError(Exception):
@@ -24,16 +24,17 @@ def select(
     unknown = [probe for probe in probes if probe not in PROBES]
     if unknown:
         raise SelectionError(f"there is no probe {unknown[0]!r}{did_you_mean(unknown[0], PROBES)}")
-    ids = [check.id for check in plan.checks]
+    addresses = [check.address for check in plan.checks]
     for selector in selectors:
-        if not any(matches(selector, one) for one in ids):
+        if not Selector(selector).takes_any(addresses):
             near = did_you_mean(selector, {*(names or ()), *names_of(plan.cells)})
             raise SelectionError(f"{selector!r} selects nothing{near}")
-    wanted = {one for one in ids if not selectors or any(matches(selector, one) for selector in selectors)}
     cells = []
     for cell in plan.cells:
         kept = tuple(
-            check.probe for check in cell.checks if check.id in wanted and (not probes or check.probe in probes)
+            check.probe
+            for check in cell.checks
+            if (not probes or check.probe in probes) and (not selectors or first(selectors, check.address) is not None)
         )
         if kept:
             cells.append(replace(cell, probes=kept))
