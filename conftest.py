@@ -12,7 +12,7 @@ import pytest
 
 from torch_compat_matrix.compat.verbs import common as commands
 from torch_compat_matrix.runner.execution.share import Worker
-from torch_compat_matrix.runner.judging import matching
+from torch_compat_matrix.runner.judging import expired, judge, matching
 from torch_compat_matrix.runner.model import Check, Known, Outcome, Plan, Verdict
 from torch_compat_matrix.runner.records.runs import Run, home
 
@@ -97,13 +97,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def _param(check: Check, known: Known | None) -> Any:
     marks = []
-    if known is not None and known.expect.broken and not _expired(known):
+    if known is not None and known.expect.broken and not expired(known, dt.date.today()):
         marks = [pytest.mark.xfail(strict=True, raises=KnownFailure, reason=known.reason)]
     return pytest.param(check, id=check.id, marks=marks)
-
-
-def _expired(known: Known) -> bool:
-    return known.expires is not None and known.expires < dt.date.today()
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -137,7 +133,7 @@ def outcome(request: pytest.FixtureRequest, check: Check, record_property: Any) 
             record_property(name, value.value if isinstance(value, Verdict) else value)
     if not found.verdict.final:
         raise HostTrouble(f"{found.reason}: {found.detail}\n{found.remedy}")
-    if found.verdict is Verdict.SKIP:
+    if found.verdict is Verdict.SKIP and not judge(found, _plan(request.config).known, dt.date.today()).surprise:
         pytest.skip(f"{found.reason}: {found.detail}")
     return found
 
@@ -145,24 +141,25 @@ def outcome(request: pytest.FixtureRequest, check: Check, record_property: Any) 
 @pytest.fixture
 def verdict(check: Check, outcome: Outcome, plan: Plan) -> Callable[[], None]:
     """Raises, when it is called, what the outcome comes to: nothing, the known failure, or an unexpected one."""
-    known = matching(plan.known, check)
+    judged = judge(outcome, plan.known, dt.date.today())
+    known = judged.known
 
-    def judge() -> None:
-        if outcome.verdict is Verdict.PASS:
-            return
+    def tell() -> None:
+        if judged.surprise == "unexpected pass" or (outcome.verdict is Verdict.PASS and not judged.surprise):
+            return  # an unexpected pass is a failure by the item's own mark, a strict xfail
+        if known is not None and not judged.surprise:
+            raise KnownFailure(known.reason)
         lines = [
             f"{outcome.verdict.value}: {outcome.reason} (blame: {outcome.blame})",
             outcome.detail,
             outcome.evidence,
             outcome.remedy,
         ]
-        if known is not None and _expired(known):
+        if known is not None and judged.surprise == "expired":
             lines.append(f"{known.place}: this `known:` entry expired on {known.expires}")
-        elif known is not None and known.expect is outcome.verdict and known.code in (None, outcome.reason):
-            raise KnownFailure(known.reason)
         pytest.fail("\n".join([*filter(None, lines), f"compat show {outcome.check}"]), pytrace=False)
 
-    return judge
+    return tell
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

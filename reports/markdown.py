@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from torch_compat_matrix.reports import sections as background
 from torch_compat_matrix.reports.changes import Changes
 from torch_compat_matrix.reports.escape import code, count, grid, prose, text
-from torch_compat_matrix.reports.table import Judged, Table
+from torch_compat_matrix.reports.table import Table
+from torch_compat_matrix.runner.judging import Judged
 from torch_compat_matrix.runner.model import PROBES, Outcome, Verdict
 
 MARKS = {

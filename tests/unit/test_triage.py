@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from tests.support.journals import records, write
 from torch_compat_matrix.compat import cli
-from torch_compat_matrix.reports.table import Judged, load
+from torch_compat_matrix.reports.table import load
 from torch_compat_matrix.runner.advice import triage
-from torch_compat_matrix.runner.judging import matching
+from torch_compat_matrix.runner.judging import Judged, matching
 from torch_compat_matrix.runner.matrix import load as matrix
 from torch_compat_matrix.runner.model import Known, Outcome, Verdict
 
