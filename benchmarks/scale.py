@@ -19,7 +19,7 @@ from torch_compat_matrix.reports.table import load
 from torch_compat_matrix.reports.write import compile_report
 from torch_compat_matrix.runner.matrix import load as matrix
 from torch_compat_matrix.runner.matrix.expand import expand
-from torch_compat_matrix.runner.model import Cell, Image, Outcome, Plan, Verdict, plan_to_json
+from torch_compat_matrix.runner.model import Cell, Image, Outcome, Plan, Verdict
 from torch_compat_matrix.runner.records import history
 from torch_compat_matrix.runner.records.journal import append
 from torch_compat_matrix.runner.records.runs import Run
@@ -55,7 +55,7 @@ def recorded(home: Path, name: str, checks: int, broken: int) -> Run:
     environment = {"kind": "environment", "facts": {"python": "3.11", "packages": {}, "gpus": []}, "reference": "x"}
     append(
         run.journal,
-        {"kind": "run", "run": name, "backend": "local", "plan": plan_to_json(plan)},
+        {"kind": "run", "run": name, "backend": "local", "plan": plan.to_json()},
         *({**environment, "key": image.name, "image": image.name} for image in plan.images),
         *({"kind": "outcome", **outcome(check.id, number % broken == 0)} for number, check in enumerate(plan.checks)),
         {"kind": "end", "state": "complete", "finished": "2030-01-01T00:00:00+00:00"},

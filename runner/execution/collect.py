@@ -7,7 +7,7 @@ from typing import Any
 
 from torch_compat_matrix.runner.backends.base import Exit
 from torch_compat_matrix.runner.execution.protocol import Work
-from torch_compat_matrix.runner.model import Check, Limits, Outcome, Verdict, utc_now
+from torch_compat_matrix.runner.model import Check, Limits, Outcome, Verdict, check_id, utc_now
 from torch_compat_matrix.runner.verdicts.classify import classify
 from torch_compat_matrix.runner.verdicts.rules import reason_for
 
@@ -103,7 +103,7 @@ class Collector:
             for name, value in one.get("metrics", {}).items()
         }
         return Outcome(
-            check=f"{cell.id}/{observation['probe']}",
+            check=check_id(cell.id, observation["probe"]),
             image=cell.image,
             subject=cell.subject,
             version=cell.version,

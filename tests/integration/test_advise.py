@@ -20,7 +20,7 @@ from torch_compat_matrix.runner.backends.base import Gpu
 from torch_compat_matrix.runner.errors import Status
 from torch_compat_matrix.runner.matrix.expand import expand
 from torch_compat_matrix.runner.matrix.load import load
-from torch_compat_matrix.runner.model import PROBES, Cell, Image, Local, Outcome, Plan, Verdict, plan_to_json
+from torch_compat_matrix.runner.model import PROBES, Cell, Image, Local, Outcome, Plan, Verdict
 from torch_compat_matrix.runner.verdicts.rules import REASONS
 
 DIGEST = "sha256:" + "5" * 64
@@ -59,7 +59,7 @@ class Records:
         plan = Plan(images=(image,), cells=tuple(self.cell(name, text) for text in cells))
         run = f"20300101T0000{self.count:02}-abcd"
         records: list[dict[str, Any]] = [
-            {"kind": "run", "run": run, "backend": backend, "settings": {}, "plan": plan_to_json(plan)}
+            {"kind": "run", "run": run, "backend": backend, "settings": {}, "plan": plan.to_json()}
         ]
         if known:
             found = digest if backend == "docker" else ""

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torch_compat_matrix.runner.model import Cell, Image, Known, Local, Outcome, Plan, Verdict, plan_to_json
+from torch_compat_matrix.runner.model import PROBES, Cell, Image, Known, Local, Outcome, Plan, Verdict
 
 LIBRARIES = {
     "torch-installed": ("pass", "pass", "pass", "pass"),
@@ -27,7 +27,6 @@ REASONS = {
     "infra": ("engine-unreachable", "host"),
     "skip": ("import-failed", "library"),
 }
-PROBES = ("import", "sample", "autograd", "compile")
 KNOWN = (
     Known(
         cells="*/pyro-ppl-1.8.0/import", expect=Verdict.UNSUPPORTED, reason="asserts torch 1.x", link="https://x.org/1"
@@ -69,7 +68,7 @@ def records(change: Mapping[str, str] | None = None, gpu: bool = True) -> list[d
             "backend": "docker",
             "settings": {},
             "host": {"python": "3.11.7", "platform": "Linux-6", "machine": "x86_64", "cpus": 8},
-            "plan": plan_to_json(plan),
+            "plan": plan.to_json(),
             "version": "0.1.0",
         }
     ]
