@@ -115,8 +115,7 @@ class MatrixSession:
         from torch_compat_matrix.runner.workflow import engine_for
 
         checks = [item.check for item in session.items if isinstance(item, CheckItem)]
-        engine = engine_for(self.opened)
-        engine.follower.offset = 0  # outcomes that other workers have recorded by now count
+        engine = engine_for(self.opened, joins=True)
         self.worker = Worker(engine, checks, threads=1 if self.from_xdist else engine.jobs)
 
     def outcome(self, check: Check) -> Outcome:

@@ -114,7 +114,7 @@ class DockerBackend:
             with named(f"launching {prepared.reference}"):
                 volumes = {key: self._overlay(key, folder, prepared) for key, folder in overlays.items()}
                 container = self._create(prepared, volumes, limits, labels, order, gpu)
-                container.put_archive(PLACE, self._bundle({**order, "overlays": f"{PLACE}/overlays"}))
+                container.put_archive(PLACE, self._bundle(order))
                 launch = ContainerLaunch(container)
                 container.start()
             yield launch
@@ -153,7 +153,7 @@ class DockerBackend:
         return self.client.containers.create(
             prepared.identity,
             entrypoint=[prepared.python],
-            command=["-m", NAME, f"{PLACE}/order.json"],
+            command=["-m", NAME, f"{PLACE}/order.json", "--overlays", f"{PLACE}/overlays"],
             working_dir=PLACE,
             environment={name: os.environ[name] for name in PASSED_ON if name in os.environ} | places,
             labels={f"{LABEL}.{name}": value for name, value in every.items()},

@@ -79,7 +79,7 @@ def launched(
         shutil.copytree(BUNDLE, folder / "bundle" / NAME, ignore=shutil.ignore_patterns("__pycache__"))
         root = str(next(iter(overlays.values())).parent) if overlays else ""
         path = folder / "order.json"
-        path.write_text(json.dumps({**order, "overlays": root, "watch_stdin": True}))
+        path.write_text(json.dumps(order))
         environment = {name: os.environ[name] for name in (*PASSED_ON, *keep) if name in os.environ}
         kept = order.get("compile_cache")
         environment.update(_places(folder / "home", home / "compiled" / kept if kept else folder / "home"))
@@ -90,7 +90,7 @@ def launched(
             environment["CUDA_VISIBLE_DEVICES"] = ""
         with (folder / "stderr").open("wb") as stderr:
             popen = subprocess.Popen(
-                [python, "-m", NAME, str(path)],
+                [python, "-m", NAME, str(path), "--overlays", root, "--watch-stdin"],
                 cwd=folder / "bundle",
                 env=environment,
                 stdin=subprocess.PIPE,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from torch_compat_matrix.runner.backends import process as processes
 from torch_compat_matrix.runner.bundle import BUNDLE
 from torch_compat_matrix.runner.execution.protocol import Work, frames, order
-from torch_compat_matrix.runner.model import Cell
+from torch_compat_matrix.runner.model import Cell, Image, Limits
 
 BEHAVIOURS = {
     "sound": "pass",
@@ -92,13 +93,12 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 def observe(python: str, world: Path, work: list[Work], **settings: Any) -> list[dict[str, Any]]:
     """Every frame of one launch."""
-    ordered = order(
-        work, device="cpu", timeout_s=settings.pop("timeout_s", 3.0), seed=0, full=False, warm=True, deadline_s=300
-    )
-    ordered["cells"] = [{**cell, **settings} for cell in ordered["cells"]]
+    image = Image(name="x", limits=Limits(timeout_s=3.0), expects=settings.pop("expects", {}))
+    work = [replace(piece, cell=replace(piece.cell, **settings)) for piece in work]
+    ordered = order(image, work, device="cpu")
     overlays = {"key": world / "overlays" / "key"}
     with processes.launched(python, ordered, overlays, home=Path("unused"), gpu=None) as launch:
-        found = list(frames(launch.lines(), ordered["nonce"]))
+        found: list[Any] = list(frames(launch.lines(), ordered["nonce"]))
         assert launch.exit().status == 0, launch.exit().stderr
     return found
 
