@@ -103,7 +103,8 @@ class Table:
 
 def portable(outcome: Outcome) -> Outcome:
     """The outcome without the folders of the machine it was seen on: a report is read elsewhere, the journal is not."""
-    if "/" not in outcome.detail + outcome.evidence + outcome.traceback + outcome.output:
+    said = "".join(part.get("message", "") for part in outcome.parts)
+    if "/" not in outcome.detail + outcome.evidence + outcome.traceback + outcome.output + said:
         return outcome
     return replace(
         outcome,
@@ -111,6 +112,9 @@ def portable(outcome: Outcome) -> Outcome:
         evidence=HERE.sub("", outcome.evidence),
         traceback=HERE.sub("", outcome.traceback),
         output=HERE.sub("", outcome.output),
+        parts=tuple(
+            {**part, "message": HERE.sub("", part["message"])} if "message" in part else part for part in outcome.parts
+        ),
     )
 
 

@@ -263,6 +263,8 @@ class Outcome:
     isolation: str = ""
     metrics: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """name -> {"value": number, "unit": str}."""
+    parts: tuple[Mapping[str, Any], ...] = ()
+    """The probe's named steps: {"name", "status", "seconds"}, and {"code", "message"} where one did not pass."""
     notes: tuple[str, ...] = ()
     output: str = ""
     """Tail of what the library printed, on a non-pass."""
@@ -298,6 +300,7 @@ class Outcome:
         for name in ("resolved", "drift", "notes", "attempts"):
             if name in known:
                 known[name] = tuple(map(intern, known[name]))
+        known["parts"] = tuple(known.get("parts", ()))
         for name in ("image", "subject", "version", "probe", "environment", "device_name"):  # the same in thousands
             if name in known:
                 known[name] = intern(known[name])

@@ -63,6 +63,11 @@ def describe(outcome: Outcome, header: dict[str, Any], environment: dict[str, An
     for name, text in rows.items():
         if text:
             yield f"  {name + ':':<20}{text}"
+    if outcome.parts:
+        yield "  parts:"
+        for part in outcome.parts:
+            said = part.get("message", "").partition("\n")[0]
+            yield f"    {part['status']:<8}{part['seconds']:>8.2f} s  {part['name']}{said and ': '}{said}"
     for name, text in (("traceback", outcome.traceback), ("output", outcome.output)):
         if text:
             yield f"  {name}:"

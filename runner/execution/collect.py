@@ -130,6 +130,11 @@ class Collector:
                 for member in seen
                 for name, value in member.get("metrics", {}).items()
             },
+            parts=tuple(
+                {**part, "name": _of(member, part["name"], stack, ":")}
+                for member in seen
+                for part in member.get("parts", ())
+            ),
             notes=(
                 *work.notes,
                 *(_of(member, note, stack, ":") for member in seen for note in member.get("notes", ())),

@@ -114,7 +114,7 @@ def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     libraries.mkdir()
     (libraries / "__init__.py").touch()
     for name, body in {
-        "numpy": "pass",
+        "numpy": "with probe.part('draws'): pass",
         "sympy": f"open({str(tmp_path / 'begun')!r}, 'w').close(); import time; time.sleep(1000)",
         "jinja2": "import os, tempfile; p = os.environ['TORCHINDUCTOR_CACHE_DIR']; "
         "os.makedirs(p, exist_ok=True); tempfile.mkstemp(dir=p)",
@@ -156,6 +156,7 @@ def test_each_check_gets_its_outcome(torch_python: str, bundle: Path) -> None:
         "x/numpy-installed/sample": (Verdict.PASS, ""),
     }
     assert found["x/numpy-installed/sample"].device == "cpu"
+    assert [(part["name"], part["status"]) for part in found["x/numpy-installed/sample"].parts] == [("draws", "passed")]
     assert found["x/numpy-installed/import"].environment
 
 

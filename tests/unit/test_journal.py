@@ -34,6 +34,7 @@ def test_outcome_comes_back_as_it_went(tmp_path: Path) -> None:
         verdict=Verdict.FAIL,
         reason="wrong-moments",
         metrics={"import": {"value": 0.5, "unit": "s"}},
+        parts=({"name": "moments", "status": "failed", "seconds": 0.1, "code": "wrong-moments", "message": "off"},),
         resolved=("a==1", "b==2"),
         attempts=("crash",),
         flaky=True,
