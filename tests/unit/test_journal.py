@@ -67,6 +67,16 @@ def test_follower_reads_only_what_is_new(tmp_path: Path) -> None:
     assert follower.look()[outcome(1).check].verdict is Verdict.PASS
 
 
+def test_follower_at_the_end_passes_over_what_is_there(tmp_path: Path) -> None:
+    """A resumed run counts what it sees itself; a journal that is not there yet has nothing to pass over."""
+    path = tmp_path / "journal.jsonl"
+    early = Follower.at_end(path)
+    append(path, {"kind": "outcome", **outcome(1).to_json()})
+    late = Follower.at_end(path)
+    append(path, {"kind": "outcome", **outcome(2).to_json()})
+    assert [len(follower.look()) for follower in (early, late)] == [2, 1]
+
+
 def write(path: Path, writer: int) -> None:
     """One of several processes that write at once."""
     for number in range(50):
