@@ -12,6 +12,8 @@ import math
 import time
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence
 
+from . import precision
+
 CODES = {
     "wrong-version": "the module imported is not the version asked for",
     "wrong-location": "the module imported does not come from where it was installed",
@@ -62,6 +64,7 @@ class Probe:
 
     `device` is a torch.device; `seed` varies between repetitions; `full` asks for the articles' own step counts;
     `thorough`, on a GPU and where the run is full, for what takes a CPU core too long: compiling for several sizes.
+    `precision` is what image and library have set for float32 (precision.found): probes compare without TF32.
     """
 
     def __init__(self, device: str, seed: int = 0, full: bool = False) -> None:
@@ -75,6 +78,8 @@ class Probe:
         self.notes: List[str] = []
         self.parts: List[Dict[str, Any]] = []
         self.failures: List[BaseException] = []
+        self.precision = precision.found()
+        precision.choose(tf32=False)
 
     def metric(self, name: str, value: float, unit: str) -> None:
         """Record a measured number with its unit (`s`, `bytes`, `ratio`, `count`, `1/s`)."""
@@ -92,6 +97,7 @@ class Probe:
         """
         started = time.perf_counter()
         entry: Dict[str, Any] = {"name": name, "status": "passed"}
+        precision.choose(tf32=False)  # a part before may have called what sets it
         try:
             yield
         except NotApplicable as error:
