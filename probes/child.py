@@ -159,7 +159,7 @@ def answer(name: str, member: str, order: Dict[str, Any]) -> Dict[str, Any]:
         reason = getattr(module, "NOT_APPLICABLE", {}).get(name)
         if reason:
             raise evidence.NotApplicable(reason)
-        probe = evidence.Probe(order["device"], order.get("seed", 0), order.get("full", False))
+        probe = evidence.Probe(order["device"], order.get("seed", 0), order.get("full", False), module.MODULE)
         function: Callable[[Any], None] = getattr(module, "imported" if name == "import" else name)
         function(probe)
         probe.synchronize()
