@@ -25,6 +25,9 @@ MOVES = {
 }
 """Names of operators and methods that compute nothing: they move, fill, view or make room."""
 
+ENOUGH = 1000
+"""Operators after which counting ends: it takes some ten microseconds each, and one would do."""
+
 TORCH_OWN = ("aten", "prim", "prims", "c10d", "_c10d_functional")
 
 
@@ -63,6 +66,12 @@ class DeviceWork:
                 mode.__enter__()
             self.mode = mode
 
+    def leave_if_enough(self) -> None:
+        """Between two parts: end a mode that has counted enough."""
+        if self.mode is not None and self.operators >= ENOUGH:
+            self.mode.__exit__(None, None, None)
+            self.mode = None
+
     def keep_peak(self) -> None:
         """Remember the peak so far: it is about to be reset."""
         import torch
@@ -70,7 +79,10 @@ class DeviceWork:
         self.peak = max(self.peak, int(torch.cuda.max_memory_allocated(self.device)))
 
     def numbers(self) -> Dict[str, Optional[int]]:
-        """Stop; `peak` bytes, `allocations` by anyone, `operators` of the library (None: this torch cannot count)."""
+        """Stop; `peak` in bytes, `allocations` by anyone, and `operators` of the library, until there were ENOUGH.
+
+        `operators` is None where this torch cannot count.
+        """
         counted = self.mode is not None or self.operators > 0
         if self.mode is not None:
             self.mode.__exit__(None, None, None)
@@ -90,7 +102,7 @@ class DeviceWork:
     def saw(self, function: Any, out: Any) -> None:
         """Count an operator, if it computed on the device and the library called it."""
         schema = getattr(function, "_schema", None)
-        if schema is None:
+        if schema is None or self.operators >= ENOUGH:
             return
         space, _, name = schema.name.partition("::")
         if name in MOVES or not _lies_on(out, self.device.type):

@@ -127,6 +127,8 @@ class Probe:
         started = time.perf_counter()
         entry: Dict[str, Any] = {"name": name, "status": "passed"}
         precision.choose(tf32=False)  # a part before may have called what sets it
+        if self.work is not None:
+            self.work.leave_if_enough()
         try:
             yield
             self.synchronize()

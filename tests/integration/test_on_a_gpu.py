@@ -105,6 +105,13 @@ def test_a_library_that_computes_on_the_cpu_does_not_pass_as_cuda(torch_python: 
     assert (seen["status"], seen.get("code", "")) == (("passed", "") if operators else ("failed", "wrong-device"))
 
 
+def test_counting_ends_where_it_has_shown_enough(torch_python: str) -> None:
+    """It takes time for each operator, which a probe with a hundred thousand of them does not have."""
+    assert simulated(torch_python, "planted", "sound", "10")["notes"] == ["goes on"]
+    seen = simulated(torch_python, "planted", "sound", "600")
+    assert (seen["notes"], seen["metrics"]["device operators"]["value"]) == (["is over"], 1000)
+
+
 @pytest.mark.parametrize(("kind", "operators"), [("sound", [2]), ("disguised", [0])])
 def test_compiled_code_is_counted_by_its_graphs(torch_python: str, kind: str, operators: list[int]) -> None:
     """What the compiler was given to compute on the device, copies aside."""

@@ -105,8 +105,8 @@ def on_gpu() -> Any:
     return probe
 
 
-def planted(kind: str, probe_name: str = "sample") -> Any:
-    """What a probe says on a GPU of a library that works there, or on the CPU and moves its result."""
+def planted(kind: str, times: str = "1") -> Any:
+    """What a probe says on a GPU of a library that works there, or on the CPU and moves its result, so many times."""
     library = types.ModuleType("planted")
     bodies = {
         "sound": "def double(x):\n    return (2 * x).sin()",
@@ -118,15 +118,18 @@ def planted(kind: str, probe_name: str = "sample") -> Any:
     def sample(probe: Probe) -> None:
         x = torch.ones(3, device=probe.device)
         with probe.part("product"):
-            y = library.double(x)
+            for _ in range(int(times)):
+                y = library.double(x)
             evidence.on_device(y, probe.device, "product")
             (y + x).exp()  # what the probe does itself on the device is not the library's work
+        with probe.part("counting"):
+            probe.note("goes on" if probe.work and probe.work.mode else "is over")
 
     module = types.ModuleType("torch_compat_matrix.probes.libraries.planted")
     module.__dict__.update(DISTRIBUTION="planted", MODULE="planted", sample=sample)
     sys.modules[module.__name__] = module
     with fake_cuda(), FakeTensorMode():
-        return answer(probe_name, "planted", {"device": "cuda"})
+        return answer("sample", "planted", {"device": "cuda"})
 
 
 def planted_graph(kind: str) -> Any:
