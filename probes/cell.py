@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from typing import Any, Callable, Dict, NamedTuple, Optional, cast
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, cast
 
 from . import child as work
 from . import facts
@@ -14,6 +14,8 @@ from .process import Died, Process, TimedOut, sweep
 
 GRACE = 5.0
 """Seconds in which a cell's process must say that its killed child has ended."""
+
+APART = "importing touches the CUDA driver, which spoils forks, so each probe ran in a process of its own"
 
 Seen = Dict[str, Any]
 """What was seen of one member at one probe, on its way to becoming an observation."""
@@ -51,7 +53,8 @@ class Cell:
         self.emit = emit
         self.private = private
         self.process: Optional[Process] = None
-        self.why_fresh = ""
+        self.apart: List[str] = []
+        """Members whose import spoils forks for CUDA: each of their probes gets a process of its own."""
 
     def run(self) -> None:
         """All checks of the cell: import first, since the others build on it."""
@@ -59,9 +62,7 @@ class Cell:
             self.fork()
         try:
             imports = {member["distribution"]: self.imported(member["distribution"]) for member in self.cell["members"]}
-            if any(seen.get("cuda_initialised") for seen in imports.values()) and self.process is not None:
-                self.why_fresh = "importing initialises CUDA, so each probe ran in a process of its own"
-                self.end()
+            self.set_apart(imports)
             for probe in self.cell["probes"]:
                 for member, seen in imports.items():
                     self.in_time()
@@ -69,6 +70,19 @@ class Cell:
                     self.observe(probe, member, self.seen(probe, member, seen), seen.get("installed", ""))
         finally:
             self.end()
+
+    def set_apart(self, imports: Dict[str, Seen]) -> None:
+        """Keep members that spoil forks out of the cell's process, so that the others can still be forked from it."""
+        while self.process is not None:
+            spoiler = next((member for member, seen in imports.items() if seen.get("spoils_forks")), None)
+            if spoiler is None:
+                return
+            self.apart.append(spoiler)
+            self.end()
+            rest = [member for member in imports if member not in self.apart]
+            if rest:
+                self.fork()
+                imports = {member: self.imported(member) for member in rest}
 
     def in_time(self) -> None:
         """Raise TimedOut once the order's time is up."""
@@ -103,13 +117,14 @@ class Cell:
         name = self.launch.device_name if seen.get("device") else ""
         seen = dict(seen, kind="observation", member=member, cell=self.cell["id"], probe=probe, device_name=name)
         seen["installed"] = installed
-        if self.why_fresh:
-            seen["notes"] = [*seen.get("notes", []), self.why_fresh]
+        if member in self.apart:
+            seen["notes"] = [*seen.get("notes", []), APART]
         self.emit(cast(ObservationFrame, seen))
 
     def fork(self) -> None:
         """Fork the cell's process from the warm host."""
-        cell, settings = self.cell, self.settings
+        members = [member for member in self.cell["members"] if member["distribution"] not in self.apart]
+        cell, settings = cast(work.CellTask, dict(self.cell, members=members)), self.settings
         self.process = Process.fork(
             lambda channel, commands: work.serve(cell, settings, channel, commands), self.private
         )
@@ -142,7 +157,7 @@ class Cell:
 
         A fork inherits what the warm process imported, so that its crash alone would not be proof against the library.
         """
-        if self.process is None:
+        if self.process is None or member in self.apart:
             return self.in_fresh(probe, member)
         seen = self.in_fork(self.process, probe, member)
         lost = self.process.ended

@@ -91,7 +91,7 @@ def import_member(member: MemberOrder, cell: CellTask) -> Dict[str, Any]:
         _same_environment(cell)
     except BaseException as error:  # SystemExit at import is a failed import too
         seen.update(describe(error))
-    seen["cuda_initialised"] = _cuda_initialised()
+    seen["spoils_forks"] = _spoils_forks()
     seen["seconds"] = time.perf_counter() - started
     return seen
 
@@ -158,9 +158,18 @@ def _same_environment(cell: CellTask) -> None:
         )
 
 
-def _cuda_initialised() -> bool:
-    cuda = getattr(sys.modules.get("torch"), "cuda", None)
-    return bool(cuda is not None and cuda.is_initialized())
+def _spoils_forks() -> bool:
+    """Whether a fork of this process could not use CUDA; torch is asked in such a fork, since only there it knows.
+
+    A library spoils its forks without initialising CUDA too: by counting devices past NVML, or by its own driver call.
+    """
+    is_spoiled = getattr(getattr(sys.modules.get("torch"), "cuda", None), "_is_in_bad_fork", None)
+    if is_spoiled is None:
+        return False
+    pid = os.fork()
+    if pid == 0:
+        os._exit(int(is_spoiled()))
+    return os.waitpid(pid, 0)[1] != 0
 
 
 def answer(name: str, member: str, settings: Settings) -> Dict[str, Any]:

@@ -39,7 +39,7 @@ class WorkOrder(TypedDict):
     """All that one launch is to do."""
 
     nonce: str
-    device: Literal["cpu", "cuda", "auto"]
+    device: Literal["cpu", "cuda"]
     seed: int
     full: bool
     warm: bool
@@ -132,6 +132,7 @@ class Facts(_Facts, total=False):
     """What the environment is."""
 
     torch_error: Raised
+    cuda_error: Raised
 
 
 class Metric(TypedDict):
@@ -179,7 +180,7 @@ class Observation(_Observation, total=False):
     notes: List[str]
     parts: List[Part]
     attempts: List[str]
-    cuda_initialised: bool
+    spoils_forks: bool
 
 
 class HelloFrame(TypedDict):
@@ -237,7 +238,7 @@ class EndFrame(TypedDict):
     """The probe host has nothing more to say."""
 
     kind: Literal["end"]
-    state: Literal["complete", "deadline"]
+    state: Literal["complete", "deadline", "no-device"]
 
 
 Frame = Union[HelloFrame, WarmingFrame, WarmFrame, ColdFrame, FactsFrame, BeginFrame, ObservationFrame, EndFrame]

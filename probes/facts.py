@@ -8,6 +8,7 @@ import re
 import shutil
 import sys
 import sysconfig
+import warnings
 from importlib import metadata
 from typing import Any, Dict, List, Optional, cast
 
@@ -77,29 +78,39 @@ def _image() -> ImageFacts:
     }
 
 
-def gather_torch() -> Dict[str, Any]:
-    """What torch says of itself and of the GPUs; initialises CUDA, so it belongs in a child of its own."""
-    return {"torch": _torch(), "gpus": _gpus()}
-
-
-def _torch() -> TorchFacts:
+def gather_torch() -> TorchFacts:
+    """How the image's torch was built; asking may touch the driver, so it belongs in a child of its own."""
     import torch
 
     return {
         "version": torch.__version__,
         "cuda": torch.version.cuda,
         "cudnn": torch.backends.cudnn.version() if torch.version.cuda else None,
-        "arch_list": list(torch.cuda.get_arch_list()) if torch.version.cuda else [],
+        "arch_list": _architectures(torch) if torch.version.cuda else [],
         "cxx11_abi": bool(torch.compiled_with_cxx11_abi()),
         "location": os.path.dirname(torch.__file__),
     }
 
 
-def _gpus() -> List[GpuFacts]:
+def _architectures(torch: Any) -> List[str]:
+    """Those that torch holds code for; older versions of `get_arch_list` name none where they see no GPU."""
+    flags = getattr(getattr(torch, "_C", None), "_cuda_getArchFlags", None)
+    return str(flags() or "").split() if flags else list(torch.cuda.get_arch_list())
+
+
+def start_cuda() -> List[GpuFacts]:
+    """The GPUs, once CUDA has started on them; raises what keeps it from starting, be it only a warning."""
     import torch
 
-    if not torch.cuda.is_available():
-        return []
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        if not torch.cuda.is_available():
+            reasons = [warning.message for warning in said if "CUDA" in str(warning.message)]
+            if reasons and isinstance(reasons[-1], Warning):
+                raise reasons[-1]
+            return []
+    torch.cuda.init()
+    torch.cuda.synchronize()  # makes the context, for which the device must be free and have memory
     return [_gpu(torch.cuda.get_device_properties(index)) for index in range(torch.cuda.device_count())]
 
 

@@ -23,13 +23,13 @@ import shutil
 import signal
 import tempfile
 import time
-from typing import Any, Callable, List, NoReturn, Tuple, cast
+from typing import Any, Callable, List, NoReturn, cast
 
 from . import child as work
 from . import facts, services
 from .cell import Cell, Launch
 from .compiling import prepare
-from .contract import CellOrder, ColdFrame, Facts, Frame, GpuFacts, WorkOrder
+from .contract import CellOrder, ColdFrame, Facts, Frame, WorkOrder
 from .process import Died, Process, TimedOut, stop_with_parent, sweep
 
 
@@ -62,7 +62,10 @@ class Host:
         self.ask_torch(known)
         self.look_for(known)
         self.emit({"kind": "facts", "facts": known})
-        device, name = device_under_test(self.order, known["gpus"])
+        if self.order["device"] == "cuda" and not known["gpus"]:
+            self.emit({"kind": "end", "state": "no-device"})  # nothing may pass on a CPU in the GPU's place
+            return
+        device, name = self.order["device"], known["gpus"][0]["name"] if known["gpus"] else "CPU"
         if warm and _compiles_in_forks(self.order["cells"]) > 1:  # one does it for itself
             self.warm_up(lambda: prepare(device))
         launch = Launch(
@@ -99,15 +102,20 @@ class Host:
         return True
 
     def ask_torch(self, known: Facts) -> None:
-        """Add what torch says of itself and of the GPUs; it is asked in a child, since the answer initialises CUDA."""
+        """Add what torch says of itself, and on a GPU start CUDA; in a child, since the answers spoil forks."""
         if "torch" not in known["packages"]:
             return
-        process = Process.fork(_torch_facts, self.descriptor)
+        on_gpu = self.order["device"] == "cuda"
+        process = Process.fork(lambda channel, commands: _torch_facts(channel, on_gpu), self.descriptor)
         try:
-            said: Any = process.read(time.monotonic() + self.order["timeout_s"])
-            known.update(said)
-        except (Died, TimedOut) as error:
-            known["torch_error"] = {"message": f"{type(error).__name__}: {error}", "output": process.output()}
+            for error in ("torch_error", "cuda_error")[: 1 + on_gpu]:
+                try:
+                    said: Any = process.read(time.monotonic() + self.order["timeout_s"])
+                except (Died, TimedOut) as lost:
+                    said = {error: {"message": f"{type(lost).__name__}: {lost}", "output": process.output()}}
+                known.update(said)
+                if "torch_error" in known:
+                    break
         finally:
             process.close()
 
@@ -121,23 +129,23 @@ class Host:
         known["services"] = services.ask(expects["services"])
 
 
-def device_under_test(order: WorkOrder, gpus: List[GpuFacts]) -> Tuple[str, str]:
-    """Kind and name of the device that the probes work on; `auto` is a GPU where torch sees one."""
-    device = ("cuda" if gpus else "cpu") if order["device"] == "auto" else order["device"]
-    return device, gpus[0]["name"] if gpus and device == "cuda" else "CPU"
-
-
 def _compiles_in_forks(cells: List[CellOrder]) -> int:
     """How many forked children will call torch.compile."""
     return sum(len(cell["members"]) for cell in cells if "compile" in cell["probes"] and cell["isolation"] != "fresh")
 
 
-def _torch_facts(channel: work.Channel, commands: int) -> None:
+def _torch_facts(channel: work.Channel, on_gpu: bool) -> None:
+    """How torch was built in one message and, on a GPU, how CUDA started in a second."""
     try:
-        said = facts.gather_torch()
+        channel.say({"torch": facts.gather_torch()})
     except BaseException as error:
-        said = {"torch_error": work.describe(error)}
-    work.leave(channel, said)
+        work.leave(channel, {"torch_error": work.describe(error)})
+    if not on_gpu:
+        os._exit(0)
+    try:
+        work.leave(channel, {"gpus": facts.start_cuda()})
+    except BaseException as error:
+        work.leave(channel, {"cuda_error": work.describe(error)})
 
 
 def main(arguments: List[str]) -> NoReturn:

@@ -16,7 +16,7 @@ from torch_compat_matrix.runner.backends.gpus import lease
 from torch_compat_matrix.runner.errors import Trouble
 from torch_compat_matrix.runner.execution import reuse
 from torch_compat_matrix.runner.execution.collect import from_reason
-from torch_compat_matrix.runner.execution.device import wants_gpu
+from torch_compat_matrix.runner.execution.device import BESIDE_A_GPU, uses_gpu, wants_gpu
 from torch_compat_matrix.runner.execution.durations import Estimate
 from torch_compat_matrix.runner.execution.launch import Launch, LaunchResult, Running
 from torch_compat_matrix.runner.execution.prepare import Preparation, Ready
@@ -24,10 +24,11 @@ from torch_compat_matrix.runner.execution.protocol import Work
 from torch_compat_matrix.runner.execution.recorder import Recorder
 from torch_compat_matrix.runner.execution.schedule import Batch, batches
 from torch_compat_matrix.runner.files import claimed, cores
-from torch_compat_matrix.runner.model import Cell, Check, Outcome, Plan
+from torch_compat_matrix.runner.model import Cell, Check, Outcome, Plan, Verdict
 from torch_compat_matrix.runner.packages.pip_config import Index
 from torch_compat_matrix.runner.packages.resolve import Resolution
 from torch_compat_matrix.runner.records.journal import Follower
+from torch_compat_matrix.runner.verdicts.rules import reason_for
 
 INFRA_RETRIES = 2
 
@@ -163,11 +164,15 @@ class Engine:
             raise Trouble("gpu-required", f"{image.name} demands a GPU and this host offers none")
         self.preparation.ahead([batch])  # all its cells at once, where nobody has begun with them
         ready = self.preparation.image(image)
-        work = self._unsettled(ready, [piece for cell in cells for piece in self._resolved(cell, ready)])
+        work = [piece for cell in cells for piece in self._resolved(cell, ready)]
+        if wants_gpu(image, self.gpus) and not uses_gpu(image, self.gpus, ready.facts):
+            work = [replace(piece, notes=(*piece.notes, BESIDE_A_GPU)) for piece in work]
+        else:
+            work = self._unsettled(ready, work)
         if work:
             self._launch_until_answered(ready, work)
         elif image.expects and image.name not in self.recorder.images:
-            self.preparation.look(ready.prepared)
+            self.preparation.look(ready.prepared, keep=True)
 
     def _resolved(self, cell: Cell, ready: Ready) -> list[Work]:
         """The cell with its overlay; nothing where its resolution is already the answer."""
@@ -219,16 +224,17 @@ class Engine:
             if result.warm_up_died:
                 warm = False
             elif result.trouble is not None:
-                troubles += 1
-                if troubles > INFRA_RETRIES:
-                    cells = [piece.cell for piece in work]
-                    self._settle(cells, result.trouble, attempts=("infra",) * INFRA_RETRIES)
+                passing = reason_for(result.trouble.code).verdict is Verdict.INFRA
+                if not passing or troubles == INFRA_RETRIES:
+                    self._settle([piece.cell for piece in work], result.trouble, attempts=("infra",) * troubles)
                     return
+                troubles += 1
 
     def _launch(self, ready: Ready, work: Sequence[Work], warm: bool) -> LaunchResult:
         """One launch, on a GPU of its own where the image wants one."""
         with ExitStack() as stack:
-            gpu = stack.enter_context(lease(self.gpus)) if wants_gpu(ready.prepared.image, self.gpus) else None
+            on_gpu = uses_gpu(ready.prepared.image, self.gpus, ready.facts)
+            gpu = stack.enter_context(lease(self.gpus)) if on_gpu else None
             for left in self.backend.reap():  # a dead owner's lock is free at once, its container is not gone
                 self.say(f"removed what a dead owner left behind: {left}")
             return Launch(

@@ -12,7 +12,7 @@ from torch_compat_matrix.runner.backends.base import Backend, Exit, Gpu, Launche
 from torch_compat_matrix.runner.errors import Trouble
 from torch_compat_matrix.runner.execution import protocol
 from torch_compat_matrix.runner.execution.collect import Collector
-from torch_compat_matrix.runner.execution.device import check_lease, device_of
+from torch_compat_matrix.runner.execution.device import check_lease
 from torch_compat_matrix.runner.execution.protocol import SILENCE_S, Work
 from torch_compat_matrix.runner.execution.recorder import Recorder
 from torch_compat_matrix.runner.model import digest
@@ -91,6 +91,8 @@ class Launch:
     threads: int = 1
     """Its share of the cores."""
     warm: bool = True
+    keep_facts: bool = False
+    """Record the environment also where there is no work."""
 
     def run(self) -> LaunchResult:
         """Launch, and record every outcome as it comes."""
@@ -115,16 +117,16 @@ class Launch:
         return LaunchResult(facts=heard.facts) if ended is None else self._cut_short(ended, heard, collector)
 
     def _order(self) -> WorkOrder:
-        device = self.gpu.name if self.gpu else "CPU"
+        name = self.gpu.name if self.gpu else "CPU"
         return protocol.order(
             self.prepared.image,
             self.work,
-            device=device_of(self.prepared.image),
+            device="cuda" if self.gpu else "cpu",
             seed=self.seed,
             full=self.full,
             warm=self.warm,
             threads=self.threads,
-            compile_cache=digest([self.prepared.identity, device]) if self.compile_cache else "",
+            compile_cache=digest([self.prepared.identity, name]) if self.compile_cache else "",
         )
 
     def _frames(self, launched: Launched, nonce: str) -> Iterator[Frame]:
@@ -149,7 +151,7 @@ class Launch:
         heard.warming = frame["kind"] == "warming"
         if frame["kind"] == "facts":
             heard.facts = frame["facts"]
-            if self.work or self.prepared.image.expects:
+            if self.work or self.keep_facts:
                 collector.enter(heard.facts, self.recorder.environment(self.prepared, heard.facts))
             check_lease(self.prepared.image, self.gpu, heard.facts)
         elif frame["kind"] == "begin":

@@ -29,7 +29,13 @@ from torch_compat_matrix.runner.verdicts.preflight import Prediction, build_of, 
 from torch_compat_matrix.runner.verdicts.rules import reason_for
 
 if TYPE_CHECKING:
-    from torch_compat_matrix.probes.contract import Facts
+    from torch_compat_matrix.probes.contract import Facts, ImageFacts
+
+FACTS_SCHEMA = 2
+"""Facts of the first schema hold the GPUs of the launch that they came from, or lack torch because of one."""
+
+OF_A_LAUNCH = ("cpus", "driver", "gpus")
+"""Facts that are read at each launch, and never kept."""
 
 ATTEMPTS = 3
 """How often an image is asked for where the host is in trouble."""
@@ -37,7 +43,7 @@ ATTEMPTS = 3
 
 def facts_path(home: Path, backend: str, identity: str) -> Path:
     """Where the facts of an image are kept, once an identity."""
-    return home / "facts" / f"{digest([backend, identity])}.json"
+    return home / "facts" / f"{digest([FACTS_SCHEMA, backend, identity])}.json"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,7 +51,7 @@ class Ready:
     """An image that can be launched, with what it holds and what speaks against it."""
 
     prepared: Prepared
-    facts: Facts
+    facts: ImageFacts
     prediction: Prediction | None
     """Why its checks cannot run on this host; None where nothing is known to speak against them."""
 
@@ -80,10 +86,18 @@ class Preparation:
         """The cell with its overlay built, or the resolution that is its answer; Trouble where neither can be had."""
         return self._cell(cell, ready).result()
 
-    def look(self, prepared: Prepared) -> Facts:
-        """Launch the image without cells: what it holds, or Trouble where it cannot say so."""
+    def look(self, prepared: Prepared, keep: bool = False) -> Facts:
+        """Launch the image without cells and without a GPU: what it holds, or Trouble where it cannot say so.
+
+        `keep` records the environment, for an image of which no check is run.
+        """
         seen = Launch(
-            backend=self.backend, prepared=prepared, recorder=self.recorder, running=self.running, warm=False
+            backend=self.backend,
+            prepared=prepared,
+            recorder=self.recorder,
+            running=self.running,
+            warm=False,
+            keep_facts=keep,
         ).run()
         if seen.facts is None:
             raise seen.trouble or Trouble(
@@ -140,7 +154,7 @@ class Preparation:
             detail = f"{prediction.detail} Known before the pull, which was spared."
             raise Trouble(prediction.code, detail, evidence=prediction.evidence)
 
-    def _predict(self, image: Image, facts: Facts | None) -> Prediction | None:
+    def _predict(self, image: Image, facts: ImageFacts | None) -> Prediction | None:
         """Why the image cannot run on this host, by its tag or by what it holds; None if nothing speaks against it."""
         build, machine = build_of(image, facts), self.backend.machine
         if not wants_gpu(image, self.gpus):
@@ -151,15 +165,19 @@ class Preparation:
         ]
         return None if None in predictions else predictions[0]
 
-    def _facts(self, prepared: Prepared) -> Facts:
-        """What the image holds: read from it once an identity, by a launch without cells."""
+    def _facts(self, prepared: Prepared) -> ImageFacts:
+        """What the image holds: read from it once an identity, by a launch without cells.
+
+        What its torch could not say this time is asked again next time.
+        """
         path = facts_path(self.home, self.backend.name, prepared.identity)
         with locked(path.with_suffix(".lock")):
             if path.exists():
-                known: Facts = json.loads(path.read_text())
+                known: ImageFacts = json.loads(path.read_text())
                 return known
             facts = self.look(prepared)
-            write_whole(path, [json.dumps(facts)])
+            if "torch_error" not in facts:
+                write_whole(path, [json.dumps({name: fact for name, fact in facts.items() if name not in OF_A_LAUNCH})])
             return facts
 
     def _resolved(self, cell: Cell, ready: Ready) -> Work | Resolution:

@@ -38,7 +38,7 @@ def order(
     image: Image,
     work: Sequence[Work],
     *,
-    device: Literal["cpu", "cuda", "auto"],
+    device: Literal["cpu", "cuda"],
     seed: int = 0,
     full: bool = False,
     warm: bool = True,

@@ -75,4 +75,6 @@ class Recorder:
         if outcome.image in self._predictions and not outcome.reused:
             note = disagreement(self._predictions[outcome.image], outcome)
             notes = (*notes, note) if note else notes
-        return replace(outcome, key=self._keys.get(outcome.check, ""), notes=notes)
+        # without an environment nothing ran: what stood in the way must not be taken for the library's own answer
+        key = self._keys.get(outcome.check, "") if outcome.environment else ""
+        return replace(outcome, key=key, notes=notes)

@@ -48,7 +48,8 @@ class Run:
     @classmethod
     def create(cls, home: Path, plan: Plan, backend: str, command: Sequence[str], settings: dict[str, Any]) -> Run:
         """A new run whose first record says what is going to be done, where and by which command."""
-        stamp = dt.datetime.now(dt.timezone.utc).strftime("%Y%m%dT%H%M%S")
+        # to the millisecond, so that two runs of one second keep their order
+        stamp = dt.datetime.now(dt.timezone.utc).strftime("%Y%m%dT%H%M%S%f")[:-3]
         run = cls(home / "runs" / f"{stamp}-{secrets.token_hex(2)}")
         with writing(run.folder, "set COMPAT_HOME to a folder that can be written", HomeUnusable):
             run.folder.mkdir(parents=True)

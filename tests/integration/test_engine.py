@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from tests.support import scripted_torch
 from torch_compat_matrix.runner.backends import process as processes
 from torch_compat_matrix.runner.backends.base import Gpu, Prepared
 from torch_compat_matrix.runner.bundle import BUNDLE
@@ -70,7 +72,8 @@ class Interpreter:
             if self.troubles:
                 self.troubles -= 1
                 raise Trouble("engine-unreachable", "the engine went away")
-        with processes.launched(self.python, order, overlays, home=self.home, gpu=None) as launch:
+        keep = ("PYTHONPATH",)
+        with processes.launched(self.python, order, overlays, home=self.home, gpu=gpu, keep=keep) as launch:
             if self.ending and order["cells"] and len(self.launches) == 1:
                 threading.Thread(target=end_when, args=(launch, self.ending)).start()
             yield launch
@@ -287,15 +290,20 @@ def test_compile_cache_is_kept_where_it_is_asked_for(torch_python: str, bundle: 
     assert len(list((bundle / "home").glob("compiled/*/inductor/*"))) == (2 if kept else 0)
 
 
-def test_what_needs_no_gpu_runs_beside_what_does(torch_python: str, bundle: Path) -> None:
+def test_what_needs_no_gpu_runs_beside_what_does(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One batch holds the only GPU and never ends; the image without one is done meanwhile."""
-    gpu = Gpu(uuid=f"GPU-{os.getpid()}", index=0, name="NVIDIA H100", memory=1, driver="570.1", capability="9.0")
+    uuid = f"GPU-{os.getpid()}"
+    card = {"name": "NVIDIA H100", "uuid": uuid, "major": 9, "minor": 0, "total_memory": 1}
+    monkeypatch.setenv("PYTHONPATH", str(scripted_torch.write(bundle / "packages", gpus=[card])))
+    for name in ("numpy", "sympy"):
+        scripted_torch.distribution(bundle / "packages", name)
+    gpu = Gpu(uuid=uuid, index=0, name="NVIDIA H100", memory=1, driver="570.1", capability="9.0")
     on_gpu, on_cpu = installed("sympy", image="g"), installed("numpy", image="c")
     whole = Plan(
         images=(Image(name="g"), Image(name="c", limits=Limits(gpus="none"))),
         cells=(on_gpu, on_cpu),
     )
-    backend = Interpreter(torch_python, offered=(gpu,))
+    backend = Interpreter(sys.executable, offered=(gpu,))
     working = engine(backend, whole, bundle / "home")
     thread = threading.Thread(target=working.run, args=(whole.checks,))
     thread.start()

@@ -54,6 +54,13 @@ def write(folder: Path, **script: Any) -> Path:
     return folder
 
 
+def distribution(folder: Path, name: str, body: str = "") -> None:
+    """A library that does nothing, with the metadata of a distribution."""
+    (folder / f"{name}-1.0.dist-info").mkdir()
+    (folder / f"{name}-1.0.dist-info" / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    (folder / f"{name}.py").write_text(f"__version__ = '1.0'\n{body}\n")
+
+
 _PACKAGE = """
 import json, os
 from types import SimpleNamespace

@@ -1,0 +1,153 @@
+"""The runner decides the device: a leased GPU on which CUDA does not start is never replaced by a CPU.
+
+A scripted torch and a scripted nvidia-smi stand for a host with a GPU; the command, the backend, the probe host and its
+children are the real ones.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support import scripted_torch
+from torch_compat_matrix.compat.cli import main
+from torch_compat_matrix.runner import bundle
+from torch_compat_matrix.runner.backends import process
+from torch_compat_matrix.runner.execution import reuse
+from torch_compat_matrix.runner.records.runs import Run
+
+UUID = "GPU-a"
+CAUSES = {
+    "The NVIDIA driver on your system is too old (found version 11040). Please update your GPU driver": (
+        "driver-too-old"
+    ),
+    "Unexpected error from cudaGetDeviceCount(). Error 802: system not yet initialized": "gpu-fabric-not-ready",
+    "Unexpected error from cudaGetDeviceCount(). Error 803: system has unsupported display driver / cuda driver "
+    "combination": "driver-mismatch",
+    "CUDA error: all CUDA-capable devices are busy or unavailable": "gpu-busy",
+    "CUDA error: out of memory": "cuda-out-of-memory",
+    "CUDA unknown error - this may be due to an incorrectly set up environment": "cuda-not-started",
+    "something that nobody has seen yet": "cuda-not-started",
+}
+"""What torch says where CUDA does not start -> the reason that each check must end with."""
+
+NVIDIA_SMI = """#!/bin/sh
+case "$*" in
+*--query-gpu*) echo "GPU-a, 0, NVIDIA A100, 40960, 550.54.14, 8.0" ;;
+esac
+"""
+
+Host = Callable[..., list[dict[str, Any]]]
+
+
+@pytest.fixture
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Host:
+    """A host with a scripted GPU; called with a script, it runs the matrix `here` and returns the outcomes."""
+    probes, packages, programs = tmp_path / "probes", tmp_path / "packages", tmp_path / "bin"
+    shutil.copytree(bundle.BUNDLE, probes, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("idle", "toucher", "starter"):
+        (probes / "libraries" / f"{name}.py").write_text(
+            f"DISTRIBUTION = {name!r}\nMODULE = {name!r}\nNEEDS = ()\n"
+            "def sample(probe):\n    probe.worked_elsewhere('nothing to compute')\n"
+        )
+    for module in (bundle, process, reuse):
+        monkeypatch.setattr(module, "BUNDLE", probes)
+    bundle.catalogue.cache_clear()
+    scripted_torch.write(packages)
+    scripted_torch.distribution(packages, "idle")
+    scripted_torch.distribution(packages, "toucher", "import torch; torch.cuda.get_arch_list()")
+    scripted_torch.distribution(packages, "starter", "import torch; torch.cuda.init()")
+    programs.mkdir()
+    (programs / "nvidia-smi").write_text(NVIDIA_SMI)
+    (programs / "nvidia-smi").chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", f"{programs}:/usr/bin:/bin")
+    monkeypatch.setenv("PYTHONPATH", str(packages))
+    monkeypatch.setenv("COMPAT_HOME", str(tmp_path / "home"))
+    monkeypatch.syspath_prepend(str(packages))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+
+    def run(
+        *, status: int, gpus: str = "auto", library: str = "idle", start: str = "", **script: Any
+    ) -> list[dict[str, Any]]:
+        shutil.rmtree(packages / "torch")
+        shutil.rmtree(next(packages.glob("torch-*.dist-info")))
+        if "gpus_seen" in script:
+            script["gpus"] = script.pop("gpus_seen")
+        scripted_torch.write(packages.parent / "new", start=start, **script)
+        for entry in (packages.parent / "new").iterdir():
+            shutil.move(entry, packages / entry.name)
+        (packages.parent / "new").rmdir()
+        Path("matrix.yaml").write_text(
+            f"limits: {{ gpus: {gpus}, timeout: 30 }}\nprobes: [import, sample]\nimages: {{ a: {{ tag: 'x:1' }} }}\n"
+            f"libraries: {{ {library}: {{ versions: [installed] }} }}\n"
+        )
+        ended = main(["run", "--backend", "here", "--jobs", "1", f"a/{library}"])
+        said = capsys.readouterr()
+        assert ended == status, said.out + said.err
+        report = json.loads((Run.all(tmp_path / "home")[-1].folder / "report.json").read_text())
+        found: list[dict[str, Any]] = report["outcomes"]
+        return found
+
+    assert sys.executable
+    yield run  # type: ignore[misc]
+    bundle.catalogue.cache_clear()
+
+
+@pytest.mark.parametrize(("words", "reason"), CAUSES.items(), ids=[*list(CAUSES.values())[:-1], "unheard-of"])
+@pytest.mark.parametrize("gpus", ["auto", "required"])
+def test_no_check_passes_where_cuda_does_not_start(host: Host, words: str, reason: str, gpus: str) -> None:
+    """Each check ends with the cause's own reason; after the repair each is asked again, and passes on the GPU."""
+    verdicts = {"driver-too-old": 1, "cuda-out-of-memory": 1}
+    broken = host(status=verdicts.get(reason, 5), gpus=gpus, start=words)
+    assert {outcome["reason"] for outcome in broken} == {reason}
+    assert not {outcome["verdict"] for outcome in broken} & {"pass", "skip"}
+    assert {outcome.get("blame") for outcome in broken} == {"host"}
+    assert not any(outcome.get("key") for outcome in broken)
+    repaired = host(status=0, gpus=gpus)
+    assert {outcome["verdict"] for outcome in repaired} == {"pass"}
+    assert not any(outcome.get("reused") for outcome in repaired)
+    assert {outcome["device"] for outcome in repaired if outcome["probe"] == "sample"} == {"cuda"}
+
+
+def test_a_warning_alone_is_a_cause_too(host: Host) -> None:
+    """`is_available()` answers False and only warns."""
+    said = "CUDA initialization: Unexpected error from cudaGetDeviceCount(). Error 802: system not yet initialized"
+    broken = host(status=5, warning=said)
+    assert {(outcome["verdict"], outcome["reason"]) for outcome in broken} == {("infra", "gpu-fabric-not-ready")}
+    assert "Error 802" in broken[0]["evidence"]
+
+
+def test_a_gpu_that_is_not_seen_is_a_mismatch(host: Host) -> None:
+    """Where nothing says why."""
+    broken = host(status=5, gpus_seen=[])
+    assert {outcome["reason"] for outcome in broken} == {"gpu-mismatch"}
+
+
+@pytest.mark.parametrize("gpus", ["auto", "required"])
+def test_a_cpu_build_is_no_gpu_result(host: Host, gpus: str) -> None:
+    """Where a GPU is demanded it is unsupported; else it runs on the CPU, says so, and is not reused."""
+    for _ in range(2):
+        found = host(status=int(gpus == "required"), gpus=gpus, cuda=None)
+        if gpus == "required":
+            assert {(outcome["verdict"], outcome["reason"]) for outcome in found} == {("unsupported", "cpu-only-torch")}
+            continue
+        assert {outcome["verdict"] for outcome in found} == {"pass"}
+        assert {outcome["device"] for outcome in found if outcome["probe"] == "sample"} == {"cpu"}
+        assert not any(outcome.get("reused") for outcome in found)
+        assert all("ran on the CPU although the host has a GPU" in str(outcome["notes"]) for outcome in found)
+
+
+@pytest.mark.parametrize("library", ["toucher", "starter"])
+def test_an_import_that_spoils_forks_gets_processes_of_its_own(host: Host, library: str) -> None:
+    """Whether it initialises CUDA or only touches the driver: both pass, with a note."""
+    found = host(status=0, library=library)
+    sample = next(outcome for outcome in found if outcome["probe"] == "sample")
+    assert (sample["verdict"], sample["isolation"]) == ("pass", "fresh")
+    assert any("spoils forks" in note for note in sample["notes"])
