@@ -44,6 +44,16 @@ class Gpu:
     driver: str
     capability: str = ""
     """Compute capability, `9.0`; empty where it is not known."""
+    mig: bool = False
+    """Whether it is in MIG mode: then its instances can be leased, itself it cannot."""
+    parent: str = ""
+    """The UUID of the GPU that this MIG instance is a part of; empty where it is a whole GPU."""
+
+    @property
+    def bare_uuids(self) -> frozenset[str]:
+        """What a process on it may be told as its UUID, prefixes off: for a MIG instance its own or its parent's."""
+        own = self.uuid.removeprefix("GPU-").removeprefix("MIG-")
+        return frozenset({own, self.parent.removeprefix("GPU-") or own})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -64,7 +64,7 @@ class Engine:
         self.follower.offset = self.journal.stat().st_size if self.journal.exists() else 0
         self.recorder = Recorder(journal=self.journal, backend=self.backend.name, listen=self.listen)
         self.estimate = Estimate.load(self.home)
-        self.gpus = tuple(self.backend.gpus())
+        self.gpus, self.no_gpus = gpus.offered(self.backend)
         self.gpu_jobs = max(1, min(self.jobs, len(self.gpus)))
         self.threads = self._share(self.jobs)
         self.preparation = Preparation(
@@ -155,6 +155,9 @@ class Engine:
     def _run(self, batch: Batch) -> None:
         cells = self._open(batch.cells)
         if not cells:
+            return
+        if batch.image.limits.gpus != "none" and self.no_gpus is not None:
+            self._all(cells, self.no_gpus)
             return
         if batch.image.limits.gpus == "required" and not self.gpus:
             self._all(cells, Trouble("gpu-required", f"{batch.image.name} demands a GPU and this host offers none"))

@@ -217,7 +217,7 @@ class Session:
         built_for_cuda = bool(facts.get("torch") and facts["torch"]["cuda"])
         if self.gpu is not None and built_for_cuda:
             seen = [gpu["uuid"].removeprefix("GPU-") for gpu in facts["gpus"]]
-            if seen not in ([self.gpu.uuid.removeprefix("GPU-")], [""]):  # old torch does not tell the UUID
+            if len(seen) != 1 or seen[0] not in {*self.gpu.bare_uuids, ""}:  # old torch does not tell the UUID
                 what = ", ".join(seen) or "no GPU"
                 self.trouble = Trouble(
                     "gpu-mismatch", f"{self.gpu.uuid} was leased, {self.prepared.image.name} sees {what}"
