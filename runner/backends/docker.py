@@ -20,19 +20,18 @@ import docker
 import requests
 from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 from docker.models.containers import Container
-from docker.types import DeviceRequest, LogConfig, Mount
+from docker.types import LogConfig, Mount
 
-from torch_compat_matrix.runner.backends import gpus
 from torch_compat_matrix.runner.backends.base import Finding, Gpu, Prepared, room
 from torch_compat_matrix.runner.backends.container import ContainerLaunch
 from torch_compat_matrix.runner.backends.docker_errors import named
+from torch_compat_matrix.runner.backends.docker_gpus import LABEL, EngineGpus, request
 from torch_compat_matrix.runner.backends.owner import alive, owner
 from torch_compat_matrix.runner.bundle import BUNDLE, NAME
 from torch_compat_matrix.runner.errors import Trouble
 from torch_compat_matrix.runner.files import locked
 from torch_compat_matrix.runner.model import Image, Limits, digest, repository
 
-LABEL = "torch-compat-matrix"
 PLACE = "/compat"
 COMPILED = f"{PLACE}/compiled"
 USER = "65534:65534"
@@ -60,6 +59,7 @@ class DockerBackend:
         self.home = home
         self.bundle = bundle
         self.machine = str(client.info().get("Architecture", ""))
+        self.engine_gpus = EngineGpus(client)
 
     def prepare(self, image: Image) -> Prepared:
         """Pull the image unless it is here."""
@@ -171,7 +171,7 @@ class DockerBackend:
             pids_limit=limits.pids,
             nano_cpus=int(limits.cpus * 1e9) if limits.cpus else None,
             log_config=LogConfig(type="json-file", config={}),  # a broken stream is read again from there
-            device_requests=[DeviceRequest(device_ids=[gpu.uuid], capabilities=[["gpu"]])] if gpu else None,
+            device_requests=[request(gpu)] if gpu else None,
             detach=True,
         )
 
@@ -224,14 +224,8 @@ class DockerBackend:
         return True
 
     def gpus(self) -> Sequence[Gpu]:
-        """The GPUs that nvidia-smi lists here, where the engine can hand them on."""
-        return gpus.visible() if self._nvidia() else ()
-
-    def _nvidia(self) -> bool:
-        info = self.client.info()
-        return (
-            "nvidia" in info.get("Runtimes", {}) or bool(info.get("CDISpecDirs")) or bool(info.get("DiscoveredDevices"))
-        )
+        """The GPUs of the engine's machine that may be taken, once a container that asked for GPUs has started."""
+        return self.engine_gpus.taken
 
     def reap(self) -> Sequence[str]:
         """Remove containers whose owner on this machine has died, or whose deadline has passed."""
@@ -248,21 +242,13 @@ class DockerBackend:
         return removed
 
     def doctor(self) -> Sequence[Finding]:
-        """The engine, its NVIDIA runtime and its disk."""
+        """The engine, what it says to a container that asks for GPUs, and its disk."""
         info, where = self.client.info(), self.client.api.base_url
         root = Path(info.get("DockerRootDir", "/var/lib/docker"))
         engine = (
             f"{info.get('ServerVersion')} at {where}, {info.get('Driver')}, cgroup v{info.get('CgroupVersion', '1')}"
         )
-        found = [
-            Finding(what="engine", works=True, detail=engine),
-            Finding(
-                what="NVIDIA runtime",
-                works=self._nvidia(),
-                detail="registered" if self._nvidia() else "the engine knows no NVIDIA runtime",
-                code="" if self._nvidia() else "no-nvidia-runtime",
-            ),
-        ]
+        found = [Finding(what="engine", works=True, detail=engine), self.engine_gpus.finding()]
         if root.exists():  # the engine may be on another machine
             found.append(room(root))
         return found

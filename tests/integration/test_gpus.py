@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
-import shlex
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.support.nvidia_smi import H200, SECOND, lists, put
 from torch_compat_matrix.compat import cli
 from torch_compat_matrix.runner.backends import gpus, here, process
 from torch_compat_matrix.runner.errors import Status, Trouble
 from torch_compat_matrix.runner.model import Image, Limits
 
-H200 = "GPU-aaaaaaaa-0000-0000-0000-000000000000, 0, NVIDIA H200, 143771, 580.159.03, 9.0, Disabled"
-SECOND = "GPU-bbbbbbbb-0000-0000-0000-000000000000, 1, NVIDIA H200, 143771, 580.159.03, 9.0, Disabled"
 T4 = "GPU-aaaaaaaa-0000-0000-0000-000000000000, 0, Tesla T4, 15360, 470.182.03, [N/A]"
 
 Script = Callable[[str], None]
@@ -27,22 +25,7 @@ Script = Callable[[str], None]
 @pytest.fixture
 def smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Script:
     """Puts a shell script in nvidia-smi's place; the caller's limit is lifted."""
-
-    def write(body: str) -> None:
-        program = tmp_path / "bin" / "nvidia-smi"
-        program.parent.mkdir()
-        program.write_text(f"#!/bin/sh\n{body}\n")
-        program.chmod(0o755)
-        monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
-
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.delenv("CUDA_DEVICE_ORDER", raising=False)
-    return write
-
-
-def lists(*lines: str) -> str:
-    """A script that lists these."""
-    return "\n".join(f"echo {shlex.quote(line)}" for line in lines)
+    return partial(put, tmp_path, monkeypatch)
 
 
 def test_an_old_driver_is_asked_without_the_field(smi: Script) -> None:
