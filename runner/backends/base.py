@@ -98,6 +98,8 @@ class Launch(Protocol):
 
     name: str
     """Container name or process id, for messages."""
+    notes: tuple[str, ...]
+    """What was done otherwise than usual to start it: noted at each of its outcomes."""
 
     def lines(self) -> Iterator[bytes]:
         """The lines of its result stream as they come; ends when the probe host has ended."""

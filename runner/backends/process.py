@@ -40,6 +40,7 @@ class ProcessLaunch:
         self.popen = popen
         self.stderr = stderr
         self.name = f"process {popen.pid}"
+        self.notes: tuple[str, ...] = ()
 
     def lines(self) -> Iterator[bytes]:
         """Its standard output, line by line."""

@@ -58,6 +58,8 @@ class Collector:
         self.limits = limits
         self.facts: Mapping[str, Any] = {}
         self.environment = ""
+        self.notes: tuple[str, ...] = ()
+        """What is noted at every outcome: how the launch was started otherwise than usual."""
         self.pending: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
 
     def enter(self, facts: Mapping[str, Any], environment: str) -> None:
@@ -127,6 +129,7 @@ class Collector:
             isolation=observation.get("isolation", ""),
             metrics=metrics,
             notes=(
+                *self.notes,
                 *work.notes,
                 *(f"{one['member']}: {note}" if stack else note for one in seen for note in one.get("notes", ())),
             ),

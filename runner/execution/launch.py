@@ -170,6 +170,7 @@ class Session:
 
     def _follow(self, launch: Launch) -> None:
         state, begun, warming = "", None, False
+        self.collector.notes = launch.notes
         watch = self._watch(launch)
         for frame in frames(launch.lines(), self.order["nonce"]):
             watch.cancel()

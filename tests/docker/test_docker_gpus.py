@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import threading
 from collections.abc import Iterator
@@ -11,11 +12,12 @@ from typing import Any
 
 import docker
 import pytest
+from docker.errors import APIError
 from docker.models.containers import Container, ContainerCollection
 
 from tests.support.nvidia_smi import H200, lists, put
 from torch_compat_matrix.runner.backends.base import Gpu
-from torch_compat_matrix.runner.backends.docker import DockerBackend
+from torch_compat_matrix.runner.backends.docker import WRITABLE_ROOT, DockerBackend
 from torch_compat_matrix.runner.errors import Trouble
 from torch_compat_matrix.runner.model import Image, Limits
 
@@ -135,3 +137,59 @@ def launched(backend: DockerBackend, tag: str, gpu: Gpu | None, **limits: Any) -
     prepared = backend.prepare(Image(name="x", tag=tag))
     bounds = Limits(**{"memory": 1 << 30, "shm": 64 << 20, **limits})
     return backend.launch(prepared, {"deadline_s": 60}, {}, limits=bounds, labels={}, gpu=gpu)
+
+
+@pytest.fixture
+def telling(backend: DockerBackend, tmp_path: Path) -> DockerBackend:
+    """The backend with a bundle that tells its environment."""
+    bundle = tmp_path / "bundle" / "probes"
+    bundle.mkdir(parents=True)
+    (bundle / "__init__.py").touch()
+    (bundle / "__main__.py").write_text(
+        "import json, os, stat\n"
+        "home, root = os.environ['HOME'], os.statvfs('/')\n"
+        "open(home + '/file', 'w').close()\n"
+        "print(json.dumps({**os.environ, 'entries': os.listdir(home), 'closed': bool(root.f_flag & os.ST_RDONLY)}))\n"
+    )
+    backend.bundle = bundle
+    return backend
+
+
+def test_home_exists_and_nccl_keeps_to_itself(telling: DockerBackend, tag: str) -> None:
+    """The driver has a place for its cache beside the others; an image's interface would not be there."""
+    with launched(telling, tag, None) as launch:
+        seen = json.loads(b"".join(launch.lines()))
+        assert launch.exit().status == 0, launch.exit().stderr
+    assert (seen["HOME"], seen["entries"], seen["closed"]) == ("/tmp/home", ["file"], True)
+    assert seen["NCCL_SOCKET_IFNAME"] == "lo"
+    assert Path(seen["CUDA_CACHE_PATH"]).parent == Path(seen["TRITON_CACHE_DIR"]).parent
+
+
+def test_an_image_with_a_network_chooses_its_interface(telling: DockerBackend, tag: str) -> None:
+    """Then the image's own variables hold."""
+    with launched(telling, tag, None, network="bridge") as launch:
+        assert "NCCL_SOCKET_IFNAME" not in json.loads(b"".join(launch.lines()))
+
+
+def test_a_hook_that_writes_gets_a_writable_root(
+    telling: DockerBackend, tag: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The words are those of crun; the launch is noted, and one without a GPU is not tried again."""
+    created = without_request(monkeypatch)
+    start = Container.start
+
+    def hooked(self: Container) -> None:
+        if created[-1]["read_only"]:
+            said = "crun: error executing hook `/usr/bin/nvidia-cdi-hook` (exit code: 1): open /etc/ld.so.cache~: "
+            raise APIError("500", explanation=said + "read-only file system")
+        start(self)
+
+    monkeypatch.setattr(Container, "start", hooked)
+    with launched(telling, tag, GPU) as launch:
+        seen = json.loads(b"".join(launch.lines()))
+        assert (seen["closed"], launch.notes) == (False, (WRITABLE_ROOT,))
+    assert [settings["read_only"] for settings in created] == [True, False]
+    with pytest.raises(Trouble, match="read-only") as raised, launched(telling, tag, None):
+        pass
+    assert raised.value.code == "engine-error"
+    assert len(created) == 3
