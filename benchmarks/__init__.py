@@ -1,1 +1,1 @@
-"""What a matrix costs, side by side with what a user would do instead: `python -m benchmarks`."""
+"""What a matrix costs, compared with what a user would do instead: `python -m benchmarks`."""

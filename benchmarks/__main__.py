@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: times the same cells by `compat run` and by what a user would do instead; prints ratios."""
+"""`python -m benchmarks`: time the same cells by `compat run` and by its alternatives, and print the ratios."""
 
 from __future__ import annotations
 
@@ -52,19 +52,19 @@ Row = tuple[str, float, str, float]
 
 
 def local(plan: Plan, selectors: Sequence[str], folder: Path) -> list[Row]:
-    """Against the unavoidable, against fresh processes, nox and tox; nothing here needs an engine."""
+    """Compare with the unavoidable, with fresh processes, nox and tox; no engine is needed."""
     home = folder / "home"
     compat("warming", selectors, home)
-    ours = compat("compat run", selectors, home, "--fresh")
+    ours = compat("compat run", selectors, home, "--rerun")
     alone = unavoidable(plan, home)
-    one_job = (selectors, home, "--fresh", "--jobs", "1")
+    one_job = (selectors, home, "--rerun", "--jobs", "1")
     compat("warming --jobs 1, for which the code of as many threads as cores is compiled", *one_job)
     serial = compat("compat run --jobs 1", *one_job)
-    fresh = compat("compat run --isolation fresh", selectors, home, "--fresh", "--isolation", "fresh")
+    fresh = compat("compat run --isolation fresh", selectors, home, "--rerun", "--isolation", "fresh")
     forget_overlays(home)
     first, second = (clocked("resolutions and overlays", lambda: overlays(plan, home)) for _ in range(2))
     forget_overlays(home)
-    anew = compat("compat run, resolved and linked anew", selectors, home, "--fresh")
+    anew = compat("compat run, resolved and linked anew", selectors, home, "--rerun")
     again = compat("compat run, nothing changed", selectors, home)
     rows: list[Row] = [
         ("compat run", ours, "", 1.0),
@@ -86,7 +86,7 @@ def local(plan: Plan, selectors: Sequence[str], folder: Path) -> list[Row]:
 
 
 def docker(plan: Plan, selectors: Sequence[str], folder: Path) -> list[Row]:
-    """Against a shell loop, in the same images; these are made here, on a machine without a registry too."""
+    """Compare with a shell loop in the same images, which are built here: no registry is needed."""
     import docker as sdk
 
     sys.path.insert(0, str(ROOT / "tests" / "docker"))
@@ -98,7 +98,7 @@ def docker(plan: Plan, selectors: Sequence[str], folder: Path) -> list[Row]:
     home = folder / "home-docker"
     options = ("--backend", "docker", "--compile-cache")
     compat("warming", selectors, home, *options)
-    ours = compat("compat run --backend docker", selectors, home, *options, "--fresh")
+    ours = compat("compat run --backend docker", selectors, home, *options, "--rerun")
     loop = timed(contenders.shell_loop(plan, folder))
     return [
         ("compat run --backend docker", ours, "", 1.0),
@@ -107,14 +107,14 @@ def docker(plan: Plan, selectors: Sequence[str], folder: Path) -> list[Row]:
 
 
 def compat(name: str, selectors: Sequence[str], home: Path, *options: str) -> float:
-    """Seconds of one `compat run`, from the start of its process to its end."""
+    """Time one `compat run`, from the start of its process to its end, in seconds."""
     more = ("--compile-cache", *options) if "--compile-cache" not in options else options
     command = [sys.executable, "-m", "torch_compat_matrix", "run", "--matrix", str(MATRIX), *more, *selectors]
     return timed(Contender(name, command, {"COMPAT_HOME": str(home)}))
 
 
 def overlays(plan: Plan, home: Path) -> dict[str, list[tuple[str, str]]]:
-    """Each image's libraries with the overlay of each, resolved and linked where none has been yet."""
+    """Resolve and link the overlays that are not there yet; each image's libraries with their overlays."""
     backend, index = connect("local", home), Index.from_pip(os.environ)
     found: dict[str, list[tuple[str, str]]] = {}
     for image in plan.images:
@@ -130,13 +130,13 @@ def overlays(plan: Plan, home: Path) -> dict[str, list[tuple[str, str]]]:
 
 
 def forget_overlays(home: Path) -> None:
-    """As if no cell had ever been resolved; uv still has the wheels in its cache."""
+    """Remove what was resolved and linked; uv still has the wheels in its cache."""
     for name in ("resolutions", "overlays"):
         shutil.rmtree(home / name)
 
 
 def unavoidable(plan: Plan, home: Path) -> float:
-    """Seconds of the bare work under the same interpreters, with the same libraries and a warm compile cache."""
+    """Time the bare work under the same interpreters, with the same libraries and a warm compile cache, in seconds."""
     backend, order, total = connect("local", home), overlays(plan, home), 0.0
     for image in plan.images:
         prepared = backend.peek(image)
@@ -152,7 +152,7 @@ def unavoidable(plan: Plan, home: Path) -> float:
 
 
 def timed(contender: Contender) -> float:
-    """Seconds of a contender; its output is shown only where it fails."""
+    """Time a contender, in seconds; its output is shown only where it fails."""
     started = time.perf_counter()
     environment = {**os.environ, "TORCHINDUCTOR_COMPILE_THREADS": "1", **contender.variables}
     done = subprocess.run(
@@ -171,14 +171,14 @@ def timed(contender: Contender) -> float:
 
 
 def clocked(name: str, work: Callable[[], object]) -> float:
-    """Seconds of work in this process."""
+    """Time work in this process, in seconds."""
     started = time.perf_counter()
     work()
     return since(started, name)
 
 
 def since(started: float, name: str) -> float:
-    """Seconds since then, told at once: the whole takes long."""
+    """The seconds since then, printed at once, since all of it takes long."""
     seconds = time.perf_counter() - started
     print(f"{seconds:8.2f} s  {name}", file=sys.stderr, flush=True)
     return seconds

@@ -1,4 +1,4 @@
-"""The unavoidable: torch imported once an environment, each library once a cell, each probe body once; nothing else.
+"""The unavoidable: torch imported once an environment, each library once a cell, each probe body once.
 
 `python -m benchmarks.alone ORDER` runs under an environment's interpreter; ORDER is JSON: [[library, folder], ...].
 """
@@ -15,7 +15,7 @@ from torch_compat_matrix.probes.compiling import prepare
 
 
 def forked(work: list[tuple[str, str]], folder: str) -> None:
-    """Do the work in a child, each later piece in a child of that: bodies share imports and nothing else."""
+    """Do the first piece of work in a child and each later piece in a child of that: bodies share imports alone."""
     pid = os.fork()
     if pid == 0:
         if folder:

@@ -1,4 +1,4 @@
-"""What a user would do instead, on the same cells with the same probe bodies: a loop over docker run, nox, tox."""
+"""The alternatives, on the same cells with the same probe bodies: a loop over docker run, nox, tox."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """A command to time, with the variables that it needs."""
+    """A command to time, with its environment variables."""
 
     name: str
     command: Sequence[str]
@@ -24,7 +24,7 @@ class Contender:
 
 
 def shell_loop(plan: Plan, folder: Path) -> Contender:
-    """A container a cell: pip installs the library, with pip's cache mounted, and each probe is a Python process."""
+    """A container for each cell: pip installs the library from a mounted cache, and each probe is a Python process."""
     index = Index.from_pip(os.environ)
     options = ["--rm", "--network", "host", "-v", f"{ROOT}:/src:ro", "-v", "compat-benchmark-pip:/root/.cache/pip"]
     options += [f"-v{path}:{path}:ro" for path in index.paths()]
@@ -43,7 +43,7 @@ def shell_loop(plan: Plan, folder: Path) -> Contender:
 
 
 def nox(plan: Plan, folder: Path) -> Contender:
-    """A session a cell, its environment made by uv."""
+    """A nox session for each cell, its environment made by uv."""
     text = ["import nox", "nox.options.default_venv_backend = 'uv'"]
     for image, cell in _pairs(plan):
         text += ["", f"@nox.session(name={_name(cell)!r}, python={_python(image)!r})", "def _(session):"]
@@ -55,12 +55,12 @@ def nox(plan: Plan, folder: Path) -> Contender:
 
 
 def sessions(plan: Plan, image: Image) -> list[str]:
-    """nox's names for the cells of an image."""
+    """The names that nox has for the cells of an image."""
     return [_name(cell) for cell in plan.cells_of(image)]
 
 
 def tox(plan: Plan, folder: Path) -> Contender:
-    """An environment a cell, made by tox-uv and, as nox does, made anew."""
+    """An environment for each cell, made by tox-uv and, as with nox, made anew in each run."""
     text = ["[tox]", "no_package = true", f"env_list = {','.join(_name(cell) for _, cell in _pairs(plan))}"]
     for image, cell in _pairs(plan):
         text += ["", f"[testenv:{_name(cell)}]", f"base_python = python{_python(image)}", "pass_env = *", "deps ="]

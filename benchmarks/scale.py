@@ -19,7 +19,7 @@ from torch_compat_matrix.reports.table import load
 from torch_compat_matrix.reports.write import compile_report
 from torch_compat_matrix.runner.matrix import load as matrix
 from torch_compat_matrix.runner.matrix.expand import expand
-from torch_compat_matrix.runner.model import Cell, Image, Outcome, Plan, Verdict, plan_to_json
+from torch_compat_matrix.runner.model import Cell, Image, Outcome, Plan, Verdict
 from torch_compat_matrix.runner.records import history
 from torch_compat_matrix.runner.records.journal import append
 from torch_compat_matrix.runner.records.runs import Run
@@ -28,7 +28,7 @@ STEPS: dict[str, Callable[[Path, int], None]] = {}
 
 
 def step(function: Callable[[Path, int], None]) -> Callable[[Path, int], None]:
-    """Name a step by its function."""
+    """Register a step under its function's name."""
     STEPS[function.__name__] = function
     return function
 
@@ -48,14 +48,14 @@ def cells(checks: int) -> tuple[Cell, ...]:
 
 
 def recorded(home: Path, name: str, checks: int, broken: int) -> Run:
-    """A run of so many checks, of which every so many-th fails."""
+    """A recorded run of `checks` checks; each check whose number `broken` divides fails."""
     plan = Plan(images=tuple(Image(name=f"image-{number}") for number in range(10)), cells=cells(checks))
     run = Run(home / "runs" / name)
     run.folder.mkdir(parents=True)
     environment = {"kind": "environment", "facts": {"python": "3.11", "packages": {}, "gpus": []}, "reference": "x"}
     append(
         run.journal,
-        {"kind": "run", "run": name, "backend": "local", "plan": plan_to_json(plan)},
+        {"kind": "run", "run": name, "backend": "local", "plan": plan.to_json()},
         *({**environment, "key": image.name, "image": image.name} for image in plan.images),
         *({"kind": "outcome", **outcome(check.id, number % broken == 0)} for number, check in enumerate(plan.checks)),
         {"kind": "end", "state": "complete", "finished": "2030-01-01T00:00:00+00:00"},
@@ -64,7 +64,7 @@ def recorded(home: Path, name: str, checks: int, broken: int) -> Run:
 
 
 def outcome(check: str, broken: bool) -> dict[str, object]:
-    """What a check's record holds, in a usual size."""
+    """The record of a check, of a usual size."""
     image, cell, probe = check.split("/")
     return Outcome(
         check=check,
@@ -90,7 +90,7 @@ def outcome(check: str, broken: bool) -> dict[str, object]:
 
 @step
 def plan(home: Path, checks: int) -> None:
-    """matrix.yaml read and expanded."""
+    """Read and expand a matrix.yaml."""
     versions = ", ".join(f'"0.{number}"' for number in range(checks // 40))
     images = "".join(f"  image-{number}: {{ tag: example/{number} }}\n" for number in range(10))
     known = "known:\n" + "".join(
@@ -103,7 +103,7 @@ def plan(home: Path, checks: int) -> None:
 
 @step
 def journal(home: Path, checks: int) -> None:
-    """A tenth of the records appended, a hundred at a time, each time to the disk."""
+    """Append a tenth of the records, a hundred at a time, each hundred synced to the disk."""
     path = home / "journal.jsonl"
     record = {"kind": "outcome", **outcome("image-0/captum-0.1/sample", False)}
     for _ in range(checks // 1000):
@@ -112,7 +112,7 @@ def journal(home: Path, checks: int) -> None:
 
 @step
 def resume(home: Path, checks: int) -> None:
-    """The run's plan and outcomes read back, and what is left of it."""
+    """Read back the run's plan and outcomes, and find the checks that are left."""
     run = Run.open(home, "first")
     done = {check for check, one in run.outcomes().items() if one.verdict.final}
     assert [check for check in run.plan().checks if check.id not in done] == []
@@ -120,26 +120,26 @@ def resume(home: Path, checks: int) -> None:
 
 @step
 def report(home: Path, checks: int) -> None:
-    """Markdown, JSON and JUnit."""
+    """Write the report: Markdown, JSON and JUnit XML."""
     compile_report(Run.open(home, "first").journal, home / "report")
 
 
 @step
 def diff(home: Path, checks: int) -> None:
-    """Two runs compared."""
+    """Compare two runs."""
     runs = [load(Run.open(home, name).journal) for name in ("first", "second")]
     assert compare(*runs).failing
 
 
 @step
 def take_over(home: Path, checks: int) -> None:
-    """Both runs taken into the history, and every check found there by its key."""
+    """Bring both runs into the history, and find every check there by its key."""
     history.sync(home)
     assert history.settled(home, (check.id for cell in cells(checks) for check in cell.checks))
 
 
 def main() -> int:
-    """Each step in a process of its own, so that its time and memory are its own."""
+    """Run each step in a process of its own, which has its own time and peak memory."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scale", description=__doc__)
     parser.add_argument("--checks", type=int, default=100_000, help="(%(default)s)")
     parser.add_argument("--step", choices=sorted(STEPS), help=argparse.SUPPRESS)

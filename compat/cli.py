@@ -11,8 +11,8 @@ from torch_compat_matrix.runner.backends.base import BACKENDS
 from torch_compat_matrix.runner.errors import CompatError, Status
 
 EPILOG = """\
-A selector is an image, a library's name or cell (image/library-version), a check
-(image/library-version/probe), a glob over those, or a selection named in matrix.yaml.
+A selector is an image, a library (`captum`, `captum-0.8.0`), a cell (image/library-version),
+a check (image/library-version/probe), a glob over those, or a selection named in matrix.yaml.
 
 exit status:
   0  every outcome is as expected: passes, skips, and what matrix.yaml lists under `known:`

@@ -6,6 +6,7 @@ holds a matrix it loads nothing of ours and changes nothing.
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,8 @@ import pytest
 
 if TYPE_CHECKING:
     from torch_compat_matrix.runner.execution.share import Worker
-    from torch_compat_matrix.runner.model import Check, Known, Outcome, Plan
+    from torch_compat_matrix.runner.judging import Judged
+    from torch_compat_matrix.runner.model import Check, Outcome, Plan
     from torch_compat_matrix.runner.workflow import OpenRun
 
 
@@ -113,8 +115,7 @@ class MatrixSession:
         from torch_compat_matrix.runner.workflow import engine_for
 
         checks = [item.check for item in session.items if isinstance(item, CheckItem)]
-        engine = engine_for(self.opened)
-        engine.follower.offset = 0  # outcomes that other workers have recorded by now count
+        engine = engine_for(self.opened, joins=True)
         self.worker = Worker(engine, checks, threads=1 if self.from_xdist else engine.jobs)
 
     def outcome(self, check: Check) -> Outcome:
@@ -167,61 +168,49 @@ class CheckItem(pytest.Item):
 
     check: Check
     matrix: MatrixSession
-    outcome: Outcome
+    judged: Judged
 
     @classmethod
     def of(cls, parent: MatrixFile, check: Check) -> CheckItem:
         """The item of a check; a `known:` failure is a strict xfail, so that its pass is as loud as a failure."""
+        from torch_compat_matrix.runner.judging import expired, matching
+
         item: CheckItem = cls.from_parent(parent, name=check.id)
         item.check, item.matrix = check, parent.matrix
         item.add_marker("matrix")
-        known = item.known
-        if known is not None and known.expect.broken and not _expired(known):
+        known = matching(parent.matrix.plan.known, check)
+        if known is not None and known.expect.broken and not expired(known, dt.date.today()):
             item.add_marker(pytest.mark.xfail(strict=True, raises=KnownFailure, reason=known.reason))
         return item
 
-    @property
-    def known(self) -> Known | None:
-        """The entry that expects something of the check."""
-        from torch_compat_matrix.runner.model import matching
-
-        return matching(self.matrix.plan.known, self.check.id)
-
     def setup(self) -> None:
         """Wait for the outcome, and tell the host's trouble and what cannot be asked from the library's failures."""
+        from torch_compat_matrix.runner.judging import judge
         from torch_compat_matrix.runner.model import Verdict
 
-        self.outcome = self.matrix.outcome(self.check)
-        self.user_properties += self._properties()
-        outcome = self.outcome
+        outcome = self.matrix.outcome(self.check)
+        self.judged = judge(outcome, self.matrix.plan.known, dt.date.today())
+        self.user_properties += _properties(outcome)
         if not outcome.verdict.final:
             raise HostTrouble(f"{outcome.reason}: {outcome.detail}\n{outcome.remedy}")
-        if outcome.verdict is Verdict.SKIP:
+        if outcome.verdict is Verdict.SKIP and not self.judged.surprise:
             pytest.skip(f"{outcome.reason}: {outcome.detail}")
-
-    def _properties(self) -> Iterable[tuple[str, str]]:
-        found = self.outcome
-        named = {"reason": found.reason, "device": found.device, "device_name": found.device_name}
-        properties = {"verdict": found.verdict.value, **named, "installed": found.installed}
-        return [(name, value) for name, value in properties.items() if value]
 
     def runtest(self) -> None:
         """Raise what the outcome comes to: nothing, the known failure, or an unexpected one."""
-        from torch_compat_matrix.runner.model import Verdict
-
-        outcome, known = self.outcome, self.known
-        if outcome.verdict is Verdict.PASS:
-            return
+        outcome, known, surprise = self.judged.outcome, self.judged.known, self.judged.surprise
+        if surprise == "unexpected pass" or (not surprise and not outcome.verdict.broken):
+            return  # an unexpected pass is a failure by the item's own mark, a strict xfail
+        if known is not None and not surprise:
+            raise KnownFailure(known.reason)
         lines = [
-            f"{outcome.verdict.value}: {outcome.reason} (blame: {outcome.blame})",
+            f"{outcome.verdict.value}: {outcome.reason} (blame: {outcome.blame})" if outcome.reason else "",
             outcome.detail,
             outcome.evidence,
             outcome.remedy,
         ]
-        if known is not None and _expired(known):
+        if known is not None and surprise == "expired":
             lines.append(f"{known.place}: this `known:` entry expired on {known.expires}")
-        elif known is not None and known.expect is outcome.verdict and known.code in (None, outcome.reason):
-            raise KnownFailure(known.reason)
         raise UnexpectedOutcome("\n".join([*filter(None, lines), f"compat show {outcome.check}"]))
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
@@ -235,7 +224,7 @@ class CheckItem(pytest.Item):
         return self.path, None, self.name
 
 
-def _expired(known: Known) -> bool:
-    import datetime as dt
-
-    return known.expires is not None and known.expires < dt.date.today()
+def _properties(outcome: Outcome) -> Iterable[tuple[str, str]]:
+    named = {"reason": outcome.reason, "device": outcome.device, "device_name": outcome.device_name}
+    properties = {"verdict": outcome.verdict.value, **named, "installed": outcome.installed}
+    return [(name, value) for name, value in properties.items() if value]

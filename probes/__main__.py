@@ -1,4 +1,7 @@
-"""`python -m probes ORDER`: the probe host; `python -m probes --child FD`: one fresh process that it starts."""
+"""`python -m probes ORDER [--overlays FOLDER] [--watch-stdin]`: the probe host.
+
+`python -m probes --child FD`: one fresh process that it starts.
+"""
 
 import os
 import sys
@@ -14,7 +17,7 @@ def main() -> int:
         return child(int(sys.argv[2]))
     from .host import main as host
 
-    return host(sys.argv[1])
+    return host(sys.argv[1:])
 
 
 if __name__ == "__main__":

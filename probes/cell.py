@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import time
-from typing import Any, Callable, Dict, Optional
+from typing import Any, Callable, Dict, NamedTuple, Optional, cast
 
 from . import child as work
 from . import facts
+from .contract import CellOrder, Frame, ObservationFrame, WorkOrder
 from .process import Died, Process, TimedOut, sweep
 
 GRACE = 5.0
@@ -18,21 +19,43 @@ Seen = Dict[str, Any]
 """What was seen of one member at one probe, on its way to becoming an observation."""
 
 
+class Launch(NamedTuple):
+    """What all cells of a launch share: the order, and what the host has found out or decided itself."""
+
+    order: WorkOrder
+    overlays: str
+    """The folder that holds the overlays by their keys."""
+    packages: Dict[str, str]
+    """Distribution -> version of what the image holds."""
+    device: str
+    device_name: str
+    warm: bool
+    """Whether torch is imported in the host, so that children are forked from it."""
+    until: float
+    """When the order's time is up (time.monotonic)."""
+
+
 class Cell:
     """Works through one cell of the order; `emit` writes a frame, `private` is the descriptor it writes to."""
 
-    def __init__(self, cell: Dict[str, Any], order: Dict[str, Any], emit: Callable[..., None], private: int) -> None:
-        self.cell = cell
-        self.order = order
+    def __init__(self, order: CellOrder, launch: Launch, emit: Callable[[Frame], None], private: int) -> None:
+        overlay = order["overlay"] and os.path.join(launch.overlays, order["overlay"])
+        whole: Any = dict(order, overlay=overlay, image_packages=launch.packages)
+        self.cell: work.CellTask = whole
+        self.settings: work.Settings = {
+            "device": launch.device,
+            "seed": launch.order["seed"],
+            "full": launch.order["full"],
+        }
+        self.launch = launch
         self.emit = emit
         self.private = private
-        self.until: float = order["until"]
         self.process: Optional[Process] = None
         self.why_fresh = ""
 
     def run(self) -> None:
         """All checks of the cell: import first, since the others build on it."""
-        if self.order["is_warm"] and self.cell.get("isolation") != "fresh":
+        if self.launch.warm and self.cell["isolation"] != "fresh":
             self.fork()
         try:
             imports = {member["distribution"]: self.imported(member["distribution"]) for member in self.cell["members"]}
@@ -41,12 +64,20 @@ class Cell:
                 self.end()
             for probe in self.cell["probes"]:
                 for member, seen in imports.items():
-                    if time.monotonic() > self.until:
-                        raise TimedOut("the order's time is up")
-                    self.emit("begin", cell=self.cell["id"], probe=probe, member=member)
+                    self.in_time()
+                    self.begin(probe, member)
                     self.observe(probe, member, self.seen(probe, member, seen), seen.get("installed", ""))
         finally:
             self.end()
+
+    def in_time(self) -> None:
+        """Raise TimedOut once the order's time is up."""
+        if time.monotonic() > self.launch.until:
+            raise TimedOut("the order's time is up")
+
+    def begin(self, probe: str, member: str) -> None:
+        """Say what is probed from here on."""
+        self.emit({"kind": "begin", "cell": self.cell["id"], "probe": probe, "member": member})
 
     def seen(self, probe: str, member: str, imported: Seen) -> Seen:
         """What one member shows at one probe, given how its import went."""
@@ -69,17 +100,19 @@ class Cell:
 
     def observe(self, probe: str, member: str, seen: Seen, installed: str) -> None:
         """Emit one observation, with the device that the probe itself saw its work on."""
-        seen = {key: value for key, value in seen.items() if key not in ("kind", "member")}
+        name = self.launch.device_name if seen.get("device") else ""
+        seen = dict(seen, kind="observation", member=member, cell=self.cell["id"], probe=probe, device_name=name)
         seen["installed"] = installed
-        seen["device_name"] = self.order["device_name"] if seen.get("device") else ""
         if self.why_fresh:
             seen["notes"] = [*seen.get("notes", []), self.why_fresh]
-        self.emit("observation", cell=self.cell["id"], probe=probe, member=member, **seen)
+        self.emit(cast(ObservationFrame, seen))
 
     def fork(self) -> None:
         """Fork the cell's process from the warm host."""
-        cell, order = self.cell, self.order
-        self.process = Process.fork(lambda channel, commands: work.serve(cell, order, channel, commands), self.private)
+        cell, settings = self.cell, self.settings
+        self.process = Process.fork(
+            lambda channel, commands: work.serve(cell, settings, channel, commands), self.private
+        )
 
     def end(self) -> None:
         """End the cell's process and whatever it left behind; what follows runs in fresh processes."""
@@ -90,7 +123,7 @@ class Cell:
 
     def imported(self, member: str) -> Seen:
         """How a member's import went; a crash or time-out in the forked child is confirmed in a fresh process."""
-        self.emit("begin", cell=self.cell["id"], probe="import", member=member)
+        self.begin("import", member)
         if self.process is None:
             return self.in_fresh("import", member)
         before, started = facts.oom_kills(), time.perf_counter()
@@ -114,8 +147,7 @@ class Cell:
         seen = self.in_fork(self.process, probe, member)
         lost = self.process.ended
         if seen["status"] in ("died", "timeout") and not seen.get("oom_kills"):
-            if time.monotonic() > self.until:
-                raise TimedOut("the order's time is up")
+            self.in_time()
             if lost:
                 self.end()
             return confirmed(seen, self.in_fresh(probe, member))
@@ -159,8 +191,8 @@ class Cell:
     def in_fresh(self, probe: str, member: str) -> Seen:
         """The answer of a process of its own, which imports torch and the library itself."""
         before, started = facts.oom_kills(), time.perf_counter()
-        order = {key: self.order[key] for key in ("device", "seed", "full") if key in self.order}
-        process = Process.start({"cell": self.cell, "order": order, "probe": probe, "member": member}, self.private)
+        command = {"cell": self.cell, "settings": self.settings, "probe": probe, "member": member}
+        process = Process.start(command, self.private)
         try:
             message: Seen = {}
             until = time.monotonic() + self.cell["timeout_s"]

@@ -11,26 +11,40 @@ import importlib
 import json
 import os
 import re
-import resource
 import signal
 import sys
 import time
 import traceback
 from importlib import metadata
 from types import ModuleType
-from typing import Any, Callable, Dict, List
+from typing import Any, Callable, Dict, List, TypedDict
 
 from . import evidence, facts
+from .contract import CellOrder, MemberOrder
 
 TRACEBACK_LIMIT = 6000
 """Characters of a traceback that are kept: its end, where the error is."""
 
 
+class CellTask(CellOrder):
+    """A cell as its children get it: `overlay` is a folder by now, and it is known what the image holds without it."""
+
+    image_packages: Dict[str, str]
+
+
+class Settings(TypedDict, total=False):
+    """What a probe is asked with."""
+
+    device: str
+    seed: int
+    full: bool
+
+
 def describe(error: BaseException) -> Dict[str, Any]:
     """An exception as an observation: failed (evidence), skipped (not applicable) or raised, with its types."""
     types = []
-    for one in _chain(error):
-        for kind in type(one).__mro__:
+    for link in _chain(error):
+        for kind in type(link).__mro__:
             if kind not in (object, BaseException, Exception):
                 name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
                 if name not in types:
@@ -62,7 +76,7 @@ def probe_module(distribution: str) -> ModuleType:
     return importlib.import_module(f"{__package__}.libraries.{facts.canonical(distribution).replace('-', '_')}")
 
 
-def import_member(member: Dict[str, Any], cell: Dict[str, Any]) -> Dict[str, Any]:
+def import_member(member: MemberOrder, cell: CellTask) -> Dict[str, Any]:
     """The import probe: it imports, at the version asked for, from where it was installed, and changes nothing else."""
     started = time.perf_counter()
     seen: Dict[str, Any] = {"kind": "imported", "member": member["distribution"], "status": "passed"}
@@ -105,16 +119,16 @@ def _release(version: str) -> List[str]:
     return parts
 
 
-def _right_place(module: ModuleType, distribution: str, cell: Dict[str, Any]) -> None:
+def _right_place(module: ModuleType, distribution: str, cell: CellTask) -> None:
     evidence.require(
         getattr(module, "__file__", None),
         "wrong-location",
         f"{module.__name__} has no code: {list(getattr(module, '__path__', []))} without an __init__.py",
     )
     place = os.path.realpath(str(module.__file__))
-    overlay = cell.get("overlay")
+    overlay = cell["overlay"]
     inside = bool(overlay) and place.startswith(os.path.realpath(str(overlay)) + os.sep)
-    wanted = facts.canonical(distribution) in [facts.canonical(name) for name in cell.get("added", ())]
+    wanted = facts.canonical(distribution) in [facts.canonical(name) for name in cell["added"]]
     evidence.require(
         inside == wanted,
         "wrong-location",
@@ -122,11 +136,11 @@ def _right_place(module: ModuleType, distribution: str, cell: Dict[str, Any]) ->
     )
 
 
-def _same_environment(cell: Dict[str, Any]) -> None:
+def _same_environment(cell: CellTask) -> None:
     """Nothing that the overlay holds, but what is under test, stands in front of a package of the image."""
-    overlay = cell.get("overlay")
+    overlay = cell["overlay"]
     tested = [facts.canonical(member["distribution"]) for member in cell["members"]]
-    held = {name: version for name, version in (cell.get("image_packages") or {}).items() if name not in tested}
+    held = {name: version for name, version in cell["image_packages"].items() if name not in tested}
     if overlay:
         for distribution in metadata.distributions(path=[str(overlay)]):
             name = facts.canonical(distribution.metadata["Name"] or "")
@@ -149,7 +163,7 @@ def _cuda_initialised() -> bool:
     return bool(cuda is not None and cuda.is_initialized())
 
 
-def answer(name: str, member: str, order: Dict[str, Any]) -> Dict[str, Any]:
+def answer(name: str, member: str, settings: Settings) -> Dict[str, Any]:
     """Run one probe other than import and describe what came of it."""
     started = time.perf_counter()
     seen: Dict[str, Any] = {"kind": "result", "member": member, "status": "passed"}
@@ -159,7 +173,7 @@ def answer(name: str, member: str, order: Dict[str, Any]) -> Dict[str, Any]:
         reason = getattr(module, "NOT_APPLICABLE", {}).get(name)
         if reason:
             raise evidence.NotApplicable(reason)
-        probe = evidence.Probe(order["device"], order.get("seed", 0), order.get("full", False))
+        probe = evidence.Probe(settings["device"], settings.get("seed", 0), settings.get("full", False))
         function: Callable[[Any], None] = getattr(module, "imported" if name == "import" else name)
         function(probe)
         probe.synchronize()
@@ -192,14 +206,14 @@ def die_with_parent() -> None:
         pass
 
 
-def enter(cell: Dict[str, Any]) -> None:
+def enter(cell: CellTask) -> None:
     """Put the overlay before the image's own packages."""
-    if cell.get("overlay"):
+    if cell["overlay"]:
         sys.path.insert(0, str(cell["overlay"]))
         importlib.invalidate_caches()
 
 
-def serve(cell: Dict[str, Any], order: Dict[str, Any], channel: Channel, commands: int) -> None:
+def serve(cell: CellTask, settings: Settings, channel: Channel, commands: int) -> None:
     """Import the cell's members, then fork a child for each probe that the host asks for, until it closes the pipe."""
     enter(cell)
     for member in cell["members"]:
@@ -213,7 +227,7 @@ def serve(cell: Dict[str, Any], order: Dict[str, Any], channel: Channel, command
                 die_with_parent()
                 os.setsid()
                 channel.say({"kind": "started", "pid": os.getpid()})
-                leave(channel, answer(command["probe"], command["member"], order))
+                leave(channel, answer(command["probe"], command["member"], settings))
             _, status, usage = os.wait4(pid, 0)
             channel.say({"kind": "ended", "status": status, "maxrss": usage.ru_maxrss * 1024})
 
@@ -231,7 +245,7 @@ def main(descriptor: int) -> int:
     die_with_parent()
     channel = Channel(descriptor)
     command = json.load(sys.stdin)
-    cell, order = command["cell"], command["order"]
+    cell: CellTask = command["cell"]
     enter(cell)
     last: Dict[str, Any] = {}
     for member in cell["members"]:
@@ -239,9 +253,7 @@ def main(descriptor: int) -> int:
             last = import_member(member, cell)
             channel.say(last)
     if last.get("status") == "passed" and command["probe"] != "import":
-        last = answer(command["probe"], command["member"], order)
+        last = answer(command["probe"], command["member"], command["settings"])
     last["kind"] = "result"
-    last.setdefault("metrics", {})
-    last["maxrss"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     leave(channel, last)
     return 0

@@ -9,7 +9,9 @@ import shutil
 import sys
 import sysconfig
 from importlib import metadata
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, cast
+
+from .contract import Facts, GpuFacts, ImageFacts, LaunchFacts, Requirements, TorchFacts
 
 TOOLS = (
     "gcc",
@@ -34,10 +36,21 @@ def canonical(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def gather() -> Dict[str, Any]:
+def gather() -> Facts:
     """Everything that can be told without importing torch, within a second."""
+    return cast(Facts, {**_image(), **_launch(), "services": {}})
+
+
+def _launch() -> LaunchFacts:
+    """What this launch gives the image; torch names the GPUs later."""
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return {"cpus": cpus, "driver": _driver(), "gpus": []}
+
+
+def _image() -> ImageFacts:
+    """What the image holds; torch tells how it was built later."""
     packages: Dict[str, str] = {}
-    requirements: Dict[str, Any] = {}
+    requirements: Dict[str, Requirements] = {}
     for distribution in metadata.distributions():
         name = distribution.metadata["Name"]
         if not name or canonical(name) in packages:  # the first on sys.path is the one that imports
@@ -59,34 +72,38 @@ def gather() -> Dict[str, Any]:
         "packages": packages,
         "metadata": requirements,
         "tools": {tool: path for tool in TOOLS for path in [shutil.which(tool)] if path},
-        "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "externally_managed": os.path.exists(os.path.join(sysconfig.get_path("stdlib"), "EXTERNALLY-MANAGED")),
         "torch": None,
-        "gpus": [],
-        "driver": _driver(),
     }
 
 
 def gather_torch() -> Dict[str, Any]:
     """What torch says of itself and of the GPUs; initialises CUDA, so it belongs in a child of its own."""
+    return {"torch": _torch(), "gpus": _gpus()}
+
+
+def _torch() -> TorchFacts:
     import torch
 
-    facts: Dict[str, Any] = {
-        "torch": {
-            "version": torch.__version__,
-            "cuda": torch.version.cuda,
-            "cudnn": torch.backends.cudnn.version() if torch.version.cuda else None,
-            "arch_list": list(torch.cuda.get_arch_list()) if torch.version.cuda else [],
-            "cxx11_abi": bool(torch.compiled_with_cxx11_abi()),
-            "location": os.path.dirname(torch.__file__),
-        }
+    return {
+        "version": torch.__version__,
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version() if torch.version.cuda else None,
+        "arch_list": list(torch.cuda.get_arch_list()) if torch.version.cuda else [],
+        "cxx11_abi": bool(torch.compiled_with_cxx11_abi()),
+        "location": os.path.dirname(torch.__file__),
     }
-    if torch.cuda.is_available():
-        facts["gpus"] = [_gpu(torch.cuda.get_device_properties(index)) for index in range(torch.cuda.device_count())]
-    return facts
 
 
-def _gpu(properties: Any) -> Dict[str, Any]:
+def _gpus() -> List[GpuFacts]:
+    import torch
+
+    if not torch.cuda.is_available():
+        return []
+    return [_gpu(torch.cuda.get_device_properties(index)) for index in range(torch.cuda.device_count())]
+
+
+def _gpu(properties: Any) -> GpuFacts:
     return {
         "name": properties.name,
         "uuid": str(getattr(properties, "uuid", "")),

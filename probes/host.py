@@ -12,6 +12,7 @@ imported, children write to pipes, and the nonce is new for each launch.
 
 from __future__ import annotations
 
+import argparse
 import ctypes
 import getpass
 import importlib
@@ -22,51 +23,64 @@ import shutil
 import signal
 import tempfile
 import time
-from typing import Any, Callable, Dict, NoReturn
+from typing import Any, Callable, List, NoReturn, Tuple, cast
 
 from . import child as work
 from . import facts, services
-from .cell import Cell
+from .cell import Cell, Launch
 from .compiling import prepare
+from .contract import CellOrder, ColdFrame, Facts, Frame, GpuFacts, WorkOrder
 from .process import Died, Process, TimedOut, stop_with_parent, sweep
 
 
 class Host:
-    """Works through one order; every answer is emitted as soon as it is known."""
+    """Works through one order; every answer is emitted as soon as it is known.
 
-    def __init__(self, order: Dict[str, Any], descriptor: int) -> None:
+    `descriptor` is where frames are written, `overlays` the folder that holds the overlays by their keys.
+    """
+
+    def __init__(self, order: WorkOrder, descriptor: int, overlays: str) -> None:
         self.order = order
         self.descriptor = descriptor
+        self.overlays = overlays
+        self.until = time.monotonic() + order["deadline_s"]
         self.sequence = 0
-        order["until"] = time.monotonic() + float(order.get("deadline_s") or 10**9)
 
-    def emit(self, kind: str, **fields: Any) -> None:
+    def emit(self, frame: Frame) -> None:
         """Write one frame."""
         self.sequence += 1
-        body = json.dumps({"kind": kind, **fields}, default=str)
+        body = json.dumps(frame, default=str)
         data = f"compat/1 {self.order['nonce']} {self.sequence} {body}\n".encode()
         while data:
             data = data[os.write(self.descriptor, data) :]
 
     def run(self) -> None:
         """Warm up, tell the facts, then the cells in the order given."""
-        self.emit("hello", pid=os.getpid())
+        self.emit({"kind": "hello", "pid": os.getpid()})
         known = facts.gather()  # before anything is imported: setuptools puts what it bundles on the path
-        cells = self.order.get("cells", [])
-        self.order["is_warm"] = self.order.get("warm", True) and self.warm_up(lambda: importlib.import_module("torch"))
-        self.tell_facts(known)
-        forked = [cell for cell in cells if "compile" in cell["probes"] and cell.get("isolation") != "fresh"]
-        if self.order["is_warm"] and sum(len(cell["members"]) for cell in forked) > 1:  # one does it for itself
-            self.warm_up(lambda: prepare(self.order["device"]))
-        state = "complete"
+        warm = self.order["warm"] and self.warm_up(lambda: importlib.import_module("torch"))
+        self.ask_torch(known)
+        self.look_for(known)
+        self.emit({"kind": "facts", "facts": known})
+        device, name = device_under_test(self.order, known["gpus"])
+        if warm and _compiles_in_forks(self.order["cells"]) > 1:  # one does it for itself
+            self.warm_up(lambda: prepare(device))
+        launch = Launch(
+            order=self.order,
+            overlays=self.overlays,
+            packages=known["packages"],
+            device=device,
+            device_name=name,
+            warm=warm,
+            until=self.until,
+        )
         try:
-            for cell in cells:
-                overlay = cell.get("overlay") and os.path.join(self.order["overlays"], cell["overlay"])
-                whole = dict(cell, overlay=overlay, image_packages=known["packages"])
-                Cell(whole, self.order, self.emit, self.descriptor).run()
+            for cell in self.order["cells"]:
+                Cell(cell, launch, self.emit, self.descriptor).run()
         except TimedOut:
-            state = "deadline"
-        self.emit("end", state=state)
+            self.emit({"kind": "end", "state": "deadline"})
+        else:
+            self.emit({"kind": "end", "state": "complete"})
 
     def warm_up(self, work_for_all: Callable[[], object]) -> bool:
         """Do once, before any fork, what every child would do alone; whether it could be done.
@@ -74,36 +88,48 @@ class Host:
         An exception is left to the children, whose probes then show it.  A crash ends the host after the frame
         `warming`, and the runner launches again with `warm: false`.
         """
-        self.emit("warming")
+        self.emit({"kind": "warming"})
         started = time.perf_counter()
         try:
             work_for_all()
         except BaseException as error:
-            self.emit("cold", **work.describe(error))
+            self.emit(cast(ColdFrame, {"kind": "cold", **work.describe(error)}))
             return False
-        self.emit("warm", seconds=time.perf_counter() - started)
+        self.emit({"kind": "warm", "seconds": time.perf_counter() - started})
         return True
 
-    def tell_facts(self, known: Dict[str, Any]) -> None:
-        """The environment's facts; torch and the GPUs speak from a child, since asking them initialises CUDA."""
-        if "torch" in known["packages"]:
-            process = Process.fork(_torch_facts, self.descriptor)
-            try:
-                known.update(process.read(time.monotonic() + float(self.order.get("timeout_s", 120))))
-            except (Died, TimedOut) as error:
-                known["torch_error"] = {"message": f"{type(error).__name__}: {error}", "output": process.output()}
-            finally:
-                process.close()
-        expects = self.order.get("expects") or {}
-        known["tools"].update(
-            {name: path for name in expects.get("tools", ()) for path in [shutil.which(name)] if path}
-        )
-        known["services"] = services.ask(expects.get("services", ()))
-        if self.order.get("device", "auto") == "auto":
-            self.order["device"] = "cuda" if known["gpus"] else "cpu"
-        on_gpu = known["gpus"] and self.order["device"] == "cuda"
-        self.order["device_name"] = known["gpus"][0]["name"] if on_gpu else "CPU"
-        self.emit("facts", facts=known)
+    def ask_torch(self, known: Facts) -> None:
+        """Add what torch says of itself and of the GPUs; it is asked in a child, since the answer initialises CUDA."""
+        if "torch" not in known["packages"]:
+            return
+        process = Process.fork(_torch_facts, self.descriptor)
+        try:
+            said: Any = process.read(time.monotonic() + self.order["timeout_s"])
+            known.update(said)
+        except (Died, TimedOut) as error:
+            known["torch_error"] = {"message": f"{type(error).__name__}: {error}", "output": process.output()}
+        finally:
+            process.close()
+
+    def look_for(self, known: Facts) -> None:
+        """Add the tools and services that the image is said to offer."""
+        expects = self.order["expects"]
+        for name in expects["tools"]:
+            path = shutil.which(name)
+            if path:
+                known["tools"][name] = path
+        known["services"] = services.ask(expects["services"])
+
+
+def device_under_test(order: WorkOrder, gpus: List[GpuFacts]) -> Tuple[str, str]:
+    """Kind and name of the device that the probes work on; `auto` is a GPU where torch sees one."""
+    device = ("cuda" if gpus else "cpu") if order["device"] == "auto" else order["device"]
+    return device, gpus[0]["name"] if gpus and device == "cuda" else "CPU"
+
+
+def _compiles_in_forks(cells: List[CellOrder]) -> int:
+    """How many forked children will call torch.compile."""
+    return sum(len(cell["members"]) for cell in cells if "compile" in cell["probes"] and cell["isolation"] != "fresh")
 
 
 def _torch_facts(channel: work.Channel, commands: int) -> None:
@@ -114,15 +140,20 @@ def _torch_facts(channel: work.Channel, commands: int) -> None:
     work.leave(channel, said)
 
 
-def main(path: str) -> NoReturn:
+def main(arguments: List[str]) -> NoReturn:
     """Read the order, keep standard output for frames alone, and work."""
-    with open(path) as stream:
-        order = json.load(stream)
+    parser = argparse.ArgumentParser()
+    parser.add_argument("order", help="file that holds the work order")
+    parser.add_argument("--overlays", default="", help="folder that holds the overlays by their keys")
+    parser.add_argument("--watch-stdin", action="store_true", help="end when standard input is closed")
+    options = parser.parse_args(arguments)
+    with open(options.order) as stream:
+        order: WorkOrder = json.load(stream)
     descriptor = os.dup(1)  # not inheritable across exec
     os.dup2(2, 1)
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # the parent's pool of workers would not survive a fork
-    if order.get("threads"):
+    if order["threads"]:
         os.environ.setdefault("OMP_NUM_THREADS", str(order["threads"]))
     _adopt_orphans()
 
@@ -131,12 +162,12 @@ def main(path: str) -> NoReturn:
         os._exit(128 + number)
 
     signal.signal(signal.SIGTERM, stop)
-    if order.get("watch_stdin"):
+    if options.watch_stdin:
         stop_with_parent()
-    if order.get("compile_cache"):
+    if order["compile_cache"]:
         _keep_headers()
     try:
-        Host(order, descriptor).run()
+        Host(order, descriptor, options.overlays).run()
     finally:
         sweep(everything=True)
     os._exit(0)  # taking torch apart module by module would cost most of a second

@@ -43,10 +43,9 @@ class Changes:
         """The checks that came out differently."""
         return (*self.failing, *self.fixed, *(now for _, now in self.other))
 
-    def cause_of(self, check: str) -> str:
-        """The likeliest of the changes that could explain this check; empty where nothing that it rests on changed."""
-        cell = check.rpartition("/")[0]
-        places = [self.first[scope] for scope in (cell, cell.rpartition("/")[0]) if scope in self.first]
+    def cause_of(self, outcome: Outcome) -> str:
+        """The likeliest of the changes that could explain the outcome; empty where nothing that it rests on changed."""
+        places = [self.first[scope] for scope in (outcome.cell, outcome.image) if scope in self.first]
         return self.causes[min(places)].what if places else ""
 
 
@@ -59,7 +58,7 @@ def compare(before: Table, after: Table) -> Changes:
         then = before.outcomes.get(check)
         if then is None or not (then.verdict.final and now.verdict.final):
             continue
-        scopes = now.image, check.rpartition("/")[0]
+        scopes = now.image, now.cell
         asked.update(scopes)
         if now.verdict.broken and not then.verdict.broken:
             failing.append(now)
@@ -109,8 +108,7 @@ def _of_cells(before: Table, after: Table) -> Iterator[Cause]:
     """What a cell installs otherwise than before."""
     seen = set()
     for check, now in after.outcomes.items():
-        then = before.outcomes.get(check)
-        cell = check.rpartition("/")[0]
+        then, cell = before.outcomes.get(check), now.cell
         if then is None or cell in seen or not (then.resolved and now.resolved):
             continue
         seen.add(cell)
@@ -129,7 +127,7 @@ def as_json(changes: Changes) -> dict[str, Any]:
         "new": changes.new,
         "gone": changes.gone,
         "causes": [cause.what for cause in changes.causes],
-        "likely": {one.check: cause for one in changes.moved for cause in [changes.cause_of(one.check)] if cause},
+        "likely": {one.check: cause for one in changes.moved for cause in [changes.cause_of(one)] if cause},
     }
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import Any
 
 from torch_compat_matrix.reports.escape import text
 from torch_compat_matrix.reports.table import Table
 from torch_compat_matrix.runner.model import Outcome, Verdict
+from torch_compat_matrix.runner.selector import Selector
 
 TRUE, FALSE, PARTLY, NOT_TESTED = "true", "false", "partly true", "not tested"
 ORDER = (FALSE, PARTLY, TRUE, NOT_TESTED)
@@ -62,9 +62,17 @@ def _judge(table: Table, claim: Mapping[str, Any]) -> Judged:
 
 def _unanswered(table: Table, condition: Mapping[str, Any]) -> bool:
     """Whether host trouble, or an end before its time, left a part of what the condition looks at without an answer."""
-    glob = condition.get("expects") or condition.get("checks") or ""
-    looked = (one.outcome for one in table.expectations) if "expects" in condition else table.outcomes.values()
-    return any(not one.verdict.final and fnmatchcase(one.check, glob) for one in looked)
+    return any(not outcome.verdict.final for outcome in _looked_at(table, condition))
+
+
+def _looked_at(table: Table, condition: Mapping[str, Any]) -> Iterator[Outcome]:
+    """The outcomes of the checks, or the verdicts on the expectations, that the condition selects."""
+    if "exists" in condition:
+        return
+    expectations = (judged.outcome for judged in table.expectations)
+    outcomes = expectations if "expects" in condition else table.outcomes.values()
+    selector = Selector(condition.get("expects") or condition["checks"])
+    yield from (outcome for outcome in outcomes if selector.takes(outcome.address))
 
 
 def _answers(table: Table, condition: Mapping[str, Any]) -> Iterator[tuple[bool | None, str]]:
@@ -72,14 +80,12 @@ def _answers(table: Table, condition: Mapping[str, Any]) -> Iterator[tuple[bool 
     if "exists" in condition:
         yield from _exists(table, condition["exists"])
     elif "expects" in condition:
-        for one in table.expectations:
-            if fnmatchcase(one.outcome.check, condition["expects"]):
-                met = {Verdict.PASS: True, Verdict.FAIL: False}.get(one.outcome.verdict)
-                yield met, f"{one.outcome.check}: {one.outcome.detail}"
+        for outcome in _looked_at(table, condition):
+            met = {Verdict.PASS: True, Verdict.FAIL: False}.get(outcome.verdict)
+            yield met, f"{outcome.check}: {outcome.detail}"
     else:
-        for outcome in table.outcomes.values():
-            if fnmatchcase(outcome.check, condition["checks"]):
-                yield _answer(table, condition, outcome)
+        for outcome in _looked_at(table, condition):
+            yield _answer(table, condition, outcome)
 
 
 def _exists(table: Table, image: str) -> Iterable[tuple[bool | None, str]]:

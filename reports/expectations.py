@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from torch_compat_matrix.runner.model import Outcome, Verdict
+from torch_compat_matrix.runner.model import EXPECTS, Outcome, Verdict, expectation_id
 from torch_compat_matrix.runner.pins import admits, name_of
 
 UNMET = "expectation-unmet"
@@ -47,9 +47,9 @@ def _of(image: str, expects: Mapping[str, Any], record: Mapping[str, Any] | None
             verdict, reason = (Verdict.PASS, "") if met else (Verdict.FAIL, UNMET)
             detail = f"said: {said}; seen: {found}"
         yield Outcome(
-            check=f"{image}/expects/{what}",
+            check=expectation_id(image, what),
             image=image,
-            subject="expects",
+            subject=EXPECTS,
             version=said,
             probe=what,
             verdict=verdict,

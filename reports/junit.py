@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from functools import lru_cache
 from xml.sax.saxutils import escape, quoteattr
 
-from torch_compat_matrix.reports.table import Judged, Table
+from torch_compat_matrix.reports.table import Table
+from torch_compat_matrix.runner.judging import Judged
 from torch_compat_matrix.runner.model import Verdict
 
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from torch_compat_matrix.reports import sections as background
 from torch_compat_matrix.reports.changes import Changes
 from torch_compat_matrix.reports.escape import code, count, grid, prose, text
-from torch_compat_matrix.reports.table import Judged, Table
+from torch_compat_matrix.reports.table import Table
+from torch_compat_matrix.runner.judging import Judged
 from torch_compat_matrix.runner.model import PROBES, Outcome, Verdict
 
 MARKS = {
@@ -198,7 +199,7 @@ def _notes(notes: Sequence[Note]) -> Iterator[str]:
         first = note.members[0]
         outcome = first.outcome
         probes = ", ".join(dict.fromkeys(_probe_name(one.outcome) for one in note.members))
-        cells = dict.fromkeys(one.outcome.check.rpartition("/")[0] for one in note.members)
+        cells = dict.fromkeys(one.outcome.cell for one in note.members)
         cell = next(iter(cells)) if len(cells) == 1 else f"{outcome.image}/*"
         where = cell if len(cells) == 1 else f"{outcome.image}, {len(cells)} cells"
         kind = f"**{first.surprise}**: " if first.surprise else ""
@@ -246,7 +247,7 @@ def _changes(changes: Changes | None) -> Iterator[str]:
         )
         yield ""
     for title, checks in (
-        ("newly failing", [_caused(changes, outcome.check) for outcome in changes.failing]),
+        ("newly failing", [_caused(changes, outcome) for outcome in changes.failing]),
         ("fixed", [outcome.check for outcome in changes.fixed]),
         ("failing otherwise", [f"{now.check} ({then.reason} -> {now.reason})" for then, now in changes.other]),
         ("new", changes.new),
@@ -258,9 +259,9 @@ def _changes(changes: Changes | None) -> Iterator[str]:
     yield ""
 
 
-def _caused(changes: Changes, check: str) -> str:
-    cause = changes.cause_of(check)
-    return f"{check} (likely: {cause})" if cause else check
+def _caused(changes: Changes, outcome: Outcome) -> str:
+    cause = changes.cause_of(outcome)
+    return f"{outcome.check} (likely: {cause})" if cause else outcome.check
 
 
 def _claims(counts: Mapping[str, int]) -> Iterator[str]:

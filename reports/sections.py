@@ -16,7 +16,7 @@ MOST_METRICS = 2000
 
 def drift(table: Table) -> Iterator[str]:
     """What an install would replace."""
-    drifting = {outcome.check.rpartition("/")[0]: outcome.drift for outcome in table.outcomes.values() if outcome.drift}
+    drifting = {outcome.cell: outcome.drift for outcome in table.outcomes.values() if outcome.drift}
     if not drifting:
         return
     yield "## Drift"

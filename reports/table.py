@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from torch_compat_matrix.reports.expectations import expected
-from torch_compat_matrix.runner.model import PROBES, Known, Outcome, Verdict, matching, utc_now
+from torch_compat_matrix.runner.judging import Judged, judge
+from torch_compat_matrix.runner.model import PROBES, Known, Outcome, Verdict, cell_id, check_id, utc_now
 from torch_compat_matrix.runner.records.journal import read
 
 _Item = TypeVar("_Item")
@@ -23,16 +24,6 @@ HERE = re.compile(
     r"(?=(?:site|dist)-packages/|overlays/[0-9a-f]{16}/|bundle/(?:compat_)?probes/|lib/python3)"
 )
 """The way to where packages lie, in a path of one machine."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Judged:
-    """An outcome beside what was expected of it."""
-
-    outcome: Outcome
-    known: Known | None = None
-    surprise: str = ""
-    """`unexpected failure`, `unexpected pass`, `expired`, or empty."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +64,7 @@ class Table:
     @cached_property
     def judged(self) -> tuple[Judged, ...]:
         """Every outcome beside its `known:` entry."""
-        return tuple(self._judge(outcome) for outcome in self.outcomes.values())
+        return tuple(judge(outcome, self.known, self.today) for outcome in self.outcomes.values())
 
     @cached_property
     def expectations(self) -> tuple[Judged, ...]:
@@ -81,7 +72,8 @@ class Table:
         plan = self.header.get("plan", {})
         claimed = {image["name"] for image in plan.get("images", ()) if image.get("claim")}
         why = {one.image: one.reason for one in self.outcomes.values() if one.reason and not one.environment}
-        found = (self._judge(outcome) for outcome in expected(plan, tuple(self.environments.values()), why))
+        outcomes = expected(plan, tuple(self.environments.values()), why)
+        found = (judge(outcome, self.known, self.today) for outcome in outcomes)
         return tuple(replace(one, surprise="") if one.outcome.image in claimed else one for one in found)
 
     @cached_property
@@ -108,24 +100,11 @@ class Table:
             return outcome.device == "cuda"
         return outcome.environment in self.on_gpu
 
-    def _judge(self, outcome: Outcome) -> Judged:
-        entry = matching(self.known, outcome.check)
-        broken = outcome.verdict.broken
-        if entry is None:
-            return Judged(outcome=outcome, surprise="unexpected failure" if broken else "")
-        if entry.expires is not None and entry.expires < self.today:
-            return Judged(outcome=outcome, known=entry, surprise="expired")
-        if entry.expect is outcome.verdict and entry.code in (None, outcome.reason):
-            return Judged(outcome=outcome, known=entry)
-        if broken:
-            return Judged(outcome=outcome, known=entry, surprise="unexpected failure")
-        unexpected = outcome.verdict is Verdict.PASS and entry.expect.broken
-        return Judged(outcome=outcome, known=entry, surprise="unexpected pass" if unexpected else "")
-
 
 def portable(outcome: Outcome) -> Outcome:
     """The outcome without the folders of the machine it was seen on: a report is read elsewhere, the journal is not."""
-    if "/" not in outcome.detail + outcome.evidence + outcome.traceback + outcome.output:
+    said = "".join(part.get("message", "") for part in outcome.parts)
+    if "/" not in outcome.detail + outcome.evidence + outcome.traceback + outcome.output + said:
         return outcome
     return replace(
         outcome,
@@ -133,6 +112,9 @@ def portable(outcome: Outcome) -> Outcome:
         evidence=HERE.sub("", outcome.evidence),
         traceback=HERE.sub("", outcome.traceback),
         output=HERE.sub("", outcome.output),
+        parts=tuple(
+            {**part, "message": HERE.sub("", part["message"])} if "message" in part else part for part in outcome.parts
+        ),
     )
 
 
@@ -183,7 +165,7 @@ def _planned(plan: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str, str]
     for cell in plan.get("cells", ()):
         parts = cell["image"], cell["subject"], cell["version"]
         for probe in cell["probes"]:
-            yield f"{parts[0]}/{parts[1]}-{parts[2]}/{probe}", *parts, probe
+            yield check_id(cell_id(*parts), probe), *parts, probe
 
 
 def _not_run(check: str, image: str, subject: str, version: str, probe: str) -> Outcome:

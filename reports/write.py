@@ -14,8 +14,9 @@ from torch_compat_matrix.reports.changes import Changes, compare
 from torch_compat_matrix.reports.claims import judge, page
 from torch_compat_matrix.reports.junit import junit
 from torch_compat_matrix.reports.markdown import markdown, summary
-from torch_compat_matrix.reports.table import Judged, Table, load
+from torch_compat_matrix.reports.table import Table, load
 from torch_compat_matrix.runner.files import write_whole
+from torch_compat_matrix.runner.judging import Judged
 
 SCHEMA = 1
 

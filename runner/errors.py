@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 from enum import IntEnum
 from pathlib import Path
 
@@ -65,6 +66,15 @@ class Trouble(CompatError):
     def __init__(self, code: str, message: str, remedy: str = "", evidence: str = "") -> None:
         super().__init__(message, remedy, code=code)
         self.evidence = evidence
+
+
+def did_you_mean(word: str, choices: Iterable[str]) -> str:
+    """The end of a message about an unknown word: `; did you mean 'x'?`, or what there is to choose from."""
+    words = sorted(set(choices))
+    found = get_close_matches(word, words, n=1, cutoff=0.5)
+    if found:
+        return f"; did you mean {found[0]!r}?"
+    return f"; there are: {', '.join(words[:12])}{', ...' if len(words) > 12 else ''}" if words else ""
 
 
 @contextmanager

@@ -5,14 +5,20 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import Enum
-from fnmatch import fnmatchcase
 from sys import intern
-from typing import Any
+from typing import Any, Literal, get_args
 
-PROBES = ("import", "sample", "autograd", "compile")
+from torch_compat_matrix.runner.selector import Address, address
+
+ProbeName = Literal["import", "sample", "autograd", "compile"]
+PROBES: tuple[ProbeName, ...] = get_args(ProbeName)
+"""The probes, in the order in which they are asked and shown."""
+
+EXPECTS = "expects"
+"""Where a check's id names the library, an expectation's names this: `image/expects/what`."""
 INSTALLED = "installed"
 LATEST = "latest"
 HOST = "host"
@@ -89,6 +95,26 @@ class Image:
         return self.tag
 
 
+def cell_id(image: str, subject: str, version: str) -> str:
+    """`image/library-version`."""
+    return f"{image}/{subject}-{version}"
+
+
+def check_id(cell: str, probe: str) -> str:
+    """`image/library-version/probe`: selector, log name, test id and journal key."""
+    return f"{cell}/{probe}"
+
+
+def cell_of(check: str) -> str:
+    """The id of the cell that the check of this id belongs to."""
+    return check.rpartition("/")[0]
+
+
+def expectation_id(image: str, what: str) -> str:
+    """`image/expects/what`: the id under which a report judges what an image is said to hold."""
+    return check_id(f"{image}/{EXPECTS}", what)
+
+
 def repository(tag: str) -> str:
     """The part of an image reference before `:tag` or `@digest` (`host:5000/a/b:1` -> `host:5000/a/b`)."""
     name = tag.partition("@")[0]
@@ -115,7 +141,11 @@ class Cell:
 
     @property
     def id(self) -> str:
-        return f"{self.image}/{self.subject}-{self.version}"
+        return cell_id(self.image, self.subject, self.version)
+
+    @property
+    def address(self) -> Address:
+        return address(self.id, self.subject)
 
     @property
     def checks(self) -> tuple[Check, ...]:
@@ -131,8 +161,11 @@ class Check:
 
     @property
     def id(self) -> str:
-        """`image/library-version/probe`: selector, log name, test id and journal key."""
-        return f"{self.cell.id}/{self.probe}"
+        return check_id(self.cell.id, self.probe)
+
+    @property
+    def address(self) -> Address:
+        return address(self.id, self.cell.subject)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -140,7 +173,7 @@ class Known:
     """An expected verdict, with its reason, a link and the day on which it must be looked at again."""
 
     cells: str
-    """A glob over check ids; `image/library-version` stands for all its probes."""
+    """The selector of the checks."""
     expect: Verdict
     reason: str
     code: str | None = None
@@ -148,10 +181,6 @@ class Known:
     expires: dt.date | None = None
     place: str = ""
     """`file:line:column` of the entry."""
-
-    def covers(self, check_id: str) -> bool:
-        """Whether the check, or the cell it belongs to, is meant."""
-        return fnmatchcase(check_id, self.cells) or fnmatchcase(check_id.rpartition("/")[0], self.cells)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
@@ -183,6 +212,21 @@ class Plan:
 
     def cells_of(self, image: Image) -> tuple[Cell, ...]:
         return tuple(cell for cell in self.cells if cell.image == image.name)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return {**asdict(self), "known": [entry.to_json() for entry in self.known]}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Plan:
+        """The plan from plain data; KeyError, TypeError or ValueError where it is none."""
+        return cls(
+            images=tuple(_image(entry) for entry in data["images"]),
+            cells=tuple(Cell(**{name: _tuple(value) for name, value in entry.items()}) for entry in data["cells"]),
+            known=tuple(Known.from_json(entry) for entry in data["known"]),
+            claims=tuple(data.get("claims", ())),
+            source=data["source"],
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -219,6 +263,8 @@ class Outcome:
     isolation: str = ""
     metrics: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """name -> {"value": number, "unit": str}."""
+    parts: tuple[Mapping[str, Any], ...] = ()
+    """The probe's named steps: {"name", "status", "seconds"}, and {"code", "message"} where one did not pass."""
     notes: tuple[str, ...] = ()
     output: str = ""
     """Tail of what the library printed, on a non-pass."""
@@ -234,6 +280,15 @@ class Outcome:
     reused: str = ""
     """The run that this outcome is taken over from, unchanged; empty where it was seen in this run."""
 
+    @property
+    def cell(self) -> str:
+        """The id of the check's cell."""
+        return cell_of(self.check)
+
+    @property
+    def address(self) -> Address:
+        return address(self.check, self.subject)
+
     def to_json(self) -> dict[str, Any]:
         """Only the fields that differ from their defaults."""
         return {name: _plain(getattr(self, name)) for name in self.__slots__ if getattr(self, name) not in ("", (), {})}
@@ -245,6 +300,7 @@ class Outcome:
         for name in ("resolved", "drift", "notes", "attempts"):
             if name in known:
                 known[name] = tuple(map(intern, known[name]))
+        known["parts"] = tuple(known.get("parts", ()))
         for name in ("image", "subject", "version", "probe", "environment", "device_name"):  # the same in thousands
             if name in known:
                 known[name] = intern(known[name])
@@ -269,27 +325,6 @@ def digest(value: object) -> str:
 def utc_now() -> str:
     """The current time, UTC, ISO 8601 to the second."""
     return dt.datetime.now(dt.timezone.utc).isoformat(timespec="seconds")
-
-
-def matching(known: Sequence[Known], check_id: str) -> Known | None:
-    """The first `known:` entry that covers the check."""
-    return next((entry for entry in known if entry.covers(check_id)), None)
-
-
-def plan_to_json(plan: Plan) -> dict[str, Any]:
-    """The plan as plain data."""
-    return {**asdict(plan), "known": [entry.to_json() for entry in plan.known]}
-
-
-def plan_from_json(data: Mapping[str, Any]) -> Plan:
-    """The plan from plain data; KeyError, TypeError or ValueError where it is none."""
-    return Plan(
-        images=tuple(_image(entry) for entry in data["images"]),
-        cells=tuple(Cell(**{name: _tuple(value) for name, value in entry.items()}) for entry in data["cells"]),
-        known=tuple(Known.from_json(entry) for entry in data["known"]),
-        claims=tuple(data.get("claims", ())),
-        source=data["source"],
-    )
 
 
 def _image(entry: Mapping[str, Any]) -> Image:

@@ -17,7 +17,7 @@ from torch_compat_matrix.runner.errors import CompatError, UsageError
 from torch_compat_matrix.runner.execution.engine import Engine, Settled
 from torch_compat_matrix.runner.files import cores
 from torch_compat_matrix.runner.matrix.select import installed_plan, select
-from torch_compat_matrix.runner.model import Check, Outcome, Plan, plan_from_json
+from torch_compat_matrix.runner.model import Check, Outcome, Plan
 from torch_compat_matrix.runner.packages.pip_config import Index
 from torch_compat_matrix.runner.records import history
 from torch_compat_matrix.runner.records.runs import Run, home
@@ -100,7 +100,7 @@ def plan_from(
 
 def _read_plan(path: Path) -> Plan:
     try:
-        return plan_from_json(json.loads(path.read_text()))
+        return Plan.from_json(json.loads(path.read_text()))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         why = f"not a plan: {type(error).__name__}: {error}"
         raise UsageError(why, "write it anew with `compat plan --json FILE`", str(path)) from error

@@ -9,7 +9,6 @@ import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from difflib import get_close_matches
 from pathlib import Path
 
 from torch_compat_matrix.compat.verbs.report import short
@@ -21,7 +20,7 @@ from torch_compat_matrix.runner.advice.search import Choice, Search, number
 from torch_compat_matrix.runner.backends import gpus
 from torch_compat_matrix.runner.backends.base import connect
 from torch_compat_matrix.runner.bundle import catalogue
-from torch_compat_matrix.runner.errors import Status, UsageError, writing
+from torch_compat_matrix.runner.errors import Status, UsageError, did_you_mean, writing
 from torch_compat_matrix.runner.matrix.load import load
 from torch_compat_matrix.runner.matrix.schema import Matrix
 from torch_compat_matrix.runner.model import PROBES, Local
@@ -77,9 +76,8 @@ def _wanted(libraries: Sequence[str]) -> dict[str, str]:
 def _refuse_unknown(wanted: Mapping[str, str], evidence: Evidence) -> None:
     for name in wanted:
         if name not in catalogue() and not evidence.of(name):
-            near = get_close_matches(name, catalogue(), n=3, cutoff=0.5) or sorted(catalogue())
             said = f"there are no probes for {name!r} in probes/libraries (docs/adding-a-library.md)"
-            raise UsageError(f"{said}; there are, for example: {', '.join(near)}")
+            raise UsageError(f"{said}{did_you_mean(name, catalogue())}")
 
 
 def _matrix(path: Path) -> Matrix | None:
@@ -251,7 +249,7 @@ def _way(wanted: Mapping[str, str], matrix: Matrix | None, options: argparse.Nam
         if entry is None or (version and version not in entry.versions):
             listed = f"versions: [{version or 'latest'}]" if version else "versions: [latest]"
             yield f"{options.matrix} does not list {f'{name} {version}'.strip()}: add it under `libraries:`, {listed}"
-        selectors.append(f"{name}-{version or '*'}")
+        selectors.append(f"{name}-{version}" if version else name)
     command = ["compat", "run", "--backend", options.backend or "docker", *selectors]
     command += ["--matrix", str(options.matrix)] if options.matrix != Path("matrix.yaml") else []
     yield f"verify: {shlex.join(command)}"

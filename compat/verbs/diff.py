@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from torch_compat_matrix.reports.changes import Changes, as_json, compare
 from torch_compat_matrix.reports.table import Table, load
 from torch_compat_matrix.runner.errors import NothingSelected, Status, writing
+from torch_compat_matrix.runner.model import cell_of
 from torch_compat_matrix.runner.records.runs import Run, home
 
 SHOWN = 40
@@ -42,15 +43,15 @@ def _lines(before: Table, after: Table, changes: Changes) -> Iterator[str]:
         yield f"on different backends: {backends[0]}, then {backends[1]}"
     moved = []
     for title, outcomes in (("newly failing", changes.failing), ("fixed", changes.fixed)):
-        moved += [(title, outcome.check, outcome.reason) for outcome in outcomes]
-    moved += [("failing otherwise", now.check, f"{then.reason} -> {now.reason}") for then, now in changes.other]
-    for title, check, reason in moved[:SHOWN]:
-        yield f"  {title}: {check}{f' ({reason})' if reason else ''}"
-        cause = changes.cause_of(check)
+        moved += [(title, outcome, outcome.reason) for outcome in outcomes]
+    moved += [("failing otherwise", now, f"{then.reason} -> {now.reason}") for then, now in changes.other]
+    for title, outcome, reason in moved[:SHOWN]:
+        yield f"  {title}: {outcome.check}{f' ({reason})' if reason else ''}"
+        cause = changes.cause_of(outcome)
         yield f"      likely: {cause}" if cause else "      nothing that it rests on changed: flaky, or the host"
     yield from _more(len(moved))
     for title, checks in (("new", changes.new), ("gone", changes.gone)):
-        cells = list(dict.fromkeys(check.rpartition("/")[0] for check in checks))
+        cells = list(dict.fromkeys(cell_of(check) for check in checks))
         yield from (f"  {title}: {cell}" for cell in cells[:SHOWN])
         yield from _more(len(cells))
     if not (moved or changes.new or changes.gone):

@@ -9,6 +9,7 @@ from torch_compat_matrix.runner.errors import NothingSelected, Status
 from torch_compat_matrix.runner.model import Outcome
 from torch_compat_matrix.runner.records import history
 from torch_compat_matrix.runner.records.runs import home
+from torch_compat_matrix.runner.selector import Selector
 
 
 def main(options: argparse.Namespace) -> Status:
@@ -16,7 +17,7 @@ def main(options: argparse.Namespace) -> Status:
     history.sync(home())
     if options.cell is None:
         return _flaky()
-    found = history.timelines(home(), options.cell, options.last)
+    found = history.timelines(home(), Selector(options.cell), options.last)
     if not found:
         raise NothingSelected(f"{options.cell}: in no recorded run; `compat show` lists what there is")
     for check, seen in found.items():

@@ -9,7 +9,6 @@ from torch_compat_matrix.compat.preview import preview
 from torch_compat_matrix.compat.progress import say
 from torch_compat_matrix.runner.backends.base import connect
 from torch_compat_matrix.runner.errors import Status, writing
-from torch_compat_matrix.runner.model import plan_to_json
 from torch_compat_matrix.runner.records.runs import home
 from torch_compat_matrix.runner.workflow import plan_from
 
@@ -28,6 +27,6 @@ def main(options: argparse.Namespace) -> Status:
         print(preview(plan, connect(options.backend, home()), home()))
         return Status.AS_EXPECTED
     with writing(options.json, "name another file with --json"):
-        options.json.write_text(json.dumps(plan_to_json(plan), indent=1))
+        options.json.write_text(json.dumps(plan.to_json(), indent=1))
     print(f"plan: {options.json} ({len(plan.cells)} cells, {len(plan.checks)} checks)")
     return Status.AS_EXPECTED

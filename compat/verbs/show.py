@@ -5,36 +5,28 @@ from __future__ import annotations
 import argparse
 import shlex
 from collections.abc import Iterable, Mapping
-from fnmatch import fnmatchcase
 from typing import Any
 
-from torch_compat_matrix.runner.errors import NothingSelected, Status
+from torch_compat_matrix.runner.errors import NothingSelected, Status, did_you_mean
+from torch_compat_matrix.runner.matrix.select import names_of
 from torch_compat_matrix.runner.model import Outcome
 from torch_compat_matrix.runner.records.runs import Run, home
+from torch_compat_matrix.runner.selector import Selector
 
 
 def main(options: argparse.Namespace) -> Status:
     """Everything that a run recorded of a cell or check."""
     current = Run.open(home(), options.run)
-    found = [outcome for outcome in current.outcomes().values() if _named(outcome, options.cell)]
+    selector = Selector(options.cell)
+    found = [outcome for outcome in current.outcomes().values() if selector.takes(outcome.address)]
     if not found:
-        planned = sorted({cell.id for cell in current.plan().cells})
-        from difflib import get_close_matches
-
-        near = get_close_matches(options.cell, planned, n=3, cutoff=0.4) or planned[:5]
-        raise NothingSelected(f"{options.cell}: not in run {current.id}; it has, for example: {', '.join(near)}")
+        near = did_you_mean(options.cell, names_of(current.plan().cells))
+        raise NothingSelected(f"{options.cell}: not in run {current.id}{near}")
     header = current.header()
     environments = current.environments()
     for outcome in found:
         print("\n".join(describe(outcome, header, environments.get(outcome.environment, {}))), end="\n\n")
     return Status.AS_EXPECTED
-
-
-def _named(outcome: Outcome, wanted: str) -> bool:
-    return any(
-        fnmatchcase(name, wanted)
-        for name in (outcome.check, outcome.check.rpartition("/")[0], f"{outcome.subject}-{outcome.version}")
-    )
 
 
 def describe(outcome: Outcome, header: dict[str, Any], environment: dict[str, Any]) -> Iterable[str]:
@@ -71,6 +63,11 @@ def describe(outcome: Outcome, header: dict[str, Any], environment: dict[str, An
     for name, text in rows.items():
         if text:
             yield f"  {name + ':':<20}{text}"
+    if outcome.parts:
+        yield "  parts:"
+        for part in outcome.parts:
+            said = part.get("message", "").partition("\n")[0]
+            yield f"    {part['status']:<8}{part['seconds']:>8.2f} s  {part['name']}{said and ': '}{said}"
     for name, text in (("traceback", outcome.traceback), ("output", outcome.output)):
         if text:
             yield f"  {name}:"

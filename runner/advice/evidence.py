@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from torch_compat_matrix.runner.model import INSTALLED, LATEST, Cell, Image, Outcome, Verdict, digest, plan_from_json
+from torch_compat_matrix.runner.model import INSTALLED, LATEST, Cell, Image, Outcome, Plan, Verdict, digest
 from torch_compat_matrix.runner.pins import read_pins
 from torch_compat_matrix.runner.records.journal import read
 from torch_compat_matrix.runner.records.runs import Run
@@ -118,7 +118,7 @@ class Evidence:
         if header is None:
             return
         try:
-            plan = plan_from_json(header["plan"])
+            plan = Plan.from_json(header["plan"])
         except (KeyError, TypeError, ValueError):
             self.unread.append(run.id)
             return
@@ -129,7 +129,7 @@ class Evidence:
                 here[record["key"]] = self._place(images[record["image"]], header["backend"], record)
             elif record.get("kind") == "outcome":
                 outcome = Outcome.from_json(record)
-                cell = cells.get(outcome.check.rpartition("/")[0])
+                cell = cells.get(outcome.cell)
                 if cell is not None:
                     for place in self._places(outcome, here, images[cell.image], header["backend"]):
                         self._take(cell, outcome, place, run.id)

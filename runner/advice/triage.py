@@ -6,7 +6,6 @@ import datetime as dt
 import io
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,8 @@ from torch_compat_matrix.runner.errors import UsageError
 from torch_compat_matrix.runner.files import replacing
 from torch_compat_matrix.runner.matrix import load as matrix
 from torch_compat_matrix.runner.matrix.document import MatrixError
-from torch_compat_matrix.runner.model import Known, Outcome
+from torch_compat_matrix.runner.model import Known, Outcome, Verdict
+from torch_compat_matrix.runner.selector import Selector
 
 REASON_LENGTH = 160
 
@@ -31,41 +31,33 @@ def entries(failures: Sequence[Outcome], everything: Iterable[Outcome], expires:
 
     A cell stands for all its probes, `*` for all images, where the same verdict and code was seen there.
     """
-    others: dict[tuple[str, str], list[str]] = {}
-    whole = list(everything)
-    wanted = {outcome.check: (outcome.verdict.value, outcome.reason) for outcome in failures}
-    for outcome in whole:
-        others.setdefault((outcome.verdict.value, outcome.reason), []).append(outcome.check)
-    seen = {check: pair for pair, checks in others.items() for check in checks}
-    left = dict.fromkeys(wanted)
+    seen = {outcome.address: outcome for outcome in (*everything, *failures)}
+    left = {failure.address for failure in failures}
     found = []
-    for outcome in failures:
-        if outcome.check not in left:
+    for failure in failures:
+        if failure.address not in left:
             continue
-        pair = wanted[outcome.check]
-        for glob in _globs(outcome):
-            covered = [check for check in seen if _covers(glob, check)]
-            if all(seen[check] == pair for check in covered):
+        for text in _selectors(failure):
+            selector = Selector(text)
+            covered = [where for where in seen if selector.takes(where)]
+            if all(_came_to(seen[where]) == _came_to(failure) for where in covered):
                 break
-        else:
-            glob, covered = outcome.check, [outcome.check]
-        for check in covered:
-            left.pop(check, None)
-        reason = re.sub(r"\s+", " ", outcome.detail or outcome.evidence or outcome.reason).strip()[:REASON_LENGTH]
+        left.difference_update(covered)
+        reason = re.sub(r"\s+", " ", failure.detail or failure.evidence or failure.reason).strip()[:REASON_LENGTH]
         found.append(
-            Known(cells=glob, expect=outcome.verdict, code=outcome.reason or None, reason=reason, expires=expires)
+            Known(cells=text, expect=failure.verdict, code=failure.reason or None, reason=reason, expires=expires)
         )
     return tuple(found)
 
 
-def _globs(outcome: Outcome) -> Iterator[str]:
+def _came_to(outcome: Outcome) -> tuple[Verdict, str]:
+    return outcome.verdict, outcome.reason
+
+
+def _selectors(outcome: Outcome) -> Iterator[str]:
     """What may stand for the check, the widest first."""
     image, cell, probe = outcome.check.split("/")
-    yield from (f"*/{cell}", f"{image}/{cell}", f"*/{cell}/{probe}")
-
-
-def _covers(glob: str, check: str) -> bool:
-    return fnmatchcase(check, glob) or fnmatchcase(check.rpartition("/")[0], glob)
+    yield from (f"*/{cell}", f"{image}/{cell}", f"*/{cell}/{probe}", outcome.check)
 
 
 def as_yaml(known: Sequence[Known]) -> str:

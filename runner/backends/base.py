@@ -8,10 +8,13 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from torch_compat_matrix.runner.errors import BackendUnusable, Trouble
 from torch_compat_matrix.runner.model import Image, Limits
+
+if TYPE_CHECKING:
+    from torch_compat_matrix.probes.contract import WorkOrder
 
 BACKENDS = {name: f"{__package__}.{name}" for name in ("local", "docker", "here")}
 """Name -> module with a `connect(home: Path) -> Backend`."""
@@ -93,7 +96,7 @@ def room(home: Path) -> Finding:
     )
 
 
-class Launch(Protocol):
+class Launched(Protocol):
     """A running probe host."""
 
     name: str
@@ -129,17 +132,17 @@ class Backend(Protocol):
     def launch(
         self,
         prepared: Prepared,
-        order: Mapping[str, Any],
+        order: WorkOrder,
         overlays: Mapping[str, Path],
         *,
         limits: Limits,
         labels: Mapping[str, str],
         gpu: Gpu | None = None,
-    ) -> AbstractContextManager[Launch]:
+    ) -> AbstractContextManager[Launched]:
         """Start the probe host on a work order with these overlays (key -> folder on this machine).
 
-        The backend adds `overlays` to the order: the folder under which the launched host finds them by key.  Where
-        the order names a `compile_cache`, what torch.compile writes stays, under that name, for the next launch.
+        The launched host reads the order as it is; its command line names the folder in which it finds the overlays.
+        Where the order names a `compile_cache`, what torch.compile writes stays, under that name, for the next launch.
         Whatever happens inside the `with`, nothing stays behind.
         """
 

@@ -143,7 +143,7 @@ class DockerBackend:
         try:
             with named(f"launching {prepared.reference}"):
                 container = self._create(prepared, volumes, limits, labels, order, gpu, read_only)
-                container.put_archive(PLACE, self._bundle({**order, "overlays": f"{PLACE}/overlays"}))
+                container.put_archive(PLACE, self._bundle(order))
                 launch = ContainerLaunch(container)
                 container.start()
             yield launch
@@ -184,7 +184,7 @@ class DockerBackend:
         return self.client.containers.create(
             prepared.identity,
             entrypoint=[prepared.python],
-            command=["-m", NAME, f"{PLACE}/order.json"],
+            command=["-m", NAME, f"{PLACE}/order.json", "--overlays", f"{PLACE}/overlays"],
             working_dir=PLACE,
             environment={name: os.environ[name] for name in PASSED_ON if name in os.environ} | places,
             labels={f"{LABEL}.{name}": value for name, value in every.items()},

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch_compat_matrix.runner.backends import gpus
 from torch_compat_matrix.runner.backends import process as processes
-from torch_compat_matrix.runner.backends.base import Finding, Gpu, Launch, Prepared
+from torch_compat_matrix.runner.backends.base import Finding, Gpu, Launched, Prepared
 from torch_compat_matrix.runner.model import Image, Limits, digest
 
 OF_THE_USER = (
@@ -68,7 +68,7 @@ class HereBackend:
         limits: Limits,
         labels: Mapping[str, str],
         gpu: Gpu | None = None,
-    ) -> AbstractContextManager[Launch]:
+    ) -> AbstractContextManager[Launched]:
         """Start the probe host as a process of this machine."""
         keep = ("PYTHONPATH", "VIRTUAL_ENV", *OF_THE_USER)
         return processes.launched(prepared.python, order, overlays, home=self.home, gpu=gpu, keep=keep)

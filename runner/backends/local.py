@@ -11,7 +11,7 @@ from typing import Any
 
 from torch_compat_matrix.runner.backends import gpus
 from torch_compat_matrix.runner.backends import process as processes
-from torch_compat_matrix.runner.backends.base import Finding, Gpu, Launch, Prepared, room
+from torch_compat_matrix.runner.backends.base import Finding, Gpu, Launched, Prepared, room
 from torch_compat_matrix.runner.errors import Trouble
 from torch_compat_matrix.runner.model import Image, Limits
 from torch_compat_matrix.runner.packages import standin, uv
@@ -73,7 +73,7 @@ class LocalBackend:
         limits: Limits,
         labels: Mapping[str, str],
         gpu: Gpu | None = None,
-    ) -> AbstractContextManager[Launch]:
+    ) -> AbstractContextManager[Launched]:
         """Start the probe host as a process; limits of memory, shm and network are a container's and do not apply."""
         return processes.launched(prepared.python, order, overlays, home=self.home, gpu=gpu)
 

@@ -87,7 +87,7 @@ def launched(
         shutil.copytree(BUNDLE, folder / "bundle" / NAME, ignore=shutil.ignore_patterns("__pycache__"))
         root = str(next(iter(overlays.values())).parent) if overlays else ""
         path = folder / "order.json"
-        path.write_text(json.dumps({**order, "overlays": root, "watch_stdin": True}))
+        path.write_text(json.dumps(order))
         environment = passed_on((*PASSED_ON, *keep))
         kept = order.get("compile_cache")
         environment.update(_places(folder / "home", home / "compiled" / kept if kept else folder / "home"))
@@ -95,7 +95,7 @@ def launched(
         environment["CUDA_VISIBLE_DEVICES"] = gpu.uuid if gpu is not None else ""
         with (folder / "stderr").open("wb") as stderr:
             popen = subprocess.Popen(
-                [python, "-m", NAME, str(path)],
+                [python, "-m", NAME, str(path), "--overlays", root, "--watch-stdin"],
                 cwd=folder / "bundle",
                 env=environment,
                 stdin=subprocess.PIPE,

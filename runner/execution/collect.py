@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from torch_compat_matrix.runner.backends.base import Exit
 from torch_compat_matrix.runner.execution.protocol import Work
-from torch_compat_matrix.runner.model import Check, Limits, Outcome, Verdict, utc_now
+from torch_compat_matrix.runner.model import Check, Limits, Outcome, Verdict, check_id, utc_now
 from torch_compat_matrix.runner.verdicts.classify import classify
 from torch_compat_matrix.runner.verdicts.rules import reason_for
+
+if TYPE_CHECKING:
+    from torch_compat_matrix.probes.contract import BeginFrame, Facts, ObservationFrame
 
 WORST_FIRST = (
     Verdict.INFRA,
@@ -54,20 +57,20 @@ class Collector:
     """Gathers a launch's observations until each check's members have all answered."""
 
     def __init__(self, work: Sequence[Work], limits: Limits) -> None:
-        self.work = {one.cell.id: one for one in work}
+        self.work = {piece.cell.id: piece for piece in work}
         self.limits = limits
-        self.facts: Mapping[str, Any] = {}
+        self.facts: Facts | None = None
         self.environment = ""
         self.notes: tuple[str, ...] = ()
         """What is noted at every outcome: how the launch was started otherwise than usual."""
-        self.pending: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+        self.pending: dict[tuple[str, str], list[ObservationFrame]] = {}
 
-    def enter(self, facts: Mapping[str, Any], environment: str) -> None:
+    def enter(self, facts: Facts, environment: str) -> None:
         """What the environment is in which the following observations are made."""
         self.facts = facts
         self.environment = environment
 
-    def add(self, observation: Mapping[str, Any]) -> Outcome | None:
+    def add(self, observation: ObservationFrame) -> Outcome | None:
         """Take one member's observation; the check's outcome once it was the last one."""
         key = observation["cell"], observation["probe"]
         seen = self.pending.setdefault(key, [])
@@ -76,12 +79,18 @@ class Collector:
             return None
         return self._outcome(self.work[key[0]], self.pending.pop(key))
 
-    def died(self, begun: Mapping[str, Any], ended: Exit) -> Outcome:
+    def died(self, begun: BeginFrame, ended: Exit) -> Outcome:
         """The outcome of the check during which the whole probe host ended."""
         signal = ended.status - 128 if ended.status > 128 else -ended.status if ended.status < 0 else None
-        observation = {
-            **begun,
+        observation: ObservationFrame = {
+            "kind": "observation",
+            "cell": begun["cell"],
+            "probe": begun["probe"],
+            "member": begun["member"],
             "status": "died",
+            "isolation": "",
+            "installed": "",
+            "device_name": "",
             "signal": signal,
             "exit": None if signal else ended.status,
             "oom_kills": int(ended.oom_killed),
@@ -91,21 +100,16 @@ class Collector:
         seen = self.pending.pop((begun["cell"], begun["probe"]), [])
         return self._outcome(self.work[begun["cell"]], [*seen, observation])
 
-    def _outcome(self, work: Work, seen: Sequence[Mapping[str, Any]]) -> Outcome:
-        found = [(classify(one, self.facts, self.limits), one) for one in seen]
-        worst, observation = min(found, key=lambda pair: WORST_FIRST.index(pair[0].verdict))
+    def _outcome(self, work: Work, seen: Sequence[ObservationFrame]) -> Outcome:
+        classified = [(classify(observation, self.facts or {}, self.limits), observation) for observation in seen]
+        worst, observation = min(classified, key=lambda pair: WORST_FIRST.index(pair[0].verdict))
         cell, stack = work.cell, len(work.cell.members) > 1
         verdict = worst.verdict
         attempts = tuple(
-            VERDICT_OF.get(status, Verdict.FAIL).value for one in seen for status in one.get("attempts", ())
+            VERDICT_OF.get(status, Verdict.FAIL).value for member in seen for status in member.get("attempts", ())
         )
-        metrics = {
-            (f"{one['member']}: {name}" if stack else name): value
-            for one in seen
-            for name, value in one.get("metrics", {}).items()
-        }
         return Outcome(
-            check=f"{cell.id}/{observation['probe']}",
+            check=check_id(cell.id, observation["probe"]),
             image=cell.image,
             subject=cell.subject,
             version=cell.version,
@@ -117,26 +121,36 @@ class Collector:
             blame=worst.blame,
             remedy=worst.remedy,
             device=observation.get("device", ""),
-            device_name=observation.get("device_name", ""),
+            device_name=observation["device_name"],
             environment=self.environment,
             resolved=tuple(f"{name}=={version}" for name, version in sorted(work.added.items())),
             drift=work.drift,
-            installed=", ".join(
-                f"{one['member']} {one['installed']}" if stack else one["installed"]
-                for one in seen
-                if one.get("installed")
+            installed=", ".join(_of(member, member["installed"], stack) for member in seen if member["installed"]),
+            isolation=observation["isolation"],
+            metrics={
+                _of(member, name, stack, ":"): value
+                for member in seen
+                for name, value in member.get("metrics", {}).items()
+            },
+            parts=tuple(
+                {**part, "name": _of(member, part["name"], stack, ":")}
+                for member in seen
+                for part in member.get("parts", ())
             ),
-            isolation=observation.get("isolation", ""),
-            metrics=metrics,
             notes=(
                 *self.notes,
                 *work.notes,
-                *(f"{one['member']}: {note}" if stack else note for one in seen for note in one.get("notes", ())),
+                *(_of(member, note, stack, ":") for member in seen for note in member.get("notes", ())),
             ),
             output="" if verdict is Verdict.PASS else observation.get("output", ""),
             traceback=observation.get("traceback", ""),
-            seconds=round(sum(one.get("seconds", 0.0) for one in seen), 3),
+            seconds=round(sum(member.get("seconds", 0.0) for member in seen), 3),
             started=utc_now(),
             attempts=attempts,
             flaky=verdict is Verdict.PASS and bool(attempts),
         )
+
+
+def _of(observation: ObservationFrame, text: str, stack: bool, mark: str = "") -> str:
+    """The text, led by the member that it is about where a cell has several."""
+    return f"{observation['member']}{mark} {text}" if stack else text

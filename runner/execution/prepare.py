@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from torch_compat_matrix.runner.backends.base import Backend, Prepared
+from torch_compat_matrix.runner.backends.base import Backend, Gpu, Prepared
 from torch_compat_matrix.runner.errors import Trouble
-from torch_compat_matrix.runner.execution.launch import Ready
+from torch_compat_matrix.runner.execution.device import wants_gpu
+from torch_compat_matrix.runner.execution.launch import Launch, Running
 from torch_compat_matrix.runner.execution.protocol import Work
+from torch_compat_matrix.runner.execution.recorder import Recorder
 from torch_compat_matrix.runner.execution.schedule import Batch
 from torch_compat_matrix.runner.files import locked, write_whole
 from torch_compat_matrix.runner.model import INSTALLED, Cell, Image, Verdict, digest
@@ -23,7 +25,11 @@ from torch_compat_matrix.runner.packages import overlay, resolve
 from torch_compat_matrix.runner.packages.pip_config import Index
 from torch_compat_matrix.runner.packages.resolve import Resolution
 from torch_compat_matrix.runner.pins import canonical, name_of
+from torch_compat_matrix.runner.verdicts.preflight import Prediction, build_of, predict
 from torch_compat_matrix.runner.verdicts.rules import reason_for
+
+if TYPE_CHECKING:
+    from torch_compat_matrix.probes.contract import Facts
 
 ATTEMPTS = 3
 """How often an image is asked for where the host is in trouble."""
@@ -34,6 +40,16 @@ def facts_path(home: Path, backend: str, identity: str) -> Path:
     return home / "facts" / f"{digest([backend, identity])}.json"
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ready:
+    """An image that can be launched, with what it holds and what speaks against it."""
+
+    prepared: Prepared
+    facts: Facts
+    prediction: Prediction | None
+    """Why its checks cannot run on this host; None where nothing is known to speak against them."""
+
+
 @dataclass(kw_only=True)
 class Preparation:
     """Prepares each image once and resolves each cell once, whoever asks first; safe to use from several threads."""
@@ -42,10 +58,9 @@ class Preparation:
     home: Path
     index: Index
     say: Callable[[str], None]
-    foresee: Callable[[Image], None]
-    """Raises Trouble for an image that is known not to run here, before it is pulled."""
-    look: Callable[[Prepared], dict[str, Any]]
-    """Launch an image without cells: what it holds, or Trouble."""
+    gpus: Sequence[Gpu]
+    recorder: Recorder
+    running: Running
     _images: dict[str, Future[Ready]] = field(default_factory=dict)
     _cells: dict[str, Future[Work | Resolution]] = field(default_factory=dict)
     _guard: threading.Lock = field(default_factory=threading.Lock)
@@ -64,6 +79,17 @@ class Preparation:
     def cell(self, cell: Cell, ready: Ready) -> Work | Resolution:
         """The cell with its overlay built, or the resolution that is its answer; Trouble where neither can be had."""
         return self._cell(cell, ready).result()
+
+    def look(self, prepared: Prepared) -> Facts:
+        """Launch the image without cells: what it holds, or Trouble where it cannot say so."""
+        seen = Launch(
+            backend=self.backend, prepared=prepared, recorder=self.recorder, running=self.running, warm=False
+        ).run()
+        if seen.facts is None:
+            raise seen.trouble or Trouble(
+                "no-answer", "the image ended before it said what it holds", evidence=seen.stderr[-400:]
+            )
+        return seen.facts
 
     def stop(self) -> None:
         """Begin nothing more."""
@@ -96,27 +122,48 @@ class Preparation:
         for attempt in range(ATTEMPTS):
             time.sleep(attempt)
             try:
-                self.foresee(image)
+                self._spare_pull(image)
                 prepared = self.backend.prepare(image)
-                return Ready(prepared=prepared, facts=self._facts(prepared))
+                facts = self._facts(prepared)
+                return Ready(prepared=prepared, facts=facts, prediction=self._predict(image, facts))
             except Trouble as trouble:
                 if reason_for(trouble.code).verdict is not Verdict.INFRA or attempt + 1 == ATTEMPTS:
                     raise
         raise AssertionError("the last attempt returns or raises")
 
-    def _facts(self, prepared: Prepared) -> dict[str, Any]:
+    def _spare_pull(self, image: Image) -> None:
+        """Raise Trouble for an image that would have to be pulled and cannot run on any GPU here, by its tag."""
+        if not self.backend.pulls or self.backend.peek(image) is not None:
+            return
+        prediction = self._predict(image, None)
+        if prediction is not None:
+            detail = f"{prediction.detail} Known before the pull, which was spared."
+            raise Trouble(prediction.code, detail, evidence=prediction.evidence)
+
+    def _predict(self, image: Image, facts: Facts | None) -> Prediction | None:
+        """Why the image cannot run on this host, by its tag or by what it holds; None if nothing speaks against it."""
+        build, machine = build_of(image, facts), self.backend.machine
+        if not wants_gpu(image, self.gpus):
+            return predict(build, machine=machine)
+        predictions = [
+            predict(build, machine=machine, gpu=gpu.name, driver=gpu.driver, capability=gpu.capability)
+            for gpu in self.gpus
+        ]
+        return None if None in predictions else predictions[0]
+
+    def _facts(self, prepared: Prepared) -> Facts:
         """What the image holds: read from it once an identity, by a launch without cells."""
         path = facts_path(self.home, self.backend.name, prepared.identity)
         with locked(path.with_suffix(".lock")):
             if path.exists():
-                known: dict[str, Any] = json.loads(path.read_text())
+                known: Facts = json.loads(path.read_text())
                 return known
             facts = self.look(prepared)
             write_whole(path, [json.dumps(facts)])
             return facts
 
     def _resolved(self, cell: Cell, ready: Ready) -> Work | Resolution:
-        facts: Mapping[str, Any] = ready.facts
+        facts = ready.facts
         if cell.version == INSTALLED:
             missing = [name for name in cell.members if name not in facts["packages"]]
             if missing:

@@ -7,9 +7,15 @@ import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Literal
 
-from torch_compat_matrix.runner.model import Cell
+from torch_compat_matrix.runner.model import Cell, Image
+
+if TYPE_CHECKING:
+    from torch_compat_matrix.probes.contract import CellOrder, Frame, WorkOrder
+
+SILENCE_S = 60.0
+"""How long a probe host may say nothing beyond the time its probe may take (twice: crashes are confirmed)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,17 +35,22 @@ class Work:
 
 
 def order(
+    image: Image,
     work: Sequence[Work],
     *,
-    device: str,
-    timeout_s: float,
-    seed: int,
-    full: bool,
-    warm: bool,
-    deadline_s: float,
+    device: Literal["cpu", "cuda", "auto"],
+    seed: int = 0,
+    full: bool = False,
+    warm: bool = True,
     threads: int = 0,
-) -> dict[str, Any]:
-    """The work order of one launch, with a nonce of its own; `threads` is its share of the cores, 0 all of them."""
+    compile_cache: str = "",
+) -> WorkOrder:
+    """The work order of one launch, with a nonce of its own.
+
+    `threads` is the launch's share of the cores, 0 all of them; `compile_cache` names where compiled code is kept.
+    """
+    timeout_s = image.limits.timeout_s
+    checks = sum(len(piece.cell.probes) * len(piece.cell.members) for piece in work)
     return {
         "nonce": secrets.token_hex(16),
         "device": device,
@@ -47,16 +58,21 @@ def order(
         "full": full,
         "warm": warm,
         "timeout_s": timeout_s,
-        "deadline_s": deadline_s,
+        "deadline_s": (2 * checks + 2) * timeout_s + SILENCE_S,
         "threads": threads,
-        "cells": [_cell(one, timeout_s) for one in work],
+        "compile_cache": compile_cache,
+        "expects": {
+            "tools": list(image.expects.get("tools", ())),
+            "services": list(image.expects.get("services", ())),
+        },
+        "cells": [_cell(piece, timeout_s) for piece in work],
     }
 
 
-def _cell(work: Work, timeout_s: float) -> dict[str, Any]:
+def _cell(work: Work, timeout_s: float) -> CellOrder:
     return {
         "id": work.cell.id,
-        "overlay": work.overlay and work.overlay.name,
+        "overlay": work.overlay.name if work.overlay else None,
         "added": sorted(work.added),
         "members": [{"distribution": name, "version": work.versions.get(name, "")} for name in work.cell.members],
         "probes": list(work.cell.probes),
@@ -65,7 +81,7 @@ def _cell(work: Work, timeout_s: float) -> dict[str, Any]:
     }
 
 
-def frames(lines: Iterable[bytes], nonce: str) -> Iterator[dict[str, Any]]:
+def frames(lines: Iterable[bytes], nonce: str) -> Iterator[Frame]:
     """The frames among the lines: whatever lacks this launch's nonce, and replayed frames, are passed over."""
     prefix = f"compat/1 {nonce} ".encode()
     last = 0

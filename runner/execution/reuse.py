@@ -12,7 +12,8 @@ from typing import Any
 from torch_compat_matrix.runner.backends.base import Gpu, Prepared
 from torch_compat_matrix.runner.bundle import BUNDLE
 from torch_compat_matrix.runner.execution.protocol import Work
-from torch_compat_matrix.runner.model import Known, Outcome, Verdict, digest, matching
+from torch_compat_matrix.runner.judging import matching
+from torch_compat_matrix.runner.model import Known, Outcome, Verdict, digest
 
 SETTLED = (Verdict.PASS, Verdict.FAIL, Verdict.UNSUPPORTED, Verdict.SKIP)
 """What the same library in the same environment gives again; crash, time-out and want of memory need not come again."""
@@ -60,5 +61,5 @@ def reusable(outcome: Outcome, known: Sequence[Known]) -> bool:
     """Whether an earlier outcome may stand for the check: never a flaky one, nor one that is expected not to pass."""
     if outcome.flaky or outcome.verdict not in SETTLED or outcome.reason == "import-failed":
         return False
-    expected = matching(known, outcome.check)
+    expected = matching(known, outcome)
     return expected is None or expected.expect is Verdict.PASS

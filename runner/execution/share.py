@@ -48,7 +48,7 @@ class Worker:
         self.threads = [thread for thread in self.threads if thread.is_alive()]
         if self.threads:
             return
-        own_first = sorted(self.batches, key=lambda batch: check.id not in [one.id for one in batch.checks])
+        own_first = sorted(self.batches, key=lambda batch: check.id not in [own.id for own in batch.checks])
         for start in range(min(self.wanted_threads, len(own_first))):
             thread = threading.Thread(target=self._work, args=(own_first[start:] + own_first[:start],), daemon=True)
             self.threads.append(thread)

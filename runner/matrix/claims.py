@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field, model_validator
 from pydantic import ValidationError as Invalid
 
 from torch_compat_matrix.runner.matrix.document import Document, MatrixError, read
+from torch_compat_matrix.runner.matrix.explain import explain
 from torch_compat_matrix.runner.matrix.schema import Entry
 
 
@@ -28,8 +29,8 @@ class Condition(Entry):
     """One thing to look at; exactly one of `exists`, `expects`, `checks` says which."""
 
     exists: str | None = Field(None, description="the image whose tag must exist")
-    expects: str | None = Field(None, description="glob over image/expects/what: all must be met")
-    checks: str | None = Field(None, description="glob over check ids: all must pass, or what `metric` and `note` say")
+    expects: str | None = Field(None, description="selector of expectations (image/expects/what): all must be met")
+    checks: str | None = Field(None, description="selector of checks: all must pass, or what `metric` and notes say")
     metric: str | None = Field(None, description="name of a metric of the checks, held to the bounds instead")
     at_least: float | None = None
     at_most: float | None = None
@@ -74,9 +75,7 @@ def load(path: Path) -> tuple[dict[str, Any], ...]:
     try:
         claims = Claims.model_validate(document.data).claims
     except Invalid as invalid:
-        for error in invalid.errors():
-            what = f"unknown key {error['loc'][-1]!r}" if error["type"] == "extra_forbidden" else error["msg"]
-            document.mistake(tuple(error["loc"]), what.removeprefix("Value error, "))
+        explain(invalid, Claims, document)
         raise MatrixError(document.mistakes) from None
     seen: set[str] = set()
     for index, claim in enumerate(claims):

@@ -10,7 +10,7 @@ from torch_compat_matrix.runner.bundle import catalogue
 from torch_compat_matrix.runner.matrix.select import select
 from torch_compat_matrix.runner.model import INSTALLED, LATEST, PROBES, Cell, Image, Plan
 from torch_compat_matrix.runner.pins import name_of
-from torch_compat_matrix.runner.selector import matches, pattern
+from torch_compat_matrix.runner.selector import Selector, address, first
 
 if TYPE_CHECKING:
     from torch_compat_matrix.runner.matrix.schema import Matrix
@@ -32,7 +32,8 @@ def all_cells(matrix: Matrix, excluded: bool = False) -> tuple[Cell, ...]:
     cells = [cell for image in matrix.images for cell in _cells_of(matrix, image)]
     if excluded:
         return tuple(cells)
-    return tuple(cell for cell in cells if not any(matches(rule.cells, cell.id) for rule in matrix.exclude))
+    rules = [rule.cells for rule in matrix.exclude]
+    return tuple(cell for cell in cells if first(rules, cell.address) is None)
 
 
 def _cells_of(matrix: Matrix, image: str) -> list[Cell]:
@@ -41,7 +42,7 @@ def _cells_of(matrix: Matrix, image: str) -> list[Cell]:
         added = [
             version
             for rule in matrix.include
-            if rule.library == name and pattern(rule.images).match(image)
+            if rule.library == name and Selector(rule.images).takes(address(image))
             for version in rule.versions
         ]
         for version in dict.fromkeys([*library.versions, *added]):

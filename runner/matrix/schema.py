@@ -11,7 +11,7 @@ from packaging.version import InvalidVersion, Version
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PositiveFloat, PositiveInt
 
 from torch_compat_matrix.runner import model
-from torch_compat_matrix.runner.model import INSTALLED, LATEST, Limits, Local, Verdict
+from torch_compat_matrix.runner.model import INSTALLED, LATEST, PROBES, Limits, Local, ProbeName, Verdict
 
 UNITS = {"k": 10, "m": 20, "g": 30, "t": 40}
 
@@ -57,7 +57,6 @@ Req = Annotated[str, AfterValidator(_requirement)]
 Ver = Annotated[str, AfterValidator(_version)]
 Name = Annotated[str, AfterValidator(_name)]
 Digest = Annotated[str, AfterValidator(_digest)]
-ProbeName = Literal["import", "sample", "autograd", "compile"]
 
 
 class Entry(BaseModel):
@@ -133,14 +132,14 @@ class StackEntry(Entry):
 class ExcludeEntry(Entry):
     """Cells to leave out."""
 
-    cells: str = Field(description="glob over cells: image/library-version")
+    cells: str = Field(description="selector of cells: image, library, library-version or image/library-version")
     reason: str
 
 
 class IncludeEntry(Entry):
     """Cells to add to the product of images and versions."""
 
-    images: str = Field(description="glob over image names")
+    images: str = Field(description="selector of images: a name, or a glob over names")
     library: str
     versions: list[Ver] = Field(min_length=1)
 
@@ -148,7 +147,7 @@ class IncludeEntry(Entry):
 class KnownEntry(Entry):
     """An expected outcome."""
 
-    cells: str = Field(description="glob over check ids; a cell stands for all its probes")
+    cells: str = Field(description="selector of checks; a cell stands for all its probes")
     expect: Verdict = Field(description="the verdict that is expected")
     code: str | None = Field(None, description="the reason code that is expected")
     reason: str
@@ -160,9 +159,7 @@ class Matrix(Entry):
     """Images x library versions, and what is expected of them."""
 
     limits: LimitsEntry = LimitsEntry()
-    probes: list[ProbeName] = Field(
-        ["import", "sample", "autograd", "compile"], description="probes to run, unless a library says otherwise"
-    )
+    probes: list[ProbeName] = Field([*PROBES], description="probes to run, unless a library says otherwise")
     images: dict[Name, ImageEntry] = Field(min_length=1)
     libraries: dict[Name, LibraryEntry] = Field({}, description="by name of the distribution")
     stacks: dict[Name, StackEntry] = {}

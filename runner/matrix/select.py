@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from difflib import get_close_matches
 from typing import Any
 
 from torch_compat_matrix.runner.bundle import catalogue
-from torch_compat_matrix.runner.errors import NothingSelected
+from torch_compat_matrix.runner.errors import NothingSelected, did_you_mean
 from torch_compat_matrix.runner.model import INSTALLED, PROBES, Cell, Image, Plan
 from torch_compat_matrix.runner.pins import canonical
-from torch_compat_matrix.runner.selector import matches
+from torch_compat_matrix.runner.selector import Selector, first
 
 
 class SelectionError(NothingSelected):
@@ -24,16 +23,18 @@ def select(
     """The part of a plan that the selectors take in, all of it where there are none; SelectionError for nothing."""
     unknown = [probe for probe in probes if probe not in PROBES]
     if unknown:
-        raise SelectionError(f"there is no probe {unknown[0]!r}; there are: {', '.join(PROBES)}")
-    ids = [check.id for check in plan.checks]
+        raise SelectionError(f"there is no probe {unknown[0]!r}{did_you_mean(unknown[0], PROBES)}")
+    addresses = [check.address for check in plan.checks]
     for selector in selectors:
-        if not any(matches(selector, one) for one in ids):
-            raise SelectionError(f"{selector!r} selects nothing{_near(selector, plan, names or {})}")
-    wanted = {one for one in ids if not selectors or any(matches(selector, one) for selector in selectors)}
+        if not Selector(selector).takes_any(addresses):
+            near = did_you_mean(selector, {*(names or ()), *names_of(plan.cells)})
+            raise SelectionError(f"{selector!r} selects nothing{near}")
     cells = []
     for cell in plan.cells:
         kept = tuple(
-            check.probe for check in cell.checks if check.id in wanted and (not probes or check.probe in probes)
+            check.probe
+            for check in cell.checks
+            if (not probes or check.probe in probes) and (not selectors or first(selectors, check.address) is not None)
         )
         if kept:
             cells.append(replace(cell, probes=kept))
@@ -45,14 +46,9 @@ def select(
     return replace(plan, images=tuple(image for image in plan.images if image.name in used), cells=tuple(cells))
 
 
-def _near(selector: str, plan: Plan, names: Mapping[str, Any]) -> str:
-    words = {*names}
-    for cell in plan.cells:
-        words |= {cell.image, cell.id, cell.subject, f"{cell.subject}-{cell.version}"}
-    found = (
-        get_close_matches(selector, sorted(words), n=3, cutoff=0.5) or sorted({cell.image for cell in plan.cells})[:5]
-    )
-    return f"; did you mean {' or '.join(found)}?" if found else ""
+def names_of(cells: Iterable[Cell]) -> set[str]:
+    """What a user may call the cells: image, library, library-version, image/library-version."""
+    return {name for cell in cells for name in (cell.image, cell.subject, cell.id.partition("/")[2], cell.id)}
 
 
 def installed_plan(distributions: Mapping[str, str]) -> Plan:

@@ -17,6 +17,7 @@ from torch_compat_matrix.runner.files import locked
 from torch_compat_matrix.runner.model import Outcome, Verdict
 from torch_compat_matrix.runner.records.journal import read
 from torch_compat_matrix.runner.records.runs import Run
+from torch_compat_matrix.runner.selector import Selector, address
 
 SCHEMA = 1
 Result = TypeVar("Result")
@@ -200,15 +201,25 @@ def flaky(home: Path) -> list[Flaky]:
     ]
 
 
-def timelines(home: Path, glob: str, last: int) -> dict[str, list[tuple[str, Outcome]]]:
-    """Check id -> (run, outcome) of the last runs that had it, oldest first; a cell's glob takes in all its checks."""
+def timelines(home: Path, selector: Selector, last: int) -> dict[str, list[tuple[str, Outcome]]]:
+    """Id of a check that is selected -> (run, outcome) of the last runs that had it, oldest first."""
     query = """
+        WITH checks AS (
+            SELECT name, (
+                SELECT json_extract(record, '$.subject') FROM outcomes WHERE name = every.name LIMIT 1
+            ) AS subject FROM (SELECT DISTINCT name FROM outcomes) AS every
+        )
         SELECT name, run, record FROM (
             SELECT *, row_number() OVER (PARTITION BY name ORDER BY run DESC) AS back FROM outcomes
-            WHERE name GLOB ?1 OR name GLOB ?1 || '/*' OR name GLOB '*/' || ?1 || '/*' OR name GLOB '*/' || ?1
-        ) WHERE back <= ?2 ORDER BY name, run
+            WHERE name IN (SELECT name FROM checks WHERE selected(name, subject))
+        ) WHERE back <= ? ORDER BY name, run
         """
+
+    def work(connection: sqlite3.Connection) -> list[tuple[str, str, str]]:
+        connection.create_function("selected", 2, lambda *names: selector.takes(address(*names)), deterministic=True)
+        return connection.execute(query, (last,)).fetchall()
+
     found: dict[str, list[tuple[str, Outcome]]] = {}
-    for name, run, record in _with(home, lambda connection: connection.execute(query, (glob, last)).fetchall()):
+    for name, run, record in _with(home, work):
         found.setdefault(name, []).append((run, Outcome.from_json(json.loads(record))))
     return found

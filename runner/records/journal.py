@@ -55,10 +55,15 @@ def read(path: Path, offset: int = 0) -> Iterator[tuple[dict[str, Any], int]]:
 class Follower:
     """The outcomes of a growing journal, read from where the last look ended."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, offset: int = 0) -> None:
         self.path = path
-        self.offset = 0
+        self.offset = offset
         self.outcomes: dict[str, Outcome] = {}
+
+    @classmethod
+    def at_end(cls, path: Path) -> Follower:
+        """A follower that passes over what the journal holds already."""
+        return cls(path, path.stat().st_size if path.exists() else 0)
 
     def look(self) -> dict[str, Outcome]:
         """Every check's latest outcome so far."""

@@ -14,7 +14,7 @@ from typing import Any
 from torch_compat_matrix.runner import __version__
 from torch_compat_matrix.runner.errors import CompatError, NothingSelected, writing
 from torch_compat_matrix.runner.files import cores
-from torch_compat_matrix.runner.model import Outcome, Plan, plan_from_json, plan_to_json, utc_now
+from torch_compat_matrix.runner.model import Outcome, Plan, utc_now
 from torch_compat_matrix.runner.records.journal import Follower, append, read
 
 
@@ -68,7 +68,7 @@ class Run:
                     "machine": platform.machine(),
                     "cpus": cores(),
                 },
-                "plan": plan_to_json(plan),
+                "plan": plan.to_json(),
                 "version": __version__,
             },
         )
@@ -100,7 +100,7 @@ class Run:
 
     def plan(self) -> Plan:
         """What the run set out to do."""
-        return plan_from_json(self.header()["plan"])
+        return Plan.from_json(self.header()["plan"])
 
     def outcomes(self) -> dict[str, Outcome]:
         """The latest outcome of each check."""

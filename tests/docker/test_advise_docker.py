@@ -102,4 +102,4 @@ def test_the_dockerfile_builds(
     finally:
         for name in (DERIVED, PARENT):
             for image in client.images.list(name):
-                client.images.remove(image.id, force=True)
+                client.images.remove(str(image.id), force=True)

@@ -159,7 +159,7 @@ def test_overlay_is_filled_once_and_read_only(scripted: DockerBackend, tag: str,
     (overlay / "package").mkdir(parents=True)
     (overlay / "package" / "data").write_text("whole")
     code = """
-path = order["overlays"] + "/0123456789abcdef/package/data"
+path = sys.argv[3] + "/0123456789abcdef/package/data"
 try:
     open(path, "a"); changed = True
 except OSError:

@@ -6,7 +6,7 @@ import json
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,8 @@ def test_the_engine_is_tried_not_believed(
 def tcp(client: docker.DockerClient) -> Iterator[docker.DockerClient]:
     """The engine reached over TCP, as one on another machine is."""
 
+    open_sockets = ExitStack()
+
     def copy(source: socket.socket, target: socket.socket) -> None:
         with suppress(OSError):
             while data := source.recv(1 << 16):
@@ -67,17 +69,21 @@ def tcp(client: docker.DockerClient) -> Iterator[docker.DockerClient]:
             target.shutdown(socket.SHUT_WR)
 
     def serve() -> None:
-        with suppress(OSError):
+        with suppress(OSError):  # the listener is closed
             while True:
-                near, far = listener.accept()[0], socket.socket(socket.AF_UNIX)
+                near = open_sockets.enter_context(listener.accept()[0])
+                far = open_sockets.enter_context(socket.socket(socket.AF_UNIX))
                 far.connect("/var/run/docker.sock")
                 for pair in ((near, far), (far, near)):
                     threading.Thread(target=copy, args=pair, daemon=True).start()
 
-    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
-        threading.Thread(target=serve, daemon=True).start()
+    with open_sockets, closing(socket.create_server(("127.0.0.1", 0))) as listener:
+        server = threading.Thread(target=serve, daemon=True)
+        server.start()
         with closing(docker.DockerClient(f"tcp://127.0.0.1:{listener.getsockname()[1]}")) as remote:
             yield remote
+        listener.shutdown(socket.SHUT_RDWR)
+        server.join()
 
 
 def test_a_remote_engine_does_not_have_this_machines_gpus(

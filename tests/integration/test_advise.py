@@ -16,10 +16,11 @@ from tests.support.tinywheels import simple_index, wheel
 from torch_compat_matrix.compat.cli import main
 from torch_compat_matrix.compat.verbs import advise as advise_verb
 from torch_compat_matrix.runner.backends import gpus
+from torch_compat_matrix.runner.backends.base import Gpu
 from torch_compat_matrix.runner.errors import Status
 from torch_compat_matrix.runner.matrix.expand import expand
 from torch_compat_matrix.runner.matrix.load import load
-from torch_compat_matrix.runner.model import PROBES, Cell, Image, Local, Outcome, Plan, Verdict, plan_to_json
+from torch_compat_matrix.runner.model import PROBES, Cell, Image, Local, Outcome, Plan, Verdict
 from torch_compat_matrix.runner.verdicts.rules import REASONS
 
 DIGEST = "sha256:" + "5" * 64
@@ -58,7 +59,7 @@ class Records:
         plan = Plan(images=(image,), cells=tuple(self.cell(name, text) for text in cells))
         run = f"20300101T0000{self.count:02}-abcd"
         records: list[dict[str, Any]] = [
-            {"kind": "run", "run": run, "backend": backend, "settings": {}, "plan": plan_to_json(plan)}
+            {"kind": "run", "run": run, "backend": backend, "settings": {}, "plan": plan.to_json()}
         ]
         if known:
             found = digest if backend == "docker" else ""
@@ -306,7 +307,7 @@ def test_a_gpu_of_this_name(records: Records, advise: Any) -> None:
 
 def test_the_gpu_of_the_machine_is_the_default(records: Records, advise: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A CPU result is no answer on a machine with a GPU, unless it is asked for; nor one that ran beside the GPU."""
-    card = gpus.Gpu(uuid="GPU-1", index=0, name="NVIDIA H200", memory=1, driver="570")
+    card = Gpu(uuid="GPU-1", index=0, name="NVIDIA H200", memory=1, driver="570")
     monkeypatch.setattr(gpus, "visible", lambda: (card,))
     records.run("captum-1.0")
     advise("captum", status=3)

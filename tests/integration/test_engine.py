@@ -19,6 +19,7 @@ import pytest
 
 from torch_compat_matrix.runner.backends import process as processes
 from torch_compat_matrix.runner.backends.base import Gpu, Prepared
+from torch_compat_matrix.runner.bundle import BUNDLE
 from torch_compat_matrix.runner.errors import Trouble
 from torch_compat_matrix.runner.execution.engine import Engine
 from torch_compat_matrix.runner.execution.share import Worker
@@ -108,12 +109,12 @@ def installed(library: str = "numpy", image: str = "x", probes: tuple[str, ...] 
 @pytest.fixture
 def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A bundle of our own, with probes of the packages that every torch environment holds."""
-    shutil.copytree(processes.BUNDLE, tmp_path / "probes", ignore=shutil.ignore_patterns("libraries"))
+    shutil.copytree(BUNDLE, tmp_path / "probes", ignore=shutil.ignore_patterns("libraries"))
     libraries = tmp_path / "probes" / "libraries"
     libraries.mkdir()
     (libraries / "__init__.py").touch()
     for name, body in {
-        "numpy": "pass",
+        "numpy": "with probe.part('draws'): pass",
         "sympy": f"open({str(tmp_path / 'begun')!r}, 'w').close(); import time; time.sleep(1000)",
         "jinja2": "import os, tempfile; p = os.environ['TORCHINDUCTOR_CACHE_DIR']; "
         "os.makedirs(p, exist_ok=True); tempfile.mkstemp(dir=p)",
@@ -155,6 +156,7 @@ def test_each_check_gets_its_outcome(torch_python: str, bundle: Path) -> None:
         "x/numpy-installed/sample": (Verdict.PASS, ""),
     }
     assert found["x/numpy-installed/sample"].device == "cpu"
+    assert [(part["name"], part["status"]) for part in found["x/numpy-installed/sample"].parts] == [("draws", "passed")]
     assert found["x/numpy-installed/import"].environment
 
 

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import textwrap
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import pytest
 
+from tests.support.typed import misfits
+from torch_compat_matrix.probes import contract
 from torch_compat_matrix.runner.backends import process as processes
 from torch_compat_matrix.runner.bundle import BUNDLE
 from torch_compat_matrix.runner.execution.protocol import Work, frames, order
-from torch_compat_matrix.runner.model import Cell
+from torch_compat_matrix.runner.model import Cell, Image, Limits
 
 BEHAVIOURS = {
-    "sound": "pass",
+    "sound": """
+        with probe.part('draws'):
+            probe.metric('draws', 1, 'count')
+        with probe.part('half precision'):
+            raise evidence.NotApplicable('no such dtype')
+    """,
     "prints": "print('x' * 5_000_000, 'the end')",
     "exits": "os._exit(0)",
     "leaves": "sys.exit(0)",
@@ -47,6 +56,8 @@ BEHAVIOURS = {
         os.abort()
     """,
 }
+
+HANGING = [f"hostile-{index}" for index, behaviour in enumerate(BEHAVIOURS) if behaviour in ("hangs", "deaf")]
 
 PROBES = """
 import ctypes, os, signal, sys, time
@@ -92,13 +103,17 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 def observe(python: str, world: Path, work: list[Work], **settings: Any) -> list[dict[str, Any]]:
     """Every frame of one launch."""
-    ordered = order(
-        work, device="cpu", timeout_s=settings.pop("timeout_s", 3.0), seed=0, full=False, warm=True, deadline_s=300
-    )
-    ordered["cells"] = [{**cell, **settings} for cell in ordered["cells"]]
+    image = Image(name="x", limits=Limits(timeout_s=60.0), expects=settings.pop("expects", {}))
+    keep = settings.pop("keep", ())
+    work = [replace(piece, cell=replace(piece.cell, **settings)) for piece in work]
+    ordered = order(image, work, device="cpu")
+    for asked in ordered["cells"]:
+        if asked["members"][0]["distribution"] in HANGING:  # the others may take as long as a busy machine needs
+            asked["timeout_s"] = 3.0
     overlays = {"key": world / "overlays" / "key"}
-    with processes.launched(python, ordered, overlays, home=Path("unused"), gpu=None) as launch:
-        found = list(frames(launch.lines(), ordered["nonce"]))
+    assert list(misfits(json.loads(json.dumps(ordered)), contract.WorkOrder)) == []
+    with processes.launched(python, ordered, overlays, home=Path("unused"), gpu=None, keep=keep) as launch:
+        found: list[Any] = list(frames(launch.lines(), ordered["nonce"]))
         assert launch.exit().status == 0, launch.exit().stderr
     return found
 
@@ -110,13 +125,45 @@ def cell(name: str, probes: tuple[str, ...] = ("import", "sample"), asked: str =
 
 
 @pytest.fixture(scope="module", params=["warm", "fresh"])
-def seen(request: pytest.FixtureRequest, torch_python: str, world: Path) -> Mapping[str, dict[str, Any]]:
-    """The sample observation of every behaviour, from one launch."""
+def launched(request: pytest.FixtureRequest, torch_python: str, world: Path) -> list[dict[str, Any]]:
+    """Every frame of one launch on all behaviours."""
     work = [cell(f"hostile-{index}") for index in range(len(BEHAVIOURS))]
-    found = observe(torch_python, world, work, isolation=request.param)
-    assert found[-1] == {"kind": "end", "state": "complete"}
-    observations = [one for one in found if one["kind"] == "observation" and one["probe"] == "sample"]
+    return observe(torch_python, world, work, isolation=request.param)
+
+
+@pytest.fixture(scope="module")
+def seen(launched: list[dict[str, Any]]) -> Mapping[str, dict[str, Any]]:
+    """The sample observation of every behaviour."""
+    assert launched[-1] == {"kind": "end", "state": "complete"}
+    observations = [frame for frame in launched if frame["kind"] == "observation" and frame["probe"] == "sample"]
     return dict(zip(BEHAVIOURS, observations, strict=True))
+
+
+KINDS = {get_type_hints(frame)["kind"].__args__[0]: frame for frame in get_args(contract.Frame)}
+"""Kind of frame -> its TypedDict."""
+
+
+def test_frames_are_as_the_contract_says(launched: list[dict[str, Any]]) -> None:
+    """Whatever the library does, no key lacks, none is unknown, and every value is of its type."""
+    assert [problem for frame in launched for problem in misfits(frame, KINDS[frame["kind"]], frame["kind"])] == []
+    assert {"draws", "half precision"} == {part["name"] for frame in launched for part in frame.get("parts", ())}
+
+
+def test_frames_of_a_torch_that_does_not_import(
+    torch_python: str, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is told, the facts lack what only torch can say, and the cells are probed all the same."""
+    distribution(tmp_path, "torch", "1.0", "raise OSError('libcudart.so.13: cannot open shared object file')\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    expects = {"tools": ["sh"], "services": ["sshd"]}
+    found = observe(torch_python, world, [cell("hostile-0")], expects=expects, keep=("PYTHONPATH",))
+    assert [problem for frame in found for problem in misfits(frame, KINDS[frame["kind"]], frame["kind"])] == []
+    frames = {frame["kind"]: frame for frame in found}
+    assert frames["cold"]["exception"][0] == "OSError"
+    facts = frames["facts"]["facts"]
+    assert (facts["torch"], facts["torch_error"]["message"]) == (None, frames["cold"]["message"])
+    assert "sh" in facts["tools"] and "sshd" in facts["services"]
+    assert {*frames} | {"warm"} == {*KINDS}
 
 
 def test_sound_library_passes(seen: Mapping[str, dict[str, Any]]) -> None:

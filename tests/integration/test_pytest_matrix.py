@@ -33,6 +33,7 @@ libraries:
 known:
   - { cells: "*/pyro-ppl-1.8.0/import", expect: unsupported, code: version-assert, reason: wants torch 1 }
   - { cells: "two/torchbnn-1.2/sample", expect: fail, reason: is said to be broken }
+  - { cells: "one/torchbnn-1.2/import", expect: fail, reason: was broken long ago, expires: 2020-01-31 }
 """
 
 
@@ -60,7 +61,7 @@ def test_workers_share_one_run(tmp_path: Path, torch_python: str, dist: str) -> 
     assert torch_python
     said, found = matrix(tmp_path, "-n", "2", "--dist", dist)
     assert found == {
-        "one/torchbnn-1.2/import": "passed",
+        "one/torchbnn-1.2/import": "failure",
         "one/torchbnn-1.2/sample": "passed",
         "one/torchbnn-1.2/autograd": "passed",
         "one/pyro-ppl-1.8.0/import": "skipped",
@@ -78,6 +79,7 @@ def test_workers_share_one_run(tmp_path: Path, torch_python: str, dist: str) -> 
         "demanding/pyro-ppl-1.8.0/import": "skipped",
     }, said
     assert "XPASS(strict)" in said
+    assert "matrix.yaml:19:5: this `known:` entry expired on 2020-01-31" in said
     (journal,) = (tmp_path / "home" / "runs").glob("*/journal.jsonl")
     records = [json.loads(line) for line in journal.read_text().splitlines()]
     times = Counter(record["check"] for record in records if record["kind"] == "outcome")
@@ -111,7 +113,7 @@ def test_mistakes_are_usage_errors(tmp_path: Path) -> None:
     (tmp_path / "matrix.yaml").write_text(MATRIX)
     for option, said in (
         ("--backend=dokcer", "no backend 'dokcer'; there are: "),
-        ("--select=tow", "'tow' selects nothing; did you mean two"),
+        ("--select=tow", "'tow' selects nothing; did you mean 'two'"),
     ):
         command = [sys.executable, "-m", "pytest", "-m", "matrix", f"--matrix={tmp_path / 'matrix.yaml'}", option]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)

@@ -1,7 +1,7 @@
 """Pairs of library and torch of which the truth is known, judged by the product's own way in real environments.
 
-`pytest -m slow tests/test_truth_table.py` runs all of them (about six minutes on two cores, when the environments of
-the three torch versions are built); the quick share takes one cell of each kind.
+`pytest -m slow tests/integration/test_truth_table.py` runs all of them (about six minutes on two cores, when the
+environments of the three torch versions are built); the quick share takes one cell of each kind.
 """
 
 from __future__ import annotations

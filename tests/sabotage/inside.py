@@ -62,7 +62,7 @@ def imports(library: str, sound: bool) -> None:
             report(library, "import", code, what, lambda c=cell, s=sabotage: imported(c, s))
 
 
-def imported(cell: dict[str, Any], sabotage: Any) -> dict[str, Any]:
+def imported(cell: Any, sabotage: Any) -> dict[str, Any]:
     """What the import probe says of a cell that is broken first."""
     sabotage(cell)
     enter(cell)

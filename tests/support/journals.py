@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torch_compat_matrix.runner.model import Cell, Image, Known, Local, Outcome, Plan, Verdict, plan_to_json
+from torch_compat_matrix.runner.model import PROBES, Cell, Image, Known, Local, Outcome, Plan, Verdict
 
 LIBRARIES = {
     "torch-installed": ("pass", "pass", "pass", "pass"),
@@ -26,7 +27,6 @@ REASONS = {
     "infra": ("engine-unreachable", "host"),
     "skip": ("import-failed", "library"),
 }
-PROBES = ("import", "sample", "autograd", "compile")
 KNOWN = (
     Known(
         cells="*/pyro-ppl-1.8.0/import", expect=Verdict.UNSUPPORTED, reason="asserts torch 1.x", link="https://x.org/1"
@@ -46,7 +46,7 @@ def cells(image: str) -> list[Cell]:
     return found
 
 
-def records(gpu: bool = True, **change: Any) -> list[dict[str, Any]]:
+def records(change: Mapping[str, str] | None = None, gpu: bool = True) -> list[dict[str, Any]]:
     """The records of a run; `change` replaces a check's verdict: `{"image/library/probe": "pass"}`."""
     images = ("gpu-image", "stand-in")
     plan = Plan(
@@ -68,7 +68,7 @@ def records(gpu: bool = True, **change: Any) -> list[dict[str, Any]]:
             "backend": "docker",
             "settings": {},
             "host": {"python": "3.11.7", "platform": "Linux-6", "machine": "x86_64", "cpus": 8},
-            "plan": plan_to_json(plan),
+            "plan": plan.to_json(),
             "version": "0.1.0",
         }
     ]
@@ -97,7 +97,7 @@ def records(gpu: bool = True, **change: Any) -> list[dict[str, Any]]:
         )
         for cell in cells(image):
             for probe, verdict in zip(PROBES, LIBRARIES[f"{cell.subject}-{cell.version}"], strict=True):
-                found.append(outcome(cell, probe, change.get(f"{cell.id}/{probe}", verdict), on_gpu))
+                found.append(outcome(cell, probe, (change or {}).get(f"{cell.id}/{probe}", verdict), on_gpu))
     found.append({"kind": "unheard of"})
     found.append({"kind": "end", "finished": "2030-01-01T00:10:00+00:00", "state": "complete"})
     return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,9 @@ from torch_compat_matrix.reports.table import load
 from torch_compat_matrix.reports.write import compile_report
 from torch_compat_matrix.runner.matrix import claims
 from torch_compat_matrix.runner.matrix import load as matrix
+from torch_compat_matrix.runner.matrix.document import MatrixError
 from torch_compat_matrix.runner.matrix.expand import expand
-from torch_compat_matrix.runner.model import plan_to_json
+from torch_compat_matrix.runner.selector import Selector
 
 
 def verdict(tmp_path: Path, *conditions: dict[str, Any], **change: Any) -> str:
@@ -126,7 +126,7 @@ def test_page_shows_what_is_false_first(tmp_path: Path) -> None:
         ("claims:\n  - { id: A, source: s, says: c, holds_if: [{ checks: a, exists: b }] }", "exactly one of"),
         ("claims:\n  - { id: A, source: s, says: c, holds_if: [{ checks: a, metric: m }] }", "needs `at_least`"),
         ("claims:\n  - { id: A, source: s, says: c, holds_if: [{ checks: a, true_note: '(' }] }", "not a regular"),
-        ("claims:\n  - { id: A, source: s, says: c, holdsif: [] }", "unknown key 'holdsif'"),
+        ("claims:\n  - { id: A, source: s, says: c, holdsif: [] }", "unknown key 'holdsif'; did you mean 'holds_if'?"),
         (
             "claims:\n  - { id: A, source: s, says: c, holds_if: [] }\n  - { id: A, source: s, says: c, holds_if: [] }",
             "id",
@@ -137,26 +137,24 @@ def test_mistake_has_its_place(tmp_path: Path, text: str, said: str) -> None:
     """File, line and column, and what is wrong."""
     path = tmp_path / "claims.yaml"
     path.write_text(text)
-    with pytest.raises(matrix.MatrixError) as caught:
+    with pytest.raises(MatrixError) as caught:
         claims.load(path)
     assert str(caught.value).startswith(f"{path}:")
     assert said in str(caught.value)
 
 
 def test_shipped_claims_ask_for_what_the_shipped_matrix_has() -> None:
-    """Every glob of claims.yaml takes in a check, an expectation or an image; every row of the articles is there."""
+    """Every selector of claims.yaml takes in something of the matrix; every row of the articles is there."""
     shipped = matrix.load(ROOT / "matrix.yaml")
     plan = expand(shipped, "docker")
     local = expand(shipped, "local", ["*"])
-    checks = [check.id for one in (plan, local) for check in one.checks]
-    checks += [outcome.check for outcome in expected(plan_to_json(plan), [])]
+    addresses = [check.address for part in (plan, local) for check in part.checks]
+    addresses += [outcome.address for outcome in expected(plan.to_json(), [])]
     images = {image.name for image in plan.images}
     for claim in plan.claims:
         for condition in claim.get("holds_if", ()):
-            glob = condition.get("checks") or condition.get("expects")
-            assert condition["exists"] in images if glob is None else any(fnmatchcase(one, glob) for one in checks), (
-                glob
-            )
+            text = condition.get("checks") or condition.get("expects")
+            assert condition["exists"] in images if text is None else Selector(text).takes_any(addresses), text
     ids = [claim["id"] for claim in plan.claims]
     assert ids == [
         f"{letter}{n}" for letter, last in zip("ABCD", (11, 4, 8, 7), strict=True) for n in range(1, last + 1)

@@ -37,7 +37,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Two runs: NumPy changed everywhere, and a dependency of one cell, which fails now."""
     monkeypatch.setenv("COMPAT_HOME", str(tmp_path))
     cell = "gpu-image/pyro-ppl-1.9.1"
-    run(tmp_path, FIRST, resolved(records(**{f"{cell}/sample": "pass"}), cell, "pyro-ppl==1.9.1", "opt-einsum==3.3"))
+    run(tmp_path, FIRST, resolved(records({f"{cell}/sample": "pass"}), cell, "pyro-ppl==1.9.1", "opt-einsum==3.3"))
     second = resolved(records(), cell, "pyro-ppl==1.9.1", "opt-einsum==3.4")
     second[1]["facts"]["packages"]["numpy"] = "2.4.6"
     run(tmp_path, SECOND, second)
@@ -46,14 +46,15 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_likely_cause_comes_first(home: Path) -> None:
     """What the failing cell rests on alone, before what all the passing ones rest on too."""
-    changes = compare(*(load(home / "runs" / name / "journal.jsonl") for name in (FIRST, SECOND)))
+    before, after = (load(home / "runs" / name / "journal.jsonl") for name in (FIRST, SECOND))
+    changes = compare(before, after)
     assert [cause.what for cause in changes.causes] == [
         "gpu-image/pyro-ppl-1.9.1: installs opt-einsum 3.3 -> 3.4",
         "gpu-image: numpy none -> 2.4.6",
     ]
-    assert changes.cause_of("gpu-image/pyro-ppl-1.9.1/sample").endswith("opt-einsum 3.3 -> 3.4")
-    assert changes.cause_of("gpu-image/torch-installed/sample") == "gpu-image: numpy none -> 2.4.6"
-    assert changes.cause_of("stand-in/torch-installed/sample") == ""
+    assert changes.cause_of(after.outcomes["gpu-image/pyro-ppl-1.9.1/sample"]).endswith("opt-einsum 3.3 -> 3.4")
+    assert changes.cause_of(after.outcomes["gpu-image/torch-installed/sample"]) == "gpu-image: numpy none -> 2.4.6"
+    assert changes.cause_of(after.outcomes["stand-in/torch-installed/sample"]) == ""
 
 
 def test_a_cause_each_for_thousands_of_checks_is_found_in_seconds(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from torch_compat_matrix.runner.model import Known, Outcome, Verdict
 from torch_compat_matrix.runner.records import history
 from torch_compat_matrix.runner.records.journal import append
 from torch_compat_matrix.runner.records.runs import Run
+from torch_compat_matrix.runner.selector import Selector
 
 CHECK = "i/l-1/sample"
 
@@ -94,16 +95,16 @@ def test_run_that_goes_on_is_read_again(tmp_path: Path) -> None:
     assert settled(tmp_path, "k") == {}
     append(made.journal, {"kind": "outcome", **outcome().to_json()})
     assert settled(tmp_path, "k")["k"][0].verdict is Verdict.PASS
-    assert [len(seen) for seen in history.timelines(tmp_path, "l-1", 9).values()] == [1]
+    assert [len(seen) for seen in history.timelines(tmp_path, Selector("l-1"), 9).values()] == [1]
 
 
-@pytest.mark.parametrize("glob", ["l-1", "i/l-1", "*/l-*", CHECK, "l-1/sample"])
-def test_timeline_is_oldest_first(tmp_path: Path, glob: str) -> None:
+@pytest.mark.parametrize("text", ["l", "l-1", "i", "i/l-1", "*/l-*", CHECK, "l-1/sample"])
+def test_timeline_is_oldest_first(tmp_path: Path, text: str) -> None:
     """By cell, by check, by glob, and no further back than asked."""
     for number, verdict in enumerate(("pass", "fail", "pass"), 1):
         run(tmp_path, number, outcome(verdict))
     history.sync(tmp_path)
-    found = history.timelines(tmp_path, glob, 2)
+    found = history.timelines(tmp_path, Selector(text), 2)
     assert [one.verdict.value for _, one in found[CHECK]] == ["fail", "pass"]
 
 

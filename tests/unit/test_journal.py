@@ -34,6 +34,7 @@ def test_outcome_comes_back_as_it_went(tmp_path: Path) -> None:
         verdict=Verdict.FAIL,
         reason="wrong-moments",
         metrics={"import": {"value": 0.5, "unit": "s"}},
+        parts=({"name": "moments", "status": "failed", "seconds": 0.1, "code": "wrong-moments", "message": "off"},),
         resolved=("a==1", "b==2"),
         attempts=("crash",),
         flaky=True,
@@ -64,6 +65,16 @@ def test_follower_reads_only_what_is_new(tmp_path: Path) -> None:
     append(path, {"kind": "unheard of"}, {"kind": "outcome", **outcome(1).to_json()})
     assert first.verdict is Verdict.INFRA
     assert follower.look()[outcome(1).check].verdict is Verdict.PASS
+
+
+def test_follower_at_the_end_passes_over_what_is_there(tmp_path: Path) -> None:
+    """A resumed run counts what it sees itself; a journal that is not there yet has nothing to pass over."""
+    path = tmp_path / "journal.jsonl"
+    early = Follower.at_end(path)
+    append(path, {"kind": "outcome", **outcome(1).to_json()})
+    late = Follower.at_end(path)
+    append(path, {"kind": "outcome", **outcome(2).to_json()})
+    assert [len(follower.look()) for follower in (early, late)] == [2, 1]
 
 
 def write(path: Path, writer: int) -> None:

@@ -1,11 +1,14 @@
-"""Frames: what lacks the launch's nonce, is torn or comes twice is not a result."""
+"""The protocol: what is a frame and what is not, and that its page says what its types say."""
 
 from __future__ import annotations
 
+import ast
+import re
 from pathlib import Path
 
+from tests.support import ROOT
 from torch_compat_matrix.runner.execution.protocol import Work, frames, order
-from torch_compat_matrix.runner.model import Cell
+from torch_compat_matrix.runner.model import Cell, Image
 
 
 def test_only_whole_frames_of_this_launch_count() -> None:
@@ -27,9 +30,29 @@ def test_each_launch_has_a_nonce_of_its_own() -> None:
     """What one launch printed cannot be replayed into another."""
     cell = Cell(image="i", subject="l", version="1", requires=("l==1",), members=("l",))
     work = [Work(cell=cell, overlay=Path("key"), added={"l": "1", "dep": "2"}, versions={"l": "1"})]
-    first, second = (
-        order(work, device="cpu", timeout_s=1, seed=0, full=False, warm=True, deadline_s=9) for _ in range(2)
-    )
+    first, second = (order(Image(name="i"), work, device="cpu") for _ in range(2))
     assert first["nonce"] != second["nonce"]
     assert first["cells"][0]["members"] == [{"distribution": "l", "version": "1"}]
     assert first["cells"][0]["added"] == ["dep", "l"]
+
+
+def typed() -> dict[str, dict[str, str]]:
+    """TypedDict -> its own keys with their types, as the contract's source has them; a base for required keys aside."""
+    found: dict[str, dict[str, str]] = {}
+    for node in ast.parse((ROOT / "probes" / "contract.py").read_text()).body:
+        if isinstance(node, ast.ClassDef):
+            keys = found.setdefault(node.name, {})
+            for base in map(ast.unparse, node.bases):
+                keys.update(found.pop(base, {}) if base.startswith("_") else {})
+            lines = [line for line in node.body if isinstance(line, ast.AnnAssign)]
+            keys.update({ast.unparse(line.target): ast.unparse(line.annotation) for line in lines})
+    return found
+
+
+def test_page_has_every_key_and_no_other() -> None:
+    """docs/protocol.md says of each TypedDict what its keys are and of which types."""
+    found: dict[str, dict[str, str]] = {}
+    for section in (ROOT / "docs" / "protocol.md").read_text().split("\n### ")[1:]:
+        rows = re.findall(r"^\| `(\w+)` \| `(.+?)` \| \S.* \|$", section, re.MULTILINE)
+        found[section.partition("\n")[0]] = dict(rows)
+    assert found == typed()

@@ -23,7 +23,7 @@ def raised() -> Iterator[str]:
     for path in (ROOT / "runner").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and ast.unparse(node.func) == "Trouble":
-                yield from (code.value for code in node.args[:1] if isinstance(code, ast.Constant))
+                yield from (str(code.value) for code in node.args[:1] if isinstance(code, ast.Constant))
 
 
 @pytest.mark.parametrize("code", sorted(set(raised())))

@@ -19,7 +19,7 @@ from torch_compat_matrix.reports.escape import code, text
 from torch_compat_matrix.reports.junit import clean, junit
 from torch_compat_matrix.reports.markdown import markdown, summary
 from torch_compat_matrix.reports.table import Table, load
-from torch_compat_matrix.reports.write import compile_report
+from torch_compat_matrix.reports.write import compile_report, json_text
 
 GOLDEN = Path(__file__).parent / "golden.md"
 TODAY = dt.date(2030, 1, 2)
@@ -76,8 +76,8 @@ def test_checks_without_outcome_are_shown(tmp_path: Path) -> None:
 
 def test_changes(tmp_path: Path) -> None:
     """New failures, what is fixed, what fails otherwise, and what else changed."""
-    before = records(**{"gpu-image/pyro-ppl-1.9.1/sample": "pass", "gpu-image/torch-installed/sample": "fail"})
-    after = records(**{"gpu-image/gpytorch-1.14/autograd": "crash"})
+    before = records({"gpu-image/pyro-ppl-1.9.1/sample": "pass", "gpu-image/torch-installed/sample": "fail"})
+    after = records({"gpu-image/gpytorch-1.14/autograd": "crash"})
     after[1]["facts"]["torch"]["version"] = "2.6.1+cu124"
     old, new = (load(write(tmp_path / name, found), TODAY) for name, found in (("a", before), ("b", after)))
     changes = compare(old, new)
@@ -95,7 +95,10 @@ def test_reports_are_portable(tmp_path: Path) -> None:
     for record in found:
         if record["kind"] == "outcome" and "evidence" in record:
             record["evidence"] = seen
-    report = markdown(load(write(tmp_path / "journal.jsonl", found), TODAY), None)
+            record["parts"] = [{"name": "p", "status": "failed", "seconds": 1.0, "message": seen}]
+    table = load(write(tmp_path / "journal.jsonl", found), TODAY)
+    assert "/home/me" not in "".join(json_text(table, None))
+    report = markdown(table, None)
     assert "cannot import 'log' (site-packages/torch/x.py), see /dev/shm" in report
     assert "/home/me" not in report
 

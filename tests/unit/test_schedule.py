@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 
+from torch_compat_matrix.runner.execution.durations import UNKNOWN
 from torch_compat_matrix.runner.execution.schedule import batches
-from torch_compat_matrix.runner.model import Cell, Image
+from torch_compat_matrix.runner.model import PROBES, Cell, Image
 
 
 def cells(image: str, *seconds: float) -> list[Cell]:
@@ -59,3 +60,8 @@ def test_hundred_thousand_checks_are_batched_in_a_moment() -> None:
     found = batches(images, 8, expected)
     assert sum(len(batch.cells) for batch in found) == 25_000
     assert time.process_time() - started < 2
+
+
+def test_every_probe_has_a_duration_before_it_ever_ran() -> None:
+    """The table of medians keeps up with the list of probes."""
+    assert tuple(UNKNOWN) == PROBES

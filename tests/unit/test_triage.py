@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 
 from tests.support.journals import records, write
 from torch_compat_matrix.compat import cli
-from torch_compat_matrix.reports.table import Judged, load
+from torch_compat_matrix.reports.table import load
 from torch_compat_matrix.runner.advice import triage
+from torch_compat_matrix.runner.judging import Judged, matching
 from torch_compat_matrix.runner.matrix import load as matrix
-from torch_compat_matrix.runner.model import Known, Outcome, Verdict, matching
+from torch_compat_matrix.runner.model import Known, Outcome, Verdict
 
 DAY = dt.date(2031, 1, 1)
 FILE = """\
@@ -63,7 +64,7 @@ def test_entries_cover_the_failures_and_nothing_else(seen: dict[str, tuple[str, 
     failures = [one for one in everything if one.verdict.broken]
     found = triage.entries(failures, everything, DAY)
     for one in everything:
-        known = matching(found, one.check)
+        known = matching(found, one)
         assert (known is not None) == one.verdict.broken
         if known is not None:
             assert (known.expect, known.code) == (one.verdict, one.reason)

@@ -105,7 +105,7 @@ class _Afterwards:
 def _after_import(action: Callable[[ModuleType], None]) -> Callable[[Cell], None]:
     def apply(cell: Cell) -> None:
         name = probe_module(cell["members"][0]["distribution"]).MODULE
-        sys.meta_path.insert(0, _Afterwards(name, action))  # type: ignore[arg-type]  # it needs no more than this
+        sys.meta_path.insert(0, _Afterwards(name, action))
 
     return apply
 

@@ -88,7 +88,16 @@ def _halfway(original: Any) -> Any:
     return copy
 
 
-FAMILIES = ("Beta", "Exponential", "Gumbel", "HalfNormal", "Kumaraswamy", "Laplace", "LogNormal", "Pareto")
+FAMILIES: tuple[str, ...] = (
+    "Beta",
+    "Exponential",
+    "Gumbel",
+    "HalfNormal",
+    "Kumaraswamy",
+    "Laplace",
+    "LogNormal",
+    "Pareto",
+)
 FAMILIES += ("StudentT", "Weibull", "MultivariateNormal", "Dirichlet")
 
 MUTATIONS: dict[tuple[str, str, str], Sabotage] = {

@@ -1,0 +1,78 @@
+"""What a run finds out, written to its journal: outcomes, and once each the environments they were seen in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch_compat_matrix.runner.backends.base import Prepared
+from torch_compat_matrix.runner.model import Outcome, digest
+from torch_compat_matrix.runner.records.journal import append
+from torch_compat_matrix.runner.verdicts.preflight import Prediction, disagreement
+
+if TYPE_CHECKING:
+    from torch_compat_matrix.probes.contract import Facts
+
+
+@dataclass(kw_only=True)
+class Recorder:
+    """Writes outcomes and environments to the journal, and shows each outcome once it is on disk."""
+
+    journal: Path
+    backend: str
+    listen: Callable[[Outcome], None]
+    images: set[str] = field(default_factory=set)
+    """Those of which an environment is recorded."""
+    _environments: set[str] = field(default_factory=set)
+    _keys: dict[str, str] = field(default_factory=dict)
+    _predictions: dict[str, Prediction | None] = field(default_factory=dict)
+
+    def expect(self, image: str, prediction: Prediction | None) -> None:
+        """From now on an outcome of the image is noted where it disagrees with what was foreseen (None: nothing)."""
+        self._predictions[image] = prediction
+
+    def know(self, keys: Mapping[str, str]) -> None:
+        """From now on outcomes carry these keys (check id -> key), for later runs to know them by."""
+        self._keys.update(keys)
+
+    def outcomes(self, outcomes: Iterable[Outcome]) -> None:
+        """On disk first, shown second."""
+        stamped = [self._stamped(outcome) for outcome in outcomes]
+        append(self.journal, *({"kind": "outcome", **outcome.to_json()} for outcome in stamped))
+        for outcome in stamped:
+            self.listen(outcome)
+
+    def taken_over(self, outcomes: Iterable[Outcome], environments: Iterable[Mapping[str, Any]]) -> None:
+        """Outcomes of earlier runs, with the environments that they were seen in."""
+        environments = list(environments)
+        new = {record["key"]: record for record in environments if record["key"] not in self._environments}
+        self._environments |= new.keys()
+        self.images |= {record["image"] for record in environments}
+        append(self.journal, *({**record, "kind": "environment"} for record in new.values()))
+        self.outcomes(outcomes)
+
+    def environment(self, prepared: Prepared, facts: Facts) -> str:
+        """The key that outcomes name the environment by."""
+        record = {
+            "image": prepared.image.name,
+            "reference": prepared.reference,
+            "digest": prepared.digest,
+            "stand_in": prepared.stand_in,
+            "backend": self.backend,
+            "facts": {name: value for name, value in facts.items() if name != "metadata"},
+        }
+        key = digest(record)
+        self.images.add(prepared.image.name)
+        if key not in self._environments:
+            self._environments.add(key)
+            append(self.journal, {"kind": "environment", "key": key, **record})
+        return key
+
+    def _stamped(self, outcome: Outcome) -> Outcome:
+        notes = outcome.notes
+        if outcome.image in self._predictions and not outcome.reused:
+            note = disagreement(self._predictions[outcome.image], outcome)
+            notes = (*notes, note) if note else notes
+        return replace(outcome, key=self._keys.get(outcome.check, ""), notes=notes)

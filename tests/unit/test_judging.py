@@ -1,0 +1,107 @@
+"""Surprises: one judgement of an outcome, whoever asks."""
+
+from __future__ import annotations
+
+import datetime as dt
+from pathlib import Path
+
+import pytest
+
+from torch_compat_matrix.runner.judging import judge, matching
+from torch_compat_matrix.runner.matrix.document import MatrixError
+from torch_compat_matrix.runner.matrix.expand import expand
+from torch_compat_matrix.runner.matrix.load import load
+from torch_compat_matrix.runner.model import Known, Outcome, Verdict
+
+TODAY = dt.date(2030, 1, 2)
+
+
+def outcome(verdict: str, reason: str = "") -> Outcome:
+    """What came of a check."""
+    return Outcome(
+        check="i/pyro-ppl-1.8.0/import",
+        image="i",
+        subject="pyro-ppl",
+        version="1.8.0",
+        probe="import",
+        verdict=Verdict(verdict),
+        reason=reason,
+    )
+
+
+def known(cells: str, expect: str = "fail", code: str | None = None, expires: dt.date | None = None) -> Known:
+    """An entry."""
+    return Known(cells=cells, expect=Verdict(expect), reason="r", code=code, expires=expires)
+
+
+@pytest.mark.parametrize(
+    ("verdict", "entry", "surprise"),
+    [
+        ("pass", None, ""),
+        ("skip", None, ""),
+        ("infra", None, ""),
+        ("not-run", None, ""),
+        ("fail", None, "unexpected failure"),
+        ("unsupported", None, "unexpected failure"),
+        ("fail", known("i"), ""),
+        ("fail", known("i", code="wrong-value"), ""),
+        ("fail", known("i", code="another"), "unexpected failure"),
+        ("crash", known("i"), "unexpected failure"),
+        ("pass", known("i"), "unexpected pass"),
+        ("pass", known("i", "skip"), ""),
+        ("skip", known("i"), ""),
+        ("infra", known("i"), ""),
+        ("fail", known("i", "pass"), "unexpected failure"),
+        ("fail", known("i", expires=TODAY), ""),
+        ("fail", known("i", expires=TODAY - dt.timedelta(1)), "expired"),
+        ("pass", known("i", expires=TODAY - dt.timedelta(1)), "expired"),
+        ("fail", known("another"), "unexpected failure"),
+    ],
+    ids=str,
+)
+def test_surprise(verdict: str, entry: Known | None, surprise: str) -> None:
+    """An entry that expects otherwise, none at all, or one that is out of date."""
+    reason = "wrong-value" if verdict == "fail" else ""
+    assert judge(outcome(verdict, reason), [entry] if entry else [], TODAY).surprise == surprise
+
+
+def test_first_entry_decides() -> None:
+    """Whatever comes behind it."""
+    entries = [known("another"), known("pyro-ppl-1.8.0", "crash"), known("i/pyro-ppl-1.8.0/import")]
+    judged = judge(outcome("fail"), entries, TODAY)
+    assert (judged.known, judged.surprise) == (entries[1], "unexpected failure")
+
+
+MATRIX = """\
+images: {{ i: {{ tag: a }}, j: {{ tag: b }} }}
+libraries: {{ pyro-ppl: {{ versions: ["1.8.0", "1.9.1"] }}, torch: {{ versions: [installed] }} }}
+known:
+  - {{ cells: "{cells}", expect: fail, reason: r }}
+"""
+
+
+@pytest.mark.parametrize(
+    ("cells", "covered"),
+    [
+        ("pyro-ppl-1.8.0", 8),
+        ("pyro-ppl", 16),
+        ("pyro-ppl-1.8.0/import", 2),
+        ("i", 12),
+        ("*/pyro-ppl-1.8.0", 8),
+        ("i/*", 12),
+        ("torch", 8),
+        ("pyro", 0),
+        ("1.8.0", 0),
+        ("i/pyro-ppl-1.8.0/imports", 0),
+    ],
+)
+def test_entry_covers_what_it_loads_for(tmp_path: Path, cells: str, covered: int) -> None:
+    """An entry means the same when it is read and when it is applied; one that covers no check is refused."""
+    path = tmp_path / "matrix.yaml"
+    path.write_text(MATRIX.format(cells=cells))
+    if not covered:
+        with pytest.raises(MatrixError, match=r"matrix\.yaml:4:7: matches no check; did you mean|there are"):
+            load(path)
+        return
+    plan = expand(load(path), "docker")
+    assert sum(matching(plan.known, check) is not None for check in plan.checks) == covered
