@@ -37,9 +37,24 @@ def compiled(
 
     `inputs` should hold several shapes.  The backend is wrapped so that every execution of compiled code is counted:
     a function that silently runs eagerly shows as `not-compiled`.  The function must be deterministic, and return a
-    tensor or a tuple of tensors.  Metrics: graph breaks, graphs, recompilations, seconds of the first call and the
-    compiled/eager time ratio of the last inputs.  Returns the compiled function.
+    tensor or a tuple of tensors.  Metrics: graph breaks, graphs, recompilations, seconds of the first call, kernels and
+    cache hits of inductor, and the compiled/eager time ratio of the first inputs, whose shape is compiled as a static
+    one; of a training step too where the probe is thorough.  Returns the compiled function.
     """
+    with probe.uncounted():
+        return _compiled(probe, function, inputs, what, dict(parameters or {}), backward, backend, (rtol, atol))
+
+
+def _compiled(
+    probe: Probe,
+    function: Callable[..., Any],
+    inputs: Sequence[Tuple[Any, ...]],
+    what: str,
+    named: Dict[str, Any],
+    backward: bool,
+    backend: str,
+    tolerance: Tuple[Optional[float], Optional[float]],
+) -> Any:
     import torch
 
     if not hasattr(torch, "compile"):
@@ -50,13 +65,17 @@ def compiled(
 
     compile_graph = lookup_backend(backend)
     ran = {"count": 0, "graphs": 0}
+    kernels_before = _kernels()
 
     def counting(graph: Any, examples: Any) -> Any:
         ran["graphs"] += 1
+        on_device = probe.work.of_graph(graph, examples) if probe.work is not None else 0  # before inductor changes it
         code = compile_graph(graph, examples)
 
         def run(*arguments: Any) -> Any:
             ran["count"] += 1
+            if probe.work is not None:
+                probe.work.operators += on_device
             return code(*arguments)
 
         return run
@@ -66,7 +85,6 @@ def compiled(
     getattr(dynamo.utils, "_compilation_metrics", counters).clear()
     dynamo.config.suppress_errors = False
     quick = torch.compile(function, backend=counting)
-    named = dict(parameters or {})
     first_seconds = 0.0
     for index, arguments in enumerate(inputs):
         shapes = "x".join(str(tuple(a.shape)) for a in arguments if isinstance(a, torch.Tensor))
@@ -84,7 +102,7 @@ def compiled(
         )
         for number, (left, right) in enumerate(zip(seen, wanted)):
             sound(left, right, f"{label}, compiled result {number}")
-            close(left, right, f"{label}, compiled result {number}", rtol, atol, "compile-mismatch")
+            close(left, right, f"{label}, compiled result {number}", *tolerance, "compile-mismatch")
         for name, right in wanted_gradients.items():
             left = seen_gradients[name]
             require(
@@ -94,20 +112,52 @@ def compiled(
             )
             if left is not None:
                 sound(left, right, f"{label}, compiled gradient of {name}")
-                close(left, right, f"{label}, compiled gradient of {name}", rtol, atol, "compile-mismatch")
+                close(left, right, f"{label}, compiled gradient of {name}", *tolerance, "compile-mismatch")
+        if index == 0:
+            _times(probe, function, quick, arguments, backward, what)
     probe.metric(f"{what}: graphs", ran["graphs"], "count")
     probe.metric(f"{what}: graph breaks", sum(counters["graph_break"].values()), "count")
     recompiled = _recompilations()
     if recompiled is not None:
         probe.metric(f"{what}: recompilations", recompiled, "count")
     probe.metric(f"{what}: first compile", first_seconds, "s")
-    # with gradients wanted as before: another mode would be compiled anew
-    last = _fresh(inputs[-1], backward)
-    eager_seconds = probe.seconds(lambda: function(*last))
-    probe.metric(
-        f"{what}: compiled/eager time", probe.seconds(lambda: quick(*last)) / max(eager_seconds, 1e-9), "ratio"
-    )
+    if backend == "inductor":
+        hits = counters["inductor"]["fxgraph_cache_hit"] + counters["aot_autograd"]["autograd_cache_hit"]
+        # a launch keeps its caches; Triton has one of its own, so that without a hit a kernel may still be an old one
+        probe.metric(f"{what}: compile cache hits", hits, "count")
+        probe.metric(f"{what}: kernels", _kernels() - kernels_before, "count")
     return quick
+
+
+def _times(
+    probe: Probe,
+    function: Callable[..., Any],
+    quick: Callable[..., Any],
+    arguments: Tuple[Any, ...],
+    backward: bool,
+    what: str,
+) -> None:
+    """Compiled against eager, before another shape makes the compiler write code for any shape."""
+    import torch
+
+    fresh = _fresh(arguments, backward)  # with gradients wanted as before: another mode would be compiled anew
+
+    def step(called: Callable[..., Any]) -> None:
+        out = called(*fresh)
+        results = [result for result in (out if isinstance(out, (tuple, list)) else [out]) if result.requires_grad]
+        torch.autograd.backward(results, [torch.ones_like(result) for result in results])
+
+    eager, fast = (probe.seconds(lambda called=called: called(*fresh)) for called in (function, quick))  # type: ignore[misc]
+    probe.metric(f"{what}: compiled/eager time", fast / max(eager, 1e-9), "ratio")
+    if backward and probe.thorough:
+        eager, fast = (probe.seconds(lambda called=called: step(called)) for called in (function, quick))  # type: ignore[misc]
+        probe.metric(f"{what}: compiled/eager time of a training step", fast / max(eager, 1e-9), "ratio")
+
+
+def _kernels() -> int:
+    """How many kernels inductor has written in this process: Triton's on a GPU, loops of C++ on a CPU."""
+    metrics: Any = importlib.import_module("torch._inductor.metrics")
+    return int(metrics.generated_kernel_count)
 
 
 def _recompilations() -> Optional[int]:

@@ -8,15 +8,21 @@ before it knows whether the image holds torch at all.
 from __future__ import annotations
 
 import contextlib
+import gc
 import math
+import os
+import re
 import time
-from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
+
+from . import precision
+from .devicework import DeviceWork
 
 CODES = {
     "wrong-version": "the module imported is not the version asked for",
     "wrong-location": "the module imported does not come from where it was installed",
     "environment-changed": "torch or another package of the image is no longer the image's own",
-    "wrong-device": "a result is not on the device under test",
+    "wrong-device": "a result is not on the device under test, or the library did not work there",
     "wrong-dtype": "a result has another dtype than its input",
     "wrong-shape": "a result has another shape than it must have",
     "wrong-value": "a result differs from its reference by more than the stated tolerance",
@@ -57,14 +63,30 @@ class NotApplicable(Exception):
     """The question makes no sense here, for the reason in the message; shown as a skip, never as a pass."""
 
 
+class LeftOut(NotApplicable):
+    """A part that a missing tool or an old device costs: its words are noted, and the other parts must do."""
+
+
+MISSING_TOOL = re.compile(
+    r"(lib[\w+-]+\.so|shared object|dlopen)[^\n]*(cannot open|not found|no such file)|failed to open libnvrtc"
+    r"|find (a )?(working )?(C\+* compiler|triton)|compiler[^\n]* (not found|is not available)|InvalidCxxCompiler"
+    r"|Python\.h: No such file|ptxas[^\n]*(not found|No such file)"
+    r"|No such file[^\n]*'(\S*/)?(gcc|cc|c\+\+|g\+\+|clang|ptxas|nvcc)'",
+    re.IGNORECASE,
+)
+"""What is said where a compiler, a header or a library by that name is missing: it says nothing against torch."""
+
+
 class Probe:
     """One question put to one library: where it runs, and what was measured and found on the way.
 
     `device` is a torch.device; `seed` varies between repetitions; `full` asks for the articles' own step counts;
     `thorough`, on a GPU and where the run is full, for what takes a CPU core too long: compiling for several sizes.
+    `precision` is what image and library have set for float32 (precision.found): probes compare without TF32.
+    `library` is the module under test, whose work on a GPU is counted (devicework).
     """
 
-    def __init__(self, device: str, seed: int = 0, full: bool = False) -> None:
+    def __init__(self, device: str, seed: int = 0, full: bool = False, library: str = "") -> None:
         import torch
 
         self.device = torch.device(device)
@@ -75,6 +97,17 @@ class Probe:
         self.notes: List[str] = []
         self.parts: List[Dict[str, Any]] = []
         self.failures: List[BaseException] = []
+        self.precision = precision.found()
+        precision.choose(tf32=False)
+        self.work: Optional[DeviceWork] = None
+        if self.device.type == "cuda":
+            self.work = DeviceWork(self.device, library)
+            self.work.start()
+
+    @property
+    def heavy_backend(self) -> str:
+        """What compiles a function of many kernels, such as a training step: C++ takes a core half a minute."""
+        return "inductor" if self.device.type == "cuda" else "aot_eager"
 
     def metric(self, name: str, value: float, unit: str) -> None:
         """Record a measured number with its unit (`s`, `bytes`, `ratio`, `count`, `1/s`)."""
@@ -88,14 +121,21 @@ class Probe:
     def part(self, name: str) -> Iterator[None]:
         """One named step of the probe: its failure is recorded and the next parts still run.
 
-        `NotApplicable` inside a part leaves that part out, with its reason.
+        A kernel's error shows at the part that launched it.  `NotApplicable` inside a part leaves that part out, with
+        its reason.
         """
         started = time.perf_counter()
         entry: Dict[str, Any] = {"name": name, "status": "passed"}
+        precision.choose(tf32=False)  # a part before may have called what sets it
+        if self.work is not None:
+            self.work.leave_if_enough()
         try:
             yield
+            self.synchronize()
         except NotApplicable as error:
             entry.update(status="skipped", message=str(error))
+            if isinstance(error, LeftOut):
+                self.note(f"{name}: left out: {error}")
         except Exception as error:
             entry.update(
                 status="failed", code=getattr(error, "code", ""), message=f"{type(error).__name__}: {error}"[:2000]
@@ -106,14 +146,42 @@ class Probe:
             self.parts.append(entry)
 
     def finish(self) -> None:
-        """Raise the first part's failure, with the names of all parts that failed; NotApplicable if none applied."""
+        """Raise the first part's failure, with the names of all parts that failed; NotApplicable if none applied.
+
+        On a GPU a pass needs proof that the library worked there.
+        """
+        proof = None if self.work is None else self.work.numbers()
         failed = [entry["name"] for entry in self.parts if entry["status"] == "failed"]
+        if proof is not None:
+            self.metric("peak device memory", proof["peak"] or 0, "bytes")
+            self.metric("device allocations", proof["allocations"] or 0, "count")
+            if proof["operators"] is not None:
+                self.metric("device operators", proof["operators"], "count")
         if failed:
             first = self.failures[0]
             self.note("failed parts: " + ", ".join(failed))
             raise first
         if self.parts and all(entry["status"] == "skipped" for entry in self.parts):
             raise NotApplicable("; ".join(entry["name"] + ": " + entry["message"] for entry in self.parts))
+        if proof is not None:
+            require(proof["allocations"], "wrong-device", f"nothing took memory on {self.device}")
+            require(proof["operators"] != 0, "wrong-device", f"the library ran no operator on {self.device}")
+
+    def worked_elsewhere(self, why: str) -> None:
+        """The work is not this process's to count: the probe itself has shown where it ran."""
+        if self.work is not None:
+            self.note(f"device: {why}")
+            self.work.numbers()
+            self.work = None
+
+    def count_all(self) -> None:
+        """Count what anyone runs on the device: the library itself computes nothing, and torch does it for it."""
+        if self.work is not None:
+            self.work.library = ""
+
+    def uncounted(self) -> Any:
+        """A context in which operators on the device are not counted: around torch.compile, and around timing."""
+        return contextlib.nullcontext() if self.work is None else self.work.paused()
 
     def generator(self, offset: int = 0) -> Any:
         """A torch.Generator on the CPU seeded from the probe's seed: the same data on every device."""
@@ -127,6 +195,37 @@ class Probe:
 
         return torch.randn(*shape, generator=self.generator(offset), dtype=dtype or torch.float32).to(self.device)
 
+    def bfloat16(self) -> str:
+        """How the device computes in bfloat16: `natively`, `by emulation`, or not at all (empty), by torch's word.
+
+        The question is the one that autocast asks: without an argument, which newer torch takes for "or emulated".
+        """
+        import torch
+
+        if self.device.type != "cuda":
+            return "natively"
+        if not torch.cuda.is_bf16_supported():
+            return ""
+        return "natively" if torch.cuda.get_device_properties(self.device).major >= 8 else "by emulation"
+
+    def collectives(self) -> str:
+        """The backend of a process group of one: NCCL on a GPU, gloo elsewhere; both told to talk to themselves.
+
+        An image may name an interface (NCCL_SOCKET_IFNAME=eth0), which a container without a network does not have.
+        """
+        os.environ.update(NCCL_SOCKET_IFNAME="lo", GLOO_SOCKET_IFNAME="lo")
+        return "nccl" if self.device.type == "cuda" else "gloo"
+
+    def free_memory(self, needed: int) -> None:
+        """Leave the part out on a GPU with less free memory, in bytes, and on a CPU, whose peaks nobody counts."""
+        import torch
+
+        if self.device.type != "cuda":
+            raise NotApplicable("peak memory is counted on GPUs only")
+        free = int(torch.cuda.mem_get_info(self.device)[0])
+        if free < needed:
+            raise LeftOut(f"needs {needed / 2**30:.0f} GiB of free device memory, here are {free / 2**30:.1f}")
+
     def synchronize(self) -> None:
         """Wait for the device, so that errors of kernels show here and times are whole."""
         if self.device.type == "cuda":
@@ -136,28 +235,77 @@ class Probe:
 
     def seconds(self, function: Callable[[], Any], repeat: int = 5) -> float:
         """Median wall time of one call in seconds, after one call not counted."""
-        function()
-        self.synchronize()
-        times = []
-        for _ in range(repeat):
-            started = time.perf_counter()
+        with self.uncounted():
             function()
             self.synchronize()
-            times.append(time.perf_counter() - started)
+            times = []
+            for _ in range(repeat):
+                started = time.perf_counter()
+                function()
+                self.synchronize()
+                times.append(time.perf_counter() - started)
         return sorted(times)[len(times) // 2]
 
+    def device_seconds(self, function: Callable[[], Any], calls: int = 10, repeat: int = 5) -> float:
+        """Median time of one of so many calls in a row, by the device's own clock; wall time on a CPU."""
+        if self.device.type != "cuda":
+            return self.seconds(function, repeat)
+        import torch
+
+        times = []
+        with self.uncounted():
+            function()
+            for _ in range(repeat):
+                begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+                begin.record()
+                for _ in range(calls):
+                    function()
+                end.record()
+                self.synchronize()
+                times.append(begin.elapsed_time(end) / 1000 / calls)
+        return float(sorted(times)[len(times) // 2])
+
     def peak_memory(self, function: Callable[[], Any]) -> Optional[int]:
-        """Peak device memory of one call above what was held before it, in bytes; None on the CPU."""
+        """Peak device memory of one call above what was held before it, in bytes; None on the CPU.
+
+        One call before is not counted: the first product of a process makes a workspace that stays (32 MiB for cuBLAS
+        on Hopper), which would count against whoever comes first.
+        """
         if self.device.type != "cuda":
             return None
         import torch
 
-        self.synchronize()
-        torch.cuda.reset_peak_memory_stats(self.device)
-        before = torch.cuda.memory_allocated(self.device)
-        function()
-        self.synchronize()
-        return int(torch.cuda.max_memory_allocated(self.device) - before)
+        with self.uncounted():
+            function()
+            gc.collect()
+            self.synchronize()
+            if self.work is not None:
+                self.work.keep_peak()
+            torch.cuda.reset_peak_memory_stats(self.device)
+            before = torch.cuda.memory_allocated(self.device)
+            function()
+            self.synchronize()
+            return int(torch.cuda.max_memory_allocated(self.device) - before)
+
+
+def without_missing_tool(ways: Sequence[Tuple[str, Callable[[], Any]]]) -> Tuple[str, Any]:
+    """The first of several ways that has the tools which it needs: its name, with what others lack, and its result.
+
+    Raises `LeftOut`, with what each lacks, where none has; whatever else goes wrong in one is raised.
+    """
+    lacking: List[str] = []
+    for name, way in ways:
+        try:
+            result = way()
+            return name + "".join(f"; not by {other}" for other in lacking), result
+        except NotApplicable as error:
+            lacking.append(f"{name}: {error}")
+        except Exception as error:
+            said = f"{type(error).__name__}: {error}"
+            if not isinstance(error, (OSError, ImportError)) and not MISSING_TOOL.search(said):
+                raise
+            lacking.append(f"{name}: {said}"[:500])
+    raise LeftOut("; ".join(lacking))
 
 
 def require(condition: Any, code: str, message: str) -> None:

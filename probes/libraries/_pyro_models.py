@@ -97,8 +97,8 @@ def bayesian_layer(probe: Probe, units: int) -> Any:
     return bayesian(torch.nn.Linear(3, units).to(probe.device))
 
 
-def network_svi(probe: Probe, sizes: Tuple[int, int, int]) -> Any:
-    """SVI for a network whose weights all have normal priors, with a mean-field guide made by Pyro."""
+def network_svi(probe: Probe, sizes: Tuple[int, int, int], **adam: Any) -> Any:
+    """SVI for a network whose weights all have normal priors, with a mean-field guide made by Pyro; Adam by options."""
     import pyro
     import torch
     from pyro import distributions as dist
@@ -117,4 +117,4 @@ def network_svi(probe: Probe, sizes: Tuple[int, int, int]) -> Any:
         guide = AutoDiagonalNormal(model, init_scale=0.01)
     except TypeError:  # before Pyro 1.0 it begins with a scale of 1
         guide = AutoDiagonalNormal(model)
-    return SVI(model, guide, pyro.optim.Adam({"lr": 0.02}), Trace_ELBO())
+    return SVI(model, guide, pyro.optim.Adam({"lr": 0.02, **adam}), Trace_ELBO())

@@ -6,7 +6,7 @@ import socket
 from typing import Any
 
 from ..compiling import compiled
-from ..evidence import NotApplicable, Probe, close, falls, require, sound
+from ..evidence import LeftOut, NotApplicable, Probe, close, falls, require, sound
 
 DISTRIBUTION = "deepspeed"
 MODULE = "deepspeed"
@@ -60,7 +60,7 @@ def _world_of_one(probe: Probe) -> None:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
-    deepspeed.init_distributed("nccl" if probe.device.type == "cuda" else "gloo", auto_mpi_discovery=False)
+    deepspeed.init_distributed(probe.collectives(), auto_mpi_discovery=False)
 
 
 def _engine(probe: Probe, stage: int) -> Any:
@@ -115,6 +115,13 @@ def _same_as_adam(probe: Probe, stage: int) -> None:
     engine.destroy()
 
 
+def _cuda_home() -> str:
+    """Where torch and DeepSpeed look for nvcc."""
+    from torch.utils.cpp_extension import CUDA_HOME
+
+    return CUDA_HOME or ""
+
+
 def _built_just_in_time(probe: Probe) -> None:
     """DeepSpeed's own Adam for the CPU takes torch's steps."""
     import torch
@@ -122,7 +129,9 @@ def _built_just_in_time(probe: Probe) -> None:
     if not probe.full:
         raise NotApplicable("a C++ build of up to a minute: asked for by --full alone")
     if not shutil.which(os.environ.get("CXX", "c++")):
-        raise NotApplicable("no C++ compiler here")
+        raise LeftOut("no C++ compiler here")
+    if torch.cuda.is_available() and not shutil.which("nvcc", path=os.path.join(_cuda_home(), "bin")):
+        raise LeftOut("where torch sees a GPU, DeepSpeed builds its ops for the CPU with nvcc too, which is not here")
     from deepspeed.ops.adam import DeepSpeedCPUAdam
 
     start = probe.randn(8).cpu()

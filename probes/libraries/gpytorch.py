@@ -232,7 +232,7 @@ def compile(probe: Probe) -> None:
             return posterior.mean, posterior.variance
 
         model.eval().requires_grad_(False)
-        # One shape, without inductor: the prediction breaks into some fifty graphs, and a CPU needs half a minute for
-        # them.  What is at risk is how dynamo cuts it up; the kernel has been through inductor.
+        # One shape, and on a CPU without inductor: the prediction breaks into some fifty graphs, for which it needs
+        # half a minute.  What is at risk there is how dynamo cuts it up; the kernel has been through inductor.
         place = probe.randn(3, 2, dtype=torch.float64)
-        compiled(probe, predict, [(place,)], "prediction", backend="aot_eager", atol=1e-6)
+        compiled(probe, predict, [(place,)], "prediction", backend=probe.heavy_backend, atol=1e-6)

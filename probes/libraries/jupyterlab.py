@@ -29,6 +29,7 @@ data = torch.arange(6.0, device={device!r}).reshape(2, 3)
 def sample(probe: Probe) -> None:
     """A kernel computes on the device, keeps its variables, follows a seed, tells of an error, and ends; so does a
     notebook that is run whole."""
+    probe.worked_elsewhere("of a process of Jupyter's own, whose product says where it lies")
     with _places():
         with probe.part("kernel"):
             _kernel(probe)

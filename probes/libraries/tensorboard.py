@@ -17,6 +17,7 @@ def sample(probe: Probe) -> None:
     """Draws on the device are logged step by step; their histograms and means come back as they were."""
     import torch
 
+    probe.count_all()
     torch.manual_seed(probe.seed)
     family = torch.distributions.Normal(torch.tensor(0.5, device=probe.device), 1.5)
     steps = {step: family.sample((DRAWS,)) for step in (0, 3, 10)}
@@ -40,6 +41,7 @@ def autograd(probe: Probe) -> None:
     """A variational fit's ELBO, parameter and gradient, logged at each step, can be followed in what is read back."""
     import torch
 
+    probe.count_all()
     data = probe.randn(64) * 0.5 + 2.0
     mean = torch.zeros((), device=probe.device, requires_grad=True)
     optimizer = torch.optim.Adam([mean], lr=0.1)

@@ -18,6 +18,8 @@ def sample(probe: Probe) -> None:
         ("device query", image.device_query),
         ("vector add compiled at run time", image.vector_add),
         ("matrix product", image.matrix_product),
+        ("matrix product in bfloat16", image.short_product),
+        ("TF32", image.tf32),
         ("memory bandwidth", image.bandwidth),
         ("streams and events", image.streams),
         ("mixed precision", image.mixed_precision),
@@ -56,3 +58,5 @@ def compile(probe: Probe) -> None:
         models.ensemble_compiled(probe)
     with probe.part("Transformer"):
         transformer.as_compiled(probe)
+    with probe.part("kernels"):
+        image.kernels_made(probe)

@@ -43,10 +43,13 @@ WRITABLE_ROOT = "the container's root was writable: the engine's GPU hook fails 
 
 def connect(home: Path) -> DockerBackend:
     """The engine that DOCKER_HOST or the client's context names."""
+    client = None
     try:
         client = docker.from_env(timeout=120)
         client.ping()
     except (DockerException, requests.exceptions.RequestException) as error:
+        if client is not None:
+            client.close()
         raise Trouble("engine-unreachable", f"no container engine answers: {error}") from error
     return DockerBackend(client, home)
 

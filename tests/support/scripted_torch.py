@@ -1,0 +1,196 @@
+"""A package called torch that computes nothing and does what its script says: a GPU host without a GPU.
+
+The script is JSON: the one that `write` puts beside the package, and over it the one in the variable SCRIPTED_TORCH of
+the process that imports it.  Keys, with their defaults in DEFAULT:
+
+- `version`, `cuda`: `torch.__version__` and `torch.version.cuda` (None: a build without CUDA);
+- `gpus`: what NVML sees, each with name, uuid, major, minor and total_memory;
+- `warning`: `is_available()` warns so and answers False;
+- `start`: the message with which CUDA does not start, at the first call that needs it;
+- `at_import`: what the import itself calls: `init`, `device_count`, `get_arch_list`;
+- `poisoning`: which calls spoil forks without initialising, as the driver's own do;
+- `allocations`: how many allocations there were, call by call of `memory_stats` (the last one for good);
+- `peak`: `max_memory_allocated()`;
+- `synchronize`: what is raised, call by call of `synchronize` (null, and after the last one: nothing).
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+DEFAULT: dict[str, Any] = {
+    "version": "2.9.0+cu128",
+    "cuda": "12.8",
+    "gpus": [
+        {"name": "NVIDIA A100", "uuid": "GPU-a", "major": 8, "minor": 0, "total_memory": 40 << 30},
+    ],
+    "warning": "",
+    "start": "",
+    "at_import": [],
+    "poisoning": ["get_arch_list"],
+    "allocations": [0, 1],
+    "peak": 1 << 20,
+    "synchronize": [],
+}
+
+
+def write(folder: Path, **script: Any) -> Path:
+    """Put the package into the folder, which then belongs on `sys.path`; returns the folder."""
+    unknown = set(script) - set(DEFAULT)
+    if unknown:
+        raise KeyError(f"no such key of a script: {sorted(unknown)}")
+    whole = {**DEFAULT, **script}
+    package = folder / "torch"
+    package.mkdir(parents=True)
+    (package / "script.json").write_text(json.dumps(whole))
+    (package / "__init__.py").write_text(_PACKAGE)
+    (package / "cuda.py").write_text(_CUDA)
+    info = folder / f"torch-{whole['version']}.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: torch\nVersion: {whole['version']}\n")
+    (info / "RECORD").write_text("")
+    return folder
+
+
+_PACKAGE = """
+import json, os
+from types import SimpleNamespace
+
+with open(os.path.join(os.path.dirname(__file__), "script.json")) as stream:
+    script = json.load(stream)
+script.update(json.loads(os.environ.get("SCRIPTED_TORCH") or "{}"))
+__version__ = script["version"]
+version = SimpleNamespace(cuda=script["cuda"], hip=None)
+matmul = SimpleNamespace(allow_tf32=False)
+cudnn = SimpleNamespace(allow_tf32=True, version=lambda: 91002)
+backends = SimpleNamespace(cuda=SimpleNamespace(matmul=matmul), cudnn=cudnn)
+
+
+class device:
+    def __init__(self, name):
+        self.type = str(name).partition(":")[0]
+
+    def __str__(self):
+        return self.type
+
+
+def compiled_with_cxx11_abi():
+    return True
+
+
+def set_float32_matmul_precision(name):
+    matmul.allow_tf32 = name != "highest"
+
+
+from . import cuda
+
+for name in script["at_import"]:
+    getattr(cuda, name)()
+"""
+
+_CUDA = """
+import os, warnings
+from types import SimpleNamespace
+
+from . import script, version
+
+state = SimpleNamespace(initialised=False, poisoned=False, bad_fork=False)
+calls = {"memory_stats": 0, "synchronize": 0}
+
+
+def after_fork():
+    state.bad_fork = state.initialised or state.poisoned
+    state.initialised = False
+
+
+os.register_at_fork(after_in_child=after_fork)
+
+
+def asks(name):
+    state.poisoned = state.poisoned or name in script["poisoning"]
+
+
+def init():
+    if state.initialised:
+        return
+    if version.cuda is None:
+        raise AssertionError("Torch not compiled with CUDA enabled")
+    if state.bad_fork:
+        raise RuntimeError(
+            "Cannot re-initialize CUDA in forked subprocess. To use CUDA with multiprocessing, "
+            "you must use the 'spawn' start method"
+        )
+    if script["start"]:
+        raise RuntimeError(script["start"])
+    if not script["gpus"]:
+        raise RuntimeError("No CUDA GPUs are available")
+    state.initialised = True
+
+
+def is_initialized():
+    return state.initialised and not state.bad_fork
+
+
+def _is_in_bad_fork():
+    return state.bad_fork
+
+
+def device_count():
+    asks("device_count")
+    return len(script["gpus"]) if version.cuda else 0
+
+
+def is_available():
+    if script["warning"]:
+        warnings.warn(script["warning"])
+        return False
+    return device_count() > 0
+
+
+def get_arch_list():
+    asks("get_arch_list")
+    return ["sm_80", "sm_90"] if version.cuda else []
+
+
+def get_device_properties(device=None):
+    init()
+    index = device if isinstance(device, int) else 0
+    return SimpleNamespace(multi_processor_count=108, **script["gpus"][index])
+
+
+def current_device():
+    init()
+    return 0
+
+
+def step(name):
+    planned = script["allocations" if name == "memory_stats" else name] or [None]
+    index, calls[name] = calls[name], calls[name] + 1
+    last = planned[-1] if name == "memory_stats" else None
+    return planned[index] if index < len(planned) else last
+
+
+def memory_stats(device=None):
+    return {"allocation.all.allocated": step("memory_stats")} if state.initialised else {}
+
+
+def max_memory_allocated(device=None):
+    return script["peak"]
+
+
+def reset_peak_memory_stats(device=None):
+    init()
+
+
+def memory_allocated(device=None):
+    return 0
+
+
+def synchronize(device=None):
+    init()
+    said = step("synchronize")
+    if said:
+        raise RuntimeError(said)
+"""
