@@ -11,6 +11,7 @@ from typing import Any
 from tabulate import tabulate
 
 from torch_compat_matrix.runner.backends.base import Backend
+from torch_compat_matrix.runner.backends.gpus import offered
 from torch_compat_matrix.runner.errors import Trouble
 from torch_compat_matrix.runner.execution.durations import Estimate
 from torch_compat_matrix.runner.execution.prepare import facts_path
@@ -79,7 +80,10 @@ def _warnings(image: Image, facts: Mapping[str, Any] | None, backend: Backend) -
     if facts is None and backend.name == "local":
         return  # the tag says nothing of the stand-in
     build = build_of(image, facts)
-    for gpu in backend.gpus():
+    gpus, trouble = offered(backend)
+    if trouble is not None and image.limits.gpus != "none":
+        yield f"  will not run: {trouble}"
+    for gpu in gpus:
         found = predict(build, machine=backend.machine, gpu=gpu.name, driver=gpu.driver, capability=gpu.capability)
         if found is not None:
             yield f"  will not run on {gpu.name}: {found.code}: {found.detail}"

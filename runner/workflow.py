@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from torch_compat_matrix.runner.backends import gpus
 from torch_compat_matrix.runner.backends.base import Backend, Finding, connect, require
 from torch_compat_matrix.runner.backends.here import installed
 from torch_compat_matrix.runner.errors import CompatError, UsageError
@@ -136,7 +137,7 @@ def engine_for(opened: OpenRun, *, index: Index | None = None, settled: Settled 
         more["settled"] = settled
     settings = opened.settings
     # a few at a time where no GPU sets the number: each launch may take the memory limit, and torch every core it finds
-    jobs = settings.jobs or max(len(opened.backend.gpus()), min(4, cores()))
+    jobs = settings.jobs or max(len(gpus.offered(opened.backend)[0]), min(4, cores()))
     return Engine(
         plan=opened.plan,
         backend=opened.backend,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 
-from torch_compat_matrix.runner.backends.base import BACKENDS, Finding, connect
+from torch_compat_matrix.runner.backends.base import BACKENDS, Backend, Finding, connect
+from torch_compat_matrix.runner.backends.gpus import VISIBLE, offered
 from torch_compat_matrix.runner.errors import BackendUnusable, Status, Trouble
 from torch_compat_matrix.runner.records.runs import home
 from torch_compat_matrix.runner.workflow import remedy_of
@@ -19,14 +21,7 @@ def main(options: argparse.Namespace) -> Status:
         findings: Sequence[Finding]
         try:
             backend = connect(name, home())
-            gpus = backend.gpus()
-            gpu = Finding(
-                what="GPU",
-                works=bool(gpus),
-                detail=", ".join(f"{gpu.name} ({gpu.uuid}, driver {gpu.driver})" for gpu in gpus) or "none seen",
-                remedy="" if gpus else "outcomes will say CPU; `nvidia-smi` must list a GPU for anything else",
-            )
-            findings = [*backend.doctor(), gpu]
+            findings = [*backend.doctor(), _gpus(backend)]
         except (BackendUnusable, Trouble) as error:
             findings = [Finding(what=name, works=False, detail=str(error), remedy=error.remedy, code=error.code)]
             worst = Status.NO_BACKEND if options.backend else worst
@@ -35,3 +30,17 @@ def main(options: argparse.Namespace) -> Status:
             if remedy_of(finding):
                 print(f"       -> {remedy_of(finding)}")
     return worst
+
+
+def _gpus(backend: Backend) -> Finding:
+    """The GPUs that may be taken; with CUDA_VISIBLE_DEVICES, which limits them."""
+    gpus, trouble = offered(backend)
+    if trouble is not None:
+        return Finding(what="GPU", works=False, detail=str(trouble), remedy=trouble.remedy, code=trouble.code)
+    limit = f"; CUDA_VISIBLE_DEVICES={os.environ[VISIBLE]}" if VISIBLE in os.environ else ""
+    return Finding(
+        what="GPU",
+        works=bool(gpus),
+        detail=(", ".join(f"{gpu.name} ({gpu.uuid}, driver {gpu.driver})" for gpu in gpus) or "none seen") + limit,
+        remedy="" if gpus else "outcomes will say CPU; `nvidia-smi` must list a GPU for anything else",
+    )

@@ -47,6 +47,16 @@ class Gpu:
     driver: str
     capability: str = ""
     """Compute capability, `9.0`; empty where it is not known."""
+    mig: bool = False
+    """Whether it is in MIG mode: then its instances can be leased, itself it cannot."""
+    parent: str = ""
+    """The UUID of the GPU that this MIG instance is a part of; empty where it is a whole GPU."""
+
+    @property
+    def bare_uuids(self) -> frozenset[str]:
+        """What a process on it may be told as its UUID, prefixes off: for a MIG instance its own or its parent's."""
+        own = self.uuid.removeprefix("GPU-").removeprefix("MIG-")
+        return frozenset({own, self.parent.removeprefix("GPU-") or own})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,6 +101,8 @@ class Launched(Protocol):
 
     name: str
     """Container name or process id, for messages."""
+    notes: tuple[str, ...]
+    """What was done otherwise than usual to start it: noted at each of its outcomes."""
 
     def lines(self) -> Iterator[bytes]:
         """The lines of its result stream as they come; ends when the probe host has ended."""

@@ -23,6 +23,7 @@ class ContainerLaunch:
     def __init__(self, container: Container) -> None:
         self.container = container
         self.name = str(container.name)
+        self.notes: tuple[str, ...] = ()
         self.stderr = b""
         self.stream = self._attach(logs=False)
 

@@ -12,7 +12,7 @@ import os
 import tarfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,23 +20,25 @@ import docker
 import requests
 from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 from docker.models.containers import Container
-from docker.types import DeviceRequest, LogConfig, Mount
+from docker.types import LogConfig, Mount
 
-from torch_compat_matrix.runner.backends import gpus
 from torch_compat_matrix.runner.backends.base import Finding, Gpu, Prepared, room
 from torch_compat_matrix.runner.backends.container import ContainerLaunch
-from torch_compat_matrix.runner.backends.docker_errors import named
+from torch_compat_matrix.runner.backends.docker_errors import named, needs_writable_root
+from torch_compat_matrix.runner.backends.docker_gpus import LABEL, EngineGpus, remove, request
 from torch_compat_matrix.runner.backends.owner import alive, owner
 from torch_compat_matrix.runner.bundle import BUNDLE, NAME
 from torch_compat_matrix.runner.errors import Trouble
 from torch_compat_matrix.runner.files import locked
 from torch_compat_matrix.runner.model import Image, Limits, digest, repository
 
-LABEL = "torch-compat-matrix"
 PLACE = "/compat"
 COMPILED = f"{PLACE}/compiled"
 USER = "65534:65534"
+HOME = "/tmp/home"
 PASSED_ON = ("LANG", "LC_ALL", "TZ")
+CACHES = ("inductor", "triton", "torch_extensions", "nv")
+WRITABLE_ROOT = "the container's root was writable: the engine's GPU hook fails on a read-only one"
 
 
 def connect(home: Path) -> DockerBackend:
@@ -60,6 +62,7 @@ class DockerBackend:
         self.home = home
         self.bundle = bundle
         self.machine = str(client.info().get("Architecture", ""))
+        self.engine_gpus = EngineGpus(client)
 
     def prepare(self, image: Image) -> Prepared:
         """Pull the image unless it is here."""
@@ -108,20 +111,44 @@ class DockerBackend:
         labels: Mapping[str, str],
         gpu: Gpu | None = None,
     ) -> Iterator[ContainerLaunch]:
-        """Create, fill, start; and remove, whatever happens."""
+        """Create, fill, start; and remove, whatever happens.
+
+        Where a hook that adds the GPU fails on the read-only root (crun's, CDI's), once more with a writable one.
+        """
+        with named(f"launching {prepared.reference}"):
+            volumes = {key: self._overlay(key, folder, prepared) for key, folder in overlays.items()}
+        with ExitStack() as stack:
+            try:
+                launch = stack.enter_context(self._started(prepared, volumes, limits, labels, order, gpu))
+            except Trouble as trouble:
+                if gpu is None or not needs_writable_root(trouble):
+                    raise
+                again = self._started(prepared, volumes, limits, labels, order, gpu, read_only=False)
+                launch = stack.enter_context(again)
+                launch.notes = (WRITABLE_ROOT,)
+            yield launch
+
+    @contextmanager
+    def _started(
+        self,
+        prepared: Prepared,
+        volumes: Mapping[str, str],
+        limits: Limits,
+        labels: Mapping[str, str],
+        order: Mapping[str, Any],
+        gpu: Gpu | None,
+        read_only: bool = True,
+    ) -> Iterator[ContainerLaunch]:
         container = None
         try:
             with named(f"launching {prepared.reference}"):
-                volumes = {key: self._overlay(key, folder, prepared) for key, folder in overlays.items()}
-                container = self._create(prepared, volumes, limits, labels, order, gpu)
+                container = self._create(prepared, volumes, limits, labels, order, gpu, read_only)
                 container.put_archive(PLACE, self._bundle(order))
                 launch = ContainerLaunch(container)
                 container.start()
             yield launch
         finally:
-            if container is not None:
-                with suppress(NotFound, APIError, requests.exceptions.RequestException):
-                    container.remove(force=True, v=True)
+            remove(container)
 
     def _create(
         self,
@@ -131,19 +158,23 @@ class DockerBackend:
         labels: Mapping[str, str],
         order: Mapping[str, Any],
         gpu: Gpu | None,
+        read_only: bool,
     ) -> Container:
         kept = order.get("compile_cache")
         compiled = COMPILED if kept else "/tmp"
         places = {
-            "HOME": "/tmp/home",
+            "HOME": HOME,
             "TMPDIR": "/tmp",
             "TORCHINDUCTOR_CACHE_DIR": f"{compiled}/inductor",
             "TRITON_CACHE_DIR": f"{compiled}/triton",
             "TORCH_EXTENSIONS_DIR": f"{compiled}/torch_extensions",
+            "CUDA_CACHE_PATH": f"{compiled}/nv",
             "MPLCONFIGDIR": "/tmp/matplotlib",
             "USER": "compat",  # the user has no entry in /etc/passwd, and getpass.getuser() asks the environment first
             "LOGNAME": "compat",
         }
+        if limits.network == "none":  # an image may name an interface that is not there, and NCCL then finds none
+            places["NCCL_SOCKET_IFNAME"] = "lo"
         every = {**labels, "owner": owner(), "deadline": str(int(time.time() + order["deadline_s"] + 60))}
         mounts = [
             Mount(f"{PLACE}/overlays/{key}", volume, type="volume", read_only=True) for key, volume in volumes.items()
@@ -158,10 +189,11 @@ class DockerBackend:
             environment={name: os.environ[name] for name in PASSED_ON if name in os.environ} | places,
             labels={f"{LABEL}.{name}": value for name, value in every.items()},
             mounts=[Mount(PLACE, None, type="volume"), *mounts],
-            tmpfs={"/tmp": "exec,mode=1777"},  # inductor loads from there what it has compiled
+            # inductor loads from /tmp what it has compiled; no entry point makes the home
+            tmpfs={"/tmp": "exec,mode=1777", HOME: "exec,mode=1777"},
             network_mode=limits.network,
             user=USER,
-            read_only=True,
+            read_only=read_only,
             cap_drop=["ALL"],
             security_opt=["no-new-privileges"],
             init=True,
@@ -171,7 +203,7 @@ class DockerBackend:
             pids_limit=limits.pids,
             nano_cpus=int(limits.cpus * 1e9) if limits.cpus else None,
             log_config=LogConfig(type="json-file", config={}),  # a broken stream is read again from there
-            device_requests=[DeviceRequest(device_ids=[gpu.uuid], capabilities=[["gpu"]])] if gpu else None,
+            device_requests=[request(gpu)] if gpu else None,
             detach=True,
         )
 
@@ -183,7 +215,7 @@ class DockerBackend:
             entry = tarfile.TarInfo("order.json")
             entry.size, entry.mode = len(content), 0o444
             tar.addfile(entry, io.BytesIO(content))
-            for name in ("inductor", "triton", "torch_extensions") if order.get("compile_cache") else ():
+            for name in CACHES if order.get("compile_cache") else ():
                 folder = tarfile.TarInfo(f"compiled/{name}")  # a new volume is root's, and the user is nobody
                 folder.type, folder.mode = tarfile.DIRTYPE, 0o1777
                 tar.addfile(folder)
@@ -224,14 +256,8 @@ class DockerBackend:
         return True
 
     def gpus(self) -> Sequence[Gpu]:
-        """The GPUs that nvidia-smi lists here, where the engine can hand them on."""
-        return gpus.visible() if self._nvidia() else ()
-
-    def _nvidia(self) -> bool:
-        info = self.client.info()
-        return (
-            "nvidia" in info.get("Runtimes", {}) or bool(info.get("CDISpecDirs")) or bool(info.get("DiscoveredDevices"))
-        )
+        """The GPUs of the engine's machine that may be taken, once a container that asked for GPUs has started."""
+        return self.engine_gpus.taken
 
     def reap(self) -> Sequence[str]:
         """Remove containers whose owner on this machine has died, or whose deadline has passed."""
@@ -248,21 +274,13 @@ class DockerBackend:
         return removed
 
     def doctor(self) -> Sequence[Finding]:
-        """The engine, its NVIDIA runtime and its disk."""
+        """The engine, what it says to a container that asks for GPUs, and its disk."""
         info, where = self.client.info(), self.client.api.base_url
         root = Path(info.get("DockerRootDir", "/var/lib/docker"))
         engine = (
             f"{info.get('ServerVersion')} at {where}, {info.get('Driver')}, cgroup v{info.get('CgroupVersion', '1')}"
         )
-        found = [
-            Finding(what="engine", works=True, detail=engine),
-            Finding(
-                what="NVIDIA runtime",
-                works=self._nvidia(),
-                detail="registered" if self._nvidia() else "the engine knows no NVIDIA runtime",
-                code="" if self._nvidia() else "no-nvidia-runtime",
-            ),
-        ]
+        found = [Finding(what="engine", works=True, detail=engine), self.engine_gpus.finding()]
         if root.exists():  # the engine may be on another machine
             found.append(room(root))
         return found

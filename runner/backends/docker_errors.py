@@ -53,6 +53,16 @@ def trouble_of(error: Exception, doing: str) -> Trouble:
     return Trouble(next(found, "engine-error"), f"{doing}: {said}", evidence=said)
 
 
+def needs_writable_root(trouble: Trouble) -> bool:
+    """Whether something could not be written as a container started (by the engine's hooks: nothing else has run)."""
+    return "read-only file system" in trouble.evidence.lower()
+
+
+def has_no_gpus(trouble: Trouble) -> bool:
+    """Whether the engine knows no way to hand GPUs on, as on a machine without any."""
+    return "could not select device driver" in trouble.evidence
+
+
 @contextmanager
 def named(doing: str) -> Iterator[None]:
     """Turn the engine's errors within into named outcomes."""

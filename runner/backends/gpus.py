@@ -1,49 +1,190 @@
-"""GPUs of this host, and the lease that keeps two batches, in whatever process, off the same one."""
+"""The GPUs of a host that are ours to take, and the lease that keeps two batches, in whatever process, off the same."""
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
 
-from torch_compat_matrix.runner.backends.base import Gpu
+from torch_compat_matrix.runner.backends.base import Backend, Gpu
+from torch_compat_matrix.runner.errors import Trouble
 from torch_compat_matrix.runner.files import claimed
 
-FIELDS = "uuid,index,name,memory.total,driver_version,compute_cap"
+FIELDS: tuple[str, ...] = ("uuid", "index", "name", "memory.total", "driver_version", "compute_cap", "mig.mode.current")
+NEEDED = 5
+"""How many of the fields, from the first, every driver knows."""
+
+LIST_INSTANCES = ("-L",)
+VISIBLE, ORDER = "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"
+NONE = ("", "-1", "NoDevFiles")
+"""First entries of CUDA_VISIBLE_DEVICES by which a user or a scheduler says that no GPU is to be seen."""
+
+PATIENCE_S = 120.0
+"""How long nvidia-smi may take: without persistence mode it starts each of a host's GPUs, which takes seconds each."""
+
+Ask = Callable[[tuple[str, ...]], tuple[int, str]]
+"""Arguments of nvidia-smi -> its exit status and what it said."""
 
 
-def visible() -> tuple[Gpu, ...]:
-    """The GPUs that nvidia-smi lists; none where there is no nvidia-smi or it cannot talk to the driver."""
+def visible(patience_s: float = PATIENCE_S) -> tuple[Gpu, ...]:
+    """The GPUs of this host that may be taken: those that nvidia-smi lists, cut to the caller's CUDA_VISIBLE_DEVICES.
+
+    None where there is no nvidia-smi.  Raises Trouble where nvidia-smi fails, and where the variable does not tell
+    which GPU is meant.
+    """
     program = shutil.which("nvidia-smi")
-    if program is None:
+    if program is None or os.environ.get(VISIBLE, "all").partition(",")[0].strip() in NONE:
         return ()
+
+    def ask(arguments: tuple[str, ...]) -> tuple[int, str]:
+        return _answer(program, arguments, patience_s)
+
+    return chosen(listed(ask), os.environ, ask)
+
+
+@cache
+def _answer(program: str, arguments: tuple[str, ...], patience_s: float) -> tuple[int, str]:
+    """What nvidia-smi answers, asked once a process."""
     try:
         done = subprocess.run(
-            [program, f"--query-gpu={FIELDS}", "--format=csv,noheader,nounits"],
-            capture_output=True,
-            text=True,
-            timeout=30,
-            check=False,
+            [program, *arguments], capture_output=True, text=True, timeout=patience_s, check=False, errors="replace"
         )
-    except (OSError, subprocess.TimeoutExpired):
-        return ()
-    return parse(done.stdout) if done.returncode == 0 else ()
+    except subprocess.TimeoutExpired:
+        return 1, f"no answer within {patience_s:g} s"
+    except OSError as error:
+        return 1, str(error)
+    return done.returncode, done.stdout if done.returncode == 0 else done.stdout + done.stderr
 
 
-def parse(listing: str) -> tuple[Gpu, ...]:
+def listed(ask: Ask) -> tuple[Gpu, ...]:
+    """All GPUs that nvidia-smi lists, at least one; Trouble with its words where it fails.
+
+    A driver that is too old for a field (470 does not know `compute_cap`) is asked again without it.
+    """
+    fields = FIELDS
+    while True:
+        status, said = ask((f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits"))
+        unknown = re.search(r'Field "(\S+)" is not a valid field', said)
+        if status == 0 or unknown is None or unknown[1] not in fields[NEEDED:]:
+            break
+        fields = tuple(field for field in fields if field != unknown[1])
+    found = parse(said, fields) if status == 0 else ()
+    if not found:
+        raise _failed(status, said)
+    return found
+
+
+def _failed(status: int, said: str) -> Trouble:
+    words = " ".join(said.split())[:400] or "not a word"
+    return Trouble("nvidia-smi-failed", f"nvidia-smi lists no GPU (status {status}): {words}", "", said)
+
+
+def parse(listing: str, fields: Sequence[str] = FIELDS) -> tuple[Gpu, ...]:
     """GPUs from nvidia-smi's CSV lines (memory in MiB there, in bytes here)."""
     found = []
     for line in listing.splitlines():
-        fields = [field.strip() for field in line.split(",")]
-        if len(fields) == 6 and fields[0].startswith("GPU-"):
-            uuid, index, name, memory, driver, capability = fields
-            size = int(float(memory)) << 20 if memory.replace(".", "").isdigit() else 0
-            found.append(Gpu(uuid=uuid, index=int(index), name=name, memory=size, driver=driver, capability=capability))
+        values = [value.strip() for value in line.split(",")]
+        told = dict(zip(fields, values, strict=False))
+        if len(values) == len(fields) and told["uuid"].startswith("GPU-"):
+            memory = told["memory.total"]
+            found.append(
+                Gpu(
+                    uuid=told["uuid"],
+                    index=int(told["index"]),
+                    name=told["name"],
+                    memory=int(float(memory)) << 20 if memory.replace(".", "").isdigit() else 0,
+                    driver=told["driver_version"],
+                    capability=told.get("compute_cap", ""),
+                    mig=told.get("mig.mode.current") == "Enabled",
+                )
+            )
     return tuple(found)
+
+
+def chosen(gpus: Sequence[Gpu], variables: Mapping[str, str], ask: Ask) -> tuple[Gpu, ...]:
+    """The GPUs that CUDA_VISIBLE_DEVICES leaves, all where it is not set; MIG instances only where it names them.
+
+    Raises Trouble (`gpu-not-chosen`) where one is meant that cannot be told or leased.
+    """
+    wanted = variables.get(VISIBLE)
+    found = list(gpus) if wanted is None else _named(wanted, gpus, variables.get(ORDER, ""), ask)
+    for gpu in found:
+        if gpu.mig:
+            raise Trouble(
+                "gpu-not-chosen",
+                f"GPU {gpu.index} ({gpu.name}, {gpu.uuid}) is in MIG mode, and none of its instances is named",
+                f"Name the instance to test on (`nvidia-smi -L`), or the other GPUs, by UUID in {VISIBLE}.",
+            )
+    return tuple(found)
+
+
+def _named(wanted: str, gpus: Sequence[Gpu], order: str, ask: Ask) -> list[Gpu]:
+    """The GPUs of the variable's entries, up to the first that is none, as CUDA reads it."""
+    entries = [entry.strip() for entry in wanted.split(",")]
+    if order != "PCI_BUS_ID" and len({gpu.name for gpu in gpus}) > 1 and any(entry.isdigit() for entry in entries):
+        raise Trouble(
+            "gpu-not-chosen",
+            f"{VISIBLE}={wanted} counts in CUDA's order, fastest first, and the GPUs that nvidia-smi lists differ",
+            f"Set {ORDER}=PCI_BUS_ID where PCI order is meant, or name the GPUs by UUID (`nvidia-smi -L`).",
+        )
+    known = [*gpus, *(_instances(gpus, ask) if "MIG-" in wanted else ())]
+    found: list[Gpu] = []
+    for entry in entries:
+        meant = [gpu for gpu in known if _is_named(gpu, entry)]
+        if len(meant) != 1:
+            break
+        found += meant
+    if not found:
+        raise Trouble("gpu-not-chosen", f"{VISIBLE}={wanted} begins with no GPU that nvidia-smi lists")
+    return found if len(set(found)) == len(found) else []  # CUDA sees none where one is named twice
+
+
+def _is_named(gpu: Gpu, entry: str) -> bool:
+    """By its index, or by its UUID or the beginning of it."""
+    if entry.isdigit():
+        return not gpu.parent and gpu.index == int(entry)
+    return entry.startswith(("GPU-", "MIG-")) and gpu.uuid.startswith(entry)
+
+
+def _instances(gpus: Sequence[Gpu], ask: Ask) -> Iterator[Gpu]:
+    """The MIG instances of the GPUs; their memory is not told."""
+    status, said = ask(LIST_INSTANCES)
+    if status:
+        raise _failed(status, said)
+    parent = None
+    for line in said.splitlines():
+        uuid = re.search(r"\(UUID: (\S+)\)", line)
+        if uuid and uuid[1].startswith("GPU-"):
+            parent = next((gpu for gpu in gpus if gpu.uuid == uuid[1]), None)
+        elif uuid and parent is not None:
+            profile = " ".join(line.split()[:2])  # `MIG 1g.5gb`
+            yield Gpu(
+                uuid=uuid[1],
+                index=parent.index,
+                name=f"{parent.name} {profile}",
+                memory=0,
+                driver=parent.driver,
+                capability=parent.capability,
+                parent=parent.uuid,
+            )
+
+
+def offered(backend: Backend) -> tuple[tuple[Gpu, ...], Trouble | None]:
+    """The GPUs that a backend can hand to a launch; or none, and what keeps it from telling which they are.
+
+    What is known to need no GPU can then still run; nothing else may, since a pass on the CPU would be no answer.
+    """
+    try:
+        return tuple(backend.gpus()), None
+    except Trouble as trouble:
+        return (), trouble
 
 
 @contextmanager

@@ -15,6 +15,12 @@ from torch_compat_matrix.runner.backends import process as processes
 from torch_compat_matrix.runner.backends.base import Finding, Gpu, Launched, Prepared
 from torch_compat_matrix.runner.model import Image, Limits, digest
 
+OF_THE_USER = (
+    *("CUDA_DEVICE_ORDER", "CUDA_MODULE_LOADING", "NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE"),
+    *("NCCL_*", "TRITON_LIBCUDA_PATH", "TRITON_PTXAS_PATH"),
+)
+"""Variables that change what a GPU does: here the caller's environment is what is under test."""
+
 
 def connect(home: Path) -> HereBackend:
     """The backend of this interpreter."""
@@ -42,10 +48,11 @@ class HereBackend:
         self.home = home
 
     def prepare(self, image: Image) -> Prepared:
-        """Nothing to prepare; its identity is what is installed."""
+        """Nothing to prepare; its identity is what is installed, and what the caller's environment sets."""
+        settings = processes.passed_on(OF_THE_USER)
         return Prepared(
             image=image,
-            identity=digest([sys.executable, sys.path, sorted(installed().items())]),
+            identity=digest([sys.executable, sys.path, sorted(installed().items()), sorted(settings.items())]),
             reference=f"Python {platform.python_version()} of this machine",
             python=sys.executable,
         )
@@ -63,11 +70,11 @@ class HereBackend:
         gpu: Gpu | None = None,
     ) -> AbstractContextManager[Launched]:
         """Start the probe host as a process of this machine."""
-        keep = ("PYTHONPATH", "VIRTUAL_ENV")
+        keep = ("PYTHONPATH", "VIRTUAL_ENV", *OF_THE_USER)
         return processes.launched(prepared.python, order, overlays, home=self.home, gpu=gpu, keep=keep)
 
     def gpus(self) -> Sequence[Gpu]:
-        """What nvidia-smi lists."""
+        """What nvidia-smi lists, as far as CUDA_VISIBLE_DEVICES lets it be taken."""
         return gpus.visible()
 
     def reap(self) -> Sequence[str]:

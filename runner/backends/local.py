@@ -38,15 +38,22 @@ class LocalBackend:
         if image.local is None:
             raise Trouble("no-stand-in", f"{image.name} has no `local:` entry")
         return self._prepared(
-            image, standin.build(image.local, self.home, Index.from_pip(os.environ), gpu=bool(self.gpus()))
+            image, standin.build(image.local, self.home, Index.from_pip(os.environ), gpu=self._has_gpu(image))
         )
 
     def peek(self, image: Image) -> Prepared | None:
         """The stand-in, where it stands already."""
         if image.local is None:
             return None
-        built = standin.find(image.local, self.home, Index.from_pip(os.environ), gpu=bool(self.gpus()))
+        built = standin.find(image.local, self.home, Index.from_pip(os.environ), gpu=self._has_gpu(image))
         return None if built is None else self._prepared(image, built)
+
+    def _has_gpu(self, image: Image) -> bool:
+        """Whether this machine has a GPU; that nobody can tell is no trouble of an image that takes none."""
+        found, trouble = gpus.offered(self)
+        if trouble is not None and image.limits.gpus != "none":
+            raise trouble
+        return bool(found)
 
     def _prepared(self, image: Image, built: standin.StandIn) -> Prepared:
         return Prepared(
@@ -71,7 +78,7 @@ class LocalBackend:
         return processes.launched(prepared.python, order, overlays, home=self.home, gpu=gpu)
 
     def gpus(self) -> Sequence[Gpu]:
-        """What nvidia-smi lists."""
+        """What nvidia-smi lists, as far as CUDA_VISIBLE_DEVICES lets it be taken."""
         return gpus.visible()
 
     def reap(self) -> Sequence[str]:

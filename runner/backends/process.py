@@ -10,6 +10,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,13 @@ from torch_compat_matrix.runner.backends.owner import alive, owner
 from torch_compat_matrix.runner.bundle import BUNDLE, NAME
 from torch_compat_matrix.runner.errors import Trouble
 
-PASSED_ON = ("LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "CUDA_HOME", "CUDA_PATH", "CC", "CXX")
-"""The environment variables that a launched probe host gets from this one; everything else stays out."""
+PASSED_ON = (
+    *("LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "CUDA_HOME", "CUDA_PATH"),
+    *("CC", "CXX", "CPATH", "C_INCLUDE_PATH", "CPLUS_INCLUDE_PATH", "LIBRARY_PATH"),
+    *("CUDA_MPS_PIPE_DIRECTORY", "CUDA_MPS_LOG_DIRECTORY"),
+)
+"""The environment variables that a launched probe host gets from this one: the machine's driver, compilers and MPS
+daemon are found by them.  Everything else stays out."""
 
 STDERR_TAIL = 16 << 10
 
@@ -34,6 +40,7 @@ class ProcessLaunch:
         self.popen = popen
         self.stderr = stderr
         self.name = f"process {popen.pid}"
+        self.notes: tuple[str, ...] = ()
 
     def lines(self) -> Iterator[bytes]:
         """Its standard output, line by line."""
@@ -69,8 +76,9 @@ def launched(
 ) -> Iterator[ProcessLaunch]:
     """Start the probe host under that interpreter; its home, caches and temporary files end with it.
 
-    `home` is where a compile cache is kept; `keep` names further environment variables to pass on.  Its standard input
-    stays open as long as this process lives: the probe host ends when that closes, however this process ended.
+    `home` is where a compile cache is kept; `keep` names further environment variables to pass on, `NCCL_*` all that
+    begin so.  Without a GPU it sees none.  Its standard input stays open as long as this process lives: the probe host
+    ends when that closes, however this process ended.
     """
     folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-"))
     popen = None
@@ -80,14 +88,11 @@ def launched(
         root = str(next(iter(overlays.values())).parent) if overlays else ""
         path = folder / "order.json"
         path.write_text(json.dumps(order))
-        environment = {name: os.environ[name] for name in (*PASSED_ON, *keep) if name in os.environ}
+        environment = passed_on((*PASSED_ON, *keep))
         kept = order.get("compile_cache")
         environment.update(_places(folder / "home", home / "compiled" / kept if kept else folder / "home"))
         environment["PATH"] = os.pathsep.join([str(Path(python).parent), os.environ.get("PATH", os.defpath)])
-        if gpu is not None:
-            environment["CUDA_VISIBLE_DEVICES"] = gpu.uuid
-        elif order["device"] == "cpu":
-            environment["CUDA_VISIBLE_DEVICES"] = ""
+        environment["CUDA_VISIBLE_DEVICES"] = gpu.uuid if gpu is not None else ""
         with (folder / "stderr").open("wb") as stderr:
             popen = subprocess.Popen(
                 [python, "-m", NAME, str(path), "--overlays", root, "--watch-stdin"],
@@ -114,16 +119,22 @@ def launched(
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def passed_on(names: Sequence[str]) -> dict[str, str]:
+    """The variables of this process's environment that the names, or globs over them, stand for."""
+    return {name: value for name, value in os.environ.items() if any(fnmatchcase(name, each) for each in names)}
+
+
 def _places(home: Path, compiled: Path) -> dict[str, str]:
     """Where everything that a library writes goes: a folder that ends with the launch, and what it compiles."""
     (home / "tmp").mkdir(parents=True)
-    compiled.mkdir(parents=True, exist_ok=True)
+    (compiled / "nv").mkdir(parents=True, exist_ok=True)
     return {
         "HOME": str(home),
         "TMPDIR": str(home / "tmp"),
         "TORCHINDUCTOR_CACHE_DIR": str(compiled / "inductor"),
         "TRITON_CACHE_DIR": str(compiled / "triton"),
         "TORCH_EXTENSIONS_DIR": str(compiled / "torch_extensions"),
+        "CUDA_CACHE_PATH": str(compiled / "nv"),
         "MPLCONFIGDIR": str(home / "matplotlib"),
     }
 

@@ -61,6 +61,8 @@ class Collector:
         self.limits = limits
         self.facts: Facts | None = None
         self.environment = ""
+        self.notes: tuple[str, ...] = ()
+        """What is noted at every outcome: how the launch was started otherwise than usual."""
         self.pending: dict[tuple[str, str], list[ObservationFrame]] = {}
 
     def enter(self, facts: Facts, environment: str) -> None:
@@ -136,6 +138,7 @@ class Collector:
                 for part in member.get("parts", ())
             ),
             notes=(
+                *self.notes,
                 *work.notes,
                 *(_of(member, note, stack, ":") for member in seen for note in member.get("notes", ())),
             ),

@@ -52,5 +52,5 @@ def check_lease(image: Image, gpu: Gpu | None, facts: Facts) -> None:
         words = found.evidence or str(error["message"])
         raise Trouble(code, f"{gpu.name} was leased for {image.name}: {detail}", found.remedy, words)
     seen = [card["uuid"].removeprefix("GPU-") for card in facts["gpus"]]
-    if seen not in ([gpu.uuid.removeprefix("GPU-")], [""]):  # old torch does not tell the UUID
+    if len(seen) != 1 or seen[0] not in {*gpu.bare_uuids, ""}:  # old torch does not tell the UUID
         raise Trouble("gpu-mismatch", f"{gpu.uuid} was leased, {image.name} sees {', '.join(seen) or 'no GPU'}")

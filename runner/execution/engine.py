@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from torch_compat_matrix.runner.backends.base import Backend, Gpu
-from torch_compat_matrix.runner.backends.gpus import lease
+from torch_compat_matrix.runner.backends.gpus import lease, offered
 from torch_compat_matrix.runner.errors import Trouble
 from torch_compat_matrix.runner.execution import reuse
 from torch_compat_matrix.runner.execution.collect import from_reason
@@ -61,6 +61,8 @@ class Engine:
     """Other processes work on the same run: what the journal holds already counts."""
     running: Running = field(default_factory=Running)
     gpus: tuple[Gpu, ...] = field(init=False)
+    no_gpus: Trouble | None = field(init=False)
+    """What keeps the backend from telling which GPUs it has."""
     gpu_jobs: int = field(init=False)
     threads: int = field(init=False)
     """Each launch's share of the cores."""
@@ -72,7 +74,7 @@ class Engine:
 
     def __post_init__(self) -> None:
         journal = self.folder / "journal.jsonl"
-        self.gpus = tuple(self.backend.gpus())
+        self.gpus, self.no_gpus = offered(self.backend)
         self.gpu_jobs = max(1, min(self.jobs, len(self.gpus)))
         self.threads = _share(self.jobs)
         self.follower = Follower(journal) if self.joins else Follower.at_end(journal)
@@ -160,6 +162,8 @@ class Engine:
         image, cells = batch.image, self._open(batch.cells)
         if not cells:
             return
+        if self.no_gpus is not None and image.limits.gpus != "none":
+            raise self.no_gpus
         if image.limits.gpus == "required" and not self.gpus:
             raise Trouble("gpu-required", f"{image.name} demands a GPU and this host offers none")
         self.preparation.ahead([batch])  # all its cells at once, where nobody has begun with them

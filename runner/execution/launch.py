@@ -108,6 +108,7 @@ class Launch:
                 ) as launched,
                 self.running.hold(launched),
             ):
+                collector.notes = launched.notes
                 for frame in self._frames(launched, order["nonce"]):
                     self._take(frame, heard, collector)
                 if not heard.complete and not self.running.stopped:

@@ -241,6 +241,44 @@ def test_gpu_demanded_and_absent_is_a_skip(torch_python: str, bundle: Path) -> N
     assert backend.launches == []
 
 
+def test_gpus_that_cannot_be_told_cost_what_may_use_one(torch_python: str, bundle: Path) -> None:
+    """A failing nvidia-smi is no reason for the CPU; an image that takes no GPU loses nothing."""
+
+    class Untold(Interpreter):
+        def gpus(self) -> tuple[Gpu, ...]:
+            raise Trouble("nvidia-smi-failed", "driver gone")
+
+    images = [Image(name=gpus, limits=Limits(gpus=gpus)) for gpus in ("none", "auto", "required")]
+    what = Plan(images=tuple(images), cells=tuple(installed(image=image.name) for image in images))
+    backend = Untold(torch_python)
+    engine(backend, what, bundle / "home").run(what.checks)
+    failed = (Verdict.INFRA, "nvidia-smi-failed")
+    assert {check: (one.verdict, one.reason) for check, one in outcomes(bundle / "home").items()} == {
+        "none/numpy-installed/import": (Verdict.PASS, ""),
+        "none/numpy-installed/sample": (Verdict.PASS, ""),
+        "auto/numpy-installed/import": failed,
+        "auto/numpy-installed/sample": failed,
+        "required/numpy-installed/import": failed,
+        "required/numpy-installed/sample": failed,
+    }
+    assert backend.launches == [["none/numpy-installed"]]
+
+
+def test_an_unusual_launch_is_noted(torch_python: str, bundle: Path) -> None:
+    """At each outcome that it brought."""
+
+    class Unusual(Interpreter):
+        @contextmanager
+        def launch(self, *given: Any, **named: Any) -> Iterator[processes.ProcessLaunch]:
+            with super().launch(*given, **named) as launch:
+                launch.notes = ("the root was writable",)
+                yield launch
+
+    what = plan(installed())
+    engine(Unusual(torch_python), what, bundle / "home").run(what.checks)
+    assert [one.notes for one in outcomes(bundle / "home").values()] == [("the root was writable",)] * 2
+
+
 def test_what_is_done_is_not_done_again(torch_python: str, bundle: Path) -> None:
     """A resumed run launches only for what lacks an outcome."""
     what = plan(installed("networkx"), installed("numpy"))
