@@ -313,6 +313,18 @@ def old_card() -> Any:
     return {**probe.parts[0], "notes": probe.notes}
 
 
+def scaled_step(optimiser: str) -> str:
+    """The code of what a step in fp16 finds, with an optimiser that steps or not."""
+    layer = torch.nn.Linear(64, 32)
+    step = torch.optim.SGD.step if optimiser == "steps" else lambda self: None
+    try:
+        with mock.patch.object(torch.optim.SGD, "step", step):
+            image.scaled_step(torch, layer, Probe("cpu").randn(16, 64))
+    except evidence.Broken as error:
+        return error.code
+    return ""
+
+
 def optional_build(nvcc: str) -> Any:
     """DeepSpeed's op of `--full` where torch sees a GPU, with nvcc in that folder or nowhere."""
     probe = Probe("cpu", full=True)
