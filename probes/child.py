@@ -182,8 +182,8 @@ def answer(name: str, member: str, settings: Settings) -> Dict[str, Any]:
         reason = getattr(module, "NOT_APPLICABLE", {}).get(name)
         if reason:
             raise evidence.NotApplicable(reason)
-        full = settings.get("full", False)
-        probe = evidence.Probe(settings["device"], settings.get("seed", 0), full, module.MODULE)
+        probe = evidence.Probe(settings["device"], settings.get("seed", 0), settings.get("full", False))
+        probe.begin(module.MODULE, getattr(module, "ELSEWHERE", ""))
         function: Callable[[Any], None] = getattr(module, "imported" if name == "import" else name)
         function(probe)
         probe.synchronize()

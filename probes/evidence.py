@@ -83,10 +83,10 @@ class Probe:
     `device` is a torch.device; `seed` varies between repetitions; `full` asks for the articles' own step counts;
     `thorough`, on a GPU and where the run is full, for what takes a CPU core too long: compiling for several sizes.
     `precision` is what image and library have set for float32 (precision.found): probes compare without TF32.
-    `library` is the module under test, whose work on a GPU is counted (devicework).
+    From `begin` on, what the library does on a GPU is counted (devicework).
     """
 
-    def __init__(self, device: str, seed: int = 0, full: bool = False, library: str = "") -> None:
+    def __init__(self, device: str, seed: int = 0, full: bool = False) -> None:
         import torch
 
         self.device = torch.device(device)
@@ -100,7 +100,15 @@ class Probe:
         self.precision = precision.found()
         precision.choose(tf32=False)
         self.work: Optional[DeviceWork] = None
-        if self.device.type == "cuda":
+
+    def begin(self, library: str, elsewhere: str = "") -> None:
+        """Count from here on what the module `library` does on a GPU; raises what keeps CUDA from starting.
+
+        `elsewhere` says why its work is not this process's to count, which then leaves the GPU alone.
+        """
+        if self.device.type == "cuda" and elsewhere:
+            self.note(f"device: {elsewhere}")
+        elif self.device.type == "cuda":
             self.work = DeviceWork(self.device, library)
             self.work.start()
 
@@ -167,13 +175,6 @@ class Probe:
             require(proof["allocations"], "wrong-device", f"nothing took memory on {self.device}")
             require(proof["operators"] != 0, "wrong-device", f"the library ran no operator on {self.device}")
 
-    def worked_elsewhere(self, why: str) -> None:
-        """The work is not this process's to count: the probe itself has shown where it ran."""
-        if self.work is not None:
-            self.note(f"device: {why}")
-            self.work.numbers()
-            self.work = None
-
     def count_all(self) -> None:
         """Count what anyone runs on the device: the library itself computes nothing, and torch does it for it."""
         if self.work is not None:
@@ -222,7 +223,7 @@ class Probe:
 
         if self.device.type != "cuda":
             raise NotApplicable("peak memory is counted on GPUs only")
-        free = int(torch.cuda.mem_get_info(self.device)[0])
+        free = int(torch.cuda.mem_get_info()[0])
         if free < needed:
             raise LeftOut(f"needs {needed / 2**30:.0f} GiB of free device memory, here are {free / 2**30:.1f}")
 

@@ -158,18 +158,19 @@ def mixed_precision(probe: Probe) -> None:
         require(out.dtype == dtype, "wrong-dtype", f"autocast to {dtype} computed in {out.dtype}")
         close(out.float(), wanted, f"autocast to {dtype}", rtol=5e-2, atol=5e-2)
     if probe.device.type == "cuda":
-        _scaled_step(torch, layer, data)
+        scaled_step(torch, layer, data)
 
 
-def _scaled_step(torch: Any, layer: Any, data: Any) -> None:
+def scaled_step(torch: Any, layer: Any, data: Any) -> None:
     """A step in fp16 under a gradient scaler has float32's gradients, once unscaled, and is taken."""
     layer(data).square().mean().backward()
     wanted = layer.weight.grad.clone()
     layer.zero_grad()
     before = layer.weight.detach().clone()
     optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
-    scaler = torch.amp.GradScaler("cuda") if hasattr(torch.amp, "GradScaler") else torch.cuda.amp.GradScaler()
-    with torch.autocast("cuda", dtype=torch.float16):
+    device = data.device.type
+    scaler = torch.amp.GradScaler(device) if hasattr(torch.amp, "GradScaler") else torch.cuda.amp.GradScaler()
+    with torch.autocast(device, dtype=torch.float16):
         loss = layer(data).float().square().mean()
     scaler.scale(loss).backward()
     scaler.unscale_(optimizer)

@@ -15,6 +15,7 @@ NOT_APPLICABLE = {
     "autograd": "Jupyter runs cells; it computes no gradients of its own",
     "compile": "Jupyter runs cells; it holds no code that torch.compile could compile",
 }
+ELSEWHERE = "a kernel of Jupyter's is a process of its own, whose result says where it lies"
 
 PATIENCE_S = 60
 """How long a kernel may take to start, or a cell to import torch on a busy machine."""
@@ -29,7 +30,6 @@ data = torch.arange(6.0, device={device!r}).reshape(2, 3)
 def sample(probe: Probe) -> None:
     """A kernel computes on the device, keeps its variables, follows a seed, tells of an error, and ends; so does a
     notebook that is run whole."""
-    probe.worked_elsewhere("of a process of Jupyter's own, whose product says where it lies")
     with _places():
         with probe.part("kernel"):
             _kernel(probe)

@@ -75,6 +75,15 @@ def test_what_keeps_cuda_from_starting_is_an_observation(tmp_path: Path) -> None
     """It is raised by the probe, with CUDA's own words, and never a pass."""
     seen = scripted(tmp_path, ANSWER, start="Error 802: system not yet initialized")
     assert (seen["status"], seen["message"]) == ("raised", "Error 802: system not yet initialized")
+    assert seen["device"] == "cuda"
+
+
+def test_a_library_that_works_in_another_process_leaves_the_gpu_to_it(tmp_path: Path) -> None:
+    """It proves itself there; a context of this process could keep it from the GPU (exclusive mode)."""
+    working = ANSWER.replace("MODULE=", "ELSEWHERE='in a kernel', MODULE=")
+    seen = scripted(tmp_path, working, allocations=[0, 0])
+    assert (seen["status"], seen["notes"]) == ("passed", ["device: in a kernel"])
+    assert "device allocations" not in seen["metrics"]
 
 
 def test_the_scripted_torch_spoils_forks_as_cuda_does(tmp_path: Path) -> None:
@@ -188,6 +197,12 @@ def test_a_card_without_bfloat16_is_not_asked_for_it(torch_python: str) -> None:
     seen = simulated(torch_python, "old_card")
     assert seen["status"] == "skipped"
     assert "no bfloat16" in " ".join(seen["notes"])
+
+
+@pytest.mark.parametrize(("optimiser", "found"), [("steps", ""), ("stands still", "does-not-train")])
+def test_fp16_trains_under_a_gradient_scaler(torch_python: str, optimiser: str, found: str) -> None:
+    """The step on a GPU, here on the CPU, and with an optimiser that moves nothing."""
+    assert simulated(torch_python, "scaled_step", optimiser) == found
 
 
 def test_deepspeed_builds_nothing_with_an_nvcc_that_is_not_there(torch_python: str, tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ WORKSPACE = 32 << 20
 """Bytes that cuBLAS keeps for itself on Hopper from its first product on (pytorch#120925)."""
 
 
-class Tf32(TorchDispatchMode):
+class Tf32(TorchDispatchMode):  # type: ignore[misc]
     """Products and convolutions round their float32 factors to ten bits of mantissa wherever the flags allow it."""
 
     def __torch_dispatch__(self, function: Any, types: Any, arguments: Any = (), options: Any = None) -> Any:
@@ -50,7 +50,7 @@ def rounded(value: Any) -> Any:
     return ((value.contiguous().view(torch.int32) + 0x1000) & ~0x1FFF).view(torch.float32)
 
 
-class Allocator(TorchDispatchMode):
+class Allocator(TorchDispatchMode):  # type: ignore[misc]
     """Counts the bytes of living tensors as a GPU's allocator would; the first product makes a workspace that stays."""
 
     def __init__(self, workspace: int) -> None:
@@ -78,7 +78,7 @@ class Allocator(TorchDispatchMode):
 
 
 @contextlib.contextmanager
-def fake_cuda(**changes: Callable[..., Any]) -> Iterator[None]:
+def fake_cuda(**changes: Any) -> Iterator[None]:
     """torch.cuda's questions, answered as by a sound GPU unless told otherwise."""
     answers: dict[str, Callable[..., Any]] = {
         "init": lambda: None,
@@ -227,7 +227,7 @@ def flags_at_comparisons() -> Any:
             yield
         precision.choose(tf32=True)
 
-    Probe.part = part  # type: ignore[method-assign,assignment]
+    Probe.part = part  # type: ignore[method-assign]
     statuses = []
     for name in ("sample", "autograd"):
         precision.choose(tf32=True)
@@ -311,6 +311,18 @@ def old_card() -> Any:
     with fake_cuda(is_bf16_supported=lambda: False), probe.part("product"):
         image.short_product(probe)
     return {**probe.parts[0], "notes": probe.notes}
+
+
+def scaled_step(optimiser: str) -> str:
+    """The code of what a step in fp16 finds, with an optimiser that steps or not."""
+    layer = torch.nn.Linear(64, 32)
+    step = torch.optim.SGD.step if optimiser == "steps" else lambda self: None
+    try:
+        with mock.patch.object(torch.optim.SGD, "step", step):
+            image.scaled_step(torch, layer, Probe("cpu").randn(16, 64))
+    except evidence.Broken as error:
+        return error.code
+    return ""
 
 
 def optional_build(nvcc: str) -> Any:
