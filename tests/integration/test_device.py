@@ -8,21 +8,19 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support import scripted_torch
+from tests.support import nvidia_smi, scripted_torch
 from torch_compat_matrix.compat.cli import main
 from torch_compat_matrix.runner import bundle
 from torch_compat_matrix.runner.backends import process
 from torch_compat_matrix.runner.execution import reuse
 from torch_compat_matrix.runner.records.runs import Run
 
-UUID = "GPU-a"
 CAUSES = {
     "The NVIDIA driver on your system is too old (found version 11040). Please update your GPU driver": (
         "driver-too-old"
@@ -37,24 +35,18 @@ CAUSES = {
 }
 """What torch says where CUDA does not start -> the reason that each check must end with."""
 
-NVIDIA_SMI = """#!/bin/sh
-case "$*" in
-*--query-gpu*) echo "GPU-a, 0, NVIDIA A100, 40960, 550.54.14, 8.0" ;;
-esac
-"""
-
 Host = Callable[..., list[dict[str, Any]]]
 
 
 @pytest.fixture
-def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Host:
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Host]:
     """A host with a scripted GPU; called with a script, it runs the matrix `here` and returns the outcomes."""
-    probes, packages, programs = tmp_path / "probes", tmp_path / "packages", tmp_path / "bin"
+    probes, packages = tmp_path / "probes", tmp_path / "packages"
     shutil.copytree(bundle.BUNDLE, probes, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("idle", "toucher", "starter"):
         (probes / "libraries" / f"{name}.py").write_text(
             f"DISTRIBUTION = {name!r}\nMODULE = {name!r}\nNEEDS = ()\n"
-            "def sample(probe):\n    probe.worked_elsewhere('nothing to compute')\n"
+            "ELSEWHERE = 'nothing to compute'\ndef sample(probe):\n    pass\n"
         )
     for module in (bundle, process, reuse):
         monkeypatch.setattr(module, "BUNDLE", probes)
@@ -63,15 +55,11 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     scripted_torch.distribution(packages, "idle")
     scripted_torch.distribution(packages, "toucher", "import torch; torch.cuda.get_arch_list()")
     scripted_torch.distribution(packages, "starter", "import torch; torch.cuda.init()")
-    programs.mkdir()
-    (programs / "nvidia-smi").write_text(NVIDIA_SMI)
-    (programs / "nvidia-smi").chmod(0o755)
+    nvidia_smi.put(tmp_path, monkeypatch, nvidia_smi.lists("GPU-a, 0, NVIDIA A100, 40960, 550.54.14, 8.0, Disabled"))
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PATH", f"{programs}:/usr/bin:/bin")
     monkeypatch.setenv("PYTHONPATH", str(packages))
     monkeypatch.setenv("COMPAT_HOME", str(tmp_path / "home"))
     monkeypatch.syspath_prepend(str(packages))
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
 
     def run(
         *, status: int, gpus: str = "auto", library: str = "idle", start: str = "", **script: Any
@@ -95,8 +83,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
         found: list[dict[str, Any]] = report["outcomes"]
         return found
 
-    assert sys.executable
-    yield run  # type: ignore[misc]
+    yield run
     bundle.catalogue.cache_clear()
 
 
