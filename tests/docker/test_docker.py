@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
+import tarfile
 import threading
 import time
 from pathlib import Path
@@ -224,13 +226,20 @@ def trouble(backend: DockerBackend, image: Image) -> Trouble:
     return raised.value
 
 
-def test_absent_images_are_named(
-    backend: DockerBackend, registry: Registry, client: docker.DockerClient, tag: str
-) -> None:
+def empty_image() -> bytes:
+    """An image of one empty file: a push of torch takes a minute."""
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        tar.addfile(tarfile.TarInfo("empty"))
+    return archive.getvalue()
+
+
+def test_absent_images_are_named(backend: DockerBackend, registry: Registry, client: docker.DockerClient) -> None:
     """A missing tag, a refusal and an unreachable registry are three different things."""
     auth = {"username": registry.user, "password": registry.password}
     name = f"{registry.host}/test/torch"
-    client.images.get(tag).tag(name, "here")
+    client.api.import_image_from_data(empty_image(), repository=name, tag="here")
+    identity = client.images.get(f"{name}:here").id
     try:
         pushed = client.images.push(name, tag="here", auth_config=auth, stream=True, decode=True)
         digest = next(line["aux"]["Digest"] for line in pushed if "aux" in line)
@@ -240,7 +249,7 @@ def test_absent_images_are_named(
         assert trouble(backend, Image(name="x", tag=f"{name}:absent")).code == "image-not-found"
         prepared = backend.prepare(Image(name="x", tag=f"{name}:here", digest=digest))
         assert (prepared.digest, prepared.reference) == (digest, f"{name}@{digest}")
-        assert prepared.identity == client.images.get(tag).id
+        assert prepared.identity == identity
     finally:
         for held in client.images.list(name):
             for reference in [*held.tags, *(held.attrs.get("RepoDigests") or [])]:

@@ -115,6 +115,7 @@ def test_table_is_large_enough() -> None:
     assert not working & breaking
 
 
+@pytest.mark.share
 def test_quick_share(torch_python: str, tmp_path: Path) -> None:
     """One that works, one that does not import, one that would replace the image's NumPy."""
     assert torch_python

@@ -19,6 +19,7 @@ def wrong(rows: list[dict[str, Any]]) -> list[str]:
     ]
 
 
+@pytest.mark.share
 def test_quick_share_of_the_kill_table() -> None:
     """Two libraries without torch.compile; `python -m tests.sabotage` prints the whole table."""
     python = environment("torch==2.13.0", "numpy", "torchbnn==1.2")
