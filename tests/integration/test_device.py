@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.support import nvidia_smi, scripted_torch
+from tests.support import nvidia_smi, scripted_torch, tinywheels
 from torch_compat_matrix.compat.cli import main
 from torch_compat_matrix.runner import bundle
 from torch_compat_matrix.runner.backends import process
@@ -138,3 +138,28 @@ def test_an_import_that_spoils_forks_gets_processes_of_its_own(host: Host, libra
     sample = next(outcome for outcome in found if outcome["probe"] == "sample")
     assert (sample["verdict"], sample["isolation"]) == ("pass", "fresh")
     assert any("spoils forks" in note for note in sample["notes"])
+
+
+@pytest.mark.usefixtures("host")
+def test_a_stand_in_is_no_exception(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same through `local`: the driver that is too old for its torch is mended between two runs."""
+    monkeypatch.delenv("PYTHONPATH")
+    wheels = tmp_path / "wheels"
+    tinywheels.wheel(wheels, "idle", "1.0")
+    scripted_torch.wheel(wheels, start=next(iter(CAUSES)))
+    monkeypatch.setenv("PIP_FIND_LINKS", str(wheels))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    version = scripted_torch.DEFAULT["version"]
+    Path("matrix.yaml").write_text(
+        "probes: [import, sample]\nlibraries: { idle: { versions: [installed] } }\n"
+        f"images: {{ a: {{ local: {{ python: host, requires: [torch=={version}, idle==1.0] }} }} }}\n"
+    )
+    assert main(["run", "--jobs", "1"]) == 1
+    (script,) = (tmp_path / "home" / "standins").glob("*/lib/python*/site-packages/torch/script.json")
+    broken = Run.all(tmp_path / "home")[-1].outcomes().values()
+    assert {(outcome.verdict.value, outcome.reason) for outcome in broken} == {("unsupported", "driver-too-old")}
+    script.write_text(json.dumps({**json.loads(script.read_text()), "start": ""}))
+    assert main(["run", "--jobs", "1"]) == 0
+    mended = Run.all(tmp_path / "home")[-1].outcomes()
+    assert {(outcome.verdict.value, outcome.reused) for outcome in mended.values()} == {("pass", "")}
+    assert mended["a/idle-installed/sample"].device == "cuda"

@@ -18,7 +18,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
+from zipfile import ZipFile
 
 DEFAULT: dict[str, Any] = {
     "version": "2.9.0+cu128",
@@ -52,6 +54,18 @@ def write(folder: Path, **script: Any) -> Path:
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: torch\nVersion: {whole['version']}\n")
     (info / "RECORD").write_text("")
     return folder
+
+
+def wheel(folder: Path, **script: Any) -> Path:
+    """The package as a wheel, for an environment that installs it."""
+    version = script.get("version", DEFAULT["version"])
+    path = folder / f"torch-{version}-py3-none-any.whl"
+    with TemporaryDirectory() as unpacked, ZipFile(path, "w") as archive:
+        for file in write(Path(unpacked, "package"), **script).rglob("*"):
+            archive.write(file, file.relative_to(Path(unpacked, "package")))
+        tags = "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        archive.writestr(f"torch-{version}.dist-info/WHEEL", tags)
+    return path
 
 
 def distribution(folder: Path, name: str, body: str = "") -> None:
