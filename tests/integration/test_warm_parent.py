@@ -1,7 +1,7 @@
 """The warm process forks its children, so nothing that it imports may call the CUDA driver.
 
-`is_available` and `device_count` may be asked: with PYTORCH_NVML_BASED_CUDA_CHECK, which the probe host sets, they count
-by NVML (torch 2.9's inductor asks the first when it is imported).
+`is_available` and `device_count` may be asked: with PYTORCH_NVML_BASED_CUDA_CHECK, which the probe host sets, NVML
+counts (torch 2.9's inductor asks the first when it is imported).
 """
 
 from __future__ import annotations
