@@ -1,4 +1,4 @@
-"""`compat bisect`: where a check turned, among versions and days, with what cannot be judged left out."""
+"""`compat bisect`: where a check's verdict changed, among versions and days; unjudged points are left out."""
 
 from __future__ import annotations
 
@@ -171,11 +171,11 @@ def test_version_is_found(tmp_path: Path, index: str) -> None:
     assert Run.all(tmp_path / ".compat") == []
 
 
-def test_steps_are_taken_over(tmp_path: Path, index: str) -> None:
+def test_steps_are_reused(tmp_path: Path, index: str) -> None:
     """A second time nothing is launched, and the same is said."""
     first = compat(tmp_path, index, "any/torchbnn-1.5/import")
     again = compat(tmp_path, index, "any/torchbnn-1.5/import")
-    assert again.count(", as in ") == 5
+    assert again.count(", reused from ") == 5
     assert first.splitlines()[:2] == again.splitlines()[:2]
 
 
