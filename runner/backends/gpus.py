@@ -15,7 +15,7 @@ from pathlib import Path
 
 from torch_compat_matrix.runner.backends.base import Backend, Gpu
 from torch_compat_matrix.runner.errors import Trouble
-from torch_compat_matrix.runner.files import claimed
+from torch_compat_matrix.runner.files import try_lock
 
 FIELDS: tuple[str, ...] = ("uuid", "index", "name", "memory.total", "driver_version", "compute_cap", "mig.mode.current")
 NEEDED = 5
@@ -197,7 +197,7 @@ def lease(gpus: Sequence[Gpu], folder: Path | None = None) -> Iterator[Gpu]:
     while True:
         for gpu in gpus:
             with ExitStack() as stack:
-                if stack.enter_context(claimed(folder / f"{gpu.uuid}.lock")):
+                if stack.enter_context(try_lock(folder / f"{gpu.uuid}.lock")):
                     yield gpu
                     return
         time.sleep(0.2)

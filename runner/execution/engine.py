@@ -23,7 +23,7 @@ from torch_compat_matrix.runner.execution.prepare import Preparation, Ready
 from torch_compat_matrix.runner.execution.protocol import Work
 from torch_compat_matrix.runner.execution.recorder import Recorder
 from torch_compat_matrix.runner.execution.schedule import Batch, batches
-from torch_compat_matrix.runner.files import claimed, cores
+from torch_compat_matrix.runner.files import cores, try_lock
 from torch_compat_matrix.runner.model import Cell, Check, Outcome, Plan, Verdict
 from torch_compat_matrix.runner.packages.pip_config import Index
 from torch_compat_matrix.runner.packages.resolve import Resolution
@@ -44,7 +44,7 @@ class Engine:
     backend: Backend
     home: Path
     folder: Path
-    """The run's folder: journal and claims."""
+    """The run's folder: journal and batch locks."""
     index: Index
     jobs: int = 1
     """Batches at a time on the CPU, and on GPUs as far as there are so many."""
@@ -140,7 +140,7 @@ class Engine:
 
     def work(self, batch: Batch) -> bool:
         """Run a batch unless another process is at it; whether it was ours."""
-        with claimed(self.folder / "claims" / batch.key) as ours:
+        with try_lock(self.folder / "batches" / batch.key) as ours:
             if ours:
                 try:
                     self._run(batch)
