@@ -109,7 +109,7 @@ def back(points: Iterable[str], ask: Callable[[str], Outcome], right: bool | Non
             return walked[:number][::-1]
         if differing is not None:
             break
-    steps = ", ".join(dict.fromkeys(asked)) or "there is none"
+    steps = ", ".join(dict.fromkeys(asked)) or "none"
     raise NoTurn(f"no earlier point with another verdict was found (tried: {steps}); name a point with --good")
 
 
