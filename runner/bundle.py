@@ -1,4 +1,4 @@
-"""Which distributions have probes: read from the files of probes/libraries, which are never imported here."""
+"""The distributions that have probes, read from the files of probes/libraries, which are never imported here."""
 
 from __future__ import annotations
 

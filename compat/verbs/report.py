@@ -31,7 +31,7 @@ def report(run: Run, out: Path | None = None, baseline: str | None = None) -> St
 
 
 def short(path: Path) -> Path:
-    """The path relative to this folder, where it lies below."""
+    """The path relative to this folder, if it is below it."""
     try:
         return path.relative_to(Path.cwd())
     except ValueError:

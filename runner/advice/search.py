@@ -189,7 +189,7 @@ class Search:
 
 
 def _agreeing(sets: Sequence[Mapping[str, str]]) -> Iterator[tuple[str, str]]:
-    """The pins on which all sets agree that have them."""
+    """The pins that have the same version in every set that names them."""
     for name in dict.fromkeys(name for pins in sets for name in pins):
         versions = {pins[name] for pins in sets if name in pins}
         if len(versions) == 1:

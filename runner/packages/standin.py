@@ -52,7 +52,7 @@ _CPU_INDEX = _Source(
 
 
 def build(local: Local, home: Path, index: Index, gpu: bool) -> StandIn:
-    """The environment that `local` describes, built unless it stands already; without a GPU with a CPU build of torch.
+    """The environment that `local` describes, built on first use; without a GPU it gets a CPU build of torch.
 
     Raises `Trouble` with uv's own explanation.
     """
@@ -72,7 +72,7 @@ def build(local: Local, home: Path, index: Index, gpu: bool) -> StandIn:
 
 
 def find(local: Local, home: Path, index: Index, gpu: bool) -> StandIn | None:
-    """The environment that `local` describes, where it stands already."""
+    """The environment that `local` describes, if it is built."""
     folder = _folder(local, home, index, gpu)
     try:
         return StandIn(python=folder / "bin" / "python", **json.loads((folder / "complete.json").read_text()))
