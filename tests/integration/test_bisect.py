@@ -142,6 +142,7 @@ def index(tmp_path: Path) -> Iterator[str]:
     FILES[url] = files
     yield url
     server.shutdown()
+    server.server_close()
 
 
 def compat(place: Path, index: str, *arguments: str, status: int = 0, version: str = '"1.5"') -> str:
