@@ -20,7 +20,7 @@ from .devicework import DeviceWork
 
 CODES = {
     "wrong-version": "the imported module is not the requested version",
-    "wrong-location": "the imported module does not come from its install",
+    "wrong-location": "the module was not imported from its install",
     "environment-changed": "torch or another package of the image is no longer the image's own",
     "wrong-device": "a result is not on the device under test, or the library did not work there",
     "wrong-dtype": "a result has another dtype than its input",

@@ -72,8 +72,8 @@ def _asked(expects: Mapping[str, Any], facts: Mapping[str, Any]) -> Iterator[tup
     for what, version in versions.items():
         if expects.get(what):
             said, found = str(expects[what]), str(version or "none")
-            if version is None and facts.get("torch_error"):  # a torch that does not import tells no versions
-                yield what, said, (None, f"torch does not import: {facts['torch_error']['message']}")
+            if version is None and facts.get("torch_error"):  # a torch that raises tells no version
+                yield what, said, (None, f"torch told no version: {facts['torch_error']['message']}")
             else:
                 yield what, said, (_begins(found, said), found)
     if expects.get("os"):
