@@ -116,7 +116,7 @@ def compat(name: str, selectors: Sequence[str], home: Path, *options: str) -> fl
 def overlays(plan: Plan, home: Path) -> dict[str, list[tuple[str, str]]]:
     """Resolve and link the overlays that are not there yet; each image's libraries with their overlays."""
     backend, index = connect("local", home), Index.from_pip(os.environ)
-    found: dict[str, list[tuple[str, str]]] = {}
+    work: dict[str, list[tuple[str, str]]] = {}
     for image in plan.images:
         facts = known_facts(image, backend, home)
         assert facts is not None
@@ -125,8 +125,8 @@ def overlays(plan: Plan, home: Path) -> dict[str, list[tuple[str, str]]]:
             if cell.requires:
                 added = resolve.resolve(cell.requires, facts, index, home / "resolutions").add
                 folder = str(overlay.build(added, facts, index, home))
-            found.setdefault(image.name, []).append((cell.subject, folder))
-    return found
+            work.setdefault(image.name, []).append((cell.subject, folder))
+    return work
 
 
 def forget_overlays(home: Path) -> None:

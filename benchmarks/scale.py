@@ -114,7 +114,7 @@ def journal(home: Path, checks: int) -> None:
 def resume(home: Path, checks: int) -> None:
     """Read back the run's plan and outcomes, and find the checks that are left."""
     run = Run.open(home, "first")
-    done = {check for check, one in run.outcomes().items() if one.verdict.final}
+    done = {check for check, outcome in run.outcomes().items() if outcome.verdict.final}
     assert [check for check in run.plan().checks if check.id not in done] == []
 
 
@@ -132,7 +132,7 @@ def diff(home: Path, checks: int) -> None:
 
 
 @step
-def take_over(home: Path, checks: int) -> None:
+def reuse(home: Path, checks: int) -> None:
     """Bring both runs into the history, and find every check there by its key."""
     history.sync(home)
     assert history.settled(home, (check.id for cell in cells(checks) for check in cell.checks))
@@ -156,14 +156,14 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="compat-scale-") as name:
         recorded(Path(name), "first", options.checks, 10)
         recorded(Path(name), "second", options.checks, 9)
-        for one, function in STEPS.items():
-            command = [sys.executable, "-m", "benchmarks.scale", "--step", one, "--home", name]
+        for name_of_step, function in STEPS.items():
+            command = [sys.executable, "-m", "benchmarks.scale", "--step", name_of_step, "--home", name]
             done = subprocess.run([*command, "--checks", str(options.checks)], check=True, stdout=subprocess.PIPE)
             seconds, memory = json.loads(done.stdout)
-            rate = f"{options.checks / 10 / seconds:.0f} records/s" if one == "journal" else ""
-            rows.append((one, str(function.__doc__), seconds, memory / 1e6, rate))
+            rate = f"{options.checks / 10 / seconds:.0f} records/s" if name_of_step == "journal" else ""
+            rows.append((name_of_step, str(function.__doc__), seconds, memory / 1e6, rate))
     print(f"{options.checks} checks, {len(os.sched_getaffinity(0))} cores\n")
-    print(tabulate(rows, headers=("step", "what", "seconds", "peak MB", ""), tablefmt="pipe", floatfmt=".2f"))
+    print(tabulate(rows, headers=("step", "description", "seconds", "peak MB", ""), tablefmt="pipe", floatfmt=".2f"))
     return 0
 
 

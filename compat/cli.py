@@ -1,4 +1,4 @@
-"""The `compat` command: options, verbs, and what the exit status means."""
+"""The `compat` command: its verbs, options and exit statuses."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ exit status:
   0  every outcome is as expected: passes, skips, and what matrix.yaml lists under `known:`
   1  surprises: an unexpected failure, an unexpected pass, or an expired `known:` entry
   2  matrix.yaml or the command line is wrong
-  3  nothing is selected, or the run or cell asked for is not there
+  3  nothing is selected, or the named run or cell does not exist
   4  the backend cannot be used
-  5  incomplete: host trouble left checks without a verdict; `compat run --resume` tries them again
-  130  interrupted; `compat run --resume` goes on
+  5  incomplete: host trouble left checks without a verdict; `compat run --resume` retries them
+  130  interrupted; `compat run --resume` continues
 """
 
 
@@ -36,106 +36,120 @@ def parser() -> argparse.ArgumentParser:
     verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
 
     chosen = argparse.ArgumentParser(add_help=False)
-    chosen.add_argument("selectors", nargs="*", metavar="SELECTOR", help="what to take (see below); default: all")
+    chosen.add_argument("selectors", nargs="*", metavar="SELECTOR", help="checks to take (see below); default: all")
     chosen.add_argument("--matrix", type=Path, default=Path("matrix.yaml"), help="the matrix file (%(default)s)")
     chosen.add_argument("--backend", choices=sorted(BACKENDS), default="local", help="where images run (%(default)s)")
     chosen.add_argument(
-        "--probe", action="append", default=[], metavar="PROBE", help="only this probe; may be repeated"
+        "--probe", action="append", default=[], metavar="PROBE", help="take only this probe; may be repeated"
     )
     chosen.add_argument(
-        "--plan", type=Path, metavar="FILE", help="a plan that `compat plan --json` wrote, not a matrix"
+        "--plan", type=Path, metavar="FILE", help="a plan that `compat plan --json` wrote, instead of a matrix"
     )
 
     reported = argparse.ArgumentParser(add_help=False)
-    reported.add_argument("--out", type=Path, metavar="DIR", help="where the report goes (default: the run's folder)")
+    reported.add_argument("--out", type=Path, metavar="DIR", help="folder of the report (default: the run's folder)")
     reported.add_argument(
-        "--baseline", metavar="RUN", help="the run to compare with, or `none` (default: the one before)"
+        "--baseline", metavar="RUN", help="the run to compare with, or `none` (default: the complete run before)"
     )
 
     plan = verbs.add_parser(
-        "plan", parents=[chosen], help="show cells, resolution, what is cached and the time it takes"
+        "plan", parents=[chosen], help="show the cells, the packages they add, what is cached and the expected time"
     )
     plan.add_argument("--json", type=Path, metavar="FILE", help="write the plan for a host without pydantic and YAML")
 
-    run = verbs.add_parser("run", parents=[chosen, reported], help="launch every image, probe, compile the table")
+    run = verbs.add_parser(
+        "run", parents=[chosen, reported], help="launch the images, run their checks and write the report"
+    )
     run.add_argument(
         "--jobs",
         type=int,
         metavar="N",
-        help="batches at a time (default: one a GPU, and on the CPU one a core, at most 4)",
+        help="batches at a time (default: one per GPU; on the CPU one per core, at most 4)",
     )
-    run.add_argument(
-        "--resume", nargs="?", const="latest", metavar="RUN", help="go on with a run (default: the latest)"
-    )
+    run.add_argument("--resume", nargs="?", const="latest", metavar="RUN", help="continue a run (default: the latest)")
     run.add_argument("--seed", type=int, default=0, help="seed of every probe (%(default)s)")
-    run.add_argument("--full", action="store_true", help="the articles' own step counts, however long they take")
+    run.add_argument("--full", action="store_true", help="use the articles' own step counts, however long they take")
 
-    run.add_argument("--rerun", action="store_true", help="run every check, also those that nothing changed for")
+    run.add_argument("--rerun", action="store_true", help="run every check, even where nothing changed")
     run.add_argument("--fresh", dest="rerun", action="store_true", help=argparse.SUPPRESS)  # its earlier name
     run.add_argument(
         "--isolation",
         choices=("warm", "fresh"),
-        help="`fresh`: each probe in a process of its own (default: the matrix's)",
+        help="`fresh`: each probe in a process of its own (default: as the matrix says)",
     )
     run.add_argument(
         "--compile-cache",
         action="store_true",
-        help="keep what torch.compile compiles between runs; its first-compile times are then no cold ones",
+        help="keep the code that torch.compile makes between runs; first-compile times are then not cold",
     )
 
-    report = verbs.add_parser("report", parents=[reported], help="compile a run's report again")
-    report.add_argument("run", nargs="?", default="latest", help="id of the run, or the beginning of one (%(default)s)")
+    report = verbs.add_parser("report", parents=[reported], help="write a run's report again")
+    report.add_argument("run", nargs="?", default="latest", help="id of the run, or its beginning (%(default)s)")
 
-    show = verbs.add_parser("show", help="everything known of a cell, with the command that reproduces it")
+    show = verbs.add_parser("show", help="show all that a run recorded of a cell, and the command that reproduces it")
     show.add_argument("cell", metavar="CELL", help="a cell or check, or a glob over them")
-    show.add_argument("--run", default="latest", help="id of the run, or the beginning of one (%(default)s)")
+    show.add_argument("--run", default="latest", help="id of the run, or its beginning (%(default)s)")
 
-    diff = verbs.add_parser("diff", help="what one run shows that another did not, the likely cause first")
+    diff = verbs.add_parser("diff", help="compare two runs, and name the likely causes of the changes")
     diff.add_argument("before", nargs="?", metavar="A", help="the earlier run (default: the baseline of B)")
     diff.add_argument("after", nargs="?", default="latest", metavar="B", help="the later run (%(default)s)")
     diff.add_argument(
         "--baseline",
         action="store_true",
-        help="compare the one run named, or the latest, with the complete run before it",
+        help="compare the named run (default: the latest) with the complete run before it",
     )
     diff.add_argument("--json", type=Path, metavar="FILE", help="write the changes as JSON too")
 
-    history = verbs.add_parser("history", help="what checks came to, run after run; without a cell: the flaky ones")
+    history = verbs.add_parser(
+        "history", help="show the verdicts of checks, run after run; without a cell: the flaky checks"
+    )
     history.add_argument("cell", nargs="?", metavar="CELL", help="a cell or check, or a glob over them")
-    history.add_argument("--last", type=int, default=20, metavar="N", help="runs to go back (%(default)s)")
+    history.add_argument("--last", type=int, default=20, metavar="N", help="show at most N runs (%(default)s)")
 
-    triage = verbs.add_parser("triage", help="`known:` entries for a run's unexpected failures, for a person to edit")
-    triage.add_argument("run", nargs="?", default="latest", help="id of the run, or the beginning of one (%(default)s)")
-    triage.add_argument("--days", type=int, default=90, metavar="N", help="days until they expire (%(default)s)")
-    triage.add_argument("--write", type=Path, metavar="FILE", help="add them to this matrix file, comments kept")
+    triage = verbs.add_parser("triage", help="draft `known:` entries for a run's unexpected failures")
+    triage.add_argument("run", nargs="?", default="latest", help="id of the run, or its beginning (%(default)s)")
+    triage.add_argument("--days", type=int, default=90, metavar="N", help="days until the entries expire (%(default)s)")
+    triage.add_argument(
+        "--write", type=Path, metavar="FILE", help="add the entries to this matrix file, whose comments stay"
+    )
 
     bisect = verbs.add_parser(
-        "bisect", help="the library version, or the day of the index, at which a check turned, by probing in between"
+        "bisect", help="find the library version, or the day of the package index, at which a check's verdict changed"
     )
     bisect.add_argument("cell", metavar="CELL", help="a check (or a cell and --probe): image/library-version/probe")
     bisect.add_argument("--matrix", type=Path, default=Path("matrix.yaml"), help="the matrix file (%(default)s)")
     bisect.add_argument("--backend", choices=sorted(BACKENDS), default="local", help="where images run (%(default)s)")
-    bisect.add_argument("--probe", help="the probe that turned, where CELL names none")
-    bisect.add_argument("--good", metavar="VERSION|DATE", help="where it was right (default: searched for)")
-    bisect.add_argument("--bad", metavar="VERSION|DATE", help="where it is wrong (default: the cell's own)")
-    bisect.add_argument("--by", choices=("version", "date"), default="version", help="what to halve (%(default)s)")
+    bisect.add_argument("--probe", help="the probe, where CELL names none")
+    bisect.add_argument(
+        "--good", metavar="VERSION|DATE", help="where the check passes (default: search for such a point)"
+    )
+    bisect.add_argument(
+        "--bad", metavar="VERSION|DATE", help="where the check fails (default: the cell's own version, or today)"
+    )
+    bisect.add_argument(
+        "--by", choices=("version", "date"), default="version", help="search among versions or days (%(default)s)"
+    )
 
-    advise = verbs.add_parser("advise", help="image and versions verified together, and the Dockerfile that pins them")
-    advise.add_argument("libraries", nargs="+", metavar="LIBRARY", help="distributions, `name` or `name==version`")
+    advise = verbs.add_parser(
+        "advise", help="name an image and versions that were verified together, and write a Dockerfile for them"
+    )
+    advise.add_argument("libraries", nargs="+", metavar="LIBRARY", help="a distribution: `name` or `name==version`")
     advise.add_argument("--matrix", type=Path, default=Path("matrix.yaml"), help="the matrix file (%(default)s)")
     advise.add_argument(
         "--backend",
         choices=sorted(BACKENDS),
-        help="only what was verified there (default: any); with --run, where it runs (default: where it was verified)",
+        help="take evidence from this backend only (default: any); with --run, run on it (default: as verified)",
     )
     advise.add_argument(
-        "--gpu", metavar="NAME", help="verified on a GPU of this name, `none` for the CPU (default: this machine's)"
+        "--gpu",
+        metavar="NAME",
+        help="take evidence from GPUs of this name, `none`: from the CPU (default: this machine's GPU)",
     )
-    advise.add_argument("--out", type=Path, metavar="DIR", help="where the files go (default: advice)")
-    advise.add_argument("--run", action="store_true", help="verify the combination as a stack now")
+    advise.add_argument("--out", type=Path, metavar="DIR", help="folder of the files (default: advice)")
+    advise.add_argument("--run", action="store_true", help="run the combination as a stack now")
 
-    doctor = verbs.add_parser("doctor", help="what works on this machine and what to do about what does not")
-    doctor.add_argument("--backend", choices=sorted(BACKENDS), help="only this backend")
+    doctor = verbs.add_parser("doctor", help="check each backend on this machine, with remedies for trouble")
+    doctor.add_argument("--backend", choices=sorted(BACKENDS), help="check only this backend")
 
     for verb in verbs.choices.values():
         verb.epilog, verb.formatter_class = EPILOG, argparse.RawDescriptionHelpFormatter
@@ -151,7 +165,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(import_module(f"torch_compat_matrix.compat.verbs.{options.verb}").main(options))
     except KeyboardInterrupt:
-        print("compat: interrupted; what was recorded stays, and `compat run --resume` goes on", file=sys.stderr)
+        print("compat: interrupted; all recorded outcomes stay, and `compat run --resume` continues", file=sys.stderr)
         return Status.INTERRUPTED
     except BrokenPipeError:
         return Status.AS_EXPECTED

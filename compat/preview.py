@@ -1,4 +1,4 @@
-"""What `compat plan` shows: cells, resolution, what is cached, expected time; nothing is launched, pulled or built."""
+"""The text of `compat plan`: cells, resolution, cache and expected time; nothing is launched, pulled or built."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from torch_compat_matrix.runner.verdicts.preflight import build_of, predict
 
 
 def preview(plan: Plan, backend: Backend, home: Path) -> str:
-    """The plan as tables, one an image, with the expected time of the whole."""
+    """The plan as one table per image, with the expected time of the whole."""
     estimate = Estimate.load(home)
     blocks = []
     for image in plan.images:
@@ -39,19 +39,19 @@ def preview(plan: Plan, backend: Backend, home: Path) -> str:
         rows = [
             (cell.id, " ".join(cell.probes), *_resolution(cell, facts, home), _time(estimate, cell)) for cell in cells
         ]
-        table = tabulate(rows, headers=("cell", "probes", "would add", "overlay", "expected"), tablefmt="simple")
+        table = tabulate(rows, headers=("cell", "probes", "adds", "overlay", "time"), tablefmt="simple")
         blocks.append("\n".join([*_image(image, backend.name, facts), *_warnings(image, facts, backend), table]))
     total = sum(map(estimate.cell, plan.cells))
     known = sum(check.id in estimate.seconds for check in plan.checks)
     blocks.append(
         f"{len(plan.cells)} cells, {len(plan.checks)} checks, about {total:.0f} s of probing "
-        f"({known} checks timed before on this machine, the others guessed)"
+        f"({known} checks were timed on this machine, the others are estimates)"
     )
     return "\n\n".join(blocks)
 
 
 def known_facts(image: Image, backend: Backend, home: Path) -> dict[str, Any] | None:
-    """What an earlier launch said of the image as it is here now; None where it was never launched."""
+    """The facts that an earlier launch found in the image as it is here now; None where it was never launched."""
     prepared = backend.peek(image)
     if prepared is None:
         return None
@@ -67,16 +67,16 @@ def _image(image: Image, backend: str, facts: Mapping[str, Any] | None) -> Itera
         python = "this host's Python" if image.local.python == HOST else f"Python {image.local.python}"
         where = f"stand-in, {python} with {', '.join(image.local.requires)}"
     else:
-        where = image.reference or "the interpreter at hand"
+        where = image.reference or "this interpreter"
     yield f"{image.name}: {where}"
     if facts is None:
-        yield "  never launched from here: what it holds, and so what a cell would add, is known after the first launch"
+        yield "  never launched from here: its first launch shows its packages, and so what each cell adds"
     elif facts.get("torch"):
         yield f"  Python {facts['python']}, torch {facts['torch']['version']}, CUDA {facts['torch']['cuda'] or 'none'}"
 
 
 def _warnings(image: Image, facts: Mapping[str, Any] | None, backend: Backend) -> Iterator[str]:
-    """Why the image cannot run on a GPU of this host, as far as that can be told before it is pulled."""
+    """Why the image cannot run on a GPU of this host, as far as is known before the image is pulled."""
     if facts is None and backend.name == "local":
         return  # the tag says nothing of the stand-in
     build = build_of(image, facts)
@@ -84,25 +84,25 @@ def _warnings(image: Image, facts: Mapping[str, Any] | None, backend: Backend) -
     if trouble is not None and image.limits.gpus != "none":
         yield f"  will not run: {trouble}"
     for gpu in gpus:
-        found = predict(build, machine=backend.machine, gpu=gpu.name, driver=gpu.driver, capability=gpu.capability)
-        if found is not None:
-            yield f"  will not run on {gpu.name}: {found.code}: {found.detail}"
+        prediction = predict(build, machine=backend.machine, gpu=gpu.name, driver=gpu.driver, capability=gpu.capability)
+        if prediction is not None:
+            yield f"  will not run on {gpu.name}: {prediction.code}: {prediction.detail}"
 
 
 def _resolution(cell: Cell, facts: Mapping[str, Any] | None, home: Path) -> tuple[str, str]:
-    """What would be added to the image, and whether that is fetched already."""
+    """The packages that the cell adds to the image, and whether they are fetched already."""
     if facts is None:
         return ", ".join(cell.requires) or INSTALLED, "?"
     if cell.version == INSTALLED:
         return INSTALLED, "none needed"
-    found = resolve.resolve(cell.requires, facts, Index.from_pip(os.environ), home / "resolutions")
-    if found.problem:
-        return f"{found.problem}: {', '.join(found.drift) or found.detail[:80]}", "none"
-    if not found.add:
+    resolution = resolve.resolve(cell.requires, facts, Index.from_pip(os.environ), home / "resolutions")
+    if resolution.problem:
+        return f"{resolution.problem}: {', '.join(resolution.drift) or resolution.detail[:80]}", "none"
+    if not resolution.add:
         return "nothing: the image holds it", "none needed"
-    asked_first = sorted(found.add, key=lambda pin: name_of(pin) not in cell.members)
+    asked_first = sorted(resolution.add, key=lambda pin: name_of(pin) not in cell.members)
     more = f" and {len(asked_first) - 1} more" if len(asked_first) > 1 else ""
-    return asked_first[0] + more, "cached" if folder_of(found.add, facts, home).is_dir() else "to fetch"
+    return asked_first[0] + more, "cached" if folder_of(resolution.add, facts, home).is_dir() else "to fetch"
 
 
 def _time(estimate: Estimate, cell: Cell) -> str:

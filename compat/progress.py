@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on: a live bar on a terminal, plain lines anywhere else."""
+"""Progress of a run: a live bar on a terminal, plain lines anywhere else."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ STYLES = {Verdict.PASS: "green", Verdict.SKIP: "dim", Verdict.INFRA: "magenta", 
 
 
 def say(text: str) -> None:
-    """A remark that is no part of an answer: on standard error."""
+    """Print a remark to standard error, apart from the answer."""
     print(text, file=sys.stderr, flush=True)
 
 
 class Lines:
-    """One line an outcome, safe for logs and for CI."""
+    """One line per outcome, safe for logs and for CI."""
 
     def __init__(self, total: int, stream: TextIO) -> None:
         self.total = total
@@ -32,7 +32,7 @@ class Lines:
         self.lock = threading.Lock()
 
     def say(self, text: str) -> None:
-        """A remark between outcomes."""
+        """Print a remark between outcomes."""
         with self.lock:
             print(text, file=self.stream, flush=True)
 
@@ -57,11 +57,11 @@ class Live(Lines):
         self.task = bar.add_task("checks", total=total)
 
     def say(self, text: str) -> None:
-        """A remark above the bar."""
+        """Print a remark above the bar."""
         self.bar.console.print(text, markup=False, highlight=False)
 
     def show(self, outcome: Outcome) -> None:
-        """A coloured line above the bar, which moves on."""
+        """Print a coloured line above the bar, and advance the bar."""
         style = STYLES.get(outcome.verdict, "red")
         self.bar.console.print(line(outcome), style=style, markup=False, highlight=False)
         summary = ", ".join(f"{count} {verdict.value}" for verdict, count in self.counts.most_common())
@@ -73,7 +73,7 @@ def line(outcome: Outcome) -> str:
     where = f" {outcome.device}" if outcome.device else ""
     why = f"  {outcome.reason}" if outcome.reason else ""
     flaky = "  flaky" if outcome.flaky else ""
-    reused = f"  as in {outcome.reused}" if outcome.reused else ""
+    reused = f"  reused from {outcome.reused}" if outcome.reused else ""
     return f"{outcome.verdict.value:<11} {outcome.check}{where} {outcome.seconds:.1f} s{why}{flaky}{reused}"
 
 

@@ -1,7 +1,7 @@
-"""`pytest -m matrix`: each check of the plan is an item, run through the same engine as `compat run`.
+"""`pytest -m matrix`: each check of the plan is an item, which runs through the same engine as `compat run`.
 
-The plugin is imported in every pytest session of its environment.  Until `-m matrix` is asked for in a folder that
-holds a matrix it loads nothing of ours and changes nothing.
+Every pytest session of its environment imports the plugin.  Without `-m matrix` in a folder that holds a matrix, the
+plugin loads nothing of ours and changes nothing.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class HostTrouble(Exception):
-    """The host, not the library: raised while an item is set up, pytest shows it as an error and not as a failure."""
+    """Trouble of the host, not of the library: an item's setup raises it, so that pytest shows an error."""
 
 
 class KnownFailure(Exception):
@@ -29,7 +29,7 @@ class KnownFailure(Exception):
 
 
 class UnexpectedOutcome(Exception):
-    """Any other outcome that is no pass; its text says all that there is to say."""
+    """Any other outcome that does not pass; its text is the whole message."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -37,14 +37,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("compat", "compatibility matrix (pytest -m matrix)")
     group.addoption("--compat-matrix", default="matrix.yaml", help="the matrix file (default: matrix.yaml)")
     group.addoption("--compat-backend", default="local", help="where images run: local, docker, here (default: local)")
-    group.addoption("--compat-rerun", action="store_true", help="run also the checks that nothing changed for")
+    group.addoption("--compat-rerun", action="store_true", help="run every check, even where nothing changed")
     group.addoption(
-        "--compat-select", action="append", default=[], metavar="SELECTOR", help="selector as of `compat run`"
+        "--compat-select", action="append", default=[], metavar="SELECTOR", help="a selector, as in `compat run`"
     )
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Leave every session alone but one that asks for the matrix and has one."""
+    """Act only in a session that asks for the matrix and has one."""
     config.addinivalue_line("markers", "matrix: a check of the compatibility matrix (pytest -m matrix)")
     matrix = (config.invocation_params.dir / config.getoption("compat_matrix")).resolve()
     if not _asks_for_matrix(config) or not matrix.is_file():
@@ -74,7 +74,7 @@ class MatrixSession:
         """What pytest-xdist tells its workers; empty in the process that starts them, and without it."""
 
     def open(self) -> None:
-        """Read the plan; make the run, once: xdist's workers are told its folder by the process that started them."""
+        """Read the plan and make the run, once: xdist's workers get its folder from the process that started them."""
         from torch_compat_matrix.runner.backends.base import connect
         from torch_compat_matrix.runner.errors import CompatError
         from torch_compat_matrix.runner.records.runs import Run, home
@@ -99,16 +99,16 @@ class MatrixSession:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
-        """pytest-xdist is about to start a worker."""
+        """Tell a worker of pytest-xdist, before it starts, the run's folder."""
         if self.opened is not None:
             node.workerinput["compat_run"] = str(self.opened.run.folder)
 
     def pytest_collect_file(self, file_path: Path, parent: pytest.Collector) -> MatrixFile | None:
-        """The matrix itself is the file that holds the items."""
+        """Collect the items from the matrix file itself."""
         return MatrixFile.of(parent, self) if file_path == self.matrix else None
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
-        """The selected items are known now: only they are batched and launched."""
+        """Batch and launch only the selected items, which are known now."""
         if self.opened is None:
             return
         from torch_compat_matrix.runner.execution.share import Worker
@@ -124,7 +124,7 @@ class MatrixSession:
         return self.worker.outcome(check)
 
     def pytest_sessionfinish(self) -> None:
-        """End what still runs; the process that made the run compiles its report, once."""
+        """End the checks that still run; the process that made the run compiles its report, once."""
         if self.worker is not None:
             self.worker.stop()
         if self.opened is None or self.from_xdist:
@@ -164,7 +164,7 @@ class MatrixFile(pytest.File):
 
 
 class CheckItem(pytest.Item):
-    """A check: host trouble is an error, a known failure a strict xfail, and a check that cannot be asked a skip."""
+    """A check: host trouble is an error, a known failure a strict xfail, and an inapplicable probe a skip."""
 
     check: Check
     matrix: MatrixSession
@@ -184,7 +184,7 @@ class CheckItem(pytest.Item):
         return item
 
     def setup(self) -> None:
-        """Wait for the outcome, and tell the host's trouble and what cannot be asked from the library's failures."""
+        """Wait for the outcome; here host trouble is raised and an inapplicable probe skipped, before any failure."""
         from torch_compat_matrix.runner.judging import judge
         from torch_compat_matrix.runner.model import Verdict
 
@@ -197,7 +197,7 @@ class CheckItem(pytest.Item):
             pytest.skip(f"{outcome.reason}: {outcome.detail}")
 
     def runtest(self) -> None:
-        """Raise what the outcome comes to: nothing, the known failure, or an unexpected one."""
+        """Raise nothing, KnownFailure or UnexpectedOutcome, as the outcome requires."""
         outcome, known, surprise = self.judged.outcome, self.judged.known, self.judged.surprise
         if surprise == "unexpected pass" or (not surprise and not outcome.verdict.broken):
             return  # an unexpected pass is a failure by the item's own mark, a strict xfail
@@ -214,7 +214,7 @@ class CheckItem(pytest.Item):
         raise UnexpectedOutcome("\n".join([*filter(None, lines), f"compat show {outcome.check}"]))
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
-        """The outcome's own words; a traceback through the runner would say nothing of the library."""
+        """The outcome's own words; a traceback through the runner would say nothing about the library."""
         if isinstance(excinfo.value, (HostTrouble, KnownFailure, UnexpectedOutcome)):
             return str(excinfo.value)
         return super().repr_failure(excinfo, style)

@@ -1,6 +1,6 @@
 """`python -m probes ORDER [--overlays FOLDER] [--watch-stdin]`: the probe host.
 
-`python -m probes --child FD`: one fresh process that it starts.
+`python -m probes --child FD`: a fresh process that the probe host starts.
 """
 
 import os
@@ -8,7 +8,7 @@ import sys
 
 
 def main() -> int:
-    """Take the bundle's folder off the path, so that no file of ours shadows a library, then do what is asked."""
+    """Take the bundle's folder off the path, so that no file of ours shadows a library, then start host or child."""
     bundle = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     sys.path[:] = [entry for entry in sys.path if os.path.abspath(entry or os.getcwd()) != bundle]
     if sys.argv[1:2] == ["--child"]:

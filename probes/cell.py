@@ -1,4 +1,4 @@
-"""One cell: its library imported in a child, each probe asked of a child of that, and what became of them."""
+"""Works through a cell: a child imports its library, a child of that answers each probe."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ from .contract import CellOrder, Frame, ObservationFrame, WorkOrder
 from .process import Died, Process, TimedOut, sweep
 
 GRACE = 5.0
-"""Seconds in which a cell's process must say that its killed child has ended."""
+"""Seconds in which a cell's process must report the end of its killed child."""
 
 APART = "importing touches the CUDA driver, which spoils forks, so each probe ran in a process of its own"
 
 Seen = Dict[str, Any]
-"""What was seen of one member at one probe, on its way to becoming an observation."""
+"""The answer of a member to a probe, on its way to becoming an observation."""
 
 
 class Launch(NamedTuple):
-    """What all cells of a launch share: the order, and what the host has found out or decided itself."""
+    """The data that all cells of a launch share: the order, and the host's own facts and decisions."""
 
     order: WorkOrder
     overlays: str
     """The folder that holds the overlays by their keys."""
     packages: Dict[str, str]
-    """Distribution -> version of what the image holds."""
+    """Distribution -> version of the image's packages."""
     device: str
     device_name: str
     warm: bool
     """Whether torch is imported in the host, so that children are forked from it."""
     until: float
-    """When the order's time is up (time.monotonic)."""
+    """The order's deadline (time.monotonic)."""
 
 
 class Cell:
-    """Works through one cell of the order; `emit` writes a frame, `private` is the descriptor it writes to."""
+    """Works through a cell of the order; `emit` writes a frame, `private` is the descriptor that it writes to."""
 
     def __init__(self, order: CellOrder, launch: Launch, emit: Callable[[Frame], None], private: int) -> None:
         overlay = order["overlay"] and os.path.join(launch.overlays, order["overlay"])
@@ -54,10 +54,10 @@ class Cell:
         self.private = private
         self.process: Optional[Process] = None
         self.apart: List[str] = []
-        """Members whose import spoils forks for CUDA: each of their probes gets a process of its own."""
+        """Members whose import spoils forks for CUDA: each of their probes gets its own process."""
 
     def run(self) -> None:
-        """All checks of the cell: import first, since the others build on it."""
+        """Run all checks of the cell: import first, since the others build on it."""
         if self.launch.warm and self.cell["isolation"] != "fresh":
             self.fork()
         try:
@@ -90,11 +90,11 @@ class Cell:
             raise TimedOut("the order's time is up")
 
     def begin(self, probe: str, member: str) -> None:
-        """Say what is probed from here on."""
+        """Tell the runner which probe begins."""
         self.emit({"kind": "begin", "cell": self.cell["id"], "probe": probe, "member": member})
 
     def seen(self, probe: str, member: str, imported: Seen) -> Seen:
-        """What one member shows at one probe, given how its import went."""
+        """The answer of a member to a probe, given the result of its import."""
         if imported["status"] != "passed":
             if probe == "import" or "import" not in self.cell["probes"]:
                 return imported
@@ -113,7 +113,7 @@ class Cell:
         return dict(more, metrics={**imported["metrics"], **more.get("metrics", {})})
 
     def observe(self, probe: str, member: str, seen: Seen, installed: str) -> None:
-        """Emit one observation, with the device that the probe itself saw its work on."""
+        """Emit an observation, with the device on which the probe saw its work."""
         name = self.launch.device_name if seen.get("device") else ""
         seen = dict(seen, kind="observation", member=member, cell=self.cell["id"], probe=probe, device_name=name)
         seen["installed"] = installed
@@ -130,14 +130,14 @@ class Cell:
         )
 
     def end(self) -> None:
-        """End the cell's process and whatever it left behind; what follows runs in fresh processes."""
+        """End the cell's process and its leftovers; later probes run in fresh processes."""
         if self.process is not None:
             self.process.close()
             self.process = None
             sweep()
 
     def imported(self, member: str) -> Seen:
-        """How a member's import went; a crash or time-out in the forked child is confirmed in a fresh process."""
+        """The result of a member's import; a crash or time-out in the forked child is confirmed in a fresh process."""
         self.begin("import", member)
         if self.process is None:
             return self.in_fresh("import", member)
@@ -153,7 +153,7 @@ class Cell:
             return confirmed(forked, self.in_fresh("import", member))
 
     def ask(self, probe: str, member: str) -> Seen:
-        """One probe's answer; a crash or time-out in a forked child is confirmed in a fresh process.
+        """The answer to a probe; a crash or time-out in a forked child is confirmed in a fresh process.
 
         A fork inherits what the warm process imported, so that its crash alone would not be proof against the library.
         """
@@ -222,13 +222,13 @@ class Cell:
 
 
 def confirmed(forked: Seen, fresh: Seen) -> Seen:
-    """What the fresh process showed, with the forked attempt told."""
+    """The answer of the fresh process, with a note about the forked attempt."""
     said = f"in a forked child first: {forked['message']}; this is what a fresh process showed"
     return dict(fresh, notes=[*fresh.get("notes", []), said], attempts=[forked["status"]])
 
 
 def finished(seen: Seen, process: Process, oom_before: int, isolation: str) -> Seen:
-    """Add what only the host knows: output, memory kills, processes left behind."""
+    """Add the host's own knowledge: output, memory kills, leftover processes."""
     process.drain()
     left = sweep()
     if left:
@@ -243,7 +243,7 @@ def finished(seen: Seen, process: Process, oom_before: int, isolation: str) -> S
 
 
 def unanswered(error: Exception, started: float) -> Seen:
-    """What is known of a child that gave no answer."""
+    """The observation of a child that gave no answer."""
     if isinstance(error, Died):
         return death(error.status, started)
     seconds = time.perf_counter() - started
@@ -251,7 +251,7 @@ def unanswered(error: Exception, started: float) -> Seen:
 
 
 def death(status: int, started: float) -> Seen:
-    """A child that ended without an answer; exit status 0 without one is never a pass."""
+    """The observation of a child that ended without an answer; exit status 0 alone is never a pass."""
     seen: Seen = {"status": "died", "seconds": time.perf_counter() - started, "exit": None, "signal": None}
     if os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)

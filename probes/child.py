@@ -1,7 +1,7 @@
-"""What runs in a child of the probe host: import the library, answer one probe, say so over a private descriptor.
+"""A child of the probe host: imports the library, answers a probe, and sends the answer over a private descriptor.
 
-A child is either forked from the warm host (`serve`: it imports, then forks again for each probe) or a process of its
-own (`main`).  Both use the same two functions for the work itself.
+A child is either forked from the warm host (`serve`: it imports, then forks again for each probe) or a fresh process
+(`main`).  Both use the same two functions for the work itself.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from . import evidence, facts
 from .contract import CellOrder, MemberOrder
 
 TRACEBACK_LIMIT = 6000
-"""Characters of a traceback that are kept: its end, where the error is."""
+"""The number of characters kept of a traceback: its end, which holds the error."""
 
 
 class CellTask(CellOrder):
-    """A cell as its children get it: `overlay` is a folder by now, and it is known what the image holds without it."""
+    """A cell for its children: with the folder of its overlay and the image's own packages."""
 
     image_packages: Dict[str, str]
 
 
 class Settings(TypedDict, total=False):
-    """What a probe is asked with."""
+    """The settings of a probe."""
 
     device: str
     seed: int
@@ -77,7 +77,7 @@ def probe_module(distribution: str) -> ModuleType:
 
 
 def import_member(member: MemberOrder, cell: CellTask) -> Dict[str, Any]:
-    """The import probe: it imports, at the version asked for, from where it was installed, and changes nothing else."""
+    """The import probe: the library imports at the requested version, from its install, and changes nothing else."""
     started = time.perf_counter()
     seen: Dict[str, Any] = {"kind": "imported", "member": member["distribution"], "status": "passed"}
     try:
@@ -100,14 +100,14 @@ def _same_version(module: ModuleType, installed: str, asked: str) -> None:
     evidence.require(
         not asked or _release(installed) == _release(asked),
         "wrong-version",
-        f"{module.__name__} is {installed}, asked for was {asked}",
+        f"{module.__name__} is {installed}, not {asked} as requested",
     )
-    said = getattr(module, "__version__", None)
-    if isinstance(said, str) and re.match(r"\d+\.\d", said):
+    stated = getattr(module, "__version__", None)
+    if isinstance(stated, str) and re.match(r"\d+\.\d", stated):
         evidence.require(
-            _release(said) == _release(installed),
+            _release(stated) == _release(installed),
             "wrong-version",
-            f"{module.__name__}.__version__ says {said}, its distribution is {installed}",
+            f"{module.__name__}.__version__ says {stated}, its distribution is {installed}",
         )
 
 
@@ -137,7 +137,7 @@ def _right_place(module: ModuleType, distribution: str, cell: CellTask) -> None:
 
 
 def _same_environment(cell: CellTask) -> None:
-    """Nothing that the overlay holds, but what is under test, stands in front of a package of the image."""
+    """Require that the overlay shadows no package of the image, except those under test."""
     overlay = cell["overlay"]
     tested = [facts.canonical(member["distribution"]) for member in cell["members"]]
     held = {name: version for name, version in cell["image_packages"].items() if name not in tested}
@@ -147,7 +147,7 @@ def _same_environment(cell: CellTask) -> None:
             evidence.require(
                 name not in held,
                 "environment-changed",
-                f"{name} {distribution.version} stands in front of the image's {held.get(name)}",
+                f"{name} {distribution.version} of the overlay shadows the image's {held.get(name)}",
             )
     torch = sys.modules.get("torch")
     if torch is not None and "torch" in held:
@@ -159,9 +159,9 @@ def _same_environment(cell: CellTask) -> None:
 
 
 def _spoils_forks() -> bool:
-    """Whether a fork of this process could not use CUDA; torch is asked in such a fork, since only there it knows.
+    """Whether a fork of this process cannot use CUDA, as torch tells in such a fork, since only there it knows.
 
-    A library spoils its forks without initialising CUDA too: by counting devices past NVML, or by its own driver call.
+    A library may spoil its forks without initialising CUDA: it counts devices past NVML, or calls the driver itself.
     """
     is_spoiled = getattr(getattr(sys.modules.get("torch"), "cuda", None), "_is_in_bad_fork", None)
     if is_spoiled is None:
@@ -173,7 +173,7 @@ def _spoils_forks() -> bool:
 
 
 def answer(name: str, member: str, settings: Settings) -> Dict[str, Any]:
-    """Run one probe other than import and describe what came of it."""
+    """Run a probe other than import and describe its result."""
     started = time.perf_counter()
     seen: Dict[str, Any] = {"kind": "result", "member": member, "status": "passed"}
     probe = None
@@ -197,7 +197,7 @@ def answer(name: str, member: str, settings: Settings) -> Dict[str, Any]:
 
 
 class Channel:
-    """JSON lines over a descriptor that nothing else knows of."""
+    """JSON lines over a descriptor that no library knows."""
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
@@ -209,7 +209,7 @@ class Channel:
 
 
 def die_with_parent() -> None:
-    """End when the parent ends (PR_SET_PDEATHSIG), however: a probe host that is killed can clean up nothing."""
+    """End when the parent ends (PR_SET_PDEATHSIG), however it ends: a killed probe host cannot clean up."""
     try:
         ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)
     except (OSError, AttributeError):
@@ -243,7 +243,7 @@ def serve(cell: CellTask, settings: Settings, channel: Channel, commands: int) -
 
 
 def leave(channel: Channel, message: Dict[str, Any]) -> None:
-    """Say the last word and end without the clean-up that belongs to the process this one was forked from."""
+    """Send the last message and end without the clean-up, which belongs to the parent."""
     sys.stdout.flush()
     sys.stderr.flush()
     channel.say(message)
@@ -251,7 +251,7 @@ def leave(channel: Channel, message: Dict[str, Any]) -> None:
 
 
 def main(descriptor: int) -> int:
-    """A fresh process: reads its command from standard input, imports and answers one probe."""
+    """A fresh process: reads its command from standard input, imports and answers a probe."""
     die_with_parent()
     channel = Channel(descriptor)
     command = json.load(sys.stdin)

@@ -1,4 +1,4 @@
-"""What a pass of a `compile` probe must show: compiled code that ran, and gives what the eager function gives."""
+"""The evidence of a `compile` probe: compiled code ran, and gives the eager function's result."""
 
 import importlib
 import time
@@ -8,10 +8,10 @@ from .evidence import Broken, NotApplicable, Probe, close, require, sound
 
 
 def prepare(device: str) -> None:
-    """Do once what the first torch.compile of each process would do for itself, to fork from; no thread is started.
+    """Do once, before forks, the set-up of each process's first torch.compile; no thread is started.
 
-    On a CPU inductor tries which vector instructions work, by starting an interpreter for each set of them: 1 s with
-    torch 2.13, 6 s with 2.9, whose trials import torch, and some seconds more where nothing is compiled yet.
+    On a CPU inductor tries each set of vector instructions in an interpreter of its own: 1 s with torch 2.13, 6 s with
+    2.9, whose trials import torch, and some seconds more where nothing is compiled yet.
     """
     importlib.import_module("torch._dynamo")
     config: Any = importlib.import_module("torch._inductor.config")
@@ -108,7 +108,7 @@ def _compiled(
             require(
                 (left is None) == (right is None),
                 "compile-mismatch",
-                f"{label}: gradient of {name} in one of the two only",
+                f"{label}: only one of the two has a gradient of {name}",
             )
             if left is not None:
                 sound(left, right, f"{label}, compiled gradient of {name}")
@@ -123,7 +123,7 @@ def _compiled(
     probe.metric(f"{what}: first compile", first_seconds, "s")
     if backend == "inductor":
         hits = counters["inductor"]["fxgraph_cache_hit"] + counters["aot_autograd"]["autograd_cache_hit"]
-        # a launch keeps its caches; Triton has one of its own, so that without a hit a kernel may still be an old one
+        # a launch keeps its caches; Triton has its own, so that a kernel may be an old one even without a hit
         probe.metric(f"{what}: compile cache hits", hits, "count")
         probe.metric(f"{what}: kernels", _kernels() - kernels_before, "count")
     return quick
@@ -137,7 +137,7 @@ def _times(
     backward: bool,
     what: str,
 ) -> None:
-    """Compiled against eager, before another shape makes the compiler write code for any shape."""
+    """Time compiled against eager, before another shape makes the compiler write code for any shape."""
     import torch
 
     fresh = _fresh(arguments, backward)  # with gradients wanted as before: another mode would be compiled anew
@@ -155,19 +155,19 @@ def _times(
 
 
 def _kernels() -> int:
-    """How many kernels inductor has written in this process: Triton's on a GPU, loops of C++ on a CPU."""
+    """The number of kernels that inductor wrote in this process: Triton's on a GPU, C++ loops on a CPU."""
     metrics: Any = importlib.import_module("torch._inductor.metrics")
     return int(metrics.generated_kernel_count)
 
 
 def _recompilations() -> Optional[int]:
-    """Compilations of a frame after its first, by Dynamo's own ids (`frame/compilation`); None where it tells none."""
+    """Compilations of a frame after its first, by Dynamo's ids (`frame/compilation`); None where Dynamo has no ids."""
     import torch._dynamo.utils as utils
 
     ids = {str(getattr(entry, "compile_id", "")) for entry in getattr(utils, "_compilation_metrics", ())}
-    if not any("/" in one for one in ids):
+    if not any("/" in compilation for compilation in ids):
         return None
-    return sum(1 for one in ids if "/" in one and not one.endswith("/0"))
+    return sum(1 for compilation in ids if "/" in compilation and not compilation.endswith("/0"))
 
 
 def _fresh(arguments: Tuple[Any, ...], backward: bool) -> List[Any]:

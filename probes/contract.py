@@ -1,7 +1,7 @@
-"""What the host says to a probe host and what it answers: the work order and the frames, as JSON carries them.
+"""The messages between the runner and a probe host: the work order and the frames, as JSON carries them.
 
-docs/protocol.md says what each key means; tests hold both to real frames.  The host side imports this module for its
-type checker alone.
+docs/protocol.md explains each key; tests compare both with real frames.  The runner imports this module for its type
+checker only.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from typing import Dict, List, Literal, Optional, TypedDict, Union
 
 
 class MemberOrder(TypedDict):
-    """One library of a cell."""
+    """A library of a cell."""
 
     distribution: str
     version: str
 
 
 class CellOrder(TypedDict):
-    """One cell: which probes to ask of which libraries, and how."""
+    """A cell: its libraries, its probes and how to run them."""
 
     id: str
     overlay: Optional[str]
@@ -29,14 +29,14 @@ class CellOrder(TypedDict):
 
 
 class Expects(TypedDict):
-    """What the image is said to offer, as far as only the image can tell."""
+    """The expectations that only the image itself can confirm."""
 
     tools: List[str]
     services: List[str]
 
 
 class WorkOrder(TypedDict):
-    """All that one launch is to do."""
+    """All the work of a launch."""
 
     nonce: str
     device: Literal["cpu", "cuda"]
@@ -52,7 +52,7 @@ class WorkOrder(TypedDict):
 
 
 class Requirements(TypedDict):
-    """What a distribution's metadata says of its requirements."""
+    """The requirements in a distribution's metadata."""
 
     requires: List[str]
     extras: List[str]
@@ -77,7 +77,7 @@ class TorchFacts(TypedDict):
 
 
 class GpuFacts(TypedDict):
-    """One GPU, as torch sees it."""
+    """A GPU, as torch sees it."""
 
     name: str
     uuid: str
@@ -90,7 +90,7 @@ class _Raised(TypedDict):
 
 
 class Raised(_Raised, total=False):
-    """An exception, or the end of the child that was asked."""
+    """An exception, or the death of the child that should answer."""
 
     status: Literal["raised", "failed", "skipped"]
     code: str
@@ -100,7 +100,7 @@ class Raised(_Raised, total=False):
 
 
 class ImageFacts(TypedDict):
-    """What the image holds, wherever it is launched."""
+    """The facts of the image, wherever it is launched."""
 
     python: str
     implementation: str
@@ -117,7 +117,7 @@ class ImageFacts(TypedDict):
 
 
 class LaunchFacts(TypedDict):
-    """What this launch gives the image: processors, driver, GPUs."""
+    """The facts of this launch: processors, driver, GPUs."""
 
     cpus: int
     driver: str
@@ -129,7 +129,7 @@ class _Facts(ImageFacts, LaunchFacts):
 
 
 class Facts(_Facts, total=False):
-    """What the environment is."""
+    """The facts of the environment."""
 
     torch_error: Raised
     cuda_error: Raised
@@ -149,7 +149,7 @@ class _Part(TypedDict):
 
 
 class Part(_Part, total=False):
-    """One named step of a probe."""
+    """A named step of a probe."""
 
     code: str
     message: str
@@ -163,7 +163,7 @@ class _Observation(TypedDict):
 
 
 class Observation(_Observation, total=False):
-    """What one probe saw of one member."""
+    """The observation of a probe on a member."""
 
     device: str
     code: str
@@ -191,26 +191,26 @@ class HelloFrame(TypedDict):
 
 
 class WarmingFrame(TypedDict):
-    """Something is imported once for all children; a crash from here on, until another frame comes, is its crash."""
+    """The warm-up for all children begins; a crash before the next frame belongs to it."""
 
     kind: Literal["warming"]
 
 
 class WarmFrame(TypedDict):
-    """It was imported."""
+    """The warm-up succeeded."""
 
     kind: Literal["warm"]
     seconds: float
 
 
 class ColdFrame(Raised):
-    """It raised; each child will do it for itself."""
+    """The warm-up raised; each child will do its work itself."""
 
     kind: Literal["cold"]
 
 
 class FactsFrame(TypedDict):
-    """What the environment is, before anything is probed in it."""
+    """The facts of the environment, before any probe."""
 
     kind: Literal["facts"]
     facts: Facts
@@ -235,7 +235,7 @@ class ObservationFrame(Observation):
 
 
 class EndFrame(TypedDict):
-    """The probe host has nothing more to say."""
+    """The last frame of the probe host."""
 
     kind: Literal["end"]
     state: Literal["complete", "deadline", "no-device"]

@@ -2,8 +2,8 @@
 
 **Counted** is each operator of torch (or of the library's own) that computes something on the device while a function
 of the library is on the stack: copies between devices, plain fills and views do not count, so that a library which
-computes on the CPU and moves its result counts nothing, however much the probe itself computes on the device.  What is
-compiled is counted in the graphs that the compiler was given, each time that they run.
+computes on the CPU and moves its result counts nothing, however much the probe itself computes on the device.  Compiled
+code is counted by the graphs that the compiler got, each time that they run.
 
 **Not proved** is that everything ran there: one operator on the device is enough.  Backward passes are not counted,
 since they run on a thread that no function of the library is on; nor are kernels that are launched past torch.
@@ -26,13 +26,13 @@ MOVES = {
 """Names of operators and methods that compute nothing: they move, fill, view or make room."""
 
 ENOUGH = 1000
-"""Operators after which counting ends: it takes some ten microseconds each, and one would do."""
+"""Operators after which counting ends: each takes some ten microseconds, and a single operator is proof."""
 
 TORCH_OWN = ("aten", "prim", "prims", "c10d", "_c10d_functional")
 
 
 class DeviceWork:
-    """Counts what happens on a GPU from `start` to `numbers`; `library` is the module under test, torch if empty."""
+    """Counts the work on a GPU from `start` to `numbers`; `library` is the module under test, torch if empty."""
 
     def __init__(self, device: Any, library: str = "") -> None:
         self.device = device
@@ -119,7 +119,7 @@ class DeviceWork:
             for node in graph.graph.nodes
             if node.op.startswith("call") and "example_value" in node.meta
         ]
-        if not made:  # a Dynamo that does not say what its nodes give
+        if not made:  # a Dynamo without the results of its nodes
             return int(_lies_on(list(examples), self.device.type))
         return sum(1 for name, value in made if name not in MOVES and _lies_on(value, self.device.type))
 
@@ -142,7 +142,7 @@ def _counting_mode(work: DeviceWork) -> Any:
 
 def _lies_on(out: Any, device_type: str) -> bool:
     if isinstance(out, (tuple, list)):
-        return any(_lies_on(each, device_type) for each in out)
+        return any(_lies_on(value, device_type) for value in out)
     device = getattr(out, "device", None)
     return device is not None and getattr(device, "type", "") == device_type
 

@@ -1,7 +1,7 @@
-"""What a pass must show: device, dtype, moments, seeds, gradients, learning.
+"""The evidence that a pass needs: device, dtype, moments, seeds, gradients, learning.
 
-A probe calls these on what the library gave it; each raises `Broken` with a stable reason code on the first thing
-that a sound library would not have done.  torch is imported inside the functions: the probe host reads this module
+A probe calls these on the library's results; each raises `Broken` with a stable reason code at the first sign of a
+broken library.  torch is imported inside the functions: the probe host reads this module
 before it knows whether the image holds torch at all.
 """
 
@@ -19,8 +19,8 @@ from . import precision
 from .devicework import DeviceWork
 
 CODES = {
-    "wrong-version": "the module imported is not the version asked for",
-    "wrong-location": "the module imported does not come from where it was installed",
+    "wrong-version": "the imported module is not the requested version",
+    "wrong-location": "the module was not imported from its install",
     "environment-changed": "torch or another package of the image is no longer the image's own",
     "wrong-device": "a result is not on the device under test, or the library did not work there",
     "wrong-dtype": "a result has another dtype than its input",
@@ -37,7 +37,7 @@ CODES = {
     "not-compiled": "torch.compile ran the function eagerly",
     "compile-mismatch": "the compiled function gives another result than the eager one",
 }
-"""Reason codes that evidence gives, with their meaning; the host side adds those it finds in exceptions."""
+"""Reason codes of evidence, with their meaning; the runner's rules find further codes in exceptions."""
 
 TOLERANCE = {
     "float16": (2e-2, 2e-2),
@@ -60,11 +60,11 @@ class Broken(Exception):
 
 
 class NotApplicable(Exception):
-    """The question makes no sense here, for the reason in the message; shown as a skip, never as a pass."""
+    """The probe does not apply here, for the reason in the message; shown as a skip, never as a pass."""
 
 
 class LeftOut(NotApplicable):
-    """A part that a missing tool or an old device costs: its words are noted, and the other parts must do."""
+    """A part that cannot run for lack of a tool or on an old device; the message is noted, the other parts decide."""
 
 
 MISSING_TOOL = re.compile(
@@ -74,16 +74,16 @@ MISSING_TOOL = re.compile(
     r"|No such file[^\n]*'(\S*/)?(gcc|cc|c\+\+|g\+\+|clang|ptxas|nvcc)'",
     re.IGNORECASE,
 )
-"""What is said where a compiler, a header or a library by that name is missing: it says nothing against torch."""
+"""Messages about a missing compiler, header or library, which are no evidence against torch."""
 
 
 class Probe:
-    """One question put to one library: where it runs, and what was measured and found on the way.
+    """A question put to a library: its device and settings, its metrics, notes and parts.
 
     `device` is a torch.device; `seed` varies between repetitions; `full` asks for the articles' own step counts;
-    `thorough`, on a GPU and where the run is full, for what takes a CPU core too long: compiling for several sizes.
-    `precision` is what image and library have set for float32 (precision.found): probes compare without TF32.
-    From `begin` on, what the library does on a GPU is counted (devicework).
+    `thorough`, on a GPU and where the run is full, for work that takes a CPU core too long: compiling for several
+    sizes.  `precision` holds the image's and library's settings for float32 (precision.found): probes compare without
+    TF32.  From `begin` on, the library's work on a GPU is counted (devicework).
     """
 
     def __init__(self, device: str, seed: int = 0, full: bool = False) -> None:
@@ -102,9 +102,9 @@ class Probe:
         self.work: Optional[DeviceWork] = None
 
     def begin(self, library: str, elsewhere: str = "") -> None:
-        """Count from here on what the module `library` does on a GPU; raises what keeps CUDA from starting.
+        """Count the work of the module `library` on a GPU from here on; raises the error that keeps CUDA from starting.
 
-        `elsewhere` says why its work is not this process's to count, which then leaves the GPU alone.
+        `elsewhere` says why another process does its work; this process then leaves the GPU alone.
         """
         if self.device.type == "cuda" and elsewhere:
             self.note(f"device: {elsewhere}")
@@ -114,7 +114,7 @@ class Probe:
 
     @property
     def heavy_backend(self) -> str:
-        """What compiles a function of many kernels, such as a training step: C++ takes a core half a minute."""
+        """The backend that compiles a function of many kernels, such as a training step: C++ takes half a minute."""
         return "inductor" if self.device.type == "cuda" else "aot_eager"
 
     def metric(self, name: str, value: float, unit: str) -> None:
@@ -127,14 +127,14 @@ class Probe:
 
     @contextlib.contextmanager
     def part(self, name: str) -> Iterator[None]:
-        """One named step of the probe: its failure is recorded and the next parts still run.
+        """A named step of the probe: its failure is recorded and the next parts still run.
 
         A kernel's error shows at the part that launched it.  `NotApplicable` inside a part leaves that part out, with
         its reason.
         """
         started = time.perf_counter()
         entry: Dict[str, Any] = {"name": name, "status": "passed"}
-        precision.choose(tf32=False)  # a part before may have called what sets it
+        precision.choose(tf32=False)  # an earlier part may have changed it
         if self.work is not None:
             self.work.leave_if_enough()
         try:
@@ -154,7 +154,7 @@ class Probe:
             self.parts.append(entry)
 
     def finish(self) -> None:
-        """Raise the first part's failure, with the names of all parts that failed; NotApplicable if none applied.
+        """Raise the first failure, with the names of all failed parts; NotApplicable if no part applied.
 
         On a GPU a pass needs proof that the library worked there.
         """
@@ -176,7 +176,7 @@ class Probe:
             require(proof["operators"] != 0, "wrong-device", f"the library ran no operator on {self.device}")
 
     def count_all(self) -> None:
-        """Count what anyone runs on the device: the library itself computes nothing, and torch does it for it."""
+        """Count all work on the device, for a library that leaves all computing to torch."""
         if self.work is not None:
             self.work.library = ""
 
@@ -197,9 +197,9 @@ class Probe:
         return torch.randn(*shape, generator=self.generator(offset), dtype=dtype or torch.float32).to(self.device)
 
     def bfloat16(self) -> str:
-        """How the device computes in bfloat16: `natively`, `by emulation`, or not at all (empty), by torch's word.
+        """How the device computes in bfloat16, according to torch: `natively`, `by emulation`, or not at all (empty).
 
-        The question is the one that autocast asks: without an argument, which newer torch takes for "or emulated".
+        torch is asked as by autocast: without an argument, which newer torch takes for "or emulated".
         """
         import torch
 
@@ -210,7 +210,7 @@ class Probe:
         return "natively" if torch.cuda.get_device_properties(self.device).major >= 8 else "by emulation"
 
     def collectives(self) -> str:
-        """The backend of a process group of one: NCCL on a GPU, gloo elsewhere; both told to talk to themselves.
+        """The backend of a process group with a single member: NCCL on a GPU, gloo elsewhere; both over loopback.
 
         An image may name an interface (NCCL_SOCKET_IFNAME=eth0), which a container without a network does not have.
         """
@@ -218,7 +218,7 @@ class Probe:
         return "nccl" if self.device.type == "cuda" else "gloo"
 
     def free_memory(self, needed: int) -> None:
-        """Leave the part out on a GPU with less free memory, in bytes, and on a CPU, whose peaks nobody counts."""
+        """Leave the part out on a GPU with less free memory, in bytes, and on a CPU, whose peak is not counted."""
         import torch
 
         if self.device.type != "cuda":
@@ -228,14 +228,14 @@ class Probe:
             raise LeftOut(f"needs {needed / 2**30:.0f} GiB of free device memory, here are {free / 2**30:.1f}")
 
     def synchronize(self) -> None:
-        """Wait for the device, so that errors of kernels show here and times are whole."""
+        """Wait for the device, so that errors of kernels show here and times are complete."""
         if self.device.type == "cuda":
             import torch
 
             torch.cuda.synchronize(self.device)
 
     def seconds(self, function: Callable[[], Any], repeat: int = 5) -> float:
-        """Median wall time of one call in seconds, after one call not counted."""
+        """Median wall time of a call in seconds, after a first call that does not count."""
         with self.uncounted():
             function()
             self.synchronize()
@@ -248,7 +248,7 @@ class Probe:
         return sorted(times)[len(times) // 2]
 
     def device_seconds(self, function: Callable[[], Any], calls: int = 10, repeat: int = 5) -> float:
-        """Median time of one of so many calls in a row, by the device's own clock; wall time on a CPU."""
+        """Median time of a call, over `calls` in a row, by the device's own clock; wall time on a CPU."""
         if self.device.type != "cuda":
             return self.seconds(function, repeat)
         import torch
@@ -267,10 +267,10 @@ class Probe:
         return float(sorted(times)[len(times) // 2])
 
     def peak_memory(self, function: Callable[[], Any]) -> Optional[int]:
-        """Peak device memory of one call above what was held before it, in bytes; None on the CPU.
+        """Peak device memory of a call above the memory held before it, in bytes; None on the CPU.
 
-        One call before is not counted: the first product of a process makes a workspace that stays (32 MiB for cuBLAS
-        on Hopper), which would count against whoever comes first.
+        A first call does not count: the first product of a process makes a workspace that stays (32 MiB for cuBLAS on
+        Hopper), which would count against the first function.
         """
         if self.device.type != "cuda":
             return None
@@ -290,9 +290,9 @@ class Probe:
 
 
 def without_missing_tool(ways: Sequence[Tuple[str, Callable[[], Any]]]) -> Tuple[str, Any]:
-    """The first of several ways that has the tools which it needs: its name, with what others lack, and its result.
+    """The name and result of the first way whose tools are there; the name tells what earlier ways lack.
 
-    Raises `LeftOut`, with what each lacks, where none has; whatever else goes wrong in one is raised.
+    Raises `LeftOut`, with what each way lacks, where no way has its tools; any other error of a way is raised.
     """
     lacking: List[str] = []
     for name, way in ways:
@@ -302,10 +302,10 @@ def without_missing_tool(ways: Sequence[Tuple[str, Callable[[], Any]]]) -> Tuple
         except NotApplicable as error:
             lacking.append(f"{name}: {error}")
         except Exception as error:
-            said = f"{type(error).__name__}: {error}"
-            if not isinstance(error, (OSError, ImportError)) and not MISSING_TOOL.search(said):
+            message = f"{type(error).__name__}: {error}"
+            if not isinstance(error, (OSError, ImportError)) and not MISSING_TOOL.search(message):
                 raise
-            lacking.append(f"{name}: {said}"[:500])
+            lacking.append(f"{name}: {message}"[:500])
     raise LeftOut("; ".join(lacking))
 
 
@@ -318,17 +318,17 @@ def require(condition: Any, code: str, message: str) -> None:
 
 
 def on_device(tensor: Any, device: Any, what: str) -> None:
-    """The tensor lies on the device under test."""
+    """Require that the tensor lies on the device under test."""
     require(tensor.device.type == device.type, "wrong-device", f"{what} is on {tensor.device}, not on {device}")
 
 
 def of_dtype(tensor: Any, dtype: Any, what: str) -> None:
-    """The tensor has the dtype that its inputs had."""
+    """Require that the tensor has this dtype."""
     require(tensor.dtype == dtype, "wrong-dtype", f"{what} is {tensor.dtype}, not {dtype}")
 
 
 def of_shape(tensor: Any, shape: Sequence[int], what: str) -> None:
-    """The tensor has the shape it must have."""
+    """Require that the tensor has this shape."""
     require(
         tuple(tensor.shape) == tuple(shape),
         "wrong-shape",
@@ -337,7 +337,7 @@ def of_shape(tensor: Any, shape: Sequence[int], what: str) -> None:
 
 
 def finite(tensor: Any, what: str) -> None:
-    """No element is NaN or infinite."""
+    """Require that no element is NaN or infinite."""
     import torch
 
     bad = int((~torch.isfinite(tensor)).sum())
@@ -345,7 +345,7 @@ def finite(tensor: Any, what: str) -> None:
 
 
 def sound(tensor: Any, like: Any, what: str) -> None:
-    """Finite, and on the device and of the dtype of `like`."""
+    """Require that the tensor is finite, and has the device and dtype of `like`."""
     on_device(tensor, like.device, what)
     of_dtype(tensor, like.dtype, what)
     finite(tensor, what)
@@ -359,7 +359,7 @@ def close(
     atol: Optional[float] = None,
     code: str = "wrong-value",
 ) -> None:
-    """Every element lies within the tolerance of the coarser of the two dtypes (TOLERANCE) or the one given.
+    """Require that every element lies within the tolerance of the coarser dtype (TOLERANCE), or within the given one.
 
     The absolute tolerance is scaled by the largest reference element, so that sums of large terms are not blamed.
     """
@@ -385,7 +385,7 @@ def close(
 
 
 def moments(draws: Any, mean: Any, std: Any, what: str, sigmas: float = SIGMAS) -> None:
-    """Mean and standard deviation of independent draws (first axis) lie within `sigmas` standard errors.
+    """Require that mean and standard deviation of independent draws (first axis) lie within `sigmas` standard errors.
 
     The standard error of the mean is std / sqrt(n), that of the deviation std * sqrt((kurtosis - 1) / 4n) with the
     sample's kurtosis, at least the normal's 3 (delta method).  20,000 draws show a scale that is off by 2 percent of
@@ -415,7 +415,7 @@ def moments(draws: Any, mean: Any, std: Any, what: str, sigmas: float = SIGMAS) 
 
 
 def seeded(draw: Callable[[], Any], what: str, seed: Callable[[int], Any]) -> None:
-    """The same seed gives the same draw; another seed, and the next draw, another."""
+    """Require that the same seed gives the same draw, and that another seed and the next draw give others."""
     import torch
 
     seed(1)
@@ -430,7 +430,7 @@ def seeded(draw: Callable[[], Any], what: str, seed: Callable[[int], Any]) -> No
 
 
 def reached(named: Mapping[str, Any], what: str, may_be_zero: Sequence[str] = ()) -> None:
-    """After a backward pass every named parameter has a finite gradient on its own device, not zero throughout."""
+    """Require that every named parameter has a finite, nonzero gradient on its own device after a backward pass."""
     require(len(named) > 0, "no-gradient", f"{what} has no parameters to reach")
     for name, parameter in named.items():
         gradient = parameter.grad
@@ -445,10 +445,10 @@ def reached(named: Mapping[str, Any], what: str, may_be_zero: Sequence[str] = ()
 def differentiable(
     function: Callable[..., Any], inputs: Sequence[Any], what: str, step: float = 1e-6, rtol: float = 1e-4
 ) -> None:
-    """Autograd's derivative of a scalar function equals central differences, along a direction for each input.
+    """Require that autograd's derivative of a scalar function equals central differences, along a direction per input.
 
     Inputs are float64 tensors (differences in float32 would drown in rounding); the function must be deterministic.
-    One direction per input: a gradient that is detached, zero or wrong in one input cannot hide behind another.
+    With a direction per input, a gradient that is detached, zero or wrong in one input cannot hide behind another.
     """
     import torch
 
@@ -478,7 +478,7 @@ def differentiable(
 
 
 def falls(losses: Sequence[float], what: str, drop: float = 0.1) -> None:
-    """The mean loss of the last fifth lies below the first fifth's by `drop` of the first's magnitude."""
+    """Require that the mean loss of the last fifth is below the first fifth's by `drop` of the first's magnitude."""
     require(all(math.isfinite(loss) for loss in losses), "not-finite", f"{what}: the loss became NaN or infinite")
     fifth = max(1, len(losses) // 5)
     first, last = sum(losses[:fifth]) / fifth, sum(losses[-fifth:]) / fifth

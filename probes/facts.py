@@ -1,4 +1,4 @@
-"""What the environment is: Python, platform, packages with their requirements, torch, CUDA, GPUs, tools."""
+"""The facts of the environment: Python, platform, packages with their requirements, torch, CUDA, GPUs, tools."""
 
 from __future__ import annotations
 
@@ -38,23 +38,23 @@ def canonical(name: str) -> str:
 
 
 def gather() -> Facts:
-    """Everything that can be told without importing torch, within a second."""
+    """All facts that need no import of torch, within a second."""
     return cast(Facts, {**_image(), **_launch(), "services": {}})
 
 
 def _launch() -> LaunchFacts:
-    """What this launch gives the image; torch names the GPUs later."""
+    """The facts of this launch; torch names the GPUs later."""
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return {"cpus": cpus, "driver": _driver(), "gpus": []}
 
 
 def _image() -> ImageFacts:
-    """What the image holds; torch tells how it was built later."""
+    """The facts of the image; torch tells later how it was built."""
     packages: Dict[str, str] = {}
     requirements: Dict[str, Requirements] = {}
     for distribution in metadata.distributions():
         name = distribution.metadata["Name"]
-        if not name or canonical(name) in packages:  # the first on sys.path is the one that imports
+        if not name or canonical(name) in packages:  # the first on sys.path is imported
             continue
         name = canonical(name)
         packages[name] = distribution.version or ""
@@ -79,7 +79,7 @@ def _image() -> ImageFacts:
 
 
 def gather_torch() -> TorchFacts:
-    """How the image's torch was built; asking may touch the driver, so it belongs in a child of its own."""
+    """How the image's torch was built; the calls may touch the driver, so they belong in a child of their own."""
     import torch
 
     return {
@@ -93,19 +93,19 @@ def gather_torch() -> TorchFacts:
 
 
 def _architectures(torch: Any) -> List[str]:
-    """Those that torch holds code for; older versions of `get_arch_list` name none where they see no GPU."""
+    """The architectures that torch has code for; older versions of `get_arch_list` name none without a GPU."""
     flags = getattr(getattr(torch, "_C", None), "_cuda_getArchFlags", None)
     return str(flags() or "").split() if flags else list(torch.cuda.get_arch_list())
 
 
 def start_cuda() -> List[GpuFacts]:
-    """The GPUs, once CUDA has started on them; raises what keeps it from starting, be it only a warning."""
+    """The GPUs, once CUDA has started on them; raises what keeps CUDA from starting, even a warning."""
     import torch
 
-    with warnings.catch_warnings(record=True) as said:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         if not torch.cuda.is_available():
-            reasons = [warning.message for warning in said if "CUDA" in str(warning.message)]
+            reasons = [warning.message for warning in caught if "CUDA" in str(warning.message)]
             if reasons and isinstance(reasons[-1], Warning):
                 raise reasons[-1]
             return []
@@ -124,32 +124,32 @@ def _gpu(properties: Any) -> GpuFacts:
 
 
 def oom_kills() -> int:
-    """How many processes of this control group the kernel has killed for memory; 0 where it does not say."""
+    """The number of processes of this control group that the kernel killed for memory; 0 where it does not tell."""
     for path in ("/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control"):
         try:
             with open(path) as stream:
-                found = re.search(r"^oom_kill (\d+)", stream.read(), re.M)
+                count = re.search(r"^oom_kill (\d+)", stream.read(), re.M)
         except OSError:
             continue
-        if found:
-            return int(found.group(1))
+        if count:
+            return int(count.group(1))
     return 0
 
 
 def _driver() -> str:
-    """The NVIDIA driver's version, as its kernel module or nvidia-smi says; empty where there is none."""
+    """The NVIDIA driver's version, from its kernel module or NVML; empty where there is none."""
     try:
         with open("/proc/driver/nvidia/version") as stream:
-            found = re.search(r"\s(\d+\.\d+(?:\.\d+)?)\s", stream.readline())
-            if found:
-                return found.group(1)
+            version = re.search(r"\s(\d+\.\d+(?:\.\d+)?)\s", stream.readline())
+            if version:
+                return version.group(1)
     except OSError:
         pass
     return _driver_by_nvml() or ""
 
 
 def _driver_by_nvml() -> Optional[str]:
-    """Ask NVML, which containers have where /proc/driver is hidden; no process is started and CUDA stays untouched."""
+    """The version from NVML, which containers have where /proc/driver is hidden; this neither forks nor starts CUDA."""
     import ctypes
 
     try:
@@ -159,9 +159,9 @@ def _driver_by_nvml() -> Optional[str]:
     if nvml.nvmlInit_v2() != 0:
         return None
     buffer = ctypes.create_string_buffer(96)
-    found = nvml.nvmlSystemGetDriverVersion(buffer, 96) == 0
+    succeeded = nvml.nvmlSystemGetDriverVersion(buffer, 96) == 0
     nvml.nvmlShutdown()
-    return buffer.value.decode() if found else None
+    return buffer.value.decode() if succeeded else None
 
 
 def _os_name() -> str:

@@ -1,13 +1,13 @@
-"""The probe host: one warm process an image, a forked child a cell, a forked child of that a probe.
+"""The probe host: a warm process per image, a forked child per cell, a forked child of that per probe.
 
 It takes a work order (JSON), imports torch without initialising CUDA, and does nothing else in its own process: threads
-and CUDA contexts do not survive a fork.  What it has to say leaves as frames on the descriptor that was standard output
-when it started:
+and CUDA contexts do not survive a fork.  Its answers leave as frames on the descriptor that was standard output when
+it started:
 
     compat/1 NONCE SEQUENCE JSON
 
-Nothing that a library prints can be taken for a frame: descriptor 1 is turned to standard error before anything is
-imported, children write to pipes, and the nonce is new for each launch.
+No output of a library can be mistaken for a frame: descriptor 1 is turned to standard error before any import, children
+write to pipes, and the nonce is new for each launch.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ from .process import Died, Process, TimedOut, stop_with_parent, sweep
 
 
 class Host:
-    """Works through one order; every answer is emitted as soon as it is known.
+    """Works through an order; every answer is emitted as soon as it is known.
 
-    `descriptor` is where frames are written, `overlays` the folder that holds the overlays by their keys.
+    Frames are written to `descriptor`; `overlays` is the folder that holds the overlays by their keys.
     """
 
     def __init__(self, order: WorkOrder, descriptor: int, overlays: str) -> None:
@@ -47,7 +47,7 @@ class Host:
         self.sequence = 0
 
     def emit(self, frame: Frame) -> None:
-        """Write one frame."""
+        """Write a frame."""
         self.sequence += 1
         body = json.dumps(frame, default=str)
         data = f"compat/1 {self.order['nonce']} {self.sequence} {body}\n".encode()
@@ -55,9 +55,9 @@ class Host:
             data = data[os.write(self.descriptor, data) :]
 
     def run(self) -> None:
-        """Warm up, tell the facts, then the cells in the order given."""
+        """Warm up, tell the facts, then work through the cells in their order."""
         self.emit({"kind": "hello", "pid": os.getpid()})
-        known = facts.gather()  # before anything is imported: setuptools puts what it bundles on the path
+        known = facts.gather()  # before any import: setuptools puts its bundled packages on the path
         warm = self.order["warm"] and self.warm_up(lambda: importlib.import_module("torch"))
         self.ask_torch(known)
         self.look_for(known)
@@ -66,7 +66,7 @@ class Host:
             self.emit({"kind": "end", "state": "no-device"})  # nothing may pass on a CPU in the GPU's place
             return
         device, name = self.order["device"], known["gpus"][0]["name"] if known["gpus"] else "CPU"
-        if warm and _compiles_in_forks(self.order["cells"]) > 1:  # one does it for itself
+        if warm and _compiles_in_forks(self.order["cells"]) > 1:  # a single child does it for itself
             self.warm_up(lambda: prepare(device))
         launch = Launch(
             order=self.order,
@@ -86,7 +86,7 @@ class Host:
             self.emit({"kind": "end", "state": "complete"})
 
     def warm_up(self, work_for_all: Callable[[], object]) -> bool:
-        """Do once, before any fork, what every child would do alone; whether it could be done.
+        """Do the common work of all children once, before any fork; return whether it succeeded.
 
         An exception is left to the children, whose probes then show it.  A crash ends the host after the frame
         `warming`, and the runner launches again with `warm: false`.
@@ -102,7 +102,7 @@ class Host:
         return True
 
     def ask_torch(self, known: Facts) -> None:
-        """Add what torch says of itself, and on a GPU start CUDA; in a child, since the answers spoil forks."""
+        """Add torch's own facts, and on a GPU start CUDA; in a child, since this spoils forks."""
         if "torch" not in known["packages"]:
             return
         on_gpu = self.order["device"] == "cuda"
@@ -110,17 +110,17 @@ class Host:
         try:
             for error in ("torch_error", "cuda_error")[: 1 + on_gpu]:
                 try:
-                    said: Any = process.read(time.monotonic() + self.order["timeout_s"])
+                    answer: Any = process.read(time.monotonic() + self.order["timeout_s"])
                 except (Died, TimedOut) as lost:
-                    said = {error: {"message": f"{type(lost).__name__}: {lost}", "output": process.output()}}
-                known.update(said)
+                    answer = {error: {"message": f"{type(lost).__name__}: {lost}", "output": process.output()}}
+                known.update(answer)
                 if "torch_error" in known:
                     break
         finally:
             process.close()
 
     def look_for(self, known: Facts) -> None:
-        """Add the tools and services that the image is said to offer."""
+        """Add the tools and services that `expects:` names."""
         expects = self.order["expects"]
         for name in expects["tools"]:
             path = shutil.which(name)
@@ -130,12 +130,12 @@ class Host:
 
 
 def _compiles_in_forks(cells: List[CellOrder]) -> int:
-    """How many forked children will call torch.compile."""
+    """The number of forked children that will call torch.compile."""
     return sum(len(cell["members"]) for cell in cells if "compile" in cell["probes"] and cell["isolation"] != "fresh")
 
 
 def _torch_facts(channel: work.Channel, on_gpu: bool) -> None:
-    """How torch was built in one message and, on a GPU, how CUDA started in a second."""
+    """Send how torch was built and, on a GPU, in a second message how CUDA started."""
     try:
         channel.say({"torch": facts.gather_torch()})
     except BaseException as error:
@@ -149,7 +149,7 @@ def _torch_facts(channel: work.Channel, on_gpu: bool) -> None:
 
 
 def main(arguments: List[str]) -> NoReturn:
-    """Read the order, keep standard output for frames alone, and work."""
+    """Read the order, reserve standard output for frames, and work."""
     parser = argparse.ArgumentParser()
     parser.add_argument("order", help="file that holds the work order")
     parser.add_argument("--overlays", default="", help="folder that holds the overlays by their keys")
@@ -178,7 +178,7 @@ def main(arguments: List[str]) -> NoReturn:
         Host(order, descriptor, options.overlays).run()
     finally:
         sweep(everything=True)
-    os._exit(0)  # taking torch apart module by module would cost most of a second
+    os._exit(0)  # unloading torch module by module would take most of a second
 
 
 def _keep_headers() -> None:
@@ -191,7 +191,7 @@ def _keep_headers() -> None:
 
 
 def _adopt_orphans() -> None:
-    """Become the parent of whatever a probe leaves behind (PR_SET_CHILD_SUBREAPER), so that it can be found."""
+    """Become the parent of a probe's leftover processes (PR_SET_CHILD_SUBREAPER), so that they can be found."""
     try:
         ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)
     except (OSError, AttributeError):

@@ -16,27 +16,27 @@ OVERRIDES = ("TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "NVIDIA_TF32_OVERRIDE")
 
 
 def found() -> Dict[str, str]:
-    """What is set for `products` and `convolutions`: `tf32`, `ieee`, or `mixed` where torch refuses to say; and
+    """The precision of `products` and `convolutions`: `tf32`, `ieee`, or `mixed` where torch refuses to tell; and the
     OVERRIDES that are set."""
     import torch
 
-    def said(old: object, new: object) -> str:
+    def precision_of(old: object, new: object) -> str:
         try:
             precision = getattr(new, "fp32_precision", None) or ("tf32" if old.allow_tf32 else "ieee")  # type: ignore[attr-defined]
-        except RuntimeError:  # torch 2.9 and newer, where somebody has set one thing by both of its APIs
+        except RuntimeError:  # torch 2.9 and newer, where both APIs have set the same precision
             return "mixed"
         return "ieee" if precision == "none" else str(precision)
 
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    seen = {"products": said(matmul, matmul), "convolutions": said(cudnn, getattr(cudnn, "conv", None))}
+    seen = {"products": precision_of(matmul, matmul), "convolutions": precision_of(cudnn, getattr(cudnn, "conv", None))}
     return {**seen, **{name: os.environ[name] for name in OVERRIDES if name in os.environ}}
 
 
 def choose(tf32: bool) -> None:
     """Compute products and convolutions of float32 in TF32, or in float32.
 
-    torch 2.9 and newer keep each setting twice, and refuse to read one whose two values differ: the old setter changes
-    both, but leaves the new one of convolutions to its parents, so that the new setter must come after it.
+    torch 2.9 and newer keep each setting twice, and refuse to read it where the two values differ: the old setter
+    changes both, but leaves the new one of convolutions to its parents, so that the new setter must come after it.
     """
     import torch
 

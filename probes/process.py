@@ -14,7 +14,7 @@ from typing import Any, Callable, Dict, Optional, Set
 from .child import Channel, die_with_parent
 
 HEAD, TAIL = 4096, 16384
-"""Bytes of a child's output that are kept: its beginning and its end."""
+"""The bytes that are kept of a child's output: its beginning and its end."""
 
 
 class TimedOut(Exception):
@@ -22,7 +22,7 @@ class TimedOut(Exception):
 
 
 class Died(Exception):
-    """The process ended without a further message; `status` is as os.waitpid gives it."""
+    """The process ended without a further message; `status` is that of os.waitpid."""
 
     def __init__(self, status: int) -> None:
         super().__init__(f"wait status {status}")
@@ -30,7 +30,7 @@ class Died(Exception):
 
 
 class Process:
-    """A running child with a descriptor for messages, one for what it prints, and one for commands."""
+    """A running child with a descriptor each for messages, for its output and for commands."""
 
     def __init__(self, pid: int, messages: int, printed: int, commands: Optional[int]) -> None:
         self.pid = pid
@@ -46,7 +46,7 @@ class Process:
 
     @classmethod
     def fork(cls, function: Callable[[Channel, int], None], private: int) -> Process:
-        """Run `function(channel, commands)` in a forked child that knows nothing of the `private` descriptor."""
+        """Run `function(channel, commands)` in a forked child without the `private` descriptor."""
         messages, messages_end = os.pipe()
         printed, printed_end = os.pipe()
         commands_end, commands = os.pipe()
@@ -76,7 +76,7 @@ class Process:
 
     @classmethod
     def start(cls, command: Dict[str, Any], private: int) -> Process:
-        """Start a fresh interpreter on the same bundle and hand it its command."""
+        """Start a fresh interpreter on the same bundle and give it its command."""
         messages, messages_end = os.pipe()
         printed, printed_end = os.pipe()
         bundle = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -102,7 +102,7 @@ class Process:
         return cls(popen.pid, messages, printed, None)
 
     def send(self, command: Dict[str, Any]) -> None:
-        """Hand a command to a serving child; one that has died is noticed at the next read."""
+        """Send a command to a serving child; its death is noticed at the next read."""
         if self.commands is not None:
             try:
                 os.write(self.commands, json.dumps(command).encode() + b"\n")
@@ -138,7 +138,7 @@ class Process:
                 raise TimedOut("no message in time")
 
     def drain(self) -> None:
-        """Take what was printed so far; a process that it left behind may hold the pipe open for ever."""
+        """Take the output so far; a leftover process may hold the pipe open for ever."""
         until = time.monotonic() + 0.2
         while time.monotonic() < until and select.select([self.printed], [], [], 0)[0]:
             if not self._take_output():
@@ -153,12 +153,12 @@ class Process:
         return len(data)
 
     def forget_output(self) -> None:
-        """Start counting what is printed anew."""
+        """Start to collect output anew."""
         self.head = self.tail = b""
         self.output_bytes = 0
 
     def output(self) -> str:
-        """The beginning and the end of what was printed."""
+        """The beginning and the end of the output."""
         dropped = self.output_bytes - len(self.head) - len(self.tail)
         gap = f"\n[... {dropped} bytes left out ...]\n".encode() if dropped > 0 else b""
         return (self.head + gap + self.tail).decode("utf-8", "replace")
@@ -193,13 +193,13 @@ class Process:
 
 
 _spared: Set[int] = set()
-"""Process ids that a sweep leaves alone: the children that are at work, and the watcher."""
+"""Process ids that a sweep spares: the working children and the watcher."""
 
 
 def stop_with_parent() -> None:
-    """End with the process at the other end of standard input, however that one ended.
+    """End with the process at the other end of standard input, however that process ended.
 
-    A process of its own watches: a thread in the warm parent would not survive a fork and must not exist.
+    A separate process watches: a thread in the warm parent would not survive a fork and must not exist.
     """
     host = os.getpid()
     watcher = os.fork()
@@ -215,30 +215,30 @@ def stop_with_parent() -> None:
 
 
 def sweep(everything: bool = False) -> int:
-    """Kill every descendant of this process that is not at work for it (or `everything`); how many lived.
+    """Kill every descendant that does not work for this process (or `everything`); return the number that lived.
 
-    Repeated until none is left, since a process may fork while its siblings are being killed.
+    This repeats until none is left, since a process may fork while its siblings are being killed.
     """
     spared: Set[int] = set() if everything else _spared
     killed = set()
     for _ in range(200):
-        found = {pid: state for pid, state in _descendants(os.getpid()).items() if pid not in spared}
-        if not found:
+        doomed = {pid: state for pid, state in _descendants(os.getpid()).items() if pid not in spared}
+        if not doomed:
             break
-        for pid, state in found.items():
+        for pid, state in doomed.items():
             try:
                 if state != "Z":
                     killed.add(pid)
                     os.kill(pid, signal.SIGKILL)
                 os.waitpid(pid, os.WNOHANG)
             except (ProcessLookupError, ChildProcessError):
-                pass  # gone already, or a grandchild: that one comes to us once its parent is gone
+                pass  # gone already, or a grandchild, which becomes our child once its parent is gone
         time.sleep(0.002)
     return len(killed)
 
 
 def _descendants(root: int) -> Dict[int, str]:
-    """Process id -> state of everything below a process."""
+    """Process id -> state of every descendant of a process."""
     children: Dict[int, Dict[int, str]] = {}
     for entry in os.listdir("/proc"):
         if entry.isdigit():
@@ -248,9 +248,9 @@ def _descendants(root: int) -> Dict[int, str]:
             except OSError:
                 continue
             children.setdefault(int(fields[1]), {})[int(entry)] = fields[0].decode()
-    found: Dict[int, str] = {}
+    descendants: Dict[int, str] = {}
     frontier = children.get(root, {})
     while frontier:
-        found.update(frontier)
+        descendants.update(frontier)
         frontier = {pid: state for parent in frontier for pid, state in children.get(parent, {}).items()}
-    return found
+    return descendants

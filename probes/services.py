@@ -1,6 +1,6 @@
-"""Whether the services that an image is said to offer start and answer: asked of the tool itself, on loopback.
+"""Whether the services that `expects:` names start and answer, each asked on loopback.
 
-The image's own entry point does not run here, so "starts and answers" is all that can be said.
+The image's own entry point does not run here, so "starts and answers" is all that can be shown.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ SBIN = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"
 
 
 def ask(names: Iterable[str]) -> Dict[str, Any]:
-    """Service -> {"answers": whether it does, "detail": what it said or why not}."""
-    found = {}
+    """Service -> {"answers": whether it answers, "detail": its answer or the problem}."""
+    answers = {}
     for name in names:
         try:
-            found[name] = {"answers": True, "detail": {"jupyter": _jupyter, "sshd": _sshd}[name]()}
+            answers[name] = {"answers": True, "detail": {"jupyter": _jupyter, "sshd": _sshd}[name]()}
         except Exception as error:
-            found[name] = {"answers": False, "detail": str(error) or type(error).__name__}
-    return found
+            answers[name] = {"answers": False, "detail": str(error) or type(error).__name__}
+    return answers
 
 
 def _jupyter() -> str:
@@ -54,7 +54,7 @@ def _jupyter() -> str:
 
 
 def _sshd() -> str:
-    """sshd sends its banner; with a host key of its own, since the image's is root's."""
+    """sshd sends its banner; it gets a new host key, since only root may read the image's."""
     program, keygen, port = _program("sshd"), _program("ssh-keygen"), _free_port()
     with tempfile.TemporaryDirectory() as folder:
         key = os.path.join(folder, "key")
@@ -72,9 +72,11 @@ def _sshd() -> str:
 
 
 def _answered(command: List[str], answer: Callable[[], str]) -> str:
-    """What the started service answers; it is ended in any case."""
-    with tempfile.TemporaryFile() as said:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=said, stderr=said, start_new_session=True)
+    """The answer of the started service, which is ended in any case."""
+    with tempfile.TemporaryFile() as output:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+        )
         try:
             until = time.monotonic() + PATIENCE_S
             while True:
@@ -83,9 +85,9 @@ def _answered(command: List[str], answer: Callable[[], str]) -> str:
                 except OSError as error:
                     problem: Optional[OSError] = error
                 if process.poll() is not None:
-                    said.seek(0)
-                    lines = said.read().decode("utf-8", "replace").strip().splitlines()
-                    raise RuntimeError(f"ended with status {process.returncode}: {lines[-1] if lines else 'no word'}")
+                    output.seek(0)
+                    lines = output.read().decode("utf-8", "replace").strip().splitlines()
+                    raise RuntimeError(f"ended with status {process.returncode}: {lines[-1] if lines else 'no output'}")
                 if time.monotonic() > until:
                     raise RuntimeError(f"no answer within {PATIENCE_S:.0f} s: {problem}")
                 time.sleep(0.2)
@@ -95,10 +97,10 @@ def _answered(command: List[str], answer: Callable[[], str]) -> str:
 
 
 def _program(name: str) -> str:
-    found = shutil.which(name, path=SBIN)
-    if found is None:
+    path = shutil.which(name, path=SBIN)
+    if path is None:
         raise RuntimeError(f"{name} is not on PATH")
-    return found
+    return path
 
 
 def _has_module(name: str) -> bool:

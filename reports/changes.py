@@ -1,4 +1,4 @@
-"""Two runs compared: what fails newly, what is fixed, and what else changed between them, the likely cause first."""
+"""Two runs compared: new failures, fixed checks, and the other changes between the runs, the likely cause first."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch_compat_matrix.runner.pins import read_pins
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cause:
-    """A change of an environment, or of what a cell installs."""
+    """A change of an environment, or of the packages that a cell installs."""
 
     scope: str
     """The image, or the cell, that it concerns."""
@@ -30,27 +30,27 @@ class Changes:
     failing: tuple[Outcome, ...]
     fixed: tuple[Outcome, ...]
     other: tuple[tuple[Outcome, Outcome], ...]
-    """(before, after) where both fail, for another reason or with another verdict."""
+    """(before, after) where both fail, but with different reasons or verdicts."""
     new: tuple[str, ...]
     gone: tuple[str, ...]
     causes: tuple[Cause, ...]
-    """What else changed between the two, the likely cause first."""
+    """The other changes between the two runs, the likely cause first."""
     first: Mapping[str, int]
-    """Image or cell -> the place in `causes` of the first that concerns it."""
+    """Image or cell -> the place in `causes` of the first cause that concerns it."""
 
     @property
     def moved(self) -> tuple[Outcome, ...]:
-        """The checks that came out differently."""
+        """The outcomes that differ from those of the baseline."""
         return (*self.failing, *self.fixed, *(now for _, now in self.other))
 
     def cause_of(self, outcome: Outcome) -> str:
-        """The likeliest of the changes that could explain the outcome; empty where nothing that it rests on changed."""
+        """The likeliest cause of the outcome among the changes; empty where none of them concerns the check."""
         places = [self.first[scope] for scope in (outcome.cell, outcome.image) if scope in self.first]
         return self.causes[min(places)].what if places else ""
 
 
 def compare(before: Table, after: Table) -> Changes:
-    """What the later run shows that the earlier did not; checks without a verdict in either say nothing."""
+    """The changes from the earlier run to the later; a check without a verdict in either run is left out."""
     failing, fixed, other = [], [], []
     asked: Counter[str] = Counter()
     moved: Counter[str] = Counter()
@@ -70,8 +70,8 @@ def compare(before: Table, after: Table) -> Changes:
             continue
         moved.update(scopes)
     total = len(failing) + len(fixed) + len(other)
-    found = (*_of_images(before, after), *_of_cells(before, after))
-    causes = tuple(sorted(found, key=lambda cause: -_likeness(moved[cause.scope], asked[cause.scope], total)))
+    unsorted = (*_of_images(before, after), *_of_cells(before, after))
+    causes = tuple(sorted(unsorted, key=lambda cause: -_likeness(moved[cause.scope], asked[cause.scope], total)))
     return Changes(
         baseline=before.run,
         failing=tuple(failing),
@@ -85,9 +85,10 @@ def compare(before: Table, after: Table) -> Changes:
 
 
 def _likeness(moved: int, asked: int, total: int) -> float:
-    """How well "what rests on this change moved, and nothing else did" describes what was seen.
+    """How well "the checks that depend on this change differ, and no others do" describes the two runs.
 
-    The harmonic mean of the share that moved among the checks that rest on it, and of its share in all that moved (F1).
+    The harmonic mean (F1) of the share that differs among the checks that depend on it, and of its share in all that
+    differ.
     """
     return 2 * moved / (asked + total) if moved else 0.0
 
@@ -105,7 +106,7 @@ def _of_images(before: Table, after: Table) -> Iterator[Cause]:
 
 
 def _of_cells(before: Table, after: Table) -> Iterator[Cause]:
-    """What a cell installs otherwise than before."""
+    """Changes of the packages that a cell installs."""
     seen = set()
     for check, now in after.outcomes.items():
         then, cell = before.outcomes.get(check), now.cell
@@ -127,7 +128,7 @@ def as_json(changes: Changes) -> dict[str, Any]:
         "new": changes.new,
         "gone": changes.gone,
         "causes": [cause.what for cause in changes.causes],
-        "likely": {one.check: cause for one in changes.moved for cause in [changes.cause_of(one)] if cause},
+        "likely": {outcome.check: cause for outcome in changes.moved for cause in [changes.cause_of(outcome)] if cause},
     }
 
 

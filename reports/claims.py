@@ -1,4 +1,4 @@
-"""Claims judged by what a run saw: true, false, partly, or not tested; never true for want of an answer."""
+"""Claims judged by a run's outcomes: true, false, partly true or not tested; never true without an answer."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SHOWN = 3
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Judged:
-    """A claim with its verdict and what that rests on."""
+    """A claim with its verdict and the evidence."""
 
     claim: Mapping[str, Any]
     verdict: str
@@ -32,9 +32,9 @@ class Judged:
 
 
 def judge(table: Table) -> tuple[Judged, ...]:
-    """Every claim that was recorded with the run, false ones first."""
-    found = [_judge(table, claim) for claim in table.header.get("plan", {}).get("claims", ())]
-    return tuple(sorted(found, key=lambda one: ORDER.index(one.verdict)))
+    """Every claim recorded with the run, the false ones first."""
+    judged = [_judge(table, claim) for claim in table.header.get("plan", {}).get("claims", ())]
+    return tuple(sorted(judged, key=lambda claim: ORDER.index(claim.verdict)))
 
 
 def _judge(table: Table, claim: Mapping[str, Any]) -> Judged:
@@ -42,15 +42,15 @@ def _judge(table: Table, claim: Mapping[str, Any]) -> Judged:
     evidence: list[str] = []
     open_ = False
     for condition in claim.get("holds_if", ()):
-        said = list(_answers(table, condition))
-        open_ |= not any(answer is not None for answer, _ in said) or _unanswered(table, condition)
-        answers += [answer for answer, _ in said if answer is not None]
-        telling = sorted(said, key=lambda pair: (pair[0] is None, pair[0] is True))
+        pieces = list(_answers(table, condition))
+        open_ |= not any(answer is not None for answer, _ in pieces) or _unanswered(table, condition)
+        answers += [answer for answer, _ in pieces if answer is not None]
+        telling = sorted(pieces, key=lambda pair: (pair[0] is None, pair[0] is True))
         evidence += [words for _, words in telling[:SHOWN]]
-        if len(said) > SHOWN:
-            evidence.append(f"and {len(said) - SHOWN} more like these")
-        if not said:
-            evidence.append(f"{_asked(condition)}: not in this run")
+        if len(pieces) > SHOWN:
+            evidence.append(f"and {len(pieces) - SHOWN} more like these")
+        if not pieces:
+            evidence.append(f"{_subject(condition)}: not in this run")
     if not answers:
         verdict = NOT_TESTED
     elif all(answers):
@@ -61,7 +61,7 @@ def _judge(table: Table, claim: Mapping[str, Any]) -> Judged:
 
 
 def _unanswered(table: Table, condition: Mapping[str, Any]) -> bool:
-    """Whether host trouble, or an end before its time, left a part of what the condition looks at without an answer."""
+    """Whether host trouble or an early end left some outcome that the condition looks at without a verdict."""
     return any(not outcome.verdict.final for outcome in _looked_at(table, condition))
 
 
@@ -76,7 +76,7 @@ def _looked_at(table: Table, condition: Mapping[str, Any]) -> Iterator[Outcome]:
 
 
 def _answers(table: Table, condition: Mapping[str, Any]) -> Iterator[tuple[bool | None, str]]:
-    """(whether it holds, evidence) of each outcome that the condition looks at; None where it says nothing."""
+    """(whether the condition holds, evidence) for each outcome that it looks at; None where the outcome cannot tell."""
     if "exists" in condition:
         yield from _exists(table, condition["exists"])
     elif "expects" in condition:
@@ -93,10 +93,12 @@ def _exists(table: Table, image: str) -> Iterable[tuple[bool | None, str]]:
     missing = [outcome for outcome in seen if outcome.reason == "image-not-found"]
     if missing:
         return [(False, f"{image}: {missing[0].detail}")]
-    records = [one for one in table.environments.values() if one["image"] == image and not one.get("stand_in")]
+    records = [
+        record for record in table.environments.values() if record["image"] == image and not record.get("stand_in")
+    ]
     if not records and seen:
         return [(None, f"{image}: {seen[0].verdict.value} ({seen[0].reason})")]
-    return [(True, f"{one['reference']} {one.get('digest') or ''}".strip()) for one in records[:1]]
+    return [(True, f"{record['reference']} {record.get('digest') or ''}".strip()) for record in records[:1]]
 
 
 def _answer(table: Table, condition: Mapping[str, Any], outcome: Outcome) -> tuple[bool | None, str]:
@@ -115,20 +117,20 @@ def _answer(table: Table, condition: Mapping[str, Any], outcome: Outcome) -> tup
     elif outcome.verdict is Verdict.PASS or outcome.verdict.broken:
         answer = outcome.verdict is Verdict.PASS
     if stand_in and not condition.get("anywhere"):
-        return None, f"{words}, which says nothing of the image"
+        return None, f"{words}, which says nothing about the image"
     if condition.get("gpu") and not table.passed_on_gpu(outcome):
-        return None, f"{words}, which says nothing of a GPU"
+        return None, f"{words}, which says nothing about a GPU"
     return answer, words
 
 
 def _bounded(condition: Mapping[str, Any], outcome: Outcome) -> tuple[bool | None, str]:
-    found = next((one for name, one in outcome.metrics.items() if name.endswith(condition["metric"])), None)
-    if found is None:
+    metric = next((metric for name, metric in outcome.metrics.items() if name.endswith(condition["metric"])), None)
+    if metric is None:
         return None, f", {condition['metric']} not measured"
     least, most = condition.get("at_least"), condition.get("at_most")
-    within = (least is None or found["value"] >= least) and (most is None or found["value"] <= most)
-    said = " to ".join(str(bound) for bound in (least, most) if bound is not None)
-    return within, f", {condition['metric']}: {found['value']:.3g} {found['unit']} (said: {said})"
+    within = (least is None or metric["value"] >= least) and (most is None or metric["value"] <= most)
+    claimed = " to ".join(str(bound) for bound in (least, most) if bound is not None)
+    return within, f", {condition['metric']}: {metric['value']:.3g} {metric['unit']} (claimed: {claimed})"
 
 
 def _noted(condition: Mapping[str, Any], notes: Sequence[str]) -> tuple[bool | None, str]:
@@ -136,25 +138,25 @@ def _noted(condition: Mapping[str, Any], notes: Sequence[str]) -> tuple[bool | N
         for note in notes:
             if key in condition and re.search(condition[key], note):
                 return answer, f": {note}"
-    return None, ", and it noted nothing of this"
+    return None, ", without a note about this"
 
 
-def _asked(condition: Mapping[str, Any]) -> str:
+def _subject(condition: Mapping[str, Any]) -> str:
     return str(condition.get("exists") or condition.get("expects") or condition.get("checks"))
 
 
 def page(table: Table, judged: Sequence[Judged]) -> Iterator[str]:
-    """The page of the claims as Markdown: what is false first."""
-    counts = ", ".join(f"{sum(one.verdict == verdict for one in judged)} {verdict}" for verdict in ORDER)
-    yield f"# What is claimed, and what run {table.run} saw\n\n**{counts}.** The table of the run is in report.md.\n"
+    """The page of the claims as Markdown, the false ones first."""
+    counts = ", ".join(f"{sum(claim.verdict == verdict for claim in judged)} {verdict}" for verdict in ORDER)
+    yield f"# Claims judged by run {table.run}\n\n**{counts}.** The table of the run is in report.md.\n"
     for verdict in ORDER:
-        found = [one for one in judged if one.verdict == verdict]
-        if not found:
+        of_verdict = [entry for entry in judged if entry.verdict == verdict]
+        if not of_verdict:
             continue
         yield f"\n## {verdict.capitalize()}\n"
-        for one in found:
-            claim = one.claim
+        for entry in of_verdict:
+            claim = entry.claim
             yield f"\n**{text(claim['id'])}. {text(claim['says'])}** ({text(claim['source'])}): **{verdict}**\n\n"
-            yield from (f"- {text(words)}\n" for words in one.evidence)
+            yield from (f"- {text(words)}\n" for words in entry.evidence)
             if claim.get("remark"):
                 yield f"- {text(claim['remark'])}\n"

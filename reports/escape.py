@@ -1,4 +1,4 @@
-"""Recorded words as Markdown that shows just them, and tables of them."""
+"""Escapes recorded text for Markdown, and makes tables of it."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ def grid(rows: Sequence[Sequence[str]], headers: Sequence[str]) -> str:
 
 
 def count(number: int, what: str) -> str:
-    """A number of things, in the plural where it is not one."""
+    """A number and its noun, in the plural unless the number is 1."""
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def text(words: str) -> str:
-    """Recorded words as Markdown that shows just them, on one line, in a table cell as well."""
+    """Recorded text escaped for one line of Markdown, which may be in a table."""
     return _escape(re.sub(r"\s+", " ", words).strip())
 
 
 def prose(words: str) -> str:
-    """Recorded words in which pairs of backticks set off code, as the registry's own texts have them."""
+    """Recorded text escaped for Markdown, except that pairs of backticks set off code, as in the registry's texts."""
     parts = re.split(r"`([^`]+)`", re.sub(r"\s+", " ", words).strip())
     return "".join(code(part) if index % 2 else _escape(part) for index, part in enumerate(parts))
 
@@ -34,7 +34,7 @@ def _escape(line: str) -> str:
 
 
 def code(words: str) -> str:
-    """Recorded words as a code span, whatever backticks they hold."""
+    """Recorded text as a code span, whatever backticks it holds."""
     line = re.sub(r"\s+", " ", words).strip() or " "
     fence = "`" * (max((len(run) for run in re.findall(r"`+", line)), default=0) + 1)
     pad = " " if line.startswith("`") or line.endswith("`") else ""

@@ -1,4 +1,4 @@
-"""What somebody says an image holds, beside what was seen in it: the verdicts of the image row."""
+"""Judges the expectations of the images by their facts."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ UNMET = "expectation-unmet"
 def expected(
     plan: Mapping[str, Any], environments: Sequence[Mapping[str, Any]], why: Mapping[str, str] | None = None
 ) -> tuple[Outcome, ...]:
-    """An outcome for each thing that the plan's images are said to hold; `why` says which image could not be launched.
+    """An outcome for each expectation of the plan's images; `why` tells why an image could not be launched.
 
-    Its id is `image/expects/what`, so that a `known:` entry can cover it; `not-run` where the image was never seen, and
-    a skip for a stand-in, which says nothing of the image.
+    Its id is `image/expects/what`, so that a `known:` entry can cover it; `not-run` where the image was never launched,
+    and a skip for a stand-in, which says nothing about the image.
     """
     seen = {record["image"]: record for record in environments}
     return tuple(
@@ -40,9 +40,9 @@ def _of(image: str, expects: Mapping[str, Any], record: Mapping[str, Any] | None
                 "the image was not launched" + (f": {why}" if why else ""),
             )
         elif record.get("stand_in"):
-            verdict, reason, detail = Verdict.SKIP, "not-applicable", "a stand-in says nothing of the image"
+            verdict, reason, detail = Verdict.SKIP, "not-applicable", "a stand-in says nothing about the image"
         elif met is None:
-            verdict, reason, detail = Verdict.NOT_RUN, "not-seen", found or "this was not asked at the image's launch"
+            verdict, reason, detail = Verdict.NOT_RUN, "not-seen", found or "the image's launch did not look for this"
         else:
             verdict, reason = (Verdict.PASS, "") if met else (Verdict.FAIL, UNMET)
             detail = f"said: {said}; seen: {found}"
@@ -61,7 +61,7 @@ def _of(image: str, expects: Mapping[str, Any], record: Mapping[str, Any] | None
 
 
 def _asked(expects: Mapping[str, Any], facts: Mapping[str, Any]) -> Iterator[tuple[str, str, tuple[bool | None, str]]]:
-    """(what, as it is said, (whether it is so, what was seen)); None where the facts do not tell."""
+    """(subject, said value, (whether it is met, seen value)); None where the facts do not tell."""
     torch = facts.get("torch") or {}
     versions = {
         "torch": torch.get("version") or facts.get("packages", {}).get("torch"),
@@ -72,8 +72,8 @@ def _asked(expects: Mapping[str, Any], facts: Mapping[str, Any]) -> Iterator[tup
     for what, version in versions.items():
         if expects.get(what):
             said, found = str(expects[what]), str(version or "none")
-            if version is None and facts.get("torch_error"):  # a torch that does not import says nothing of itself
-                yield what, said, (None, f"torch could not be asked: {facts['torch_error']['message']}")
+            if version is None and facts.get("torch_error"):  # a torch that raises tells no version
+                yield what, said, (None, f"torch told no version: {facts['torch_error']['message']}")
             else:
                 yield what, said, (_begins(found, said), found)
     if expects.get("os"):
@@ -99,7 +99,7 @@ def cudnn(number: int | None) -> str:
 
 
 def _begins(version: str, said: str) -> bool:
-    """Whether the version is the one said, or begins with its numbers: 2.6 is met by 2.6.0+cu124, not by 2.60."""
+    """Whether the version is the said one, or begins with its numbers: 2.6 is met by 2.6.0+cu124, not by 2.60."""
     own = version.partition("+")[0] if "+" not in said else version
     return re.split(r"[.+]", own)[: len(re.split(r"[.+]", said))] == re.split(r"[.+]", said)
 
@@ -109,4 +109,4 @@ def _held(requirement: str, packages: Mapping[str, str]) -> tuple[bool | None, s
     if version is None:
         return False, "not installed"
     met = admits(requirement, version)
-    return met, version if met is not None else f"{version}; `packaging`, which could tell, is not installed here"
+    return met, version if met is not None else f"{version}; comparing it needs `packaging`, which is not installed"

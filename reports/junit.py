@@ -1,4 +1,4 @@
-"""The table as JUnit XML: a suite an image, a case a check; known failures are skipped, host trouble is an error."""
+"""The table as JUnit XML: a suite per image, a case per check; known failures are skipped, host trouble is an error."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ from torch_compat_matrix.runner.model import Verdict
 def junit(table: Table) -> Iterator[str]:
     """The document in pieces: a hundred thousand cases need not be in memory at once."""
     yield '<?xml version="1.0" encoding="utf-8"?>\n<testsuites name="torch-compat-matrix">\n'
-    said = [one for one in table.expectations if one.outcome.verdict is not Verdict.NOT_RUN]
+    expectations = [judged for judged in table.expectations if judged.outcome.verdict is not Verdict.NOT_RUN]
     cases: dict[str, list[Judged]] = {image: [] for image in table.images}
-    for one in (*table.judged, *said):
-        if one.outcome.image in cases:
-            cases[one.outcome.image].append(one)
-    for image, found in cases.items():
-        kinds = [_result(one)[0] for one in found]
+    for judged in (*table.judged, *expectations):
+        if judged.outcome.image in cases:
+            cases[judged.outcome.image].append(judged)
+    for image, of_image in cases.items():
+        kinds = [_result(judged)[0] for judged in of_image]
         attributes = {
             "name": image,
-            "tests": str(len(found)),
+            "tests": str(len(of_image)),
             "timestamp": str(table.header.get("started", "")).partition("+")[0],
-            "time": f"{sum(one.outcome.seconds for one in found):.3f}",
+            "time": f"{sum(judged.outcome.seconds for judged in of_image):.3f}",
             "failures": str(kinds.count("failure")),
             "errors": str(kinds.count("error")),
             "skipped": str(kinds.count("skipped")),
         }
         yield f"  <testsuite{_attributes(attributes)}>\n"
-        yield from map(_case, found)
+        yield from map(_case, of_image)
         yield "  </testsuite>\n"
     yield "</testsuites>\n"
 
 
-def _case(one: Judged) -> str:
-    outcome = one.outcome
+def _case(judged: Judged) -> str:
+    outcome = judged.outcome
     names = {"name": outcome.check, "classname": outcome.image, "time": f"{outcome.seconds:.3f}"}
     properties = {
         name: getattr(value, "value", value)
@@ -47,27 +47,27 @@ def _case(one: Judged) -> str:
         if value
     }
     listed = "".join(f"<property{_attributes({'name': name, 'value': value})}/>" for name, value in properties.items())
-    kind, message, said = _result(one)
-    result = f"<{kind}{_attributes({'message': message})}>{escape(clean(said))}</{kind}>" if kind else ""
+    kind, message, body = _result(judged)
+    result = f"<{kind}{_attributes({'message': message})}>{escape(clean(body))}</{kind}>" if kind else ""
     return f"    <testcase{_attributes(names)}><properties>{listed}</properties>{result}</testcase>\n"
 
 
-def _result(one: Judged) -> tuple[str, str, str]:
-    """What the case holds: an element's name (none for a pass), its message and its text."""
-    outcome = one.outcome
+def _result(judged: Judged) -> tuple[str, str, str]:
+    """The case's element: its name (empty for a pass), message and text."""
+    outcome = judged.outcome
     message = f"{outcome.verdict.value}: {outcome.reason}"
-    said = "\n".join(filter(None, (outcome.detail, outcome.evidence, outcome.remedy, outcome.traceback)))
-    if one.surprise == "unexpected pass" and one.known:
-        return "failure", f"unexpected pass; known: {one.known.reason}", ""
+    body = "\n".join(filter(None, (outcome.detail, outcome.evidence, outcome.remedy, outcome.traceback)))
+    if judged.surprise == "unexpected pass" and judged.known:
+        return "failure", f"unexpected pass; known: {judged.known.reason}", ""
     if outcome.verdict is Verdict.PASS:
         return "", "", ""
     if outcome.verdict is Verdict.SKIP:
         return "skipped", f"{outcome.reason}: {outcome.detail}", ""
     if not outcome.verdict.final:
-        return "error", message, said
-    if one.known and not one.surprise:
-        return "skipped", f"known: {one.known.reason} ({message})", ""
-    return "failure", message, said
+        return "error", message, body
+    if judged.known and not judged.surprise:
+        return "skipped", f"known: {judged.known.reason} ({message})", ""
+    return "failure", message, body
 
 
 def _attributes(named: dict[str, str]) -> str:

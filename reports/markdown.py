@@ -27,10 +27,10 @@ ON_GPU, ON_CPU = "✅", "☑️"
 MEANINGS = {
     Verdict.FAIL: "fails",
     Verdict.CRASH: "crashes",
-    Verdict.TIMEOUT: "never ends",
+    Verdict.TIMEOUT: "times out",
     Verdict.OOM: "out of memory",
     Verdict.UNSUPPORTED: "cannot work here",
-    Verdict.SKIP: "not asked",
+    Verdict.SKIP: "skipped",
     Verdict.INFRA: "host trouble, no verdict",
     Verdict.NOT_RUN: "not run",
 }
@@ -40,7 +40,7 @@ MOST_NOTES = 400
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """Outcomes that say the same, under one number."""
+    """Outcomes with the same message, under one number."""
 
     number: int
     members: tuple[Judged, ...]
@@ -66,46 +66,46 @@ def markdown(table: Table, changes: Changes | None, claims: Mapping[str, int] | 
 
 
 def summary(table: Table, changes: Changes | None) -> str:
-    """What a person should know first, in one or two sentences."""
+    """The most important facts, in one or two sentences."""
     counts = table.counts
     done = ", ".join(f"{counts[verdict]} {verdict.value}" for verdict in Verdict if counts[verdict])
-    unexpected = [one for one in table.surprises if one.surprise == "unexpected failure"]
-    said = []
+    unexpected = [judged for judged in table.surprises if judged.surprise == "unexpected failure"]
+    sentences = []
     if unexpected:
         cells = dict.fromkeys(
-            f"{one.outcome.check}, said to be {one.outcome.version}"
-            if one.outcome.subject == "expects"
-            else f"{one.outcome.subject} {one.outcome.version} in {one.outcome.image}"
-            for one in unexpected
+            f"{judged.outcome.check}, said to be {judged.outcome.version}"
+            if judged.outcome.subject == "expects"
+            else f"{judged.outcome.subject} {judged.outcome.version} in {judged.outcome.image}"
+            for judged in unexpected
         )
         named = ", ".join(list(cells)[:3]) + (f" and {len(cells) - 3} more" if len(cells) > 3 else "")
-        said.append(f"{count(len(unexpected), 'unexpected failure')}: {named}.")
+        sentences.append(f"{count(len(unexpected), 'unexpected failure')}: {named}.")
     for kind, plural in (("unexpected pass", "unexpected passes"), ("expired", "expired `known:` entries")):
-        found = [one for one in table.surprises if one.surprise == kind]
-        if found:
-            said.append(f"{len(found)} {kind if len(found) == 1 and kind != 'expired' else plural}.")
+        number = sum(judged.surprise == kind for judged in table.surprises)
+        if number:
+            sentences.append(f"{number} {kind if number == 1 and kind != 'expired' else plural}.")
     if not table.surprises:
-        said.append("Everything is as expected." if not table.incomplete else "No surprise so far.")
+        sentences.append("Everything is as expected." if not table.incomplete else "No surprise so far.")
     if table.incomplete:
-        said.append(f"{count(len(table.incomplete), 'check')} without a verdict.")
-    untrue = sum(one.outcome.verdict is Verdict.FAIL for one in table.expectations)
+        sentences.append(f"{count(len(table.incomplete), 'check')} without a verdict.")
+    untrue = sum(judged.outcome.verdict is Verdict.FAIL for judged in table.expectations)
     if untrue:
-        said.append(f"{count(untrue, 'expectation')} of images not met.")
+        sentences.append(f"{count(untrue, 'expectation')} of images not met.")
     unnamed = sum(outcome.reason == "unclassified" for outcome in table.outcomes.values())
     if unnamed:
-        said.append(f"{count(unnamed, 'failure')} that no rule names.")
+        sentences.append(f"{count(unnamed, 'failure')} that no rule names.")
     reused = sum(bool(outcome.reused) for outcome in table.outcomes.values())
     if reused:
-        said.append(f"{count(reused, 'outcome')} taken over from earlier runs, since nothing changed.")
+        sentences.append(f"{count(reused, 'outcome')} reused from earlier runs, since nothing changed.")
     if changes is not None:
         moved = [
             (len(changes.failing), "newly failing"),
             (len(changes.fixed), "fixed"),
-            (len(changes.other), "failing otherwise"),
+            (len(changes.other), "failing differently"),
         ]
         words = ", ".join(f"{count} {what}" for count, what in moved if count)
-        said.append(f"Since {changes.baseline}: {words or 'nothing changed'}.")
-    return " ".join(said) + f" ({len(table.outcomes)} checks: {done})"
+        sentences.append(f"Since {changes.baseline}: {words or 'nothing changed'}.")
+    return " ".join(sentences) + f" ({len(table.outcomes)} checks: {done})"
 
 
 def _headline(table: Table, changes: Changes | None) -> Iterator[str]:
@@ -131,27 +131,27 @@ def _headline(table: Table, changes: Changes | None) -> Iterator[str]:
 
 
 def number(table: Table) -> tuple[Note, ...]:
-    """What is worth a note, grouped by what it says, surprises first."""
+    """The outcomes that need a note, grouped by message, surprises first."""
     groups: dict[tuple[str, ...], list[Judged]] = {}
-    for one in table.judged:
-        outcome = one.outcome
+    for judged in table.judged:
+        outcome = judged.outcome
         plain = outcome.verdict is Verdict.PASS or outcome.reason in ("import-failed", "not-applicable")
-        if plain and not (one.surprise or outcome.flaky):
+        if plain and not (judged.surprise or outcome.flaky):
             continue
-        # host trouble is the image's, not each cell's
+        # host trouble concerns the image, not each cell
         cell = (outcome.subject, outcome.version) if outcome.verdict.final else ("", "")
         key = (outcome.image, *cell, outcome.verdict.value, outcome.reason, outcome.evidence)
-        groups.setdefault(key, []).append(one)
+        groups.setdefault(key, []).append(judged)
     ordered = sorted(groups.values(), key=lambda members: (not members[0].surprise, members[0].known is not None))
     return tuple(Note(index, tuple(members)) for index, members in enumerate(ordered, 1))
 
 
 def _grid(table: Table, notes: Sequence[Note]) -> Iterator[str]:
-    numbers = {one.outcome.check: note.number for note in notes for one in note.members}
+    numbers = {judged.outcome.check: note.number for note in notes for judged in note.members}
     used = {verdict for verdict in Verdict if table.counts[verdict]}
     yield "## Table"
     yield ""
-    yield "Marks in a box: import, sample, autograd, compile. " + " · ".join(_legend(table, used))
+    yield "The marks of a box: import, sample, autograd, compile. " + " · ".join(_legend(table, used))
     yield ""
     rows = []
     for subject, version in table.rows:
@@ -171,7 +171,7 @@ def _legend(table: Table, used: Iterable[Verdict]) -> Iterator[str]:
         if verdict in used:
             yield f"{MARKS[verdict]} {MEANINGS[verdict]}"
     if any(outcome.flaky for outcome in passed):
-        yield "🔁 passed at a later attempt only"
+        yield "🔁 passed only on a later attempt"
     yield "[n] see note n"
 
 
@@ -179,8 +179,8 @@ def _box(table: Table, box: Mapping[str, Judged], numbers: Mapping[str, int]) ->
     if not box:
         return ""
     marks = "".join(mark(table, box[probe].outcome) if probe in box else "·" for probe in PROBES)
-    noted = sorted({numbers[one.outcome.check] for one in box.values() if one.outcome.check in numbers})
-    return marks + "".join(f"[{one}](#note-{one})" for one in noted)
+    noted = sorted({numbers[judged.outcome.check] for judged in box.values() if judged.outcome.check in numbers})
+    return marks + "".join(f"[{number}](#note-{number})" for number in noted)
 
 
 def mark(table: Table, outcome: Outcome) -> str:
@@ -198,8 +198,8 @@ def _notes(notes: Sequence[Note]) -> Iterator[str]:
     for note in notes[:MOST_NOTES]:
         first = note.members[0]
         outcome = first.outcome
-        probes = ", ".join(dict.fromkeys(_probe_name(one.outcome) for one in note.members))
-        cells = dict.fromkeys(one.outcome.cell for one in note.members)
+        probes = ", ".join(dict.fromkeys(_probe_name(judged.outcome) for judged in note.members))
+        cells = dict.fromkeys(judged.outcome.cell for judged in note.members)
         cell = next(iter(cells)) if len(cells) == 1 else f"{outcome.image}/*"
         where = cell if len(cells) == 1 else f"{outcome.image}, {len(cells)} cells"
         kind = f"**{first.surprise}**: " if first.surprise else ""
@@ -212,13 +212,13 @@ def _notes(notes: Sequence[Note]) -> Iterator[str]:
         if outcome.evidence:
             yield f"   - evidence: {code(outcome.evidence)}"
         if outcome.drift:
-            yield f"   - an install would replace: {text(', '.join(outcome.drift))}"
+            yield f"   - a plain install would replace: {text(', '.join(outcome.drift))}"
         if outcome.remedy:
             yield f"   - remedy: {prose(outcome.remedy)}"
         if outcome.attempts:
-            yield f"   - attempts before: {text(', '.join(outcome.attempts))}"
+            yield f"   - earlier attempts: {text(', '.join(outcome.attempts))}"
         if outcome.reused:
-            yield f"   - taken over from run `{outcome.reused}`, seen {outcome.started}"
+            yield f"   - reused from run `{outcome.reused}` of {outcome.started}"
         if first.known is not None:
             link = f" ({first.known.link})" if first.known.link else ""
             expires = f", until {first.known.expires}" if first.known.expires else ""
@@ -241,7 +241,7 @@ def _changes(changes: Changes | None) -> Iterator[str]:
     yield ""
     if changes.causes:
         yield (
-            "What else changed, the likely cause first: "
+            "Other changes, the likely cause first: "
             + "; ".join(text(cause.what) for cause in changes.causes[:12])
             + "."
         )
@@ -249,7 +249,7 @@ def _changes(changes: Changes | None) -> Iterator[str]:
     for title, checks in (
         ("newly failing", [_caused(changes, outcome) for outcome in changes.failing]),
         ("fixed", [outcome.check for outcome in changes.fixed]),
-        ("failing otherwise", [f"{now.check} ({then.reason} -> {now.reason})" for then, now in changes.other]),
+        ("failing differently", [f"{now.check} ({then.reason} -> {now.reason})" for then, now in changes.other]),
         ("new", changes.new),
         ("gone", changes.gone),
     ):
@@ -266,6 +266,6 @@ def _caused(changes: Changes, outcome: Outcome) -> str:
 
 def _claims(counts: Mapping[str, int]) -> Iterator[str]:
     if counts:
-        said = ", ".join(f"{number} {verdict}" for verdict, number in counts.items())
-        yield f"What is claimed of these images and libraries: {said}; see [claims.md](claims.md)."
+        verdicts = ", ".join(f"{number} {verdict}" for verdict, number in counts.items())
+        yield f"Claims about these images and libraries: {verdicts}; see [claims.md](claims.md)."
         yield ""

@@ -1,4 +1,4 @@
-"""What stands behind the verdicts: images as seen, expectations, drift, metrics, expected outcomes, how it was made."""
+"""The background of the verdicts: drift, environments, expectations, metrics, known issues, and the run itself."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ MOST_METRICS = 2000
 
 
 def drift(table: Table) -> Iterator[str]:
-    """What an install would replace."""
+    """The packages that a plain install would replace."""
     drifting = {outcome.cell: outcome.drift for outcome in table.outcomes.values() if outcome.drift}
     if not drifting:
         return
     yield "## Drift"
     yield ""
-    yield "What a plain `pip install` would replace in the image:"
+    yield "A plain `pip install` would replace these packages of the image:"
     yield ""
     for cell, drift in drifting.items():
         shown = ", ".join(drift[:10]) + (f" and {len(drift) - 10} more" if len(drift) > 10 else "")
@@ -30,7 +30,7 @@ def drift(table: Table) -> Iterator[str]:
 
 
 def environments(table: Table) -> Iterator[str]:
-    """The images as they were seen."""
+    """The environments in which the checks ran."""
     if not table.environments:
         return
     yield "## Environments"
@@ -60,24 +60,24 @@ def environments(table: Table) -> Iterator[str]:
 
 
 def expectations(table: Table) -> Iterator[str]:
-    """What the images are said to hold, and what was seen."""
-    asked = [one for one in table.expectations if one.outcome.verdict is not Verdict.SKIP]
-    if not asked:
+    """The expectations of the images, and their verdicts."""
+    shown = [judged for judged in table.expectations if judged.outcome.verdict is not Verdict.SKIP]
+    if not shown:
         return
-    yield "## What the images are said to hold"
+    yield "## Expectations of the images"
     yield ""
     rows = []
-    for one in asked:
-        outcome = one.outcome
+    for judged in shown:
+        outcome = judged.outcome
         seen = outcome.evidence or outcome.detail.partition("seen: ")[2] or outcome.detail
         verdict = {Verdict.PASS: "true", Verdict.FAIL: "**false**"}.get(outcome.verdict, "not seen")
-        rows.append([outcome.image, outcome.probe, outcome.version, text(seen), f"{verdict} {one.surprise}".strip()])
-    yield grid(rows, ("image", "what", "said", "seen", "verdict"))
+        rows.append([outcome.image, outcome.probe, outcome.version, text(seen), f"{verdict} {judged.surprise}".strip()])
+    yield grid(rows, ("image", "subject", "said", "seen", "verdict"))
     yield ""
 
 
 def metrics(table: Table) -> Iterator[str]:
-    """What the probes measured."""
+    """The metrics that the probes measured."""
     rows = [
         (outcome.check, name, f"{metric['value']:.4g} {metric['unit']}")
         for outcome in table.outcomes.values()
@@ -98,15 +98,15 @@ def metrics(table: Table) -> Iterator[str]:
 
 
 def known(table: Table) -> Iterator[str]:
-    """Expected outcomes, and whether they came."""
+    """The known issues, and whether the run shows them."""
     if not table.known:
         return
-    yield "<details><summary>Expected outcomes</summary>"
+    yield "<details><summary>Known issues</summary>"
     yield ""
     rows = []
     for entry in table.known:
-        met = [one for one in table.judged if one.known is entry]
-        state = ", ".join(sorted({one.surprise or "as expected" for one in met})) or "not in this run"
+        covered = [judged for judged in table.judged if judged.known is entry]
+        state = ", ".join(sorted({judged.surprise or "as expected" for judged in covered})) or "not in this run"
         row = (
             entry.cells,
             entry.expect.value,
@@ -125,7 +125,7 @@ def known(table: Table) -> Iterator[str]:
 
 
 def made(table: Table) -> Iterator[str]:
-    """The command, run, host and matrix."""
+    """How the run was made: its command, host and matrix."""
     header = table.header
     host = header.get("host", {})
     command = header.get("command") or ["compat"]
@@ -134,8 +134,8 @@ def made(table: Table) -> Iterator[str]:
     yield f"- {code(shlex.join(command))} on the backend `{header.get('backend')}`"
     yield f"- run `{table.run}`, {header.get('started')} to {table.finished}, {table.state}"
     yield f"- host: {text(str(host.get('platform')))}, {host.get('cpus')} CPUs, Python {host.get('python')}"
-    taken = Counter(outcome.reused for outcome in table.outcomes.values() if outcome.reused)
-    for run, number in sorted(taken.items()):
-        yield f"- {count(number, 'outcome')} taken over from run `{run}`, since nothing changed"
+    reused = Counter(outcome.reused for outcome in table.outcomes.values() if outcome.reused)
+    for run, number in sorted(reused.items()):
+        yield f"- {count(number, 'outcome')} reused from run `{run}`, since nothing changed"
     yield f"- matrix: {text(str(header.get('plan', {}).get('source')))}; torch-compat-matrix {header.get('version')}"
     yield ""

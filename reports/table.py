@@ -1,4 +1,4 @@
-"""A journal read back: what was planned, what came of each check, and what is a surprise."""
+"""A journal read back: the planned checks, their outcomes and the surprises."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ HERE = re.compile(
     r"(?:/[^\s/'\"():]+)+/"
     r"(?=(?:site|dist)-packages/|overlays/[0-9a-f]{16}/|bundle/(?:compat_)?probes/|lib/python3)"
 )
-"""The way to where packages lie, in a path of one machine."""
+"""The part of a path that differs between machines: what leads to the packages."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,7 @@ class Table:
 
     header: Mapping[str, Any]
     outcomes: Mapping[str, Outcome]
-    """By check id, in the plan's order; what has no outcome yet is `not-run`."""
+    """By check id, in the plan's order; a check without an outcome is `not-run`."""
     environments: Mapping[str, Mapping[str, Any]]
     known: tuple[Known, ...] = ()
     finished: str = ""
@@ -55,11 +55,11 @@ class Table:
     @cached_property
     def boxes(self) -> Mapping[tuple[str, str, str], Mapping[str, Judged]]:
         """(image, subject, version) -> probe -> outcome, the probes in their order."""
-        found: dict[tuple[str, str, str], dict[str, Judged]] = {}
-        for one in self.judged:
-            outcome = one.outcome
-            found.setdefault((outcome.image, outcome.subject, outcome.version), {})[outcome.probe] = one
-        return {key: {probe: box[probe] for probe in PROBES if probe in box} for key, box in found.items()}
+        boxes: dict[tuple[str, str, str], dict[str, Judged]] = {}
+        for judged in self.judged:
+            outcome = judged.outcome
+            boxes.setdefault((outcome.image, outcome.subject, outcome.version), {})[outcome.probe] = judged
+        return {key: {probe: box[probe] for probe in PROBES if probe in box} for key, box in boxes.items()}
 
     @cached_property
     def judged(self) -> tuple[Judged, ...]:
@@ -68,21 +68,27 @@ class Table:
 
     @cached_property
     def expectations(self) -> tuple[Judged, ...]:
-        """What the images are said to hold, and whether they do; for an image that is a mere claim never a surprise."""
+        """The judged expectations of the images; no surprise for an image whose tag is itself a claim."""
         plan = self.header.get("plan", {})
         claimed = {image["name"] for image in plan.get("images", ()) if image.get("claim")}
-        why = {one.image: one.reason for one in self.outcomes.values() if one.reason and not one.environment}
+        why = {
+            outcome.image: outcome.reason
+            for outcome in self.outcomes.values()
+            if outcome.reason and not outcome.environment
+        }
         outcomes = expected(plan, tuple(self.environments.values()), why)
-        found = (judge(outcome, self.known, self.today) for outcome in outcomes)
-        return tuple(replace(one, surprise="") if one.outcome.image in claimed else one for one in found)
+        expectations = (judge(outcome, self.known, self.today) for outcome in outcomes)
+        return tuple(
+            replace(judged, surprise="") if judged.outcome.image in claimed else judged for judged in expectations
+        )
 
     @cached_property
     def surprises(self) -> tuple[Judged, ...]:
-        return tuple(one for one in (*self.judged, *self.expectations) if one.surprise)
+        return tuple(judged for judged in (*self.judged, *self.expectations) if judged.surprise)
 
     @cached_property
     def incomplete(self) -> tuple[Outcome, ...]:
-        """Checks that host trouble, or an end before its time, left without a verdict."""
+        """Checks that host trouble or an early end left without a verdict."""
         return tuple(outcome for outcome in self.outcomes.values() if not outcome.verdict.final)
 
     @cached_property
@@ -95,16 +101,16 @@ class Table:
         return frozenset(key for key, record in self.environments.items() if record["facts"].get("gpus"))
 
     def passed_on_gpu(self, outcome: Outcome) -> bool:
-        """Whether a pass says something about a GPU: by its device, or for an import by its environment."""
+        """Whether the outcome says something about a GPU: by its device, or for an import by its environment."""
         if outcome.device:
             return outcome.device == "cuda"
         return outcome.environment in self.on_gpu
 
 
 def portable(outcome: Outcome) -> Outcome:
-    """The outcome without the folders of the machine it was seen on: a report is read elsewhere, the journal is not."""
-    said = "".join(part.get("message", "") for part in outcome.parts)
-    if "/" not in outcome.detail + outcome.evidence + outcome.traceback + outcome.output + said:
+    """The outcome without the folders of its machine: a report is read elsewhere, the journal is not."""
+    messages = "".join(part.get("message", "") for part in outcome.parts)
+    if "/" not in outcome.detail + outcome.evidence + outcome.traceback + outcome.output + messages:
         return outcome
     return replace(
         outcome,
@@ -119,7 +125,7 @@ def portable(outcome: Outcome) -> Outcome:
 
 
 def load(journal: Path, today: dt.date | None = None) -> Table:
-    """The run that a journal records; a torn last line and records of unknown kind are passed over."""
+    """The run that a journal records; a torn last line and records of unknown kind are skipped."""
     header: dict[str, Any] = {}
     outcomes: dict[str, Outcome] = {}
     environments: dict[str, Any] = {}
@@ -150,7 +156,7 @@ def load(journal: Path, today: dt.date | None = None) -> Table:
 
 
 def _uncollected(records: Iterator[_Item]) -> Iterator[_Item]:
-    """The same, without the collector, which would look through all that was read again and again and find nothing."""
+    """The same records, read with the garbage collector off, which would search all of them again and again."""
     was = gc.isenabled()
     gc.disable()
     try:
@@ -179,5 +185,5 @@ def _not_run(check: str, image: str, subject: str, version: str, probe: str) -> 
         reason="interrupted",
         detail="the run ended before this check",
         blame="host",
-        remedy="`compat run --resume` goes on",
+        remedy="`compat run --resume` continues the run",
     )

@@ -23,7 +23,7 @@ SCHEMA = 1
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
-    """Where the report is and what it comes to."""
+    """Where the report is, and its summary."""
 
     path: Path
     summary: str
@@ -43,13 +43,13 @@ def compile_report(journal: Path, out: Path, baseline: Path | None = None) -> Co
     path = out / "report.md"
     claims = judge(table)
     try:
-        write_whole(path, [markdown(table, changes, Counter(one.verdict for one in claims))])
+        write_whole(path, [markdown(table, changes, Counter(claim.verdict for claim in claims))])
         if claims:
             write_whole(out / "claims.md", page(table, claims))
     except (
         ModuleNotFoundError
     ) as error:  # a bare host: everything is in the JSON, and the journal can be taken elsewhere
-        print(f"report.md not written: {error.name} is not installed here; `compat report` writes it where it is")
+        print(f"report.md not written: {error.name} is not installed; run `compat report` where it is")
         path = out / "report.json"
     return Compiled(
         path=path,
@@ -60,23 +60,23 @@ def compile_report(journal: Path, out: Path, baseline: Path | None = None) -> Co
 
 
 def json_text(table: Table, changes: Changes | None) -> Iterator[str]:
-    """The JSON report in pieces, a line an outcome: a hundred thousand need not be in memory at once."""
+    """The JSON report in pieces, a line per outcome, so that 100,000 of them need not be in memory at once."""
     encode = json.JSONEncoder(ensure_ascii=False).encode
     for name, value in _frame(table, changes).items():
         yield f'{"{" if name == "schema" else ","}\n"{name}": {encode(value)}'
     yield ',\n"outcomes": ['
-    for number, one in enumerate(table.judged):
-        yield ("," if number else "") + "\n " + encode(_judged(one))
+    for number, judged in enumerate(table.judged):
+        yield ("," if number else "") + "\n " + encode(_judged(judged))
     yield "\n]\n}\n"
 
 
-def _judged(one: Judged) -> dict[str, Any]:
-    more = {"surprise": one.surprise} if one.surprise else {}
-    return {**one.outcome.to_json(), **more, **({"known": one.known.to_json()} if one.known else {})}
+def _judged(judged: Judged) -> dict[str, Any]:
+    more = {"surprise": judged.surprise} if judged.surprise else {}
+    return {**judged.outcome.to_json(), **more, **({"known": judged.known.to_json()} if judged.known else {})}
 
 
 def _frame(table: Table, changes: Changes | None) -> dict[str, Any]:
-    """Everything that the other reports show, as plain data, but for the outcomes."""
+    """The content of the other reports as plain data, without the outcomes."""
     return {
         "schema": SCHEMA,
         "summary": summary(table, changes),
@@ -87,7 +87,7 @@ def _frame(table: Table, changes: Changes | None) -> dict[str, Any]:
             key: {name: value for name, value in record.items() if name not in ("kind", "key")}
             for key, record in table.environments.items()
         },
-        "claims": [one.to_json() for one in judge(table)],
+        "claims": [claim.to_json() for claim in judge(table)],
         "expectations": list(map(_judged, table.expectations)),
         "changes": changes and diff.as_json(changes),
     }

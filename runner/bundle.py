@@ -1,4 +1,4 @@
-"""Which distributions have probes: read from the files of probes/libraries, which are never imported here."""
+"""The distributions that have probes, read from the files of probes/libraries, which are never imported here."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ BUNDLE = Path(__file__).resolve().parent.parent / "probes"
 """The folder that is sent into every image."""
 
 NAME = "compat_probes"
-"""What the bundle is called inside an image, where `probes` may be the name of something else."""
+"""The bundle's name inside an image, where `probes` may be another module."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Entry:
-    """What a library's probe module declares."""
+    """The declarations of a library's probe module."""
 
     distribution: str
     module: str
     not_applicable: Mapping[str, str]
-    """Probe -> why it makes no sense for the library."""
+    """Probe -> why it does not apply to the library."""
 
 
 @cache
 def catalogue() -> Mapping[str, Entry]:
-    """Distribution -> what its module in probes/libraries declares."""
-    found = {}
+    """Distribution -> the declarations of its module in probes/libraries."""
+    entries = {}
     for path in sorted((BUNDLE / "libraries").glob("[a-z]*.py")):
         declared: dict[str, Any] = {}
         for node in ast.parse(path.read_text()).body:
@@ -40,5 +40,5 @@ def catalogue() -> Mapping[str, Entry]:
             module=declared["MODULE"],
             not_applicable=declared.get("NOT_APPLICABLE", {}),
         )
-        found[entry.distribution] = entry
-    return found
+        entries[entry.distribution] = entry
+    return entries

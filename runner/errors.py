@@ -1,4 +1,4 @@
-"""The family of errors: each has an exit status, a message that names place and cause, and a remedy."""
+"""The errors of compat: each has an exit status, a message that names place and cause, and a remedy."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Status(IntEnum):
 
 
 class CompatError(Exception):
-    """An error to tell the user in one message, never in a traceback.
+    """An error that the user sees as one message, never as a traceback.
 
     `place` is the file, option or folder that is wrong; `remedy` is what to do about it; `code` is a reason code,
     whose registry entry has the remedy where none is given.
@@ -38,13 +38,13 @@ class CompatError(Exception):
 
 
 class UsageError(CompatError):
-    """The command line asks for something that cannot be."""
+    """The command line asks for something impossible."""
 
     status = Status.BAD_MATRIX
 
 
 class NothingSelected(CompatError):
-    """A selector, run or cell that is not there."""
+    """A selector that selects nothing, or a run or cell that does not exist."""
 
     status = Status.NOTHING_SELECTED
 
@@ -56,11 +56,11 @@ class BackendUnusable(CompatError):
 
 
 class Trouble(CompatError):
-    """Something other than the library stands in the way: a named outcome for every check that it concerns.
+    """Something other than the library prevents a check: a named outcome for every check that it concerns.
 
     `code` is a stable reason code (`image-not-found`, `registry-refused`, `no-nvidia-runtime`, `disk-full`,
-    `engine-unreachable`, ...); the message says what happened.  `remedy` is for what the code's own remedy in the
-    registry (runner/verdicts/data/reasons.ini) cannot know; where it is empty, the registry's holds.
+    `engine-unreachable`, ...); the message says what happened.  `remedy` replaces the code's
+    own remedy in the registry (runner/verdicts/data/reasons.ini); where it is empty, the registry's holds.
     """
 
     def __init__(self, code: str, message: str, remedy: str = "", evidence: str = "") -> None:
@@ -69,17 +69,17 @@ class Trouble(CompatError):
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
-    """The end of a message about an unknown word: `; did you mean 'x'?`, or what there is to choose from."""
+    """The end of a message about an unknown word: `; did you mean 'x'?`, or the list of choices."""
     words = sorted(set(choices))
-    found = get_close_matches(word, words, n=1, cutoff=0.5)
-    if found:
-        return f"; did you mean {found[0]!r}?"
+    nearest = get_close_matches(word, words, n=1, cutoff=0.5)
+    if nearest:
+        return f"; did you mean {nearest[0]!r}?"
     return f"; there are: {', '.join(words[:12])}{', ...' if len(words) > 12 else ''}" if words else ""
 
 
 @contextmanager
 def writing(path: Path, remedy: str, error: type[CompatError] = UsageError) -> Iterator[None]:
-    """Turn what the system says about a file or folder that cannot be written into an error with its place."""
+    """Turn the system's error about a file or folder that cannot be written into an error with its place."""
     try:
         yield
     except OSError as refused:

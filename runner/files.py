@@ -1,4 +1,4 @@
-"""Files and folders replaced whole, locks that the kernel frees however their owner dies, and this process's cores."""
+"""Files and folders replaced whole, locks that the kernel frees however their owner dies, and the usable cores."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yields a path for a new file or folder, which then takes the place of `path` in one step.
+    """Yield a path for a new file or folder, which then takes the place of `path` in one step.
 
     Where the block fails, the new one is removed and the old one stays; a folder replaces nothing but an empty folder.
     """
@@ -35,13 +35,13 @@ def write_whole(path: Path, pieces: Iterable[str]) -> None:
 
 
 def build_once(folder: Path, build: Callable[[Path], None]) -> Path:
-    """The folder, which `build` fills unless it stands already; whoever comes second waits for the first."""
+    """The folder, which `build` fills unless it exists; a second caller waits for the first."""
     if folder.is_dir():
         return folder
     with locked(folder.with_suffix(".lock")):
         if not folder.is_dir():
-            for left in folder.parent.glob(f".{folder.name}.*.partial"):  # by a builder that was killed
-                shutil.rmtree(left)
+            for leftover in folder.parent.glob(f".{folder.name}.*.partial"):  # of a builder that was killed
+                shutil.rmtree(leftover)
             with replacing(folder) as partial:
                 partial.mkdir()
                 build(partial)
@@ -50,7 +50,7 @@ def build_once(folder: Path, build: Callable[[Path], None]) -> Path:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold the lock file, waiting for whoever holds it."""
+    """Hold the lock file, once its holder has released it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
@@ -58,8 +58,8 @@ def locked(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def claimed(path: Path) -> Iterator[bool]:
-    """Hold the lock file if nobody does; yields whether it is held."""
+def try_lock(path: Path) -> Iterator[bool]:
+    """Hold the lock file if it is free; yield whether this process holds it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as stream:
         try:
@@ -71,5 +71,5 @@ def claimed(path: Path) -> Iterator[bool]:
 
 
 def cores() -> int:
-    """How many cores this process may use."""
+    """The number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""Is this outcome a surprise?  One answer for the table, pytest and the exit status."""
+"""Whether an outcome is a surprise: one answer for the table, pytest and the exit status."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Surprise = Literal["", "unexpected failure", "unexpected pass", "expired"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Judged:
-    """An outcome beside what was expected of it."""
+    """An outcome with the known issue that covers it."""
 
     outcome: Outcome
     known: Known | None = None
@@ -23,7 +23,7 @@ class Judged:
 
 
 def judge(outcome: Outcome, known: Sequence[Known], today: dt.date) -> Judged:
-    """The outcome beside the entry that covers it; an expired entry is a surprise whatever the check came to."""
+    """The outcome with the entry that covers it; an expired entry is a surprise whatever the verdict."""
     entry = matching(known, outcome)
     return Judged(outcome=outcome, known=entry, surprise=_surprise(outcome, entry, today))
 
@@ -40,11 +40,11 @@ def _surprise(outcome: Outcome, entry: Known | None, today: dt.date) -> Surprise
 
 
 def expired(entry: Known, today: dt.date) -> bool:
-    """Whether the entry must be looked at again."""
+    """Whether the entry must be reviewed."""
     return entry.expires is not None and entry.expires < today
 
 
 def matching(known: Sequence[Known], check: Check | Outcome) -> Known | None:
-    """The first `known:` entry that covers the check: it decides, whatever comes behind it."""
+    """The first `known:` entry that covers the check: it decides, whatever entries follow."""
     place = first([entry.cells for entry in known], check.address)
     return None if place is None else known[place]

@@ -15,17 +15,17 @@ from torch_compat_matrix.runner.selector import Address, address
 
 ProbeName = Literal["import", "sample", "autograd", "compile"]
 PROBES: tuple[ProbeName, ...] = get_args(ProbeName)
-"""The probes, in the order in which they are asked and shown."""
+"""The probes, in the order in which they run and are shown."""
 
 EXPECTS = "expects"
-"""Where a check's id names the library, an expectation's names this: `image/expects/what`."""
+"""The library in an expectation's id: `image/expects/what`."""
 INSTALLED = "installed"
 LATEST = "latest"
 HOST = "host"
 
 
 class Verdict(str, Enum):
-    """What a check came to; `fail` blames the library, every other non-pass has a name of its own."""
+    """The verdict of a check; `fail` blames the library, every other non-pass has a name of its own."""
 
     PASS = "pass"
     FAIL = "fail"
@@ -50,7 +50,7 @@ class Verdict(str, Enum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Limits:
-    """What one launched image may use; sizes in bytes, times in seconds."""
+    """The limits of one launched image; sizes in bytes, times in seconds."""
 
     gpus: str = "auto"
     """`auto`: one GPU where the host has one; `required`: skip the image where it has none; `none`: never."""
@@ -85,7 +85,7 @@ class Image:
     python: str = "python3"
     """The interpreter inside the image that holds torch."""
     claim: str | None = None
-    """Who says that this tag exists, where that is itself a claim to test."""
+    """The source that says that this tag exists, where that is itself a claim to test."""
 
     @property
     def reference(self) -> str | None:
@@ -111,7 +111,7 @@ def cell_of(check: str) -> str:
 
 
 def expectation_id(image: str, what: str) -> str:
-    """`image/expects/what`: the id under which a report judges what an image is said to hold."""
+    """`image/expects/what`: the id under which a report judges an expectation of an image."""
     return check_id(f"{image}/{EXPECTS}", what)
 
 
@@ -132,7 +132,7 @@ class Cell:
     version: str
     """A version, `latest` or `installed`; a stack's is `stack`."""
     requires: tuple[str, ...]
-    """What a user would hand to pip; empty where the image's own installation is under test."""
+    """The requirements that a user would give pip; empty where the image's own installation is under test."""
     members: tuple[str, ...]
     """The distributions whose probes run."""
     probes: tuple[str, ...] = PROBES
@@ -170,7 +170,7 @@ class Check:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Known:
-    """An expected verdict, with its reason, a link and the day on which it must be looked at again."""
+    """An expected verdict, with its reason, a link and the day of its review."""
 
     cells: str
     """The selector of the checks."""
@@ -202,9 +202,9 @@ class Plan:
     cells: tuple[Cell, ...]
     known: tuple[Known, ...] = ()
     claims: tuple[Mapping[str, Any], ...] = ()
-    """What is claimed of the images and libraries, as plain data (runner/matrix/claims.py)."""
+    """The claims about images and libraries, as plain data (runner/matrix/claims.py)."""
     source: str = ""
-    """The matrix file as the user named it."""
+    """The path of the matrix file, as the user wrote it."""
 
     @property
     def checks(self) -> tuple[Check, ...]:
@@ -219,7 +219,7 @@ class Plan:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Plan:
-        """The plan from plain data; KeyError, TypeError or ValueError where it is none."""
+        """The plan from plain data; KeyError, TypeError or ValueError where the data is no plan."""
         return cls(
             images=tuple(_image(entry) for entry in data["images"]),
             cells=tuple(Cell(**{name: _tuple(value) for name, value in entry.items()}) for entry in data["cells"]),
@@ -231,7 +231,7 @@ class Plan:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
-    """A check's verdict with reason code, evidence, metrics, durations and where it was seen."""
+    """A check's verdict with reason code, evidence, metrics, duration and environment."""
 
     check: str
     """The check's id."""
@@ -245,21 +245,21 @@ class Outcome:
     detail: str = ""
     """One or two sentences for a person."""
     evidence: str = ""
-    """The line that the reason was found in."""
+    """The line that shows the reason."""
     blame: str = ""
     """library, image, host, matrix or us."""
     remedy: str = ""
     device: str = ""
-    """`cuda` or `cpu`: where the work was seen to happen; empty where nothing ran."""
+    """`cuda` or `cpu`: the device that did the work; empty where nothing ran."""
     device_name: str = ""
     environment: str = ""
-    """Key of the environment record (facts) it was seen in."""
+    """Key of the record of its environment (facts)."""
     resolved: tuple[str, ...] = ()
     """The exact set added to the image (`name==version`)."""
     drift: tuple[str, ...] = ()
-    """What an install would replace (`torch 2.6.0 -> 2.13.0`)."""
+    """The packages that a plain install would replace (`torch 2.6.0 -> 2.13.0`)."""
     installed: str = ""
-    """The version that was really imported."""
+    """The imported version."""
     isolation: str = ""
     metrics: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """name -> {"value": number, "unit": str}."""
@@ -267,7 +267,7 @@ class Outcome:
     """The probe's named steps: {"name", "status", "seconds"}, and {"code", "message"} where one did not pass."""
     notes: tuple[str, ...] = ()
     output: str = ""
-    """Tail of what the library printed, on a non-pass."""
+    """The end of the library's output, on a non-pass."""
     traceback: str = ""
     seconds: float = 0.0
     started: str = ""
@@ -278,7 +278,7 @@ class Outcome:
     key: str = ""
     """Hash of all that the outcome may depend on: image, exact packages, probe, GPU, limits; empty where unknown."""
     reused: str = ""
-    """The run that this outcome is taken over from, unchanged; empty where it was seen in this run."""
+    """The run from which this outcome is reused, unchanged; empty where the check ran in this run."""
 
     @property
     def cell(self) -> str:
@@ -295,7 +295,7 @@ class Outcome:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Outcome:
-        """Accepts records of later versions: fields it does not know are left aside."""
+        """The outcome from plain data; unknown fields, of later versions, are ignored."""
         known = {name: data[name] for name in cls.__slots__ if name in data}
         for name in ("resolved", "drift", "notes", "attempts"):
             if name in known:

@@ -1,4 +1,4 @@
-"""Distributions and versions: which ones a requirement or pin names, when two are the same, and what has changed."""
+"""Distributions and versions: those that a requirement or pin names, their equality and their changes."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ def canonical(name: str) -> str:
 
 def name_of(requirement: str) -> str:
     """The canonical name that a requirement or pin begins with; empty for a bare URL, a path or a comment."""
-    found = _NAME.match(requirement)
-    return canonical(found[1]) if found else ""
+    name = _NAME.match(requirement)
+    return canonical(name[1]) if name else ""
 
 
 def version_of(requirement: str) -> str:
-    """The one version that a requirement admits; empty where it admits others or names a URL."""
-    found = _NAME.match(requirement)
-    exact = found and _EXACT.match(requirement, found.end())
+    """The only version that a requirement admits; empty where it admits others or names a URL."""
+    name = _NAME.match(requirement)
+    exact = name and _EXACT.match(requirement, name.end())
     return exact[1] if exact else ""
 
 
@@ -33,26 +33,26 @@ def is_name(requirement: str) -> bool:
 
 
 def read_pins(pins: Iterable[str]) -> dict[str, str]:
-    """Canonical name -> version of the pins (`name==1.0`, `name @ URL`); the version is empty for what has a URL."""
+    """Canonical name -> version of the pins (`name==1.0`, `name @ URL`); the version is empty for a URL."""
     return {name_of(pin): version_of(pin) for pin in pins if name_of(pin)}
 
 
-def same_version(one: str, other: str) -> bool:
-    """Whether two texts are one version, as `1.0` and `1.0.0` are; without `packaging` only equal texts are."""
-    if one == other:
+def same_version(version: str, other: str) -> bool:
+    """Whether two texts are the same version, as `1.0` and `1.0.0` are; without `packaging` only equal texts are."""
+    if version == other:
         return True
     try:
         from packaging.version import InvalidVersion, Version  # only now: a bare host has none
     except ModuleNotFoundError:
         return False
     try:
-        return Version(one) == Version(other)
+        return Version(version) == Version(other)
     except InvalidVersion:
         return False
 
 
 def admits(requirement: str, version: str) -> bool | None:
-    """Whether a requirement admits a version, pre-releases too; None where only `packaging`, not here, could tell."""
+    """Whether a requirement admits a version, pre-releases too; None where only the missing `packaging` could tell."""
     if is_name(requirement):
         return True
     try:
@@ -64,7 +64,7 @@ def admits(requirement: str, version: str) -> bool | None:
 
 
 def changes(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
-    """`name 1.0 -> 2.0` for each name whose version is another one in the new set, or is in one set alone."""
+    """`name 1.0 -> 2.0` for each name whose version changed, or that only one of the sets has."""
 
     def shown(version: str | None) -> str:
         return "none" if version is None else version or "a URL"

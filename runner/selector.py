@@ -1,4 +1,4 @@
-"""How a user names checks: the one answer to "which checks does this name mean?"."""
+"""How a user names checks, in one grammar everywhere."""
 
 from __future__ import annotations
 
@@ -9,47 +9,47 @@ from functools import cache, lru_cache
 from typing import NewType
 
 Address = NewType("Address", str)
-"""What a selector is held against: `image/library/library-version/probe`, where the id alone is `image/...-.../probe`.
+"""The text that a selector matches: `image/library/library-version/probe`, where the id is `image/...-.../probe`.
 
-An id does not tell where its library's name ends (`pyro-ppl-1.8.0`, `foo-1-2`), so that its library is told beside it.
+An id does not show where its library's name ends (`pyro-ppl-1.8.0`, `foo-1-2`), so the address has the library as well.
 """
 
 
 def address(name: str, library: str = "") -> Address:
-    """The address of a check's, a cell's or an expectation's id, or of an image's name; parts that lack are empty."""
+    """The address of a check's, a cell's or an expectation's id, or of an image's name; missing parts are empty."""
     image, cell, probe = [*name.split("/", 2), "", ""][:3]
     return Address(f"{image}/{library}/{cell}/{probe}")
 
 
 @dataclass(frozen=True, slots=True)
 class Selector:
-    """A name for checks, in the same grammar wherever a user names some.
+    """A name for checks, in the same grammar everywhere.
 
         selector = image | cell | image/cell | cell/probe | image/cell/probe
         cell     = library | library-version
 
-    Each part is a glob over the whole of what it stands for: `*` and `?` never reach across a `/`, `[ab]` and `[!ab]`
-    are sets, case counts.  What is left out stands for all: an image takes in all its cells, a cell all its probes.
-    A name without wildcards is that very name: `torch` is the library, not the image `torch-2.6` and not `torchvision`;
-    where an image and a library have the same name, it is both.  A stack is a library whose version is `stack`; what
-    an image is expected to hold (`image/expects/what`) is a probe of the cell `expects`.
+    Each part is a glob over the whole text that it stands for: `*` and `?` never reach across a `/`, `[ab]` and `[!ab]`
+    are sets, case counts.  A missing part stands for all: an image takes in all its cells, a cell all its probes.
+    A name without wildcards is exact: `torch` is the library, not the image `torch-2.6` and not `torchvision`;
+    where an image and a library have the same name, it is both.  A stack is a library whose version is `stack`; an
+    image's expectation (`image/expects/what`) is a probe of the cell `expects`.
     """
 
     text: str
 
     def takes(self, where: Address) -> bool:
-        """Whether what is at the address is meant: of a cell's address, whether all its checks are."""
+        """Whether it selects the check at the address; for a cell's address, whether it selects all its checks."""
         return _pattern(self.text).fullmatch(where) is not None
 
     def takes_any(self, addresses: Iterable[Address]) -> bool:
-        """Whether anything at these addresses is meant."""
+        """Whether it selects anything at these addresses."""
         return any(map(_pattern(self.text).fullmatch, addresses))
 
 
 def first(selectors: Sequence[str], where: Address) -> int | None:
     """The place of the first selector that takes in the address; as quick for hundreds of selectors as for one."""
-    found = _alternatives(tuple(selectors)).fullmatch(where)
-    return None if found is None or found.lastindex is None else found.lastindex - 1
+    match = _alternatives(tuple(selectors)).fullmatch(where)
+    return None if match is None or match.lastindex is None else match.lastindex - 1
 
 
 @cache
@@ -59,7 +59,7 @@ def _pattern(selector: str) -> re.Pattern[str]:
 
 @lru_cache(64)
 def _alternatives(selectors: tuple[str, ...]) -> re.Pattern[str]:
-    """One pattern for all of them; the number of the group that matched tells which."""
+    """One pattern for all selectors; the number of the matching group tells which selector matched."""
     return re.compile("|".join(f"(?:{_expression(selector)})()" for selector in selectors) or NOTHING, re.DOTALL)
 
 
@@ -71,12 +71,12 @@ def _expression(selector: str) -> str:
     parts = selector.split("/")
     if not all(parts) or len(parts) > 3:
         return NOTHING
-    one, two, three = [*map(_glob, parts), "", ""][:3]
+    first, second, third = [*map(_glob, parts), "", ""][:3]
     if len(parts) == 1:
-        return f"{one}/.*|{WHATEVER}/{_cell(one)}/.*"
+        return f"{first}/.*|{WHATEVER}/{_cell(first)}/.*"
     if len(parts) == 2:
-        return f"{one}/{_cell(two)}/.*|{WHATEVER}/{_cell(one)}/{two}"
-    return f"{one}/{_cell(two)}/{three}"
+        return f"{first}/{_cell(second)}/.*|{WHATEVER}/{_cell(first)}/{second}"
+    return f"{first}/{_cell(second)}/{third}"
 
 
 def _cell(glob: str) -> str:

@@ -1,4 +1,4 @@
-"""What every face does, typed: a plan from what the user names, a run opened or resumed, its checks executed."""
+"""The work of every face, typed: make a plan, open or resume a run, execute its checks."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunSettings:
-    """How a run is made; its journal keeps them, so that a resumed run goes on as it began."""
+    """The settings of a run; its journal keeps them, so that a resumed run continues as it began."""
 
     jobs: int | None = None
     """Batches at a time; None: as many as there are GPUs, or up to four on the CPU."""
@@ -44,9 +44,9 @@ class RunSettings:
     full: bool = False
     """The articles' own step counts."""
     rerun: bool = False
-    """Run also the checks that nothing changed for."""
+    """Run every check, even where nothing changed."""
     compile_cache: bool = False
-    """Keep what torch.compile compiled for the next run."""
+    """Keep the code that torch.compile made for the next run."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain data; journals have always called `rerun` `fresh`."""
@@ -55,7 +55,7 @@ class RunSettings:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> RunSettings:
-        """The settings that a journal's header holds; those of later versions are left aside."""
+        """The settings in a journal's header; unknown ones, of later versions, are ignored."""
         known = {name: data[name] for name in cls.__slots__ if name in data}
         return cls(**{**known, "rerun": bool(data.get("fresh", False))})
 
@@ -69,11 +69,11 @@ class OpenRun:
     backend: Backend
     settings: RunSettings
     done: frozenset[str] = frozenset()
-    """Checks whose outcome from before a resume is kept."""
+    """Checks that had a final outcome before the resume."""
 
     @property
     def checks(self) -> list[Check]:
-        """Those that are left to do."""
+        """The checks without a final outcome."""
         return [check for check in self.plan.checks if check.id not in self.done]
 
 
@@ -86,15 +86,15 @@ def plan_from(
     plan_file: Path | None = None,
     say: Say = lambda text: None,
 ) -> Plan:
-    """The plan that is asked for: from a plan file, from the matrix, or of what a bare host has installed."""
+    """The requested plan: from a plan file, from the matrix, or of the libraries that a bare host has installed."""
     require(backend)
     if plan_file is not None:
         return select(_read_plan(plan_file), selectors, probes)
     if not MISSING:
         return expand(load(matrix), backend, selectors, probes)
     if backend != "here":
-        raise UsageError(f"{MISSING} is not installed", "install the tool with all that it needs: `pip install .`")
-    say(f"{matrix} not read: {MISSING} is not installed here; taking every library that is")
+        raise UsageError(f"{MISSING} is not installed", "install the tool with its dependencies: `pip install .`")
+    say(f"{matrix} not read: {MISSING} is not installed; taking every installed library")
     return select(installed_plan(installed()), selectors, probes)
 
 
@@ -103,17 +103,17 @@ def _read_plan(path: Path) -> Plan:
         return Plan.from_json(json.loads(path.read_text()))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         why = f"not a plan: {type(error).__name__}: {error}"
-        raise UsageError(why, "write it anew with `compat plan --json FILE`", str(path)) from error
+        raise UsageError(why, "write the plan again with `compat plan --json FILE`", str(path)) from error
 
 
 def open_run(plan: Plan, backend: Backend, settings: RunSettings, command: Sequence[str]) -> OpenRun:
-    """A new run of the plan."""
+    """Open a new run of the plan."""
     run = Run.create(home(), plan, backend.name, command, settings.to_json())
     return OpenRun(run=run, plan=plan, backend=backend, settings=settings)
 
 
 def resume_run(name: str) -> OpenRun:
-    """The run of that name, with what is left of its plan; what host trouble left is tried again."""
+    """Open the run of that name with the rest of its plan; checks that host trouble stopped run again."""
     run = Run.open(home(), name)
     header = run.header()
     done = frozenset(check for check, outcome in run.outcomes().items() if outcome.verdict.final)
@@ -129,7 +129,7 @@ def resume_run(name: str) -> OpenRun:
 
 
 def engine_for(opened: OpenRun, *, index: Index | None = None, settled: Settled | None = None, **more: Any) -> Engine:
-    """The engine of a run; `index` and `settled` are pip's and the history's unless others are given."""
+    """The engine of a run; `index` defaults to pip's, `settled` to the history's."""
     if settled is None and not opened.settings.rerun:
         history.sync(home())
         settled = partial(history.settled, home())
@@ -154,7 +154,7 @@ def engine_for(opened: OpenRun, *, index: Index | None = None, settled: Settled 
 
 
 def execute(opened: OpenRun, *, listen: Callable[[Outcome], None], say: Say) -> None:
-    """Work through the checks that are left; an interruption ends what runs and is recorded as one."""
+    """Run the remaining checks; an interruption ends the running launches and is recorded."""
     engine = engine_for(opened, listen=listen, say=say)
     try:
         engine.run(opened.checks)
@@ -166,15 +166,15 @@ def execute(opened: OpenRun, *, listen: Callable[[Outcome], None], say: Say) -> 
     opened.run.finish("complete")
 
 
-def remedy_of(found: CompatError | Finding) -> str:
-    """What to do about it: its own remedy, else that of its reason."""
-    return found.remedy or (reason_for(found.code).remedy if found.code else "")
+def remedy_of(problem: CompatError | Finding) -> str:
+    """The problem's own remedy, else that of its reason."""
+    return problem.remedy or (reason_for(problem.code).remedy if problem.code else "")
 
 
 def tell(error: CompatError) -> str:
     """Place, message and remedy of an error, for a person."""
-    said = f"{error.place}: {error}" if error.place else str(error)
-    return f"{said}\n{remedy_of(error)}".rstrip()
+    message = f"{error.place}: {error}" if error.place else str(error)
+    return f"{message}\n{remedy_of(error)}".rstrip()
 
 
 def isolated(plan: Plan, isolation: str | None) -> Plan:

@@ -1,4 +1,4 @@
-"""`compat advise`: image and versions that were verified together, and the Dockerfile that pins them."""
+"""`compat advise`: an image and versions that were verified together, and a Dockerfile that pins them."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ from torch_compat_matrix.runner.workflow import RunSettings, plan_from
 
 FILES = ("Dockerfile", "requirements.txt", "constraints.txt", "matrix.yaml")
 SHOWN = 20
-"""Lines of what was seen of a library where nothing of it can be advised."""
+"""Lines of evidence about a library that cannot be advised."""
 
 
 def main(options: argparse.Namespace) -> Status:
-    """Answer from what all runs recorded, write the files, and with `--run` verify the combination as a stack."""
+    """Answer from the records of all runs, write the files, and with `--run` verify the combination as a stack."""
     wanted = _wanted(options.libraries)
     evidence = Evidence(Run.all(home()))
     if evidence.unread:
-        print(f"passed over, written by another version of compat: {', '.join(evidence.unread)}", file=sys.stderr)
+        print(f"skipped, written by another version of compat: {', '.join(evidence.unread)}", file=sys.stderr)
     _refuse_unknown(wanted, evidence)
     matrix = _matrix(options.matrix)
     names = _gpus(options)
@@ -61,36 +61,36 @@ def main(options: argparse.Namespace) -> Status:
 
 
 def _wanted(libraries: Sequence[str]) -> dict[str, str]:
-    """Canonical name -> the version asked for, or nothing."""
-    found: dict[str, str] = {}
+    """Canonical name -> the requested version, or nothing."""
+    wanted: dict[str, str] = {}
     for text in libraries:
         read = re.fullmatch(r"\s*([A-Za-z0-9][A-Za-z0-9._-]*)\s*(?:==\s*([A-Za-z0-9][A-Za-z0-9.+!_-]*)\s*)?", text)
         if read is None:
             raise UsageError(f"{text!r} is neither a `name` nor a `name==version`")
         name, version = canonical(read[1]), read[2] or ""
-        if found.setdefault(name, version) != version:
-            raise UsageError(f"{name} is asked for twice, with different versions")
-    return found
+        if wanted.setdefault(name, version) != version:
+            raise UsageError(f"{name} is named twice, with different versions")
+    return wanted
 
 
 def _refuse_unknown(wanted: Mapping[str, str], evidence: Evidence) -> None:
     for name in wanted:
         if name not in catalogue() and not evidence.of(name):
-            said = f"there are no probes for {name!r} in probes/libraries (docs/adding-a-library.md)"
-            raise UsageError(f"{said}{did_you_mean(name, catalogue())}")
+            problem = f"there are no probes for {name!r} in probes/libraries (docs/adding-a-library.md)"
+            raise UsageError(f"{problem}{did_you_mean(name, catalogue())}")
 
 
 def _matrix(path: Path) -> Matrix | None:
-    """The matrix, for the probes that it wants of each library; an answer can be had without one."""
+    """The matrix, which names each library's probes; the answer does not need one."""
     return load(path) if path.exists() else None
 
 
 def _gpus(options: argparse.Namespace) -> tuple[str, ...]:
-    """The names of the GPUs on which it must have been verified; none for the CPU."""
+    """The names of the GPUs of which one must have run the checks; none for the CPU."""
     if options.gpu:
         return () if options.gpu == "none" else (options.gpu,)
-    found = connect(options.backend, home()).gpus() if options.backend else gpus.visible()
-    return tuple(dict.fromkeys(gpu.name for gpu in found))
+    offered = connect(options.backend, home()).gpus() if options.backend else gpus.visible()
+    return tuple(dict.fromkeys(gpu.name for gpu in offered))
 
 
 def _search(
@@ -108,9 +108,9 @@ def _search(
         return tuple(probe for probe in PROBES if probe in chosen)
 
     def accepts(place: Place) -> bool:
-        on = any(name.casefold() in place.gpu.casefold() for name in names) if names else not place.gpu
-        # with --run it is where to run, and what is to be run there may have been verified elsewhere
-        return on and (options.run or options.backend in (None, place.backend))
+        fits = any(name.casefold() in place.gpu.casefold() for name in names) if names else not place.gpu
+        # with --run, --backend names where to run, and the evidence may come from elsewhere
+        return fits and (options.run or options.backend in (None, place.backend))
 
     def resolve(place: Place, versions: Mapping[str, str], known: Mapping[str, str]) -> Joint:
         return join(versions, known, place.facts, index, home())
@@ -125,16 +125,16 @@ def _search(
 
 
 def _again(search: Search, choice: Choice, status: Status) -> Choice:
-    """The answer from what is recorded now: the same packages, whatever became of them."""
-    found = search.choose() if status is Status.AS_EXPECTED else None
-    if found is not None:  # perhaps in the image itself, where a stand-in was all there was
-        return found
+    """The answer from the records of now: the same packages, whatever their verdict."""
+    verified = search.choose() if status is Status.AS_EXPECTED else None
+    if verified is not None:  # perhaps in the image itself, where there was only a stand-in
+        return verified
     packages = {**choice.versions, **choice.joint.added}
     return replace(choice, failed=search.failed(choice.place, packages))
 
 
 def _run(folder: Path, choice: Choice, backend: str) -> Status:
-    """Run the stack that was written, as anybody would."""
+    """Run the written stack as a user would."""
     plan = plan_from(folder / "matrix.yaml", backend=backend)
     return work_through(start(plan, backend, RunSettings(), _command(folder, backend)))
 
@@ -148,16 +148,16 @@ def _write(folder: Path, choice: Choice, probes: Sequence[str]) -> None:
     image, digest = place.image, place.digest if place.real else place.image.digest or ""
     if place.real:
         image = replace(image, local=None)
-    elif image.tag is None and image.local is None:  # a bare interpreter: what a stand-in of it would be
+    elif image.tag is None and image.local is None:  # a bare interpreter: describe its stand-in
         python = ".".join(place.facts["python"].split(".")[:2])
         image = replace(image, local=Local(python=python, requires=(f"torch=={place.torch.partition('+')[0]}",)))
     remarks = [f"Written by `compat advise {' '.join(choice.versions)}`.", *_caveats(choice)]
-    said = "".join(f"# {line}\n" for line in remarks)
+    comment = "".join(f"# {line}\n" for line in remarks)
     requires = [f"{name}=={version}" for name, version in {**choice.versions, **joint.added}.items()]
     texts = {
         "Dockerfile": derived.dockerfile(image, digest, joint.added, remarks) if image.tag else "",
-        "requirements.txt": said + joint.requirements,
-        "constraints.txt": said + derived.constraints(place.facts["packages"], joint.added),
+        "requirements.txt": comment + joint.requirements,
+        "constraints.txt": comment + derived.constraints(place.facts["packages"], joint.added),
         "matrix.yaml": derived.matrix(image, digest, requires, probes, remarks),
     }
     with writing(folder, "name another folder with --out"):
@@ -166,11 +166,11 @@ def _write(folder: Path, choice: Choice, probes: Sequence[str]) -> None:
             if text:
                 (folder / name).write_text(text)
             else:
-                (folder / name).unlink(missing_ok=True)  # that of an earlier answer
+                (folder / name).unlink(missing_ok=True)  # the file of an earlier answer
 
 
 def _caveats(choice: Choice) -> Iterator[str]:
-    """What the answer does not say, plainly."""
+    """The limits of the answer."""
     place = choice.place
     if place.stand_in:
         tag = f"; {place.image.tag} itself was never run" if place.image.tag else ""
@@ -178,15 +178,15 @@ def _caveats(choice: Choice) -> Iterator[str]:
     elif not place.real:
         yield f"Verified under an interpreter only ({place.reference}), not in an image."
     if not place.gpu:
-        yield "Nothing of it was verified on a GPU."
+        yield "Nothing was verified on a GPU."
     if choice.failed:
-        yield f"Run together, it failed: {choice.failed}"
+        yield f"The combination failed: {choice.failed}"
     elif choice.together is None and len(choice.versions.keys() - {"torch"}) > 1:
-        yield "Never run together: each was verified alone in the same environment."
+        yield "Never run together: each library was verified alone in the same environment."
     if choice.other:
-        yield f"Not all as it was verified: {'; '.join(choice.other)}."
+        yield f"Differs from the verified packages: {'; '.join(choice.other)}."
     if choice.joint.replaced:
-        yield f"Replaces what the image holds, as asked for: {', '.join(choice.joint.replaced)}."
+        yield f"Replaces packages of the image, as requested: {', '.join(choice.joint.replaced)}."
 
 
 def _answer(choice: Choice, search: Search, folder: Path, backend: str | None) -> Iterator[str]:
@@ -201,11 +201,11 @@ def _answer(choice: Choice, search: Search, folder: Path, backend: str | None) -
         yield f"  together: {_passed(choice.together)}"
     yield f"  adds {f'{len(choice.joint.added)} packages' if choice.joint.added else 'nothing'} to the image"
     yield from _caveats(choice)
-    for one in search.refused:
-        yield f"passed over in {one.place.image.name}: {_named(one.versions)}: {one.why}"
+    for refused in search.refused:
+        yield f"not advised in {refused.place.image.name}: {_named(refused.versions)}: {refused.why}"
     yield f"written: {', '.join(str(short(folder / name)) for name in FILES if (folder / name).exists())}"
     if not place.image.tag:
-        yield f"No Dockerfile: {place.image.name} has no `tag:` in the matrix that it was run from."
+        yield f"No Dockerfile: {place.image.name} had no `tag:` in the matrix of its run."
     proof = backend or ("docker" if place.image.tag else place.backend)
     yield f"verify: {shlex.join(_command(folder, proof))}"
 
@@ -222,27 +222,27 @@ def _named(versions: Mapping[str, str]) -> str:
 
 
 def _nothing(search: Search, matrix: Matrix | None, names: Sequence[str], options: argparse.Namespace) -> Iterator[str]:
-    """Why there is no advice, what was seen, and how to come to one."""
+    """Why there is no advice, the recorded evidence, and the command that would give some."""
     asked = ", ".join(f"{name} {version}".strip() for name, version in search.wanted.items())
-    on = f"a GPU named {' or '.join(names)}" if names else "the CPU"
-    yield f"No combination of {asked} was verified on {on}{f' by {options.backend}' if options.backend else ''}."
-    for one in search.refused:
-        yield f"{one.place.image.name}: {_named(one.versions)} cannot be advised: {one.why}"
+    device = f"a GPU named {' or '.join(names)}" if names else "the CPU"
+    yield f"No combination of {asked} was verified on {device}{f' by {options.backend}' if options.backend else ''}."
+    for refused in search.refused:
+        yield f"{refused.place.image.name}: {_named(refused.versions)} cannot be advised: {refused.why}"
     for name in search.wanted:
-        found = search.evidence.of(name)
-        found.sort(key=lambda seen: (number(seen.place.torch), number(seen.versions[name])), reverse=True)
-        yield f"{name}: {'what was seen' if found else 'nothing was ever seen of it'}"
-        for seen in found[:SHOWN]:
+        evidence = search.evidence.of(name)
+        evidence.sort(key=lambda seen: (number(seen.place.torch), number(seen.versions[name])), reverse=True)
+        yield f"{name}: {'recorded evidence' if evidence else 'no recorded evidence'}"
+        for seen in evidence[:SHOWN]:
             what = seen.versions[name] if len(seen.versions) == 1 else f"in the stack {seen.subject} ({seen.name})"
             why = seen.lacking(search.required[name] if len(seen.versions) == 1 else search.probes)
             yield f"  {seen.place.where}, {what}: {why or 'verified'}"
-        if len(found) > SHOWN:
-            yield f"  and {len(found) - SHOWN} more: `compat history`"
+        if len(evidence) > SHOWN:
+            yield f"  and {len(evidence) - SHOWN} more: `compat history`"
     yield from _way(search.wanted, matrix, options)
 
 
 def _way(wanted: Mapping[str, str], matrix: Matrix | None, options: argparse.Namespace) -> Iterator[str]:
-    """The command that would verify it, and what the matrix lacks for that."""
+    """The command that would verify the combination, and the entries that the matrix lacks for it."""
     selectors = []
     for name, version in wanted.items():
         entry = matrix.libraries.get(name) if matrix else None

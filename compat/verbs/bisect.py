@@ -1,4 +1,4 @@
-"""`compat bisect`: the library version, or the day of the index, at which a check turned."""
+"""`compat bisect`: the library version, or the day of the index, at which a check's verdict changed."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from torch_compat_matrix.runner.records.runs import Run, home
 from torch_compat_matrix.runner.workflow import OpenRun, RunSettings, engine_for, plan_from
 
 DAYS = 4 * 365
-"""How far back the index is asked where no --good says."""
+"""How many days back the search goes without --good."""
 
 
 def main(options: argparse.Namespace) -> Status:
-    """Probe in between until two neighbours differ; every step is a check, recorded as a run."""
+    """Check points in between until two neighbours differ; a run records each step."""
     probes = [options.probe] if options.probe else []
     plan = plan_from(options.matrix, backend=options.backend, selectors=[options.cell], probes=probes)
     cell, probe = _asked(plan, options)
@@ -38,14 +38,14 @@ def main(options: argparse.Namespace) -> Status:
         turn = _by_date(steps, options) if options.by == "date" else _by_version(steps, options)
     except bisect.NoTurn as error:
         raise bisect.NoTurn(str(error), place=f"{cell.id}/{probe}") from error
-    print("\n".join(_said(turn, options.by)))
+    print("\n".join(_lines(turn, options.by)))
     return Status.AS_EXPECTED
 
 
 def _asked(plan: Plan, options: argparse.Namespace) -> tuple[Cell, str]:
     if len(plan.cells) != 1:
         names = ", ".join(cell.id for cell in plan.cells[:5])
-        raise NothingSelected(f"{options.cell} is {len(plan.cells)} cells ({names}); name one of them")
+        raise NothingSelected(f"{options.cell} selects {len(plan.cells)} cells ({names}); name one of them")
     (cell,) = plan.cells
     if not cell.requires or (cell.version == "stack" and options.by == "version"):
         raise NothingSelected(f"{cell.id} has no version of its own: name image/library-version")
@@ -55,9 +55,9 @@ def _asked(plan: Plan, options: argparse.Namespace) -> tuple[Cell, str]:
 
 
 class _Steps:
-    """Asks the check at a version or a day; what was asked once is remembered.
+    """Runs the check at a version or a day, once each.
 
-    The runs of the steps are kept apart from the others: none may be taken for the latest, or be compared with.
+    The runs of the steps are kept apart from the others: none may become the latest run or a baseline.
     """
 
     def __init__(self, plan: Plan, cell: Cell, probe: str, backend: Backend, command: Sequence[str]) -> None:
@@ -77,22 +77,22 @@ class _Steps:
         return self._ask(day, self.cell, self._until(day))
 
     def own(self) -> str:
-        """The version that the cell comes to; the newest there is where it cannot be installed."""
+        """The version that the cell installs; the newest on the index where it cannot be installed."""
         if self.cell.version != LATEST:
             return self.cell.version
         outcome = self._ask(LATEST, self.cell, self.index)
         added = read_pins(outcome.resolved)
-        found = added.get(canonical(self.cell.subject)) or outcome.installed or next(self.below(""), "")
-        if not found:
+        version = added.get(canonical(self.cell.subject)) or outcome.installed or next(self.below(""), "")
+        if not version:
             raise bisect.NoTurn(f"the index has no version of {self.cell.subject} for the image's Python")
-        return found
+        return version
 
     def below(self, version: str) -> Iterator[str]:
-        """The released versions below one, newest first."""
+        """The releases older than a version, newest first."""
         return bisect.versions_below(self.cell.subject, version, self._facts(), self.index)
 
     def dated(self, day: str) -> bool:
-        """Whether the index can be asked for a day."""
+        """Whether the index tells when its files were uploaded."""
         return bisect.tells_days(self.cell.members[0], self._facts(), self._until(day))
 
     def _until(self, day: str) -> Index:
@@ -111,19 +111,19 @@ class _Steps:
             run.finish("complete")
             history.sync(self.home)
             self.seen[point] = self.engine.follower.look()[check.id]
-            as_in = f", as in {self.seen[point].reused}" if self.seen[point].reused else ""
-            print(f"  {point}: {_verdict(self.seen[point])}{as_in}", file=sys.stderr, flush=True)
+            reused = f", reused from {self.seen[point].reused}" if self.seen[point].reused else ""
+            print(f"  {point}: {_verdict(self.seen[point])}{reused}", file=sys.stderr, flush=True)
         return self.seen[point]
 
     def _settled(self, keys: Iterable[str]) -> dict[str, tuple[Outcome, Mapping[str, Any]]]:
-        """What runs and earlier steps saw; nothing where the two differ."""
+        """The settled outcomes of runs and earlier steps; none where the two differ."""
         wanted = list(keys)
         runs, steps = history.settled(home(), wanted), history.settled(self.home, wanted)
         differ = {key for key in runs.keys() & steps.keys() if _verdict(runs[key][0]) != _verdict(steps[key][0])}
-        return {key: found for key, found in {**runs, **steps}.items() if key not in differ}
+        return {key: pair for key, pair in {**runs, **steps}.items() if key not in differ}
 
     def _facts(self) -> Mapping[str, Any]:
-        """What the image holds, as the first step saw it; Trouble where it could not be had."""
+        """The facts of the image, as the first step found them; Trouble where it could not be launched."""
         assert self.engine is not None, "a step comes before its neighbours are listed"
         return self.engine.preparation.image(self.plan.images[0]).facts
 
@@ -146,7 +146,7 @@ def _by_date(steps: _Steps, options: argparse.Namespace) -> bisect.Turn:
     outcome = steps.date(bad.isoformat())
     if not steps.dated(bad.isoformat()):
         raise bisect.NoTurn(
-            "the index does not tell when its files were uploaded; use one that does, as PyPI does, or `--by version`"
+            "the index does not tell when its files were uploaded; use an index that does, like PyPI, or `--by version`"
         )
     right = _judged(bad.isoformat(), outcome)
     if good is None:
@@ -178,18 +178,18 @@ def _day(text: str) -> dt.date:
         raise UsageError(f"{text}: not a day; write it as 2026-01-31") from error
 
 
-def _said(turn: bisect.Turn, by: str) -> Iterator[str]:
+def _lines(turn: bisect.Turn, by: str) -> Iterator[str]:
     yield f"{turn.before}: {_verdict(turn.then)}"
     if turn.skipped:
-        yield f"{', '.join(turn.skipped)}: cannot be judged, so that the turn may be at any of these"
+        yield f"{', '.join(turn.skipped)}: cannot be judged, so the change may be at any of these"
     yield f"{turn.after}: {_verdict(turn.now)}"
     for words in (turn.now.detail, turn.now.evidence):
         if words:
             yield f"    {words}"
     changed = changes(read_pins(turn.then.resolved), read_pins(turn.now.resolved))
-    yield f"what an install adds changed between the two: {', '.join(changed) or 'nothing'}"
+    yield f"installed packages that changed between the two: {', '.join(changed) or 'none'}"
     if by == "date" and not changed:
-        yield "no package changed: the image's own, or a flaky check"
+        yield "no installed package changed: the library is the image's own, or the check is flaky"
 
 
 def _verdict(outcome: Outcome) -> str:

@@ -1,4 +1,4 @@
-"""`compat diff`: what one run shows that another did not, the likely cause first."""
+"""`compat diff`: two runs compared, the likely cause of each change first."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SHOWN = 40
 
 
 def main(options: argparse.Namespace) -> Status:
-    """Compare two runs; status 1 where something fails newly."""
+    """Compare two runs; status 1 where a check newly fails."""
     named = options.before is not None and not options.baseline
     later = Run.open(home(), options.after if named or options.before is None else options.before)
     if named:
@@ -27,7 +27,7 @@ def main(options: argparse.Namespace) -> Status:
         raise NothingSelected(f"{later.id} has no baseline: no complete run on its backend came before it")
     before, after = load(earlier.journal), load(later.journal)
     if before.outcomes.keys().isdisjoint(after.outcomes):
-        raise NothingSelected(f"{before.run} and {after.run} have no check in common: each has cells of its own")
+        raise NothingSelected(f"{before.run} and {after.run} have no check in common: they cover different cells")
     changes = compare(before, after)
     if options.json is not None:
         with writing(options.json, "name another file with --json"):
@@ -44,24 +44,28 @@ def _lines(before: Table, after: Table, changes: Changes) -> Iterator[str]:
     moved = []
     for title, outcomes in (("newly failing", changes.failing), ("fixed", changes.fixed)):
         moved += [(title, outcome, outcome.reason) for outcome in outcomes]
-    moved += [("failing otherwise", now, f"{then.reason} -> {now.reason}") for then, now in changes.other]
+    moved += [("failing differently", now, f"{then.reason} -> {now.reason}") for then, now in changes.other]
     for title, outcome, reason in moved[:SHOWN]:
         yield f"  {title}: {outcome.check}{f' ({reason})' if reason else ''}"
         cause = changes.cause_of(outcome)
-        yield f"      likely: {cause}" if cause else "      nothing that it rests on changed: flaky, or the host"
+        yield (
+            f"      likely: {cause}"
+            if cause
+            else "      nothing that the check depends on changed: it is flaky, or the host is the cause"
+        )
     yield from _more(len(moved))
     for title, checks in (("new", changes.new), ("gone", changes.gone)):
         cells = list(dict.fromkeys(cell_of(check) for check in checks))
         yield from (f"  {title}: {cell}" for cell in cells[:SHOWN])
         yield from _more(len(cells))
     if not (moved or changes.new or changes.gone):
-        yield "  every check came out as before"
+        yield "  every check has the same verdict as before"
     yield from _changed(changes)
 
 
 def _changed(changes: Changes) -> Iterator[str]:
     if changes.causes:
-        yield "what else changed, the likely cause first:"
+        yield "other changes, the likely cause first:"
         yield from (f"  {cause.what}" for cause in changes.causes[:SHOWN])
         yield from _more(len(changes.causes))
 

@@ -1,4 +1,4 @@
-"""`compat doctor`: what works on this machine and what to do about what does not."""
+"""`compat doctor`: checks each backend on this machine, and names remedies."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch_compat_matrix.runner.workflow import remedy_of
 
 
 def main(options: argparse.Namespace) -> Status:
-    """What works here, backend by backend."""
+    """Print the findings of each backend."""
     worst = Status.AS_EXPECTED
     for name in [options.backend] if options.backend else list(BACKENDS):
         print(f"{name}:")
@@ -33,7 +33,7 @@ def main(options: argparse.Namespace) -> Status:
 
 
 def _gpus(backend: Backend) -> Finding:
-    """The GPUs that may be taken; with CUDA_VISIBLE_DEVICES, which limits them."""
+    """The GPUs that the backend may use, and CUDA_VISIBLE_DEVICES, which limits them."""
     gpus, trouble = offered(backend)
     if trouble is not None:
         return Finding(what="GPU", works=False, detail=str(trouble), remedy=trouble.remedy, code=trouble.code)
@@ -41,6 +41,6 @@ def _gpus(backend: Backend) -> Finding:
     return Finding(
         what="GPU",
         works=bool(gpus),
-        detail=(", ".join(f"{gpu.name} ({gpu.uuid}, driver {gpu.driver})" for gpu in gpus) or "none seen") + limit,
-        remedy="" if gpus else "outcomes will say CPU; `nvidia-smi` must list a GPU for anything else",
+        detail=(", ".join(f"{gpu.name} ({gpu.uuid}, driver {gpu.driver})" for gpu in gpus) or "none found") + limit,
+        remedy="" if gpus else "checks will run on the CPU; to use a GPU, `nvidia-smi` must list it",
     )

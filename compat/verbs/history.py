@@ -1,4 +1,4 @@
-"""`compat history`: what checks came to, run after run; without a cell, the flaky ones."""
+"""`compat history`: the verdicts of checks, run after run; without a cell, the flaky checks."""
 
 from __future__ import annotations
 
@@ -13,31 +13,32 @@ from torch_compat_matrix.runner.selector import Selector
 
 
 def main(options: argparse.Namespace) -> Status:
-    """Print the timelines of the checks asked for."""
+    """Print the timelines of the selected checks."""
     history.sync(home())
     if options.cell is None:
         return _flaky()
-    found = history.timelines(home(), Selector(options.cell), options.last)
-    if not found:
-        raise NothingSelected(f"{options.cell}: in no recorded run; `compat show` lists what there is")
-    for check, seen in found.items():
+    timelines = history.timelines(home(), Selector(options.cell), options.last)
+    if not timelines:
+        raise NothingSelected(f"{options.cell}: in no recorded run; `compat plan` lists the cells of the matrix")
+    for check, seen in timelines.items():
         print("\n".join([check, *_lines(seen)]))
     return Status.AS_EXPECTED
 
 
 def _flaky() -> Status:
-    found = history.flaky(home())
-    for one in found:
+    checks = history.flaky(home())
+    for flaky in checks:
+        before = f" and {len(flaky.runs) - 1} runs before" if len(flaky.runs) > 1 else ""
         print(
-            f"{one.check}: {one.passes} passes and {one.failures} failures, though nothing changed, in {one.runs[-1]}"
-            + (f" and {len(one.runs) - 1} runs before" if len(one.runs) > 1 else "")
+            f"{flaky.check}: {flaky.passes} passes and {flaky.failures} failures, though nothing changed, "
+            f"in {flaky.runs[-1]}{before}"
         )
-    print(f"flaky checks: {len(found)}" if found else "no flaky check; name a cell to see what it came to")
+    print(f"flaky checks: {len(checks)}" if checks else "no flaky check; name a cell to see its verdicts")
     return Status.AS_EXPECTED
 
 
 def _lines(seen: Sequence[tuple[str, Outcome]]) -> Iterator[str]:
-    """A line for each turn, with what changed in the environment since the run before; repetitions are counted."""
+    """A line for each change of verdict, with its likely cause since the run before; repetitions are counted."""
     before: Outcome | None = None
     same = 0
     for run, outcome in seen:
@@ -57,11 +58,11 @@ def _lines(seen: Sequence[tuple[str, Outcome]]) -> Iterator[str]:
 
 
 def _changed(before: Outcome, outcome: Outcome) -> str:
-    """What may have turned it, as far as it is recorded."""
+    """The likely cause of the change, as far as it is recorded."""
     if changed := sorted(set(outcome.resolved) - set(before.resolved)):
         return f"now installs {', '.join(changed)}"
     if outcome.environment != before.environment:
-        return "in another environment (compat diff says which)"
+        return "in another environment (`compat diff` shows the changes)"
     if outcome.key and outcome.key == before.key:
-        return "nothing that it may depend on changed: flaky"
+        return "nothing that the check depends on changed: flaky"
     return "in the same environment; probes, rules, limits or settings may have changed"

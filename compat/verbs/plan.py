@@ -1,4 +1,4 @@
-"""`compat plan`: what a run would do; nothing is launched, pulled or built."""
+"""`compat plan`: shows what a run would do; nothing is launched, pulled or built."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch_compat_matrix.runner.workflow import plan_from
 
 
 def main(options: argparse.Namespace) -> Status:
-    """Show what a run would do, or write it down for a host that cannot read a matrix."""
+    """Show the plan, or write it to a file for a host that cannot read a matrix."""
     plan = plan_from(
         options.matrix,
         backend=options.backend,

@@ -1,4 +1,4 @@
-"""`compat report`: compile a recorded run again."""
+"""`compat report`: compiles a run's report again."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def main(options: argparse.Namespace) -> Status:
 
 
 def report(run: Run, out: Path | None = None, baseline: str | None = None) -> Status:
-    """Compile the run's report, say where it is and what it comes to."""
+    """Compile the run's report, print its summary and its path."""
     before = run.baseline(home(), baseline)
     folder = out or run.folder
     with writing(folder, "name another folder with --out"):
@@ -31,7 +31,7 @@ def report(run: Run, out: Path | None = None, baseline: str | None = None) -> St
 
 
 def short(path: Path) -> Path:
-    """The path as a person in this folder would type it."""
+    """The path relative to this folder, if it is below it."""
     try:
         return path.relative_to(Path.cwd())
     except ValueError:

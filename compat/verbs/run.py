@@ -1,4 +1,4 @@
-"""`compat run`: launch every image of the plan, probe, and compile the report."""
+"""`compat run`: launches the images of the plan, runs their checks and compiles the report."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from torch_compat_matrix.runner.workflow import (
 
 
 def main(options: argparse.Namespace) -> Status:
-    """Start a run, or go on with one, and report on it."""
+    """Start or continue a run, and report on it."""
     if options.resume:
         return work_through(resume_run(options.resume), options.out, options.baseline)
     plan = plan_from(
@@ -47,14 +47,14 @@ def main(options: argparse.Namespace) -> Status:
 
 
 def start(plan: Plan, backend: str, settings: RunSettings, command: Sequence[str]) -> OpenRun:
-    """A new run on a backend that answers."""
+    """Open a new run on a backend that answers."""
     return open_run(plan, connect(backend, home()), settings, command)
 
 
 def work_through(opened: OpenRun, out: Path | None = None, baseline: str | None = None) -> Status:
-    """Execute the run's checks, an outcome a line, and report; an interruption is reported on too."""
-    for left in opened.backend.reap():
-        say(f"removed what a dead run left behind: {left}")
+    """Execute the run's checks, print a line per outcome, and report, even after an interruption."""
+    for leftover in opened.backend.reap():
+        say(f"removed a leftover of a dead run: {leftover}")
     say(f"run {opened.run.id}: {len(opened.checks)} checks on {opened.backend.name}")
     with progress(len(opened.checks)) as shown:
         try:

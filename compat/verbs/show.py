@@ -1,4 +1,4 @@
-"""`compat show`: everything that a run recorded of a cell or check."""
+"""`compat show`: all that a run recorded of a cell or check."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from torch_compat_matrix.runner.selector import Selector
 
 
 def main(options: argparse.Namespace) -> Status:
-    """Everything that a run recorded of a cell or check."""
+    """Print all that a run recorded of a cell or check."""
     current = Run.open(home(), options.run)
     selector = Selector(options.cell)
-    found = [outcome for outcome in current.outcomes().values() if selector.takes(outcome.address)]
-    if not found:
+    outcomes = [outcome for outcome in current.outcomes().values() if selector.takes(outcome.address)]
+    if not outcomes:
         near = did_you_mean(options.cell, names_of(current.plan().cells))
         raise NothingSelected(f"{options.cell}: not in run {current.id}{near}")
     header = current.header()
     environments = current.environments()
-    for outcome in found:
+    for outcome in outcomes:
         print("\n".join(describe(outcome, header, environments.get(outcome.environment, {}))), end="\n\n")
     return Status.AS_EXPECTED
 
@@ -54,10 +54,10 @@ def describe(outcome: Outcome, header: dict[str, Any], environment: dict[str, An
         "added to the image": ", ".join(outcome.resolved),
         "drift": ", ".join(outcome.drift),
         "isolation": outcome.isolation,
-        "attempts before": ", ".join(outcome.attempts),
-        "metrics": ", ".join(f"{name} {_number(one)}" for name, one in outcome.metrics.items()),
+        "earlier attempts": ", ".join(outcome.attempts),
+        "metrics": ", ".join(f"{name} {_number(metric)}" for name, metric in outcome.metrics.items()),
         "notes": "; ".join(outcome.notes),
-        "taken over from": outcome.reused and f"run {outcome.reused}: nothing changed that it may depend on",
+        "reused from": outcome.reused and f"run {outcome.reused}: nothing that the check depends on changed",
         "when": f"{outcome.started}, {outcome.seconds:.1f} s",
     }
     for name, text in rows.items():
@@ -66,13 +66,13 @@ def describe(outcome: Outcome, header: dict[str, Any], environment: dict[str, An
     if outcome.parts:
         yield "  parts:"
         for part in outcome.parts:
-            said = part.get("message", "").partition("\n")[0]
-            yield f"    {part['status']:<8}{part['seconds']:>8.2f} s  {part['name']}{said and ': '}{said}"
+            message = part.get("message", "").partition("\n")[0]
+            yield f"    {part['status']:<8}{part['seconds']:>8.2f} s  {part['name']}{message and ': '}{message}"
     for name, text in (("traceback", outcome.traceback), ("output", outcome.output)):
         if text:
             yield f"  {name}:"
             yield from (f"    {line}" for line in text.rstrip().splitlines())
-    again = [
+    command = [
         "compat",
         "run",
         "--backend",
@@ -82,10 +82,10 @@ def describe(outcome: Outcome, header: dict[str, Any], environment: dict[str, An
         "--rerun",
         outcome.check,
     ]
-    again += ["--full"] if settings.get("full") else []
+    command += ["--full"] if settings.get("full") else []
     source = header["plan"].get("source", "")
-    again += ["--matrix", source] if source.endswith(".yaml") and source != "matrix.yaml" else []
-    yield f"  {'reproduce:':<20}{shlex.join(again)}"
+    command += ["--matrix", source] if source.endswith(".yaml") and source != "matrix.yaml" else []
+    yield f"  {'reproduce:':<20}{shlex.join(command)}"
 
 
 def _number(metric: Mapping[str, Any]) -> str:

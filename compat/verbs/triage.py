@@ -1,4 +1,4 @@
-"""`compat triage`: `known:` entries for a run's unexpected failures, for a person to edit."""
+"""`compat triage`: drafts `known:` entries for a run's unexpected failures."""
 
 from __future__ import annotations
 
@@ -16,25 +16,26 @@ def main(options: argparse.Namespace) -> Status:
 
     run = Run.open(home(), options.run)
     table = load(run.journal)
-    failed = [one for one in table.surprises if one.surprise == "unexpected failure"]
-    failures = [one.outcome for one in failed if one.known is None]
-    everything = [*table.outcomes.values(), *(one.outcome for one in table.expectations)]
+    failed = [judged for judged in table.surprises if judged.surprise == "unexpected failure"]
+    failures = [judged.outcome for judged in failed if judged.known is None]
+    everything = [*table.outcomes.values(), *(judged.outcome for judged in table.expectations)]
     expires = dt.date.today() + dt.timedelta(days=options.days)
-    found = triage.entries(failures, everything, expires)
-    print(f"# run {run.id}: {len(failed)} unexpected failures, {len(found)} entries; look at each, and add a link")
-    for one in table.surprises:
-        if one.surprise != "unexpected failure" and one.known is not None:
-            what = "passes now: remove" if one.surprise == "unexpected pass" else "has expired: renew or remove"
-            print(f"# {one.known.place or one.known.cells}: {one.outcome.check} {what} the entry")
-    for one in failed:
-        if one.known is not None:  # the first entry that covers a check decides: another one would have no effect
-            came = f"{one.outcome.verdict.value} ({one.outcome.reason})"
-            print(f"# {one.known.place or one.known.cells}: {one.outcome.check} came to {came}: change the entry")
-    if not found:
+    entries = triage.entries(failures, everything, expires)
+    print(f"# run {run.id}: {len(failed)} unexpected failures, {len(entries)} entries; review each, and add a link")
+    for judged in table.surprises:
+        if judged.surprise != "unexpected failure" and judged.known is not None:
+            remedy = "passes now: remove" if judged.surprise == "unexpected pass" else "has expired: renew or remove"
+            print(f"# {judged.known.place or judged.known.cells}: {judged.outcome.check} {remedy} the entry")
+    for judged in failed:
+        if judged.known is not None:  # the first entry that covers a check decides: another would have no effect
+            verdict = f"{judged.outcome.verdict.value} ({judged.outcome.reason})"
+            place = judged.known.place or judged.known.cells
+            print(f"# {place}: {judged.outcome.check} has the verdict {verdict}: change the entry")
+    if not entries:
         return Status.AS_EXPECTED
     if options.write is None:
-        print("known:\n" + triage.as_yaml(found), end="")
+        print("known:\n" + triage.as_yaml(entries), end="")
         return Status.AS_EXPECTED
-    triage.write(options.write, found)
+    triage.write(options.write, entries)
     print(f"written: {options.write}")
     return Status.AS_EXPECTED

@@ -1,4 +1,4 @@
-"""Where a check turned: the search among versions or days, with those that cannot be judged left out."""
+"""The search for the version or day at which a check's verdict changed; points that cannot be judged are left out."""
 
 from __future__ import annotations
 
@@ -17,36 +17,36 @@ UNRESOLVED = (
     *("unsatisfiable", "version-not-found", "yanked", "no-wheel", "python-too-old", "needs-in-image"),
     *("sdist-build-failed", "install-failed", "index-unreachable", "index-refused"),
 )
-"""Reasons for which a point between says nothing: the library was never asked."""
+"""Reasons for which a point says nothing: the library was never probed."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Turn:
-    """Two points next to each other, but for those that could not be judged, at which the check differs."""
+    """Two points with different verdicts, and between them only points that could not be judged."""
 
     before: str
     after: str
     then: Outcome
     now: Outcome
     skipped: tuple[str, ...] = ()
-    """Points between the two that could not be judged: the turn may be at any of them."""
+    """Points between the two that could not be judged: the change may be at any of them."""
 
 
 class NoTurn(NothingSelected):
-    """Both ends say the same, or an end cannot be judged."""
+    """Both ends have the same verdict, or an end cannot be judged."""
 
 
 def passes(outcome: Outcome) -> bool | None:
-    """Whether the check is right at a point; None where the point says nothing."""
+    """Whether the check passes at a point; None where the point cannot be judged."""
     if outcome.verdict is Verdict.PASS:
         return True
     return False if outcome.verdict.broken and outcome.reason not in UNRESOLVED else None
 
 
 def search(points: Sequence[str], ask: Callable[[str], Outcome]) -> Turn:
-    """Halve the points, oldest first, of which the first and the last differ; NoTurn where they do not.
+    """Bisect the points, oldest first, of which the first and the last differ; NoTurn where they do not.
 
-    Where the check turned more than once, the two points found are one of the turns.
+    Where the verdict changed more than once, the result is one of the changes.
     """
     outcomes: dict[int, Outcome] = {}
 
@@ -67,11 +67,12 @@ def search(points: Sequence[str], ask: Callable[[str], Outcome]) -> Turn:
         between = [number for number in range(low + 1, high) if number not in skipped]
         if not between:
             break
-        number = min(between, key=lambda one: abs(one - (low + high) / 2))
-        found = judged(number)
-        if found is None:
+        middle = (low + high) / 2
+        number = min(between, key=lambda point: abs(point - middle))
+        verdict = judged(number)
+        if verdict is None:
             skipped.add(number)
-        elif found is first:
+        elif verdict is first:
             low = number
         else:
             high = number
@@ -85,35 +86,35 @@ def search(points: Sequence[str], ask: Callable[[str], Outcome]) -> Turn:
 
 
 def back(points: Iterable[str], ask: Callable[[str], Outcome], right: bool | None) -> list[str]:
-    """The points, newest first, as far as one that is otherwise than `right`, in steps that double; oldest first."""
+    """The points (newest first) as far back as one that differs from `right`, in doubling steps; oldest first."""
     walked: list[str] = []
     asked: list[str] = []
 
-    def otherwise(point: str) -> bool | None:
+    def differs(point: str) -> bool | None:
         asked.append(point)
-        found = passes(ask(point))
-        return None if found is None else found is not right
+        verdict = passes(ask(point))
+        return None if verdict is None else verdict is not right
 
     step = 1
     for number, point in enumerate(points, 1):
         walked.append(point)
         if number == step:
-            if otherwise(point):
+            if differs(point):
                 return walked[::-1]
             step *= 2
-    # The steps have gone past the end, or ended at one that says nothing: the oldest that can be judged decides.
+    # The steps have gone past the end, or the last point cannot be judged: the oldest that can be judged decides.
     for number in range(len(walked), 0, -1):
-        found = otherwise(walked[number - 1])
-        if found:
+        differing = differs(walked[number - 1])
+        if differing:
             return walked[:number][::-1]
-        if found is not None:
+        if differing is not None:
             break
-    steps = ", ".join(dict.fromkeys(asked)) or "there is none"
-    raise NoTurn(f"no earlier point was found where it is otherwise (asked: {steps}); name one with --good")
+    steps = ", ".join(dict.fromkeys(asked)) or "none"
+    raise NoTurn(f"no earlier point with another verdict was found (tried: {steps}); name a point with --good")
 
 
 def versions_below(name: str, below: str, facts: Mapping[str, Any], index: Index) -> Iterator[str]:
-    """The released versions below one, or all of them, newest first, as pip would choose for the image's Python."""
+    """The releases older than a version, or all of them, newest first, as pip would choose for the image's Python."""
     while True:
         public = below.partition("+")[0]  # PEP 440 orders no local version by `<`
         ran = _choose(f"{name}<{public}" if public else name, facts, index)
@@ -126,7 +127,7 @@ def versions_below(name: str, below: str, facts: Mapping[str, Any], index: Index
 
 
 def tells_days(name: str, facts: Mapping[str, Any], index: Index) -> bool:
-    """Whether the index says when the files were uploaded; uv takes one that does not as empty before any day."""
+    """Whether the index tells when its files were uploaded; uv takes an index that does not as empty before any day."""
     return "is missing an upload date" not in _choose(name, facts, index).err
 
 

@@ -1,4 +1,4 @@
-"""A derived image: what is added to an image with exact pins and hashes, and the files that build and verify it."""
+"""A derived image: the exact pins and hashes that it adds to an image, and the files that build and verify it."""
 
 from __future__ import annotations
 
@@ -32,52 +32,52 @@ STACK = "advice"
 
 
 class Blocked(Exception):
-    """A combination that cannot be had, in words that name what is in the way."""
+    """A combination that cannot be installed; the message names the obstacle."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Joint:
-    """The complete set that the image lacks."""
+    """The complete set of packages that the image lacks."""
 
     added: Mapping[str, str]
     """Canonical name -> version."""
     requirements: str
-    """The same with hashes, as pip takes it."""
+    """The same packages with hashes, as a requirements file for pip."""
     replaced: tuple[str, ...] = ()
-    """What of the image gives way, because it was asked for (`captum 0.7.0 -> 0.9.0`)."""
+    """Packages of the image that are replaced, as requested (`captum 0.7.0 -> 0.9.0`)."""
 
 
 def join(
     versions: Mapping[str, str], known: Mapping[str, str], facts: Mapping[str, Any], index: Index, home: Path
 ) -> Joint:
-    """Resolve the libraries together against the image, at the versions verified with them as far as that can be.
+    """Resolve the libraries together against the image, with the dependencies that they were verified with if possible.
 
-    Blocked where they do not go together or the image could not be kept, Trouble where no index answers.
+    Blocked where they conflict with each other or with the image, Trouble where no index answers.
     """
     facts = {**facts, "metadata": _metadata(facts, home)}
     asked = [f"{name}=={version}" for name, version in versions.items()]
-    with TemporaryDirectory(prefix="compat-") as cache:  # what was yanked since an earlier answer must not be advised
-        found = _resolved(asked, facts, index, Path(cache))
-        wanted = {name: version for name, version in known.items() if found.get(name) not in (None, version)}
+    with TemporaryDirectory(prefix="compat-") as cache:  # a version yanked since an earlier answer must not be advised
+        added = _resolved(asked, facts, index, Path(cache))
+        wanted = {name: version for name, version in known.items() if added.get(name) not in (None, version)}
         if wanted:
             exactly = [f"{name}=={version}" for name, version in wanted.items() if name not in versions]
-            with suppress(Blocked):  # then it is another set than was verified, which the answer says
-                found = _resolved([*asked, *exactly], facts, index, Path(cache))
+            with suppress(Blocked):  # else the set differs from the verified one, and the answer says so
+                added = _resolved([*asked, *exactly], facts, index, Path(cache))
     held = facts["packages"]
     return Joint(
-        added=found,
-        requirements=_hashed(found, Target.of(facts), index),
-        replaced=tuple(f"{name} {held[name]} -> {version}" for name, version in found.items() if name in held),
+        added=added,
+        requirements=_hashed(added, Target.of(facts), index),
+        replaced=tuple(f"{name} {held[name]} -> {version}" for name, version in added.items() if name in held),
     )
 
 
 def _resolved(requirements: Sequence[str], facts: Mapping[str, Any], index: Index, cache: Path) -> dict[str, str]:
-    found: Resolution = resolve(requirements, facts, index, cache)
-    if found.problem in PASSING:
-        raise Trouble(found.problem, found.detail, evidence=found.evidence)
-    if found.problem:
-        raise Blocked(found.detail)
-    return {name: found.versions[name] for name in map(name_of, found.add)}
+    resolution: Resolution = resolve(requirements, facts, index, cache)
+    if resolution.problem in PASSING:
+        raise Trouble(resolution.problem, resolution.detail, evidence=resolution.evidence)
+    if resolution.problem:
+        raise Blocked(resolution.detail)
+    return {name: resolution.versions[name] for name in map(name_of, resolution.add)}
 
 
 def _metadata(facts: Mapping[str, Any], home: Path) -> Mapping[str, Any]:
@@ -85,13 +85,13 @@ def _metadata(facts: Mapping[str, Any], home: Path) -> Mapping[str, Any]:
     for path in sorted((home / "facts").glob("*.json")):
         kept = json.loads(path.read_text())
         if all(kept.get(name) == facts.get(name) for name in ("packages", "python", "machine")):
-            found: Mapping[str, Any] = kept.get("metadata", {})
-            return found
+            metadata: Mapping[str, Any] = kept.get("metadata", {})
+            return metadata
     return {}
 
 
 def _hashed(added: Mapping[str, str], target: Target, index: Index) -> str:
-    """The packages with the hashes of their files; Blocked for one that was withdrawn or has no known hash."""
+    """The packages with the hashes of their files; Blocked for a package that was withdrawn or has no known hash."""
     if not added:
         return ""
     flags = ("--no-header", "--no-annotate", "--no-deps", "--generate-hashes", *target.flags(), *index.uv_flags())
@@ -113,25 +113,25 @@ def _hashed(added: Mapping[str, str], target: Target, index: Index) -> str:
         hashes = re.findall(r"--hash=(\S+)", line) or sorted(_files(name, version, index))
         if not hashes:
             raise Blocked(f"the index tells no hash of {name} {version}")
-        lines.append(" \\\n    ".join([f"{name}=={version}", *(f"--hash={one}" for one in hashes)]))
+        lines.append(" \\\n    ".join([f"{name}=={version}", *(f"--hash={value}" for value in hashes)]))
     return "\n".join(lines) + "\n"
 
 
 def _files(name: str, version: str, index: Index) -> Iterable[str]:
-    """The hashes of the package's files in local find-links folders, of which uv tells none."""
+    """The hashes of the package's files in local find-links folders, for which uv gives none."""
     for folder in (Path(link.removeprefix("file://")) for link in index.find_links()):
         for path in folder.iterdir() if folder.is_dir() else ():
             try:
                 read = parse_wheel_filename if path.suffix == ".whl" else parse_sdist_filename
-                found = read(path.name)
+                file_name, file_version, *_ = read(path.name)
             except (InvalidWheelFilename, InvalidSdistFilename):
                 continue
-            if found[0] == name and same_version(str(found[1]), version):
+            if file_name == name and same_version(str(file_version), version):
                 yield f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
 
 
 def dockerfile(image: Image, digest: str, added: Mapping[str, str], remarks: Sequence[str]) -> str:
-    """The derived image; the pins go on top of the image's own packages, none of which pip may touch."""
+    """The Dockerfile of the derived image: pip adds the pins and may touch none of the image's own packages."""
     source = f"{repository(image.tag)}@{digest}" if image.tag and digest else image.tag
     lines = [
         *(f"# {line}" for line in remarks),
@@ -150,15 +150,15 @@ def dockerfile(image: Image, digest: str, added: Mapping[str, str], remarks: Seq
 
 
 def constraints(held: Mapping[str, str], added: Mapping[str, str]) -> str:
-    """All of the image's packages and the pins: whatever is installed later, none of them may move.
+    """All of the image's packages and the pins: no later install may change them.
 
-    All and not a choice: which of the image's packages a library's compiled code depends on cannot be seen from here.
+    All packages, since it is not known which of them a library's compiled code depends on.
     """
     return "".join(f"{name}=={version}\n" for name, version in sorted({**held, **added}.items()) if version)
 
 
 def matrix(image: Image, digest: str, requires: Sequence[str], probes: Sequence[str], remarks: Sequence[str]) -> str:
-    """A matrix of the image and one stack, of which `compat run` is the proof; values are JSON, which is YAML too."""
+    """A matrix of the image and the stack, for `compat run` to prove; values are JSON, which is YAML too."""
     entry: dict[str, Any] = {"tag": image.tag, "digest": digest} if image.tag else {}
     entry |= {"python": image.python} if image.python != "python3" else {}
     entry |= {"local": {**asdict(image.local), "requires": list(image.local.requires)}} if image.local else {}

@@ -1,4 +1,4 @@
-"""What all runs saw of libraries and stacks, by the environment they were seen in; the newest outcome counts."""
+"""The outcomes of all runs, by library or stack and by environment; the newest outcome counts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch_compat_matrix.runner.records.runs import Run
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """One environment as runs recorded it: an image by its digest, or what stood in for it, and the GPU it saw."""
+    """An environment that runs recorded: an image by its digest, or its stand-in, and the GPU."""
 
     image: Image
     backend: str
@@ -28,12 +28,12 @@ class Place:
 
     @cached_property
     def key(self) -> str:
-        """The same for the same packages in the same image on the same kind of GPU, whatever the image was called."""
+        """A key for these packages in this image on this kind of GPU, whatever name the image had."""
         return digest([self.stand_in, self.digest or self.reference, self.facts.get("packages"), self.gpu])
 
     @property
     def real(self) -> bool:
-        """Whether it was the image itself, and neither a stand-in nor an interpreter of some machine."""
+        """Whether it was the image itself, and neither a stand-in nor an interpreter of a machine."""
         return not self.stand_in and self.backend != "here"
 
     @property
@@ -49,17 +49,17 @@ class Place:
 
 @dataclass(kw_only=True, slots=True)
 class Seen:
-    """What was seen last, probe by probe, of these versions together in one place."""
+    """The newest outcome of each probe for these versions together in a place."""
 
     place: Place
     subject: str
     versions: Mapping[str, str]
-    """A library, or the members of a stack, with their versions."""
+    """The library, or the members of the stack, with their versions."""
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     runs: dict[str, str] = field(default_factory=dict)
-    """Probe -> the run that its outcome is from."""
+    """Probe -> the run of its outcome."""
     under: dict[str, set[Verdict]] = field(default_factory=dict)
-    """Key of an outcome -> all verdicts that runs came to under it."""
+    """Key of an outcome -> all verdicts of runs under it."""
 
     @property
     def name(self) -> str:
@@ -71,14 +71,14 @@ class Seen:
         return {name: version for outcome in self.outcomes.values() for name, version in pins(outcome).items()}
 
     def take(self, outcome: Outcome, run: str) -> None:
-        """A newer outcome replaces the one before, but host trouble is no outcome of the library's."""
+        """Replace an older outcome, unless the newer is only host trouble."""
         if outcome.verdict.final or outcome.probe not in self.outcomes:
             self.outcomes[outcome.probe], self.runs[outcome.probe] = outcome, run
         if outcome.verdict.final and outcome.key:
             self.under.setdefault(outcome.key, set()).add(outcome.verdict)
 
     def lacking(self, required: Sequence[str]) -> str:
-        """What keeps it from being verified, the first of it; empty where nothing does."""
+        """The first obstacle to calling it verified; empty where there is none."""
         for probe in dict.fromkeys([*required, *self.outcomes]):
             why = self._lacking(probe, required)
             if why:
@@ -90,14 +90,14 @@ class Seen:
         if outcome is None:
             return "never ran"
         if outcome.flaky or len(self.under.get(outcome.key, ())) > 1:
-            return "flaky: it came out differently under the same conditions"
+            return "flaky: different verdicts under the same conditions"
         if self.place.gpu and outcome.device == "cpu":
             return "ran on the CPU"
         skipped = outcome.verdict is Verdict.SKIP and (outcome.reason == "not-applicable" or probe not in required)
         if outcome.verdict is Verdict.PASS or skipped:
             return ""
-        what = f"{outcome.verdict.value} ({outcome.reason})" if outcome.reason else outcome.verdict.value
-        return f"{what} {outcome.detail}".strip()
+        verdict = f"{outcome.verdict.value} ({outcome.reason})" if outcome.reason else outcome.verdict.value
+        return f"{verdict} {outcome.detail}".strip()
 
 
 class Evidence:
@@ -107,12 +107,12 @@ class Evidence:
         self.places: dict[str, Place] = {}
         self.seen: dict[tuple[str, tuple[tuple[str, str], ...]], Seen] = {}
         self.unread: list[str] = []
-        """Runs of another version of this program, whose plans cannot be read."""
+        """Runs of another version of compat, whose plans cannot be read."""
         for run in runs:
             self.add(run)
 
     def add(self, run: Run) -> None:
-        """Take what a run recorded; runs come oldest first."""
+        """Add the records of a run; runs come oldest first."""
         records = [record for record, _ in read(run.journal)]
         header = next((record for record in records if record.get("kind") == "run"), None)
         if header is None:
@@ -135,11 +135,11 @@ class Evidence:
                         self._take(cell, outcome, place, run.id)
 
     def of(self, name: str) -> list[Seen]:
-        """All that was seen of a library, alone or in a stack."""
+        """All evidence of a library, alone or in a stack."""
         return [seen for seen in self.seen.values() if name in seen.versions]
 
     def within(self, place: Place) -> list[Seen]:
-        """All that was seen in a place."""
+        """All evidence from a place."""
         return [seen for (key, _), seen in self.seen.items() if key == place.key]
 
     def _place(self, image: Image, backend: str, record: Mapping[str, Any]) -> Place:
@@ -153,17 +153,19 @@ class Evidence:
             gpu=gpus[0]["name"],
             facts=record["facts"],
         )
-        self.places.pop(place.key, None)  # to the end: what was seen last comes last
+        self.places.pop(place.key, None)  # to the end: the latest place comes last
         return self.places.setdefault(place.key, place)
 
     def _places(self, outcome: Outcome, here: Mapping[str, Place], image: Image, backend: str) -> list[Place]:
-        """Where it was seen; what was decided without a launch holds wherever the image was seen."""
+        """The places of an outcome; an outcome without a launch holds in every place of the image."""
         if outcome.environment in here:
             return [here[outcome.environment]]
         for places in (here, self.places):
-            found = [one for one in places.values() if (one.image.name, one.backend) == (image.name, backend)]
-            if found:
-                return found
+            of_image = [
+                place for place in places.values() if (place.image.name, place.backend) == (image.name, backend)
+            ]
+            if of_image:
+                return of_image
         unseen = Place(image=image, backend=backend, reference=image.reference or "", stand_in=backend == "local")
         return [unseen]
 
@@ -172,18 +174,18 @@ class Evidence:
         key = place.key, tuple(sorted(versions.items()))
         if key not in self.seen:
             self.seen[key] = Seen(place=place, subject=cell.subject, versions=versions)
-        one = self.seen[key]
-        one.place, one.subject = place, cell.subject
-        one.take(outcome, run)
+        seen = self.seen[key]
+        seen.place, seen.subject = place, cell.subject
+        seen.take(outcome, run)
 
 
 def pins(outcome: Outcome) -> dict[str, str]:
-    """Canonical name -> version of what was added; nothing of what came from a URL."""
+    """Canonical name -> version of the added packages, except those from a URL."""
     return {name: version for name, version in read_pins(outcome.resolved).items() if version}
 
 
 def _versions(cell: Cell, outcome: Outcome, place: Place) -> dict[str, str]:
-    """The members' versions; where nobody recorded one, what was asked for stands in its place."""
+    """The members' versions; the requested version where none was recorded."""
     added, held = pins(outcome), place.facts.get("packages") or {}
     if cell.version == LATEST:
         return {cell.subject: added.get(cell.subject) or outcome.installed or LATEST}

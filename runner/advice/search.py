@@ -1,4 +1,4 @@
-"""The newest image and versions that were verified and resolve together."""
+"""The search for the newest image and versions that were verified and resolve together."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch_compat_matrix.runner.advice.derived_image import Blocked, Joint
 from torch_compat_matrix.runner.advice.evidence import Evidence, Place, Seen
 
 TRIES = 12
-"""Combinations to resolve in one image: each takes uv a second or two."""
+"""Combinations to resolve in an image: each takes uv a second or two."""
 PLACES = 6
 """Images to try, the newest first."""
 NEEDED = {"python", "abi", "platform", "machine", "glibc", "packages"}
@@ -38,15 +38,15 @@ class Choice:
     versions: Mapping[str, str]
     joint: Joint
     alone: Mapping[str, Seen]
-    """Library -> the evidence of it alone; what is missing here was verified in `together`."""
+    """Library -> its evidence alone; a library that is missing here was verified in `together`."""
     together: Seen | None
-    """The evidence of exactly these packages in one environment."""
+    """The evidence of exactly these packages in an environment."""
     failed: str = ""
-    """What was wrong when they were run together."""
+    """The failure of the combination; empty where none was seen."""
 
     @property
     def other(self) -> tuple[str, ...]:
-        """Packages that are not what a library was verified with (`helper 2.0, but lib was verified with 1.0`)."""
+        """Packages at other versions than a library was verified with (`helper 2.0, but lib was verified with 1.0`)."""
         if self.together is not None:
             return ()
         return tuple(
@@ -67,7 +67,7 @@ class Search:
 
     evidence: Evidence
     wanted: Mapping[str, str]
-    """Library -> the version asked for, or nothing."""
+    """Library -> the requested version, or nothing."""
     required: Mapping[str, Sequence[str]]
     """Library -> the probes that must have passed."""
     accepts: Callable[[Place], bool]
@@ -80,36 +80,39 @@ class Search:
         return tuple(dict.fromkeys(probe for name in self.wanted for probe in self.required[name]))
 
     def places(self) -> list[Place]:
-        """The images first, then what stands for one that has a tag, the newest torch first, the latest seen first."""
-        found = [one for one in self.evidence.places.values() if self.accepts(one) and one.facts.keys() >= NEEDED]
-        found.reverse()
-        return sorted(found, key=lambda one: (one.real, bool(one.image.tag), number(one.torch)), reverse=True)
+        """The accepted places: images first, then stand-ins of tagged images, then by newest torch and evidence."""
+        places = [
+            place for place in self.evidence.places.values() if self.accepts(place) and place.facts.keys() >= NEEDED
+        ]
+        places.reverse()
+        return sorted(places, key=lambda place: (place.real, bool(place.image.tag), number(place.torch)), reverse=True)
 
     def choose(self) -> Choice | None:
-        """The best combination; None where nothing verified goes together."""
+        """The best combination; None where no verified versions resolve together."""
         tried = 0
         for place in self.places():
             ladders = {name: self._ladder(place, name) for name in self.wanted}
             if all(ladders.values()) and tried < PLACES:
                 tried += 1
-                found = self._among(place, ladders)
-                if found is not None:
-                    return found
+                choice = self._among(place, ladders)
+                if choice is not None:
+                    return choice
         return None
 
     def _ladder(self, place: Place, name: str) -> list[str]:
-        """The library's verified versions in the place, newest first, those of stacks with all the others included."""
-        found = set()
+        """The library's verified versions in the place, newest first, alone or in a stack with all the others."""
+        versions = set()
         for seen in self.evidence.within(place):
             alone = seen.versions.keys() == {name} and not seen.lacking(self.required[name])
             if alone or (seen.versions.keys() >= self.wanted.keys() and not seen.lacking(self.probes)):
-                found.add(seen.versions[name])
+                versions.add(seen.versions[name])
         asked = self.wanted[name]
         fits = SpecifierSet(f"=={asked}" if asked else "", prereleases=True)
-        return sorted((one for one in found if number(one) != NONE and one in fits), key=number, reverse=True)
+        fitting = (version for version in versions if number(version) != NONE and version in fits)
+        return sorted(fitting, key=number, reverse=True)
 
     def _among(self, place: Place, ladders: Mapping[str, Sequence[str]]) -> Choice | None:
-        """The newest combination that resolves; after a conflict the next older version of what is in the way."""
+        """The newest combination that resolves; after a conflict, the next older version of the conflicting library."""
         queue = deque([dict.fromkeys(ladders, 0)])
         met = {tuple(queue[0].values())}
         for _ in range(TRIES):
@@ -130,7 +133,7 @@ class Search:
         return None
 
     def _verified(self, place: Place, versions: Mapping[str, str]) -> Choice:
-        """The combination resolved, with its evidence; Blocked where it cannot be advised."""
+        """The resolved combination with its evidence; Blocked where it cannot be advised."""
         within = self.evidence.within(place)
         alone = {
             name: seen
@@ -153,22 +156,22 @@ class Search:
         return Choice(place=place, versions=versions, joint=joint, alone=alone, together=together, failed=failed)
 
     def together(self, place: Place, versions: Mapping[str, str], added: Mapping[str, str]) -> Seen | None:
-        """The evidence of these packages in one environment, none of them at another version."""
-        fitting = (one for one in self._covering(place, versions) if one.resolved.items() >= added.items())
+        """The evidence of these packages in an environment, all at these versions."""
+        fitting = (seen for seen in self._covering(place, versions) if seen.resolved.items() >= added.items())
         return next(fitting, None)
 
     def _covering(self, place: Place, versions: Mapping[str, str]) -> list[Seen]:
-        """What passed with all of these versions at once, the latest seen first."""
-        found = [one for one in self.evidence.within(place) if one.versions.items() >= versions.items()]
-        return [one for one in reversed(found) if not one.lacking(self.probes)]
+        """The evidence that verifies all of these versions at once, the latest first."""
+        covering = [seen for seen in self.evidence.within(place) if seen.versions.items() >= versions.items()]
+        return [seen for seen in reversed(covering) if not seen.lacking(self.probes)]
 
     def failed(self, place: Place, packages: Mapping[str, str], excused: bool = False) -> str:
-        """What was wrong with some of these packages together, or with all of the libraries; empty for nothing.
+        """The failure of some of these packages together, or of all the libraries; empty where there is none.
 
-        With `excused`, not what a dependency that nobody asked for does wrong alone, too.
+        With `excused`, a failure does not count where a dependency that nobody requested also fails alone.
         """
         for seen in self.evidence.within(place):
-            broken = [one.probe for one in seen.outcomes.values() if one.verdict.broken or one.flaky]
+            broken = [outcome.probe for outcome in seen.outcomes.values() if outcome.verdict.broken or outcome.flaky]
             broken = [probe for probe in broken if not (excused and self._alone_too(seen, probe))]
             several = len(seen.versions) > 1 or seen.versions.keys() == self.wanted.keys()
             if several and broken and seen.versions.items() <= packages.items():
@@ -176,18 +179,19 @@ class Search:
         return ""
 
     def _alone_too(self, stack: Seen, probe: str) -> bool:
-        """Whether the probe fails by a member that was not asked for and fails it alone as well."""
+        """Whether the probe fails because of a member that nobody requested and that fails it alone as well."""
         member = stack.outcomes[probe].detail.partition(": ")[0]
         if member in self.wanted or member not in stack.versions:
             return False
-        alone = [one for one in self.evidence.within(stack.place) if one.versions == {member: stack.versions[member]}]
-        return any(probe in one.outcomes and one.outcomes[probe].verdict.broken for one in alone)
+        own = {member: stack.versions[member]}
+        alone = [seen for seen in self.evidence.within(stack.place) if seen.versions == own]
+        return any(probe in seen.outcomes and seen.outcomes[probe].verdict.broken for seen in alone)
 
 
 def _agreeing(sets: Sequence[Mapping[str, str]]) -> Iterator[tuple[str, str]]:
-    """The pins that no two sets contradict each other about."""
-    for name in dict.fromkeys(name for one in sets for name in one):
-        versions = {one[name] for one in sets if name in one}
+    """The pins that have the same version in every set that names them."""
+    for name in dict.fromkeys(name for pins in sets for name in pins):
+        versions = {pins[name] for pins in sets if name in pins}
         if len(versions) == 1:
             yield name, versions.pop()
 
@@ -197,11 +201,11 @@ def _names(text: str, name: str) -> bool:
 
 
 NONE = Version("0.dev0")
-"""What stands for the version of what has none: older than all."""
+"""Stands for a missing version: older than all."""
 
 
 def number(version: str) -> Version:
-    """The version to compare by; what is none is older than all."""
+    """The version as a comparable number; NONE for a text that is no version."""
     try:
         return Version(version)
     except InvalidVersion:

@@ -1,4 +1,4 @@
-"""`known:` entries for what a run found broken, reasons filled in, for a person to edit."""
+"""Drafts `known:` entries, with reasons, for the failures of a run."""
 
 from __future__ import annotations
 
@@ -23,45 +23,45 @@ REASON_LENGTH = 160
 
 
 class CannotWrite(UsageError):
-    """The matrix file cannot take the entries; what it is is told, and the file is as it was."""
+    """The matrix file cannot take the entries and is unchanged; the message says why."""
 
 
 def entries(failures: Sequence[Outcome], everything: Iterable[Outcome], expires: dt.date) -> tuple[Known, ...]:
-    """As few entries as cover the failures, and no check that came out otherwise.
+    """As few entries as cover the failures, and no check with another outcome.
 
-    A cell stands for all its probes, `*` for all images, where the same verdict and code was seen there.
+    A cell stands for all its probes, `*` for all images, where all of these have the same verdict and code.
     """
     seen = {outcome.address: outcome for outcome in (*everything, *failures)}
     left = {failure.address for failure in failures}
-    found = []
+    known = []
     for failure in failures:
         if failure.address not in left:
             continue
         for text in _selectors(failure):
             selector = Selector(text)
             covered = [where for where in seen if selector.takes(where)]
-            if all(_came_to(seen[where]) == _came_to(failure) for where in covered):
+            if all(_result(seen[where]) == _result(failure) for where in covered):
                 break
         left.difference_update(covered)
         reason = re.sub(r"\s+", " ", failure.detail or failure.evidence or failure.reason).strip()[:REASON_LENGTH]
-        found.append(
+        known.append(
             Known(cells=text, expect=failure.verdict, code=failure.reason or None, reason=reason, expires=expires)
         )
-    return tuple(found)
+    return tuple(known)
 
 
-def _came_to(outcome: Outcome) -> tuple[Verdict, str]:
+def _result(outcome: Outcome) -> tuple[Verdict, str]:
     return outcome.verdict, outcome.reason
 
 
 def _selectors(outcome: Outcome) -> Iterator[str]:
-    """What may stand for the check, the widest first."""
+    """The selectors that take in the check, the widest first."""
     image, cell, probe = outcome.check.split("/")
     yield from (f"*/{cell}", f"{image}/{cell}", f"*/{cell}/{probe}", outcome.check)
 
 
 def as_yaml(known: Sequence[Known]) -> str:
-    """The entries as they stand under `known:`."""
+    """The entries as YAML, as under `known:`."""
     if not known:
         return ""
     writer = YAML()
@@ -69,7 +69,7 @@ def as_yaml(known: Sequence[Known]) -> str:
     writer.representer.ignore_aliases = lambda data: True
     writer.indent(mapping=2, sequence=4, offset=2)
     stream = io.StringIO()
-    writer.dump([_entry(one) for one in known], stream)
+    writer.dump([_entry(entry) for entry in known], stream)
     return stream.getvalue()
 
 
@@ -82,7 +82,7 @@ def _entry(known: Known) -> Mapping[str, Any]:
 
 
 def write(path: Path, known: Sequence[Known]) -> None:
-    """Put the entries under the file's `known:`, everything else as it stands; CannotWrite where that fails."""
+    """Add the entries to the file's `known:` and change nothing else; CannotWrite where that fails."""
     before = matrix.load(path)
     old = path.read_text(encoding="utf-8")
     lines = old.splitlines(keepends=True)
@@ -96,11 +96,11 @@ def write(path: Path, known: Sequence[Known]) -> None:
         while end < len(lines) and (not lines[end].strip() or lines[end][0] in " -#"):
             end += 1
         while end > start + 1 and (not lines[end - 1].strip() or lines[end - 1].startswith("#")):
-            end -= 1  # what stands before the next part belongs to that
+            end -= 1  # comments before the next part belong to that part
         lines.insert(end, as_yaml(known))
     elif before.known:
         raise CannotWrite(
-            f"{path}: `known:` is written on one line; put each entry on lines of its own, or edit by hand"
+            f"{path}: `known:` is written on one line; put each entry on lines of its own, or add the entries by hand"
         )
     else:
         lines.append("\nknown:\n" + as_yaml(known))
@@ -109,8 +109,10 @@ def write(path: Path, known: Sequence[Known]) -> None:
         try:
             after = matrix.load(partial)
         except MatrixError as error:
-            raise CannotWrite(f"{path}: with the entries it would be no matrix any more: {error}") from error
-        rest = [one.model_dump(exclude={"known"}) for one in (before, after)]
+            raise CannotWrite(f"{path}: with the entries the file would be no valid matrix: {error}") from error
+        rest = [parsed.model_dump(exclude={"known"}) for parsed in (before, after)]
         kept = after.known[: len(before.known)] == before.known
         if rest[0] != rest[1] or not kept or len(after.known) != len(before.known) + len(known):
-            raise CannotWrite(f"{path}: the entries cannot be put in without changing more; edit by hand")
+            raise CannotWrite(
+                f"{path}: the entries cannot be added without changing more of the file; add them by hand"
+            )

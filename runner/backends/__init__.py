@@ -1,1 +1,1 @@
-"""Where images run: one module an engine, found by name in `runner.backends.base.load`."""
+"""Where images run: a module per engine, found by name in `runner.backends.base.connect`."""

@@ -1,4 +1,4 @@
-"""What a backend is: four verbs that the engine calls; each backend is one module that satisfies them."""
+"""The protocol of a backend; each backend is a module that satisfies it."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class Prepared:
 
     image: Image
     identity: str
-    """What its facts are cached under: an image id (`sha256:...`), or a hash of the stand-in's exact packages."""
+    """The key of its cached facts: an image id (`sha256:...`), or a hash of the stand-in's exact packages."""
     reference: str
-    """What a person would type: `repository@sha256:...`, or the path-free description of the stand-in."""
+    """The image for a reader: `repository@sha256:...`, or the stand-in's description without paths."""
     digest: str = ""
     """The registry's digest, where the image came from one."""
     stand_in: bool = False
@@ -38,7 +38,7 @@ class Prepared:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Gpu:
-    """One GPU of the host that runs the containers."""
+    """A GPU of the host that runs the containers."""
 
     uuid: str
     index: int
@@ -48,13 +48,13 @@ class Gpu:
     capability: str = ""
     """Compute capability, `9.0`; empty where it is not known."""
     mig: bool = False
-    """Whether it is in MIG mode: then its instances can be leased, itself it cannot."""
+    """Whether it is in MIG mode: then its instances can be leased, but not the GPU itself."""
     parent: str = ""
     """The UUID of the GPU that this MIG instance is a part of; empty where it is a whole GPU."""
 
     @property
     def bare_uuids(self) -> frozenset[str]:
-        """What a process on it may be told as its UUID, prefixes off: for a MIG instance its own or its parent's."""
+        """The UUIDs that a process on it may see, without prefixes: for a MIG instance its own or its parent's."""
         own = self.uuid.removeprefix("GPU-").removeprefix("MIG-")
         return frozenset({own, self.parent.removeprefix("GPU-") or own})
 
@@ -67,7 +67,7 @@ class Exit:
     """Exit status; negative is the signal that ended it."""
     oom_killed: bool = False
     stderr: str = ""
-    """The last 16 KiB of what it wrote to standard error."""
+    """The last 16 KiB of its standard error."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,7 +78,7 @@ class Finding:
     works: bool
     detail: str
     code: str = ""
-    """The reason of what does not work; its remedy in the registry holds where no other one is given."""
+    """The reason code of what does not work; its remedy in the registry holds where `remedy` is empty."""
     remedy: str = ""
 
 
@@ -102,16 +102,16 @@ class Launched(Protocol):
     name: str
     """Container name or process id, for messages."""
     notes: tuple[str, ...]
-    """What was done otherwise than usual to start it: noted at each of its outcomes."""
+    """Unusual steps of its start, noted at each of its outcomes."""
 
     def lines(self) -> Iterator[bytes]:
-        """The lines of its result stream as they come; ends when the probe host has ended."""
+        """The lines of its result stream as they come, until the probe host has ended."""
 
     def kill(self) -> None:
-        """End it now, from any thread; `lines` then ends."""
+        """End the probe host now, from any thread; `lines` then ends."""
 
     def exit(self) -> Exit:
-        """How it ended; only after `lines` has ended."""
+        """How the probe host ended; only after `lines` has ended."""
 
 
 class Backend(Protocol):
@@ -119,7 +119,7 @@ class Backend(Protocol):
 
     name: str
     pulls: bool
-    """Whether an image is what its tag names, which may have to be pulled first."""
+    """Whether it runs the image of the tag, which it may have to pull."""
     machine: str
     """Processor architecture of the machine that launches: `x86_64`, `aarch64`."""
 
@@ -127,7 +127,7 @@ class Backend(Protocol):
         """Pull or build the image, or raise `Trouble`."""
 
     def peek(self, image: Image) -> Prepared | None:
-        """The image as it is here already; nothing is pulled or built."""
+        """The image if it is already here; nothing is pulled or built."""
 
     def launch(
         self,
@@ -141,19 +141,19 @@ class Backend(Protocol):
     ) -> AbstractContextManager[Launched]:
         """Start the probe host on a work order with these overlays (key -> folder on this machine).
 
-        The launched host reads the order as it is; its command line names the folder in which it finds the overlays.
-        Where the order names a `compile_cache`, what torch.compile writes stays, under that name, for the next launch.
-        Whatever happens inside the `with`, nothing stays behind.
+        The launched host reads the order unchanged; its command line names the folder of the overlays.
+        Where the order names a `compile_cache`, the code that torch.compile writes stays, under that name, for the next
+        launch.  Nothing else stays behind, whatever happens inside the `with`.
         """
 
     def gpus(self) -> Sequence[Gpu]:
-        """The GPUs that it can hand to a launch."""
+        """The GPUs that it can give to a launch."""
 
     def reap(self) -> Sequence[str]:
-        """Remove what launches of dead owners left behind, and name it."""
+        """Remove the leftovers of launches whose owner died, and name them."""
 
     def doctor(self) -> Sequence[Finding]:
-        """What works and what to do about what does not."""
+        """The findings of `compat doctor`, with remedies."""
 
 
 def require(name: str) -> None:

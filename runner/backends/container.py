@@ -1,4 +1,4 @@
-"""A probe host in a container: its output, its end."""
+"""A probe host in a container: its output and its end."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ STDERR_TAIL = 16 << 10
 
 
 class ContainerLaunch:
-    """Attached to before it starts, so that nothing of its output is lost."""
+    """A launched container; attached before it starts, so that none of its output is lost."""
 
     def __init__(self, container: Container) -> None:
         self.container = container
@@ -31,9 +31,9 @@ class ContainerLaunch:
         return self.container.attach(stdout=True, stderr=True, stream=True, logs=logs, demux=True)
 
     def lines(self) -> Iterator[bytes]:
-        """Standard output, line by line; where the connection breaks, from the engine's log once more.
+        """Standard output, line by line; after a broken connection, from the engine's log from the start.
 
-        What comes twice then is told apart by the frames' own numbers.
+        The frames' own numbers tell repeated lines apart.
         """
         for attempt in range(5):
             pending = b""

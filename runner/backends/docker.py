@@ -1,7 +1,7 @@
-"""The `docker` backend: a container an image through the Docker SDK, on whatever engine the client is pointed at.
+"""The `docker` backend: a container per image through the Docker SDK, on the engine that the client names.
 
-The engine may be remote: nothing of this machine is mounted.  The probe bundle and the order travel into a volume that
-ends with the container; an overlay travels once into a volume of its own, which later containers mount read-only.
+The engine may be remote: no folder of this machine is mounted.  The probe bundle and the order are copied into a volume
+that ends with the container; an overlay is copied once into its own volume, which later containers mount read-only.
 """
 
 from __future__ import annotations
@@ -65,17 +65,17 @@ class DockerBackend:
         self.engine_gpus = EngineGpus(client)
 
     def prepare(self, image: Image) -> Prepared:
-        """Pull the image unless it is here."""
-        found = self.peek(image)
-        if found is None:
+        """Pull the image unless the engine holds it."""
+        held = self.peek(image)
+        if held is None:
             assert image.reference is not None
             with named(f"pulling {image.reference}"), locked(self.home / "pulls" / digest(image.reference)):
                 if self.peek(image) is None:
                     self.client.images.pull(image.reference, all_tags=False)
-            found = self.peek(image)
-        if found is None:
-            raise Trouble("image-not-found", f"{image.reference} was pulled and is not there")
-        return found
+            held = self.peek(image)
+        if held is None:
+            raise Trouble("image-not-found", f"{image.reference} was pulled, but the engine does not hold it")
+        return held
 
     def peek(self, image: Image) -> Prepared | None:
         """The image where the engine holds it already."""
@@ -90,8 +90,8 @@ class DockerBackend:
                 held = self.client.images.get(image.reference)
             except (ImageNotFound, NotFound):
                 return None
-        named_by = dict(one.split("@") for one in held.attrs.get("RepoDigests") or [])  # one a repository it is in
-        own = named_by.get(repository(image.reference)) or next(iter(named_by.values()), "")
+        digests = dict(entry.split("@") for entry in held.attrs.get("RepoDigests") or [])  # by repository
+        own = digests.get(repository(image.reference)) or next(iter(digests.values()), "")
         return Prepared(
             image=image,
             identity=str(held.id),
@@ -111,9 +111,9 @@ class DockerBackend:
         labels: Mapping[str, str],
         gpu: Gpu | None = None,
     ) -> Iterator[ContainerLaunch]:
-        """Create, fill, start; and remove, whatever happens.
+        """Create, fill and start a container; remove it, whatever happens.
 
-        Where a hook that adds the GPU fails on the read-only root (crun's, CDI's), once more with a writable one.
+        Where a hook that adds the GPU fails on the read-only root (crun's, CDI's), start again with a writable root.
         """
         with named(f"launching {prepared.reference}"):
             volumes = {key: self._overlay(key, folder, prepared) for key, folder in overlays.items()}
@@ -222,10 +222,9 @@ class DockerBackend:
         return archive.getvalue()
 
     def _overlay(self, key: str, folder: Path, prepared: Prepared) -> str:
-        """The name of the volume that holds the overlay, filled unless it is there.
+        """The name of the volume that holds the overlay; it is filled on first use.
 
-        A volume cannot be renamed into place: the one that is whole carries the name, its filling goes by a marker
-        volume, made last.
+        A volume cannot be renamed into place: a marker volume, made last, tells that the overlay's volume is whole.
         """
         name, marker = f"compat-overlay-{key}", f"compat-overlay-{key}-whole"
         with locked(self.home / "volumes" / key):
@@ -256,13 +255,13 @@ class DockerBackend:
         return True
 
     def gpus(self) -> Sequence[Gpu]:
-        """The GPUs of the engine's machine that may be taken, once a container that asked for GPUs has started."""
+        """The usable GPUs of the engine's machine, once a container that asked for GPUs has started."""
         return self.engine_gpus.taken
 
     def reap(self) -> Sequence[str]:
         """Remove containers whose owner on this machine has died, or whose deadline has passed."""
         removed = []
-        with named("looking for containers left behind"):
+        with named("looking for leftover containers"):
             for container in self.client.containers.list(
                 all=True, filters={"label": f"{LABEL}.owner"}, ignore_removed=True
             ):
@@ -274,20 +273,20 @@ class DockerBackend:
         return removed
 
     def doctor(self) -> Sequence[Finding]:
-        """The engine, what it says to a container that asks for GPUs, and its disk."""
+        """The engine, its answer to a container that asks for GPUs, and its disk."""
         info, where = self.client.info(), self.client.api.base_url
         root = Path(info.get("DockerRootDir", "/var/lib/docker"))
         engine = (
             f"{info.get('ServerVersion')} at {where}, {info.get('Driver')}, cgroup v{info.get('CgroupVersion', '1')}"
         )
-        found = [Finding(what="engine", works=True, detail=engine), self.engine_gpus.finding()]
+        findings = [Finding(what="engine", works=True, detail=engine), self.engine_gpus.finding()]
         if root.exists():  # the engine may be on another machine
-            found.append(room(root))
-        return found
+            findings.append(room(root))
+        return findings
 
 
 def _readable(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
-    """For whatever user the container runs as; caches of bytecode stay behind."""
+    """The entry made readable for any user of the container; None for a cache of bytecode."""
     if "__pycache__" in entry.name:
         return None
     entry.uid = entry.gid = 0

@@ -1,4 +1,4 @@
-"""What an engine's errors mean: each a named outcome."""
+"""The meaning of an engine's errors: a named outcome for each."""
 
 from __future__ import annotations
 
@@ -41,31 +41,31 @@ MEANINGS = (
         r"|executable file not found in \$PATH|exec: .*no such file or directory|stat .*: no such file or directory",
     ),
 )
-"""Reason code and where an engine's own words show it, the most telling first."""
+"""Reason code and the pattern of an engine's own words that shows it, the most telling first."""
 
 
 def trouble_of(error: Exception, doing: str) -> Trouble:
     """The engine's error as a named outcome."""
-    said = str(getattr(error, "explanation", None) or error)
+    words = str(getattr(error, "explanation", None) or error)
     if isinstance(error, (requests.exceptions.ConnectionError, requests.exceptions.Timeout)):
-        return Trouble("engine-unreachable", f"{doing}: the engine does not answer", evidence=said)
-    found = (code for code, words in MEANINGS if re.search(words, said, re.IGNORECASE))
-    return Trouble(next(found, "engine-error"), f"{doing}: {said}", evidence=said)
+        return Trouble("engine-unreachable", f"{doing}: the engine does not answer", evidence=words)
+    codes = (code for code, pattern in MEANINGS if re.search(pattern, words, re.IGNORECASE))
+    return Trouble(next(codes, "engine-error"), f"{doing}: {words}", evidence=words)
 
 
 def needs_writable_root(trouble: Trouble) -> bool:
-    """Whether something could not be written as a container started (by the engine's hooks: nothing else has run)."""
+    """Whether a write failed as a container started (by the engine's hooks: nothing else has run)."""
     return "read-only file system" in trouble.evidence.lower()
 
 
 def has_no_gpus(trouble: Trouble) -> bool:
-    """Whether the engine knows no way to hand GPUs on, as on a machine without any."""
+    """Whether the engine cannot give GPUs to containers, as on a machine without GPUs."""
     return "could not select device driver" in trouble.evidence
 
 
 @contextmanager
 def named(doing: str) -> Iterator[None]:
-    """Turn the engine's errors within into named outcomes."""
+    """Turn the engine's errors in the block into named outcomes."""
     try:
         yield
     except (APIError, DockerException, requests.exceptions.RequestException) as error:

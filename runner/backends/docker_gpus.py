@@ -1,6 +1,6 @@
-"""The GPUs that a container engine hands on: tried with a container, since what an engine says of itself proves little.
+"""The GPUs that a container engine gives to containers, tried with a container.
 
-Its `info()` is not read: a hook alone serves GPUs without any runtime registered, and folders for CDI serve none.
+The engine's `info()` proves little: a hook serves GPUs without a registered runtime, and CDI folders may serve none.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from torch_compat_matrix.runner.errors import Trouble
 
 LABEL = "torch-compat-matrix"
 THIS_MACHINE = "http+docker://localhost"
-"""Where the client speaks to a socket of this machine; TCP and SSH may lead to another one."""
+"""The client's address for a socket of this machine; TCP and SSH may lead to another machine."""
 
 CAPABILITIES = [["gpu", "compute", "utility"]]
-"""CUDA and NVML, also in an image whose own variables ask the runtime for graphics alone."""
+"""CUDA and NVML, also in an image whose own variables ask the runtime for graphics only."""
 
 
 class EngineGpus:
@@ -36,18 +36,18 @@ class EngineGpus:
 
     @cached_property
     def taken(self) -> tuple[Gpu, ...]:
-        """The GPUs of the engine's machine that may be taken; Trouble where there are some that it does not hand on."""
+        """The usable GPUs of the engine's machine; Trouble where the engine does not give them to containers."""
         if self.client.api.base_url != THIS_MACHINE:
             return self._theirs()
-        found = gpus.visible()
-        if found and self.refusal is not None:
+        visible = gpus.visible()
+        if visible and self.refusal is not None:
             raise self.refusal
-        return found
+        return visible
 
     def _theirs(self) -> tuple[Gpu, ...]:
-        """The GPUs of an engine on another machine: nvidia-smi, which the engine adds, says them in a container there.
+        """The GPUs of an engine on another machine, as the nvidia-smi that it adds to a container lists them.
 
-        Raises Trouble where they cannot be asked for.
+        Raises Trouble where they cannot be listed.
         """
 
         def ask(arguments: tuple[str, ...]) -> tuple[int, str]:
@@ -72,7 +72,7 @@ class EngineGpus:
 
     @cached_property
     def refusal(self) -> Trouble | None:
-        """What a container that asks for GPUs runs into; None where it starts, or where there is no image to try."""
+        """The failure of a container that asks for GPUs; None where it starts, or where there is no image to try."""
         if not self._images:
             return None
         try:
@@ -82,10 +82,10 @@ class EngineGpus:
         return None
 
     def finding(self) -> Finding:
-        """What the try came to."""
+        """The result of the try."""
         what = "GPUs in containers"
         if not self._images:
-            remedy = "pull an image and ask again"
+            remedy = "pull an image and try again"
             return Finding(what=what, works=False, detail="not tried: the engine holds no image", remedy=remedy)
         if self.refusal is not None:
             return Finding(what=what, works=False, detail=str(self.refusal), code=self.refusal.code)
@@ -93,13 +93,13 @@ class EngineGpus:
 
     @cached_property
     def _images(self) -> list[str]:
-        """Ids of the images at hand, the largest first: that is most likely one with a C library and programs."""
+        """Ids of the engine's images, the largest first: it most likely holds a C library and programs."""
         with named("listing the engine's images"):
             held = sorted(self.client.images.list(), key=lambda image: -int(image.attrs["Size"]))
         return [str(image.id) for image in held]
 
     def _on_gpus(self, program: str, *arguments: str) -> tuple[int, str]:
-        """Exit status and output of a program on all GPUs, in an image at hand."""
+        """Exit status and output of a program on all GPUs, in the engine's largest image."""
         container = None
         with named("asking the engine for its GPUs"):
             try:
@@ -120,12 +120,12 @@ class EngineGpus:
 
 
 def request(gpu: Gpu) -> DeviceRequest:
-    """What to ask the engine for to get this GPU."""
+    """The engine's request for this GPU."""
     return DeviceRequest(device_ids=[gpu.uuid], capabilities=CAPABILITIES)
 
 
 def remove(container: Container | None) -> None:
-    """Remove the container, if there is one, and its volumes; that it is gone already is no error."""
+    """Remove the container, if any, and its volumes; a container that is already gone is no error."""
     if container is not None:
         with suppress(NotFound, APIError, requests.exceptions.RequestException):
             container.remove(force=True, v=True)

@@ -1,4 +1,4 @@
-"""The GPUs of a host that are ours to take, and the lease that keeps two batches, in whatever process, off the same."""
+"""The usable GPUs of a host, and the lease that keeps two batches, of any processes, off the same GPU."""
 
 from __future__ import annotations
 
@@ -15,29 +15,28 @@ from pathlib import Path
 
 from torch_compat_matrix.runner.backends.base import Backend, Gpu
 from torch_compat_matrix.runner.errors import Trouble
-from torch_compat_matrix.runner.files import claimed
+from torch_compat_matrix.runner.files import try_lock
 
 FIELDS: tuple[str, ...] = ("uuid", "index", "name", "memory.total", "driver_version", "compute_cap", "mig.mode.current")
 NEEDED = 5
-"""How many of the fields, from the first, every driver knows."""
+"""The number of fields, from the first, that every driver knows."""
 
 LIST_INSTANCES = ("-L",)
 VISIBLE, ORDER = "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"
 NONE = ("", "-1", "NoDevFiles")
-"""First entries of CUDA_VISIBLE_DEVICES by which a user or a scheduler says that no GPU is to be seen."""
+"""First entries of CUDA_VISIBLE_DEVICES that hide all GPUs."""
 
 PATIENCE_S = 120.0
-"""How long nvidia-smi may take: without persistence mode it starts each of a host's GPUs, which takes seconds each."""
+"""How long nvidia-smi may take: without persistence mode it starts every GPU, which takes seconds each."""
 
 Ask = Callable[[tuple[str, ...]], tuple[int, str]]
-"""Arguments of nvidia-smi -> its exit status and what it said."""
+"""Arguments of nvidia-smi -> its exit status and its output."""
 
 
 def visible(patience_s: float = PATIENCE_S) -> tuple[Gpu, ...]:
-    """The GPUs of this host that may be taken: those that nvidia-smi lists, cut to the caller's CUDA_VISIBLE_DEVICES.
+    """The usable GPUs of this host: those that nvidia-smi lists, limited by the caller's CUDA_VISIBLE_DEVICES.
 
-    None where there is no nvidia-smi.  Raises Trouble where nvidia-smi fails, and where the variable does not tell
-    which GPU is meant.
+    None where there is no nvidia-smi.  Raises Trouble where nvidia-smi fails, and where the variable is ambiguous.
     """
     program = shutil.which("nvidia-smi")
     if program is None or os.environ.get(VISIBLE, "all").partition(",")[0].strip() in NONE:
@@ -51,7 +50,7 @@ def visible(patience_s: float = PATIENCE_S) -> tuple[Gpu, ...]:
 
 @cache
 def _answer(program: str, arguments: tuple[str, ...], patience_s: float) -> tuple[int, str]:
-    """What nvidia-smi answers, asked once a process."""
+    """The answer of nvidia-smi, which runs once per process."""
     try:
         done = subprocess.run(
             [program, *arguments], capture_output=True, text=True, timeout=patience_s, check=False, errors="replace"
@@ -64,102 +63,102 @@ def _answer(program: str, arguments: tuple[str, ...], patience_s: float) -> tupl
 
 
 def listed(ask: Ask) -> tuple[Gpu, ...]:
-    """All GPUs that nvidia-smi lists, at least one; Trouble with its words where it fails.
+    """All GPUs that nvidia-smi lists, at least one; Trouble with its message where it fails.
 
-    A driver that is too old for a field (470 does not know `compute_cap`) is asked again without it.
+    A driver that is too old for a field (470 does not know `compute_cap`) is queried again without it.
     """
     fields = FIELDS
     while True:
-        status, said = ask((f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits"))
-        unknown = re.search(r'Field "(\S+)" is not a valid field', said)
+        status, answer = ask((f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits"))
+        unknown = re.search(r'Field "(\S+)" is not a valid field', answer)
         if status == 0 or unknown is None or unknown[1] not in fields[NEEDED:]:
             break
         fields = tuple(field for field in fields if field != unknown[1])
-    found = parse(said, fields) if status == 0 else ()
-    if not found:
-        raise _failed(status, said)
-    return found
+    gpus = parse(answer, fields) if status == 0 else ()
+    if not gpus:
+        raise _failed(status, answer)
+    return gpus
 
 
-def _failed(status: int, said: str) -> Trouble:
-    words = " ".join(said.split())[:400] or "not a word"
-    return Trouble("nvidia-smi-failed", f"nvidia-smi lists no GPU (status {status}): {words}", "", said)
+def _failed(status: int, answer: str) -> Trouble:
+    words = " ".join(answer.split())[:400] or "no output"
+    return Trouble("nvidia-smi-failed", f"nvidia-smi lists no GPU (status {status}): {words}", "", answer)
 
 
 def parse(listing: str, fields: Sequence[str] = FIELDS) -> tuple[Gpu, ...]:
     """GPUs from nvidia-smi's CSV lines (memory in MiB there, in bytes here)."""
-    found = []
+    gpus = []
     for line in listing.splitlines():
         values = [value.strip() for value in line.split(",")]
-        told = dict(zip(fields, values, strict=False))
-        if len(values) == len(fields) and told["uuid"].startswith("GPU-"):
-            memory = told["memory.total"]
-            found.append(
+        row = dict(zip(fields, values, strict=False))
+        if len(values) == len(fields) and row["uuid"].startswith("GPU-"):
+            memory = row["memory.total"]
+            gpus.append(
                 Gpu(
-                    uuid=told["uuid"],
-                    index=int(told["index"]),
-                    name=told["name"],
+                    uuid=row["uuid"],
+                    index=int(row["index"]),
+                    name=row["name"],
                     memory=int(float(memory)) << 20 if memory.replace(".", "").isdigit() else 0,
-                    driver=told["driver_version"],
-                    capability=told.get("compute_cap", ""),
-                    mig=told.get("mig.mode.current") == "Enabled",
+                    driver=row["driver_version"],
+                    capability=row.get("compute_cap", ""),
+                    mig=row.get("mig.mode.current") == "Enabled",
                 )
             )
-    return tuple(found)
+    return tuple(gpus)
 
 
 def chosen(gpus: Sequence[Gpu], variables: Mapping[str, str], ask: Ask) -> tuple[Gpu, ...]:
-    """The GPUs that CUDA_VISIBLE_DEVICES leaves, all where it is not set; MIG instances only where it names them.
+    """The GPUs that CUDA_VISIBLE_DEVICES allows, all where it is not set; MIG instances only where it names them.
 
-    Raises Trouble (`gpu-not-chosen`) where one is meant that cannot be told or leased.
+    Raises Trouble (`gpu-not-chosen`) where it names a GPU ambiguously, or a GPU that cannot be leased.
     """
     wanted = variables.get(VISIBLE)
-    found = list(gpus) if wanted is None else _named(wanted, gpus, variables.get(ORDER, ""), ask)
-    for gpu in found:
+    named = list(gpus) if wanted is None else _named(wanted, gpus, variables.get(ORDER, ""), ask)
+    for gpu in named:
         if gpu.mig:
             raise Trouble(
                 "gpu-not-chosen",
                 f"GPU {gpu.index} ({gpu.name}, {gpu.uuid}) is in MIG mode, and none of its instances is named",
                 f"Name the instance to test on (`nvidia-smi -L`), or the other GPUs, by UUID in {VISIBLE}.",
             )
-    return tuple(found)
+    return tuple(named)
 
 
 def _named(wanted: str, gpus: Sequence[Gpu], order: str, ask: Ask) -> list[Gpu]:
-    """The GPUs of the variable's entries, up to the first that is none, as CUDA reads it."""
+    """The GPUs of the variable's entries, up to the first entry that names no GPU, as CUDA reads it."""
     entries = [entry.strip() for entry in wanted.split(",")]
     if order != "PCI_BUS_ID" and len({gpu.name for gpu in gpus}) > 1 and any(entry.isdigit() for entry in entries):
         raise Trouble(
             "gpu-not-chosen",
-            f"{VISIBLE}={wanted} counts in CUDA's order, fastest first, and the GPUs that nvidia-smi lists differ",
-            f"Set {ORDER}=PCI_BUS_ID where PCI order is meant, or name the GPUs by UUID (`nvidia-smi -L`).",
+            f"{VISIBLE}={wanted} counts in CUDA's order, fastest first, and this host has GPUs of several models",
+            f"Set {ORDER}=PCI_BUS_ID to number them in PCI order, or name the GPUs by UUID (`nvidia-smi -L`).",
         )
     known = [*gpus, *(_instances(gpus, ask) if "MIG-" in wanted else ())]
-    found: list[Gpu] = []
+    named: list[Gpu] = []
     for entry in entries:
-        meant = [gpu for gpu in known if _is_named(gpu, entry)]
-        if len(meant) != 1:
+        matching = [gpu for gpu in known if _is_named(gpu, entry)]
+        if len(matching) != 1:
             break
-        found += meant
-    if not found:
+        named += matching
+    if not named:
         raise Trouble("gpu-not-chosen", f"{VISIBLE}={wanted} begins with no GPU that nvidia-smi lists")
-    return found if len(set(found)) == len(found) else []  # CUDA sees none where one is named twice
+    return named if len(set(named)) == len(named) else []  # CUDA sees no GPU where one is named twice
 
 
 def _is_named(gpu: Gpu, entry: str) -> bool:
-    """By its index, or by its UUID or the beginning of it."""
+    """Whether the entry is the GPU's index, its UUID or the beginning of its UUID."""
     if entry.isdigit():
         return not gpu.parent and gpu.index == int(entry)
     return entry.startswith(("GPU-", "MIG-")) and gpu.uuid.startswith(entry)
 
 
 def _instances(gpus: Sequence[Gpu], ask: Ask) -> Iterator[Gpu]:
-    """The MIG instances of the GPUs; their memory is not told."""
-    status, said = ask(LIST_INSTANCES)
+    """The MIG instances of the GPUs; nvidia-smi does not tell their memory."""
+    status, answer = ask(LIST_INSTANCES)
     if status:
-        raise _failed(status, said)
+        raise _failed(status, answer)
     parent = None
-    for line in said.splitlines():
+    for line in answer.splitlines():
         uuid = re.search(r"\(UUID: (\S+)\)", line)
         if uuid and uuid[1].startswith("GPU-"):
             parent = next((gpu for gpu in gpus if gpu.uuid == uuid[1]), None)
@@ -177,9 +176,9 @@ def _instances(gpus: Sequence[Gpu], ask: Ask) -> Iterator[Gpu]:
 
 
 def offered(backend: Backend) -> tuple[tuple[Gpu, ...], Trouble | None]:
-    """The GPUs that a backend can hand to a launch; or none, and what keeps it from telling which they are.
+    """The GPUs that a backend can give to a launch; or none, and the Trouble that keeps it from listing them.
 
-    What is known to need no GPU can then still run; nothing else may, since a pass on the CPU would be no answer.
+    Only an image with `gpus: none` may then run, since a pass of another image on the CPU would be no answer.
     """
     try:
         return tuple(backend.gpus()), None
@@ -189,15 +188,15 @@ def offered(backend: Backend) -> tuple[tuple[Gpu, ...], Trouble | None]:
 
 @contextmanager
 def lease(gpus: Sequence[Gpu], folder: Path | None = None) -> Iterator[Gpu]:
-    """Exclusive hold of one of the GPUs, waiting until one is free.
+    """Exclusive hold of a GPU, once one of these is free.
 
-    The lock files lie in the machine's temporary folder, one a GPU, so that every run on the machine sees them.
+    The lock files, one per GPU, lie in the machine's temporary folder, so that every run on the machine sees them.
     """
     folder = folder or Path(tempfile.gettempdir()) / "torch-compat-matrix-gpus"
     while True:
         for gpu in gpus:
             with ExitStack() as stack:
-                if stack.enter_context(claimed(folder / f"{gpu.uuid}.lock")):
+                if stack.enter_context(try_lock(folder / f"{gpu.uuid}.lock")):
                     yield gpu
                     return
         time.sleep(0.2)

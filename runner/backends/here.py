@@ -1,4 +1,4 @@
-"""The `here` backend: the interpreter that runs the command is the image; for pods, HPC nodes and notebook hosts."""
+"""The `here` backend: the interpreter of this command is the image; for pods, HPC nodes and notebook hosts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ OF_THE_USER = (
     *("CUDA_DEVICE_ORDER", "CUDA_MODULE_LOADING", "NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE"),
     *("NCCL_*", "TRITON_LIBCUDA_PATH", "TRITON_PTXAS_PATH"),
 )
-"""Variables that change what a GPU does: here the caller's environment is what is under test."""
+"""Variables that change a GPU's behaviour: `here` tests the caller's own environment."""
 
 
 def connect(home: Path) -> HereBackend:
@@ -29,12 +29,12 @@ def connect(home: Path) -> HereBackend:
 
 def installed() -> dict[str, str]:
     """Distribution -> version of everything that this interpreter sees."""
-    found: dict[str, str] = {}
+    versions: dict[str, str] = {}
     for distribution in metadata.distributions():
         name = distribution.metadata["Name"]
         if name:
-            found.setdefault(name, distribution.version)
-    return found
+            versions.setdefault(name, distribution.version)
+    return versions
 
 
 class HereBackend:
@@ -48,7 +48,7 @@ class HereBackend:
         self.home = home
 
     def prepare(self, image: Image) -> Prepared:
-        """Nothing to prepare; its identity is what is installed, and what the caller's environment sets."""
+        """Describe this interpreter; its identity covers the installed packages and the caller's GPU variables."""
         settings = processes.passed_on(OF_THE_USER)
         return Prepared(
             image=image,
@@ -74,15 +74,15 @@ class HereBackend:
         return processes.launched(prepared.python, order, overlays, home=self.home, gpu=gpu, keep=keep)
 
     def gpus(self) -> Sequence[Gpu]:
-        """What nvidia-smi lists, as far as CUDA_VISIBLE_DEVICES lets it be taken."""
+        """The GPUs that nvidia-smi lists and CUDA_VISIBLE_DEVICES allows."""
         return gpus.visible()
 
     def reap(self) -> Sequence[str]:
-        """Folders of launches whose owner died."""
+        """Remove the folders of launches whose owner died."""
         return processes.reap()
 
     def doctor(self) -> Sequence[Finding]:
-        """Whether this interpreter holds torch, which is not imported for the answer."""
+        """Whether this interpreter holds torch; torch is not imported."""
         version = installed().get("torch")
         return [
             Finding(

@@ -34,7 +34,7 @@ class LocalBackend:
         self.home = home
 
     def prepare(self, image: Image) -> Prepared:
-        """Build the stand-in from the image's `local:` entry, once."""
+        """Build the stand-in of the image's `local:` entry, once."""
         if image.local is None:
             raise Trouble("no-stand-in", f"{image.name} has no `local:` entry")
         return self._prepared(
@@ -42,18 +42,18 @@ class LocalBackend:
         )
 
     def peek(self, image: Image) -> Prepared | None:
-        """The stand-in, where it stands already."""
+        """The stand-in, if it is built."""
         if image.local is None:
             return None
         built = standin.find(image.local, self.home, Index.from_pip(os.environ), gpu=self._has_gpu(image))
         return None if built is None else self._prepared(image, built)
 
     def _has_gpu(self, image: Image) -> bool:
-        """Whether this machine has a GPU; that nobody can tell is no trouble of an image that takes none."""
-        found, trouble = gpus.offered(self)
+        """Whether this machine has a GPU; Trouble where nobody can tell, unless the image takes none."""
+        usable, trouble = gpus.offered(self)
         if trouble is not None and image.limits.gpus != "none":
             raise trouble
-        return bool(found)
+        return bool(usable)
 
     def _prepared(self, image: Image, built: standin.StandIn) -> Prepared:
         return Prepared(
@@ -74,19 +74,19 @@ class LocalBackend:
         labels: Mapping[str, str],
         gpu: Gpu | None = None,
     ) -> AbstractContextManager[Launched]:
-        """Start the probe host as a process; limits of memory, shm and network are a container's and do not apply."""
+        """Start the probe host as a process; the limits of memory, shm and network apply to containers only."""
         return processes.launched(prepared.python, order, overlays, home=self.home, gpu=gpu)
 
     def gpus(self) -> Sequence[Gpu]:
-        """What nvidia-smi lists, as far as CUDA_VISIBLE_DEVICES lets it be taken."""
+        """The GPUs that nvidia-smi lists and CUDA_VISIBLE_DEVICES allows."""
         return gpus.visible()
 
     def reap(self) -> Sequence[str]:
-        """Folders of launches whose owner died."""
+        """Remove the folders of launches whose owner died."""
         return processes.reap()
 
     def doctor(self) -> Sequence[Finding]:
-        """Whether uv is there, and how much room there is for environments."""
+        """Whether uv works, and the free disk space for environments."""
         try:
             installer = Finding(what="uv", works=True, detail=uv.version())
         except Trouble as trouble:

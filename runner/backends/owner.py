@@ -1,4 +1,4 @@
-"""Who launched something: this process, told apart from every other process of every machine, also after a restart."""
+"""The identity of a launching process, distinct from every other process of every machine, also after a restart."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ def owner() -> str:
 
 
 def alive(name: str) -> bool:
-    """Whether that owner may still live; it counts as alive where its pid means nothing here.
+    """Whether that owner may still live; an owner whose pid has no meaning here counts as alive.
 
-    So it is for an owner on another host or in another PID namespace, and for a name that is not a whole identity.
+    This holds for an owner on another host or in another PID namespace, and for an incomplete name.
     """
     host, boot, pid, started, namespace = [*name.split("/"), "", "", "", "", ""][:5]
     here, now, visible = _view()
@@ -26,7 +26,7 @@ def alive(name: str) -> bool:
 
 
 def _view() -> tuple[str, str, str]:
-    """The host, its boot and the PID namespace: what a pid must share with this process to mean the same."""
+    """The host, its boot and the PID namespace: within these a pid names a process."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         namespace = str(Path("/proc/self/ns/pid").readlink())
@@ -36,7 +36,7 @@ def _view() -> tuple[str, str, str]:
 
 
 def _started(pid: str) -> str:
-    """When a process started, in the kernel's ticks: a number that a later process of the same pid does not share."""
+    """The start of a process in the kernel's ticks, which tells it apart from a later process of the same pid."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
     except OSError:

@@ -1,4 +1,4 @@
-"""Launching the probe host as a process on this machine: what `local` and `here` have in common."""
+"""The launch of the probe host as a process on this machine, for `local` and `here`."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ PASSED_ON = (
     *("CC", "CXX", "CPATH", "C_INCLUDE_PATH", "CPLUS_INCLUDE_PATH", "LIBRARY_PATH"),
     *("CUDA_MPS_PIPE_DIRECTORY", "CUDA_MPS_LOG_DIRECTORY"),
 )
-"""The environment variables that a launched probe host gets from this one: the machine's driver, compilers and MPS
-daemon are found by them.  Everything else stays out."""
+"""The environment variables that a launched probe host inherits, by which it finds the machine's driver, compilers and
+MPS daemon."""
 
 STDERR_TAIL = 16 << 10
 
 PREFIX = "compat-"
-"""How the name of a launch's folder begins; the pid that follows is for a person, `owner` in it says whose it is."""
+"""The beginning of a launch's folder name; the pid behind it is for readers, the file `owner` in it decides."""
 
 
 class ProcessLaunch:
@@ -48,7 +48,7 @@ class ProcessLaunch:
         yield from self.popen.stdout
 
     def kill(self) -> None:
-        """End the probe host; it takes its children along, and what it cannot is ended with its session."""
+        """End the probe host, which ends its children; the rest of its session is killed."""
         with suppress(ProcessLookupError):
             self.popen.send_signal(signal.SIGTERM)
         with suppress(subprocess.TimeoutExpired):
@@ -57,7 +57,7 @@ class ProcessLaunch:
             os.killpg(self.popen.pid, signal.SIGKILL)
 
     def exit(self) -> Exit:
-        """Its exit status and what it wrote to standard error last."""
+        """Its exit status and the end of its standard error."""
         status = self.popen.wait()
         with self.stderr.open("rb") as stream:
             stream.seek(max(0, self.stderr.stat().st_size - STDERR_TAIL))
@@ -76,9 +76,9 @@ def launched(
 ) -> Iterator[ProcessLaunch]:
     """Start the probe host under that interpreter; its home, caches and temporary files end with it.
 
-    `home` is where a compile cache is kept; `keep` names further environment variables to pass on, `NCCL_*` all that
-    begin so.  Without a GPU it sees none.  Its standard input stays open as long as this process lives: the probe host
-    ends when that closes, however this process ended.
+    `home` keeps compile caches; `keep` names further environment variables to pass on, `NCCL_*` all that begin so.
+    Without a GPU it sees none.  Its standard input stays open as long as this process lives: the probe host ends when
+    that closes, however this process ended.
     """
     folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-"))
     popen = None
@@ -120,12 +120,12 @@ def launched(
 
 
 def passed_on(names: Sequence[str]) -> dict[str, str]:
-    """The variables of this process's environment that the names, or globs over them, stand for."""
-    return {name: value for name, value in os.environ.items() if any(fnmatchcase(name, each) for each in names)}
+    """The variables of this process's environment that match the names or globs."""
+    return {name: value for name, value in os.environ.items() if any(fnmatchcase(name, pattern) for pattern in names)}
 
 
 def _places(home: Path, compiled: Path) -> dict[str, str]:
-    """Where everything that a library writes goes: a folder that ends with the launch, and what it compiles."""
+    """The folders that a library writes to: a home that ends with the launch, and the folder of compiled code."""
     (home / "tmp").mkdir(parents=True)
     (compiled / "nv").mkdir(parents=True, exist_ok=True)
     return {
@@ -140,7 +140,7 @@ def _places(home: Path, compiled: Path) -> dict[str, str]:
 
 
 def reap() -> list[str]:
-    """Remove the folders of launches whose owner has died; their probe hosts ended with it."""
+    """Remove the folders of launches whose owner died; their probe hosts ended with it."""
     removed = []
     for path in Path(tempfile.gettempdir()).glob(f"{PREFIX}*/owner"):
         with suppress(OSError):  # another user's, or another process was faster

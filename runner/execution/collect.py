@@ -1,4 +1,4 @@
-"""From what a probe host saw to the outcome of a check: members gathered, classified, the worst one named."""
+"""From a probe host's observations to a check's outcome: its members are classified, and the worst decides."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ WORST_FIRST = (
     Verdict.PASS,
     Verdict.SKIP,
 )
-"""A stack's check is as good as its worst member; a probe that applies to none is a skip, to one of them a pass."""
+"""A stack's check is as good as its worst member; a skip only where the probe applies to no member."""
 
 VERDICT_OF = {"died": Verdict.CRASH, "timeout": Verdict.TIMEOUT}
-"""What an attempt that was confirmed in a fresh process would have been called."""
+"""The verdict of a forked attempt that a fresh process repeated."""
 
 
 def from_reason(
@@ -62,16 +62,16 @@ class Collector:
         self.facts: Facts | None = None
         self.environment = ""
         self.notes: tuple[str, ...] = ()
-        """What is noted at every outcome: how the launch was started otherwise than usual."""
+        """Notes for every outcome: unusual steps of the launch's start."""
         self.pending: dict[tuple[str, str], list[ObservationFrame]] = {}
 
     def enter(self, facts: Facts, environment: str) -> None:
-        """What the environment is in which the following observations are made."""
+        """Set the environment of the following observations."""
         self.facts = facts
         self.environment = environment
 
     def add(self, observation: ObservationFrame) -> Outcome | None:
-        """Take one member's observation; the check's outcome once it was the last one."""
+        """Take a member's observation; return the check's outcome after the last member's."""
         key = observation["cell"], observation["probe"]
         seen = self.pending.setdefault(key, [])
         seen.append(observation)
@@ -152,5 +152,5 @@ class Collector:
 
 
 def _of(observation: ObservationFrame, text: str, stack: bool, mark: str = "") -> str:
-    """The text, led by the member that it is about where a cell has several."""
+    """The text, after the name of its member where a cell has several."""
     return f"{observation['member']}{mark} {text}" if stack else text

@@ -1,4 +1,4 @@
-"""The runner decides the device: a GPU where one is leased, and what follows where that GPU cannot be used."""
+"""The runner decides the device: the leased GPU, if any; a GPU that cannot be used is trouble with a reason."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch_compat_matrix.probes.contract import Facts, ImageFacts
 
 UNNAMED = ("unclassified", "unclassified-death", "cuda-error")
-"""Reasons that say no more than that something went wrong."""
+"""Reasons that name no cause."""
 
 BESIDE_A_GPU = "the image's torch is built without CUDA, so that this ran on the CPU although the host has a GPU"
 
@@ -33,24 +33,24 @@ def uses_gpu(image: Image, gpus: Sequence[Gpu], facts: ImageFacts) -> bool:
     if "torch" in facts["packages"] and (torch is None or torch["cuda"]):
         return True
     if image.limits.gpus == "required":
-        what = f"torch {torch['version']} is built without CUDA" if torch else "the image holds no torch"
-        raise Trouble("cpu-only-torch", f"{image.name} demands a GPU, and {what}")
+        cause = f"torch {torch['version']} is built without CUDA" if torch else "the image holds no torch"
+        raise Trouble("cpu-only-torch", f"{image.name} demands a GPU, and {cause}")
     return False
 
 
 def check_lease(image: Image, gpu: Gpu | None, facts: Facts) -> None:
-    """Raise what keeps the leased GPU from being used: by its own reason, or `gpu-mismatch` where it is not seen."""
+    """Raise the trouble that keeps the leased GPU from being used: its own, or `gpu-mismatch` for another GPU."""
     if gpu is None:
         return
     error = facts.get("cuda_error") or facts.get("torch_error")
     if error is not None:
         observation = {"status": "raised" if "exception" in error else "died", "member": "torch", **error}
-        found = classify(observation, facts, image.limits)
+        classified = classify(observation, facts, image.limits)
         unnamed = "cuda-not-started" if "cuda_error" in facts else "no-torch"
-        code = unnamed if found.reason in UNNAMED else found.reason
-        detail = REASONS[code].cause if code == unnamed else found.detail
-        words = found.evidence or str(error["message"])
-        raise Trouble(code, f"{gpu.name} was leased for {image.name}: {detail}", found.remedy, words)
+        code = unnamed if classified.reason in UNNAMED else classified.reason
+        detail = REASONS[code].cause if code == unnamed else classified.detail
+        words = classified.evidence or str(error["message"])
+        raise Trouble(code, f"{gpu.name} was leased for {image.name}: {detail}", classified.remedy, words)
     seen = [card["uuid"].removeprefix("GPU-") for card in facts["gpus"]]
     if len(seen) != 1 or seen[0] not in {*gpu.bare_uuids, ""}:  # old torch does not tell the UUID
         raise Trouble("gpu-mismatch", f"{gpu.uuid} was leased, {image.name} sees {', '.join(seen) or 'no GPU'}")

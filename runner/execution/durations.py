@@ -1,4 +1,4 @@
-"""How long a cell is expected to take, from the runs before; it orders and splits batches and fills `compat plan`."""
+"""Estimates the time of a cell from earlier runs, to order and split batches and for `compat plan`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch_compat_matrix.runner.files import write_whole
 from torch_compat_matrix.runner.model import Cell, Outcome
 
 UNKNOWN = {"import": 1.5, "sample": 3.0, "autograd": 3.0, "compile": 15.0}
-"""Seconds for a probe never run before: the medians of the shipped probes on one CPU core."""
+"""Seconds for a probe that never ran: the medians of the shipped probes on one CPU core."""
 
 
 @dataclass(frozen=True)
@@ -22,17 +22,19 @@ class Estimate:
 
     @classmethod
     def load(cls, home: Path) -> Estimate:
-        """What earlier runs left; nothing where there was none or the file is damaged."""
+        """The durations of earlier runs; empty where there are none or the file is damaged."""
         try:
-            found = json.loads((home / "durations.json").read_text())
+            seconds = json.loads((home / "durations.json").read_text())
         except (OSError, ValueError):
-            found = {}
-        return cls({name: float(value) for name, value in found.items() if isinstance(value, int | float)})
+            seconds = {}
+        return cls({name: float(value) for name, value in seconds.items() if isinstance(value, int | float)})
 
     def save(self, home: Path, outcomes: Iterable[Outcome]) -> None:
         """Keep the durations of checks that really ran."""
-        found = {outcome.check: outcome.seconds for outcome in outcomes if outcome.seconds > 0 and not outcome.reused}
-        write_whole(home / "durations.json", [json.dumps({**self.seconds, **found}, indent=0, sort_keys=True)])
+        measured = {
+            outcome.check: outcome.seconds for outcome in outcomes if outcome.seconds > 0 and not outcome.reused
+        }
+        write_whole(home / "durations.json", [json.dumps({**self.seconds, **measured}, indent=0, sort_keys=True)])
 
     def cell(self, cell: Cell) -> float:
         """Expected seconds of all the cell's checks."""

@@ -1,4 +1,4 @@
-"""Batches, leases, retries, reuse and resume: the one place that schedules."""
+"""The engine: schedules batches and leases, retries, reuses and resumes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from torch_compat_matrix.runner.execution.prepare import Preparation, Ready
 from torch_compat_matrix.runner.execution.protocol import Work
 from torch_compat_matrix.runner.execution.recorder import Recorder
 from torch_compat_matrix.runner.execution.schedule import Batch, batches
-from torch_compat_matrix.runner.files import claimed, cores
+from torch_compat_matrix.runner.files import cores, try_lock
 from torch_compat_matrix.runner.model import Cell, Check, Outcome, Plan, Verdict
 from torch_compat_matrix.runner.packages.pip_config import Index
 from torch_compat_matrix.runner.packages.resolve import Resolution
@@ -33,36 +33,36 @@ from torch_compat_matrix.runner.verdicts.rules import reason_for
 INFRA_RETRIES = 2
 
 Settled = Callable[[Iterable[str]], Mapping[str, tuple[Outcome, Mapping[str, Any]]]]
-"""Keys -> what earlier runs saw under them, and in which environment; only where they always saw the same."""
+"""Keys -> the outcome of earlier runs under them, with its environment; only where all outcomes under a key agree."""
 
 
 @dataclass(kw_only=True)
 class Engine:
-    """Runs the batches of one run; safe to use from several threads, and beside engines of other processes."""
+    """Runs the batches of a run; safe to use from several threads, and beside engines of other processes."""
 
     plan: Plan
     backend: Backend
     home: Path
     folder: Path
-    """The run's folder: journal and claims."""
+    """The run's folder: journal and batch locks."""
     index: Index
     jobs: int = 1
-    """Batches at a time on the CPU, and on GPUs as far as there are so many."""
+    """Batches at a time on the CPU, and at most on as many GPUs."""
     seed: int = 0
     full: bool = False
     compile_cache: bool = False
-    """Keep what torch.compile compiled for the next run."""
+    """Keep the code that torch.compile made for the next run."""
     settled: Settled = lambda keys: {}
     listen: Callable[[Outcome], None] = lambda outcome: None
     say: Callable[[str], None] = lambda text: None
     done: frozenset[str] = frozenset()
-    """Checks whose outcome from before a resume is kept."""
+    """Checks that had a final outcome before the resume."""
     joins: bool = False
-    """Other processes work on the same run: what the journal holds already counts."""
+    """Other processes work on the same run: the outcomes that the journal already holds count."""
     running: Running = field(default_factory=Running)
     gpus: tuple[Gpu, ...] = field(init=False)
     no_gpus: Trouble | None = field(init=False)
-    """What keeps the backend from telling which GPUs it has."""
+    """The trouble that keeps the backend from listing its GPUs."""
     gpu_jobs: int = field(init=False)
     threads: int = field(init=False)
     """Each launch's share of the cores."""
@@ -91,7 +91,7 @@ class Engine:
         )
 
     def batches(self, checks: Iterable[Check]) -> tuple[Batch, ...]:
-        """The checks grouped by image, an image's cells split as far as that shortens the run, longest first."""
+        """The checks grouped by image, an image's cells split where that shortens the run, longest first."""
         wanted: dict[str, set[str]] = {}
         for check in checks:
             wanted.setdefault(check.cell.id, set()).add(check.probe)
@@ -109,19 +109,19 @@ class Engine:
         )
 
     def run(self, checks: Iterable[Check]) -> None:
-        """Work through all the checks; returns when each has an outcome in the journal.
+        """Run all the checks; return when each has an outcome in the journal.
 
-        What needs no GPU has threads of its own, so that it runs beside what waits for a lease.
+        Batches without a GPU have threads of their own, so that they run beside batches that wait for a lease.
         """
-        found = self.batches(checks)
-        self.threads = _share(min(len(found), self.jobs))
-        self.preparation.ahead(found)
+        batches = self.batches(checks)
+        self.threads = _share(min(len(batches), self.jobs))
+        self.preparation.ahead(batches)
         with (
             ThreadPoolExecutor(self.gpu_jobs, "gpu-batch") as on_gpu,
             ThreadPoolExecutor(self.jobs, "batch") as on_cpu,
         ):
             futures = [
-                (on_gpu if wants_gpu(batch.image, self.gpus) else on_cpu).submit(self.work, batch) for batch in found
+                (on_gpu if wants_gpu(batch.image, self.gpus) else on_cpu).submit(self.work, batch) for batch in batches
             ]
             try:
                 for future in as_completed(futures):
@@ -134,31 +134,31 @@ class Engine:
         self.preparation.stop()
 
     def stop(self) -> None:
-        """End what is running; what was recorded stays."""
+        """End the running launches; the recorded outcomes stay."""
         self.running.stop()
         self.preparation.stop()
 
     def work(self, batch: Batch) -> bool:
-        """Run a batch unless another process is at it; whether it was ours."""
-        with claimed(self.folder / "claims" / batch.key) as ours:
+        """Run a batch unless another process runs it; return whether this process ran it."""
+        with try_lock(self.folder / "batches" / batch.key) as ours:
             if ours:
                 try:
                     self._run(batch)
                 except Trouble as trouble:
                     self._settle(self._open(batch.cells), trouble)
-                except Exception as error:  # one batch's misfortune must not take the others along
-                    said = traceback.format_exc(limit=-3)
-                    unforeseen = Trouble("host-error", f"{type(error).__name__}: {error}", evidence=said)
+                except Exception as error:  # the failure of a batch must not end the others
+                    trace = traceback.format_exc(limit=-3)
+                    unforeseen = Trouble("host-error", f"{type(error).__name__}: {error}", evidence=trace)
                     self._settle(self._open(batch.cells), unforeseen)
             return ours
 
     def outcome(self, check: Check) -> Outcome | None:
-        """The check's outcome so far in this session, from whichever process."""
+        """The check's outcome in this session so far, from any process."""
         with self._guard:
             return self.follower.look().get(check.id)
 
     def _run(self, batch: Batch) -> None:
-        """Make the batch's image and cells ready, leave out what is settled, launch the rest; Trouble of the image."""
+        """Prepare the batch's image and cells, reuse settled outcomes, launch the rest; Trouble of the image."""
         image, cells = batch.image, self._open(batch.cells)
         if not cells:
             return
@@ -166,7 +166,7 @@ class Engine:
             raise self.no_gpus
         if image.limits.gpus == "required" and not self.gpus:
             raise Trouble("gpu-required", f"{image.name} demands a GPU and this host offers none")
-        self.preparation.ahead([batch])  # all its cells at once, where nobody has begun with them
+        self.preparation.ahead([batch])  # all its cells at once, unless they are in preparation
         ready = self.preparation.image(image)
         work = [piece for cell in cells for piece in self._resolved(cell, ready)]
         if wants_gpu(image, self.gpus) and not uses_gpu(image, self.gpus, ready.facts):
@@ -179,31 +179,33 @@ class Engine:
             self.preparation.look(ready.prepared, keep=True)
 
     def _resolved(self, cell: Cell, ready: Ready) -> list[Work]:
-        """The cell with its overlay; nothing where its resolution is already the answer."""
+        """The cell with its overlay; empty where its resolution is already the answer."""
         try:
-            found = self.preparation.cell(cell, ready)
+            prepared = self.preparation.cell(cell, ready)
         except Trouble as trouble:
             self._settle([cell], trouble)
             return []
-        if not isinstance(found, Resolution):
-            return [replace(found, cell=cell)]
+        if not isinstance(prepared, Resolution):
+            return [replace(prepared, cell=cell)]
         self.recorder.outcomes(
-            from_reason(check, found.problem, found.detail, evidence=found.evidence, drift=found.drift)
+            from_reason(check, prepared.problem, prepared.detail, evidence=prepared.evidence, drift=prepared.drift)
             for check in cell.checks
         )
         return []
 
     def _unsettled(self, ready: Ready, work: Sequence[Work]) -> list[Work]:
-        """What must really run; the rest is recorded as earlier runs saw it under the same key."""
+        """The work that must run; the rest is reused from earlier runs under the same key."""
         settings = {"seed": self.seed, "full": self.full}
         keys: dict[str, str] = {}
         for piece in work:
             keys |= reuse.keys(piece, ready.prepared, self.gpus, settings, self.backend.name)
         self.recorder.know(keys)
         known = self.settled(keys.values())
-        found = [known[key] for key in keys.values() if key in known and reuse.reusable(known[key][0], self.plan.known)]
-        if found:
-            self.recorder.taken_over((outcome for outcome, _ in found), (record for _, record in found if record))
+        reused = [
+            known[key] for key in keys.values() if key in known and reuse.reusable(known[key][0], self.plan.known)
+        ]
+        if reused:
+            self.recorder.reused((outcome for outcome, _ in reused), (record for _, record in reused if record))
         return self._unanswered(work)
 
     def _unanswered(self, work: Iterable[Work]) -> list[Work]:
@@ -219,7 +221,7 @@ class Engine:
         return [cell for cell in rest if cell.probes]
 
     def _launch_until_answered(self, ready: Ready, work: list[Work]) -> None:
-        """Launch until every check is answered: again without what ended a launch, and on host trouble twice more."""
+        """Launch until every check is answered: after a death without its check, after host trouble twice more."""
         self.recorder.expect(ready.prepared.image.name, ready.prediction)
         troubles, warm = 0, True
         while work and not self.running.stopped:
@@ -235,12 +237,12 @@ class Engine:
                 troubles += 1
 
     def _launch(self, ready: Ready, work: Sequence[Work], warm: bool) -> LaunchResult:
-        """One launch, on a GPU of its own where the image wants one."""
+        """Launch once, on a leased GPU where the image wants a GPU."""
         with ExitStack() as stack:
             on_gpu = uses_gpu(ready.prepared.image, self.gpus, ready.facts)
             gpu = stack.enter_context(lease(self.gpus)) if on_gpu else None
-            for left in self.backend.reap():  # a dead owner's lock is free at once, its container is not gone
-                self.say(f"removed what a dead owner left behind: {left}")
+            for leftover in self.backend.reap():  # a dead owner's lock is free at once, but its container remains
+                self.say(f"removed a leftover of a dead owner: {leftover}")
             return Launch(
                 backend=self.backend,
                 prepared=ready.prepared,
@@ -256,7 +258,7 @@ class Engine:
             ).run()
 
     def _settle(self, cells: Iterable[Cell], trouble: Trouble, attempts: tuple[str, ...] = ()) -> None:
-        """The same named outcome for every check of the cells."""
+        """Record the same named outcome for every check of the cells."""
         if self.running.stopped:
             return
         self.recorder.outcomes(

@@ -1,4 +1,4 @@
-"""One launch: its frames read, its outcomes recorded, and its end, where it falls silent, brought about."""
+"""A launch: reads its frames, records its outcomes, and ends it where it falls silent."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Running:
-    """The launches under way, so that all can be ended from any thread."""
+    """The running launches, so that any thread can end all of them."""
 
     def __init__(self) -> None:
         self.launches: set[Launched] = set()
@@ -31,7 +31,7 @@ class Running:
 
     @contextmanager
     def hold(self, launched: Launched) -> Iterator[None]:
-        """Count the launch as under way; one that begins after `stop` is ended at once."""
+        """Count the launch as running; after `stop`, end it at once."""
         with self.guard:
             self.launches.add(launched)
             stopped = self.stopped
@@ -44,7 +44,7 @@ class Running:
                 self.launches.discard(launched)
 
     def stop(self) -> None:
-        """End them all, now and in future."""
+        """End all launches, now and in future."""
         with self.guard:
             self.stopped = True
             launches = list(self.launches)
@@ -54,30 +54,30 @@ class Running:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LaunchResult:
-    """What came of a launch, beside the outcomes that it recorded: neither trouble nor a death where all went well."""
+    """The result of a launch beside its recorded outcomes: without trouble or death where all went well."""
 
     facts: Facts | None = None
-    """What the environment is; None where the probe host ended before it said so."""
+    """The facts of the environment; None where the probe host ended before it told them."""
     trouble: Trouble | None = None
     warm_up_died: bool = False
-    """The probe host died of what it does once for all its children: launch again with `warm` off."""
+    """The probe host died in its warm-up: launch again with `warm` off."""
     stderr: str = ""
 
 
 @dataclass(kw_only=True, slots=True)
 class _Heard:
-    """What a probe host has said so far."""
+    """The state that a probe host has told so far."""
 
     facts: Facts | None = None
     warming: bool = False
     begun: BeginFrame | None = None
-    """The probe at work."""
+    """The running probe."""
     complete: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Launch:
-    """An image launched once on some work; without any, it tells its facts alone."""
+    """An image launched once on some work; without work, it tells only its facts."""
 
     backend: Backend
     prepared: Prepared
@@ -92,10 +92,10 @@ class Launch:
     """Its share of the cores."""
     warm: bool = True
     keep_facts: bool = False
-    """Record the environment also where there is no work."""
+    """Record the environment even without work."""
 
     def run(self) -> LaunchResult:
-        """Launch, and record every outcome as it comes."""
+        """Launch, and record every outcome at once."""
         order = self._order()
         overlays = {piece.overlay.name: piece.overlay for piece in self.work if piece.overlay}
         labels = {"run": self.recorder.journal.parent.name, "batch": order["nonce"][:12]}
@@ -131,7 +131,7 @@ class Launch:
         )
 
     def _frames(self, launched: Launched, nonce: str) -> Iterator[Frame]:
-        """The frames as they come; ends the launch that says nothing for longer than a probe and its confirmation."""
+        """The frames as they come; a launch that is silent for longer than a probe and its confirmation is ended."""
         watch = self._watch(launched)
         try:
             for frame in protocol.frames(launched.lines(), nonce):
@@ -148,7 +148,7 @@ class Launch:
         return timer
 
     def _take(self, frame: Frame, heard: _Heard, collector: Collector) -> None:
-        """Act on one frame; Trouble where the launched environment is not the one that was ordered."""
+        """Act on a frame; Trouble where the launched environment does not have the leased GPU."""
         heard.warming = frame["kind"] == "warming"
         if frame["kind"] == "facts":
             heard.facts = frame["facts"]
@@ -166,7 +166,7 @@ class Launch:
             heard.complete = frame["state"] == "complete"
 
     def _cut_short(self, ended: Exit, heard: _Heard, collector: Collector) -> LaunchResult:
-        """The probe host ended before its work was done: say at what."""
+        """The result of a probe host that ended before its work was done; the running probe records the death."""
         if heard.warming:
             return LaunchResult(facts=heard.facts, warm_up_died=True, stderr=ended.stderr)
         if heard.begun is not None:

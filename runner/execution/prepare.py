@@ -1,4 +1,4 @@
-"""Images and cells made ready, ahead of their turn: pulls, resolution and downloads overlap probing."""
+"""Prepares images and cells ahead of their turn: pulls, resolution and downloads overlap probing."""
 
 from __future__ import annotations
 
@@ -38,22 +38,22 @@ OF_A_LAUNCH = ("cpus", "driver", "gpus")
 """Facts that are read at each launch, and never kept."""
 
 ATTEMPTS = 3
-"""How often an image is asked for where the host is in trouble."""
+"""How often the preparation of an image is tried where the host is in trouble."""
 
 
 def facts_path(home: Path, backend: str, identity: str) -> Path:
-    """Where the facts of an image are kept, once an identity."""
+    """The file of an image's facts, one per identity."""
     return home / "facts" / f"{digest([FACTS_SCHEMA, backend, identity])}.json"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ready:
-    """An image that can be launched, with what it holds and what speaks against it."""
+    """An image that can be launched, with its facts and a prediction."""
 
     prepared: Prepared
     facts: ImageFacts
     prediction: Prediction | None
-    """Why its checks cannot run on this host; None where nothing is known to speak against them."""
+    """Why its checks cannot run on this host; None where they may run."""
 
 
 @dataclass(kw_only=True)
@@ -74,22 +74,22 @@ class Preparation:
     _resolvers: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(4, "resolve"))
 
     def ahead(self, batches: Iterable[Batch]) -> None:
-        """Begin with all of it, in the order in which it will be asked for."""
+        """Begin to prepare the batches, in the order in which they will run."""
         for batch in batches:
             self._prepare(batch)
 
     def image(self, image: Image) -> Ready:
-        """The image ready to launch, waited for; Trouble where it cannot be had."""
+        """The prepared image, once it is ready; Trouble where it cannot be prepared."""
         return self._image(image).result()
 
     def cell(self, cell: Cell, ready: Ready) -> Work | Resolution:
-        """The cell with its overlay built, or the resolution that is its answer; Trouble where neither can be had."""
+        """The cell with its overlay, or the resolution that is its answer; Trouble where there is neither."""
         return self._cell(cell, ready).result()
 
     def look(self, prepared: Prepared, keep: bool = False) -> Facts:
-        """Launch the image without cells and without a GPU: what it holds, or Trouble where it cannot say so.
+        """The facts of the image, launched without cells and without a GPU; Trouble where it does not tell them.
 
-        `keep` records the environment, for an image of which no check is run.
+        `keep` records the environment, for an image without a check to run.
         """
         seen = Launch(
             backend=self.backend,
@@ -101,7 +101,7 @@ class Preparation:
         ).run()
         if seen.facts is None:
             raise seen.trouble or Trouble(
-                "no-answer", "the image ended before it said what it holds", evidence=seen.stderr[-400:]
+                "no-answer", "the image ended before it told its facts", evidence=seen.stderr[-400:]
             )
         return seen.facts
 
@@ -146,7 +146,7 @@ class Preparation:
         raise AssertionError("the last attempt returns or raises")
 
     def _spare_pull(self, image: Image) -> None:
-        """Raise Trouble for an image that would have to be pulled and cannot run on any GPU here, by its tag."""
+        """Raise Trouble for an image that is not yet pulled and, by its tag, cannot run on any GPU here."""
         if not self.backend.pulls or self.backend.peek(image) is not None:
             return
         prediction = self._predict(image, None)
@@ -155,7 +155,7 @@ class Preparation:
             raise Trouble(prediction.code, detail, evidence=prediction.evidence)
 
     def _predict(self, image: Image, facts: ImageFacts | None) -> Prediction | None:
-        """Why the image cannot run on this host, by its tag or by what it holds; None if nothing speaks against it."""
+        """Why the image cannot run on this host, by its tag or its facts; None where it may run."""
         build, machine = build_of(image, facts), self.backend.machine
         if not wants_gpu(image, self.gpus):
             return predict(build, machine=machine)
@@ -166,9 +166,9 @@ class Preparation:
         return None if None in predictions else predictions[0]
 
     def _facts(self, prepared: Prepared) -> ImageFacts:
-        """What the image holds: read from it once an identity, by a launch without cells.
+        """The facts of the image: read once per identity, by a launch without cells.
 
-        What its torch could not say this time is asked again next time.
+        Facts without torch, because it raised, are not kept.
         """
         path = facts_path(self.home, self.backend.name, prepared.identity)
         with locked(path.with_suffix(".lock")):
@@ -187,14 +187,14 @@ class Preparation:
             if missing:
                 raise Trouble("not-installed", f"the image does not hold {', '.join(missing)}")
             return Work(cell=cell)
-        found = resolve.resolve(cell.requires, facts, self.index, self.home / "resolutions")
-        if found.problem:
-            return found
+        resolution = resolve.resolve(cell.requires, facts, self.index, self.home / "resolutions")
+        if resolution.problem:
+            return resolution
         return Work(
             cell=cell,
-            overlay=overlay.build(found.add, facts, self.index, self.home) if found.add else None,
-            added={name: found.versions.get(name, "") for name in map(name_of, found.add)},
-            versions={name: found.versions.get(canonical(name), "") for name in cell.members},
-            drift=found.drift,
-            notes=found.notes,
+            overlay=overlay.build(resolution.add, facts, self.index, self.home) if resolution.add else None,
+            added={name: resolution.versions.get(name, "") for name in map(name_of, resolution.add)},
+            versions={name: resolution.versions.get(canonical(name), "") for name in cell.members},
+            drift=resolution.drift,
+            notes=resolution.notes,
         )

@@ -1,4 +1,4 @@
-"""What the host side says to a probe host and what it reads back: a work order out, framed JSON lines in."""
+"""The runner's side of the protocol with a probe host: a work order out, framed JSON lines in."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from torch_compat_matrix.probes.contract import CellOrder, Frame, WorkOrder
 
 SILENCE_S = 60.0
-"""How long a probe host may say nothing beyond the time its probe may take (twice: crashes are confirmed)."""
+"""How long a probe host may be silent beyond the limit of its probe (twice: crashes are confirmed)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Work:
-    """A cell with what was resolved for it: the unit of a work order."""
+    """A cell with its resolution: the unit of a work order."""
 
     cell: Cell
     overlay: Path | None = None
@@ -30,7 +30,7 @@ class Work:
     versions: Mapping[str, str] = field(default_factory=dict)
     """Member -> the version that must be imported; empty where the image's own is under test."""
     drift: tuple[str, ...] = ()
-    """What a plain install would replace."""
+    """The packages that a plain install would replace."""
     notes: tuple[str, ...] = ()
 
 
@@ -82,7 +82,7 @@ def _cell(work: Work, timeout_s: float) -> CellOrder:
 
 
 def frames(lines: Iterable[bytes], nonce: str) -> Iterator[Frame]:
-    """The frames among the lines: whatever lacks this launch's nonce, and replayed frames, are passed over."""
+    """The frames among the lines; lines without this launch's nonce and replayed frames are skipped."""
     prefix = f"compat/1 {nonce} ".encode()
     last = 0
     for line in lines:

@@ -1,4 +1,4 @@
-"""What a run finds out, written to its journal: outcomes, and once each the environments they were seen in."""
+"""Writes a run's outcomes to its journal, and each of their environments once."""
 
 from __future__ import annotations
 
@@ -24,28 +24,28 @@ class Recorder:
     backend: str
     listen: Callable[[Outcome], None]
     images: set[str] = field(default_factory=set)
-    """Those of which an environment is recorded."""
+    """The images of which an environment is recorded."""
     _environments: set[str] = field(default_factory=set)
     _keys: dict[str, str] = field(default_factory=dict)
     _predictions: dict[str, Prediction | None] = field(default_factory=dict)
 
     def expect(self, image: str, prediction: Prediction | None) -> None:
-        """From now on an outcome of the image is noted where it disagrees with what was foreseen (None: nothing)."""
+        """From now on note outcomes of the image that disagree with the prediction (None: it was to run)."""
         self._predictions[image] = prediction
 
     def know(self, keys: Mapping[str, str]) -> None:
-        """From now on outcomes carry these keys (check id -> key), for later runs to know them by."""
+        """From now on outcomes carry these keys (check id -> key), under which later runs find them."""
         self._keys.update(keys)
 
     def outcomes(self, outcomes: Iterable[Outcome]) -> None:
-        """On disk first, shown second."""
+        """Write the outcomes to disk, then show them."""
         stamped = [self._stamped(outcome) for outcome in outcomes]
         append(self.journal, *({"kind": "outcome", **outcome.to_json()} for outcome in stamped))
         for outcome in stamped:
             self.listen(outcome)
 
-    def taken_over(self, outcomes: Iterable[Outcome], environments: Iterable[Mapping[str, Any]]) -> None:
-        """Outcomes of earlier runs, with the environments that they were seen in."""
+    def reused(self, outcomes: Iterable[Outcome], environments: Iterable[Mapping[str, Any]]) -> None:
+        """Write reused outcomes of earlier runs, with their environments."""
         environments = list(environments)
         new = {record["key"]: record for record in environments if record["key"] not in self._environments}
         self._environments |= new.keys()
@@ -54,7 +54,7 @@ class Recorder:
         self.outcomes(outcomes)
 
     def environment(self, prepared: Prepared, facts: Facts) -> str:
-        """The key that outcomes name the environment by."""
+        """Record the environment; return the key by which outcomes name it."""
         record = {
             "image": prepared.image.name,
             "reference": prepared.reference,
@@ -75,6 +75,6 @@ class Recorder:
         if outcome.image in self._predictions and not outcome.reused:
             note = disagreement(self._predictions[outcome.image], outcome)
             notes = (*notes, note) if note else notes
-        # without an environment nothing ran: what stood in the way must not be taken for the library's own answer
+        # without an environment nothing ran, and the trouble must not be reused as the library's own answer
         key = self._keys.get(outcome.check, "") if outcome.environment else ""
         return replace(outcome, key=key, notes=notes)

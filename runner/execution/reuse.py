@@ -1,4 +1,4 @@
-"""What an outcome may depend on, as a key: where nothing of it changed, a check need not run again."""
+"""Keys of all that an outcome depends on: under an unchanged key, a check need not run again."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from torch_compat_matrix.runner.judging import matching
 from torch_compat_matrix.runner.model import Known, Outcome, Verdict, digest
 
 SETTLED = (Verdict.PASS, Verdict.FAIL, Verdict.UNSUPPORTED, Verdict.SKIP)
-"""What the same library in the same environment gives again; crash, time-out and want of memory need not come again."""
+"""The verdicts that come again under the same key; a crash, a time-out and a lack of memory need not."""
 
 
 def keys(
     work: Work, prepared: Prepared, gpus: Sequence[Gpu], settings: Mapping[str, Any], backend: str
 ) -> dict[str, str]:
-    """Check id -> key; none on a host whose GPUs differ, since the lease alone decides which one a batch gets.
+    """Check id -> key; empty on a host whose GPUs differ, since only the lease decides which GPU a batch gets.
 
     A key holds the image's identity, the exact packages added, the probes' source and the rules that name reasons, GPU
     model and driver, limits, seed and step counts.
@@ -48,7 +48,7 @@ def keys(
 
 @cache
 def source(member: str) -> str:
-    """A hash of all the code that a verdict on this library comes from: its probes, the probe host, the rules."""
+    """A hash of all code behind a verdict on this library: its probes, the probe host, the rules."""
     libraries = BUNDLE / "libraries"
     own = libraries.glob(f"{member.replace('-', '_')}.py")
     shared = sorted([*BUNDLE.glob("*.py"), *libraries.glob("_*.py")])
@@ -58,7 +58,7 @@ def source(member: str) -> str:
 
 
 def reusable(outcome: Outcome, known: Sequence[Known]) -> bool:
-    """Whether an earlier outcome may stand for the check: never a flaky one, nor one that is expected not to pass."""
+    """Whether an earlier outcome may be reused: not if it is flaky, or if a `known:` entry expects no pass."""
     if outcome.flaky or outcome.verdict not in SETTLED or outcome.reason == "import-failed":
         return False
     expected = matching(known, outcome)

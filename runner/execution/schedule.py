@@ -1,4 +1,4 @@
-"""Cells grouped into batches: longest first, and split where that ends the run sooner."""
+"""Groups cells into batches: longest first, and split where that ends the run sooner."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from torch_compat_matrix.runner.model import Cell, Check, Image, digest
 
 LAUNCH_S = 4.0
-"""What one more launch costs: start, import of torch and of what torch.compile needs, on two CPU cores."""
+"""The cost of another launch: its start, the import of torch and of torch.compile's modules, on two CPU cores."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Batch:
-    """The cells of one image that one launched container works through."""
+    """The cells of an image that one launch works through."""
 
     image: Image
     cells: tuple[Cell, ...]
@@ -33,7 +33,7 @@ def batches(
 ) -> tuple[Batch, ...]:
     """The images' cells in batches, longest expected time (seconds) first.
 
-    An image is split as long as its longest batch is what the run waits for and a launch more saves more than it costs.
+    An image is split as long as the run waits for its longest batch and another launch saves more than it costs.
     """
     cells = {image.name: (image, part) for image, part in images if part}
     seconds = {name: {cell.id: expected(cell) for cell in part} for name, (_, part) in cells.items()}
@@ -50,7 +50,7 @@ def batches(
 
 
 def _split(cells: Sequence[Cell], parts: int, seconds: Mapping[str, float]) -> list[tuple[float, tuple[Cell, ...]]]:
-    """The cells in at most `parts` groups of about equal time, each with its time (longest processing time first)."""
+    """The cells in at most `parts` groups of about equal time, with their times (longest processing time first)."""
     heap: list[tuple[float, int, list[Cell]]] = [(0.0, number, []) for number in range(min(parts, len(cells)))]
     for cell in sorted(cells, key=lambda cell: -seconds[cell.id]):
         total, number, group = heap[0]
@@ -60,7 +60,7 @@ def _split(cells: Sequence[Cell], parts: int, seconds: Mapping[str, float]) -> l
 
 
 def _length(parts: Mapping[str, Sequence[tuple[float, tuple[Cell, ...]]]], jobs: int) -> float:
-    """How long the batches take on so many jobs, each beginning the longest that is left."""
+    """How long the batches take on so many jobs, each of which begins the longest batch that is left."""
     ends = [0.0] * jobs
     for total in sorted((total for groups in parts.values() for total, _ in groups), reverse=True):
         heapq.heapreplace(ends, ends[0] + total + LAUNCH_S)

@@ -1,4 +1,4 @@
-"""One process's share of a run that several processes work on: it runs batches until the outcome wanted is there."""
+"""A process's share of a run that several processes work on: it runs batches until the wanted outcome is there."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ LOOK_S = 0.05
 
 
 class Worker:
-    """Answers for single checks, in whatever order they are asked for, while whole batches run behind it.
+    """Gives outcomes of single checks, in any order, while whole batches run in the background.
 
-    Every process that shares the run's folder may ask for every check: a batch is run by whoever claims it first,
-    and one whose owner died is claimed again.
+    Every process that shares the run's folder may ask for every check: the first to lock a batch runs it, and a batch
+    whose owner died is run again.
     """
 
     def __init__(self, engine: Engine, checks: Iterable[Check], threads: int = 1) -> None:
@@ -28,18 +28,18 @@ class Worker:
         self.error: BaseException | None = None
 
     def outcome(self, check: Check) -> Outcome:
-        """The check's outcome, waited for; raises what ended the work if it cannot come any more."""
+        """Wait for the check's outcome; raise the error that ended the work if it cannot come any more."""
         while True:
-            found = self.engine.outcome(check)
-            if found is not None:
-                return found
+            outcome = self.engine.outcome(check)
+            if outcome is not None:
+                return outcome
             if self.error is not None:
                 raise self.error
             self._keep_working(check)
             time.sleep(LOOK_S)
 
     def stop(self) -> None:
-        """End what this process runs."""
+        """End the batches of this process."""
         self.engine.stop()
         for thread in self.threads:
             thread.join()
@@ -58,5 +58,5 @@ class Worker:
         try:
             for batch in batches:
                 self.engine.work(batch)
-        except BaseException as error:  # shown by whoever waits; a thread's own traceback would be lost
+        except BaseException as error:  # `outcome` raises it; a thread's own traceback would be lost
             self.error = error

@@ -1,4 +1,4 @@
-"""claims.yaml: what somebody says of images and libraries, and which outcomes would make it true or false."""
+"""claims.yaml: statements about images and libraries, and the outcomes that make them true or false."""
 
 from __future__ import annotations
 
@@ -26,18 +26,22 @@ Pattern = Annotated[str, AfterValidator(_pattern)]
 
 
 class Condition(Entry):
-    """One thing to look at; exactly one of `exists`, `expects`, `checks` says which."""
+    """A condition of a claim, of exactly one kind: `exists`, `expects` or `checks`."""
 
     exists: str | None = Field(None, description="the image whose tag must exist")
     expects: str | None = Field(None, description="selector of expectations (image/expects/what): all must be met")
-    checks: str | None = Field(None, description="selector of checks: all must pass, or what `metric` and notes say")
-    metric: str | None = Field(None, description="name of a metric of the checks, held to the bounds instead")
+    checks: str | None = Field(None, description="selector of checks: all must pass, unless `metric` or a note decides")
+    metric: str | None = Field(None, description="name of a metric of the checks, whose bounds decide")
     at_least: float | None = None
     at_most: float | None = None
-    true_note: Pattern | None = Field(None, description="regular expression: a note of the checks that bears it out")
-    false_note: Pattern | None = Field(None, description="regular expression: a note of the checks that refutes it")
-    anywhere: bool = Field(False, description="a stand-in may answer too: the claim is not about an image")
-    gpu: bool = Field(False, description="only an outcome on a GPU answers")
+    true_note: Pattern | None = Field(
+        None, description="regular expression: a note of the checks that confirms the claim"
+    )
+    false_note: Pattern | None = Field(
+        None, description="regular expression: a note of the checks that refutes the claim"
+    )
+    anywhere: bool = Field(False, description="a stand-in counts too: the claim is not about an image")
+    gpu: bool = Field(False, description="only an outcome on a GPU counts")
 
     @model_validator(mode="after")
     def _one_kind(self) -> Condition:
@@ -47,7 +51,7 @@ class Condition(Entry):
         if bounded != (self.metric is not None):
             raise ValueError("`metric` needs `at_least` or `at_most`, and these need `metric`")
         if not self.checks and (self.metric or self.true_note or self.false_note):
-            raise ValueError("`metric` and notes are those of `checks`: name them")
+            raise ValueError("`metric` and notes belong to checks: give `checks`")
         return self
 
 
@@ -55,10 +59,10 @@ class Claim(Entry):
     """A claim and all that must hold for it."""
 
     id: str
-    source: str = Field(description="who says it")
+    source: str = Field(description="the source of the claim")
     says: str
-    holds_if: list[Condition] = Field(description="all of these; none: the claim cannot be judged by a run")
-    remark: str | None = Field(None, description="what a reader should know beside the verdict")
+    holds_if: list[Condition] = Field(description="all of these conditions; without any, no run can judge the claim")
+    remark: str | None = Field(None, description="a remark for the reader, beside the verdict")
 
 
 class Claims(Entry):
@@ -81,7 +85,7 @@ def load(path: Path) -> tuple[dict[str, Any], ...]:
     for index, claim in enumerate(claims):
         if claim.id in seen:
             document.mistake(
-                ("claims", index, "id"), f"{claim.id!r} is there already: give each claim an id of its own"
+                ("claims", index, "id"), f"{claim.id!r} is the id of an earlier claim: give each claim its own id"
             )
         seen.add(claim.id)
     if document.mistakes:

@@ -1,4 +1,4 @@
-"""YAML as plain data with a place for every value: scalars stay strings, and what could surprise is refused."""
+"""YAML as plain data with a place for every value: scalars stay strings, and surprising syntax is refused."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Path_ = tuple[str | int, ...]
 
 @dataclass(frozen=True, slots=True)
 class Mistake:
-    """What is wrong, where, and what would be right."""
+    """A mistake in a file: its place, its cause and the remedy."""
 
     place: str
     """`file:line:column`, both from 1."""
@@ -33,7 +33,7 @@ class Mistake:
 
 
 class MatrixError(CompatError):
-    """The file is not a matrix; every mistake in it, with place and remedy."""
+    """The file is not a matrix: all its mistakes, with place and remedy."""
 
     status = Status.BAD_MATRIX
 
@@ -44,7 +44,7 @@ class MatrixError(CompatError):
 
 @dataclass
 class Document:
-    """The data of a YAML file (dict, list, str), the place of each value and of each key, and what was refused."""
+    """The data of a YAML file (dict, list, str), the place of each value and key, and the mistakes."""
 
     name: str
     data: Any = None
@@ -52,7 +52,7 @@ class Document:
     mistakes: list[Mistake] = field(default_factory=list)
 
     def place(self, path: Path_) -> str:
-        """Where that value is; where it is missing, the nearest that holds it."""
+        """The place of that value; of the nearest part around it where it is missing."""
         while path and path not in self.places:
             path = path[:-1]
         return self.places.get(path, f"{self.name}:1:1")
@@ -63,18 +63,20 @@ class Document:
 
 
 def read(path: Path) -> Document:
-    """The file's document; whatever is wrong with it as YAML is among its mistakes."""
+    """The file's document, whose mistakes include every error of its YAML."""
     document = Document(name=str(path))
     try:
         size = path.stat().st_size
         if size > MAX_BYTES:
-            message = f"the file has {size} bytes, more than {MAX_BYTES}: a matrix is written by people; split it"
+            message = (
+                f"the file has {size} bytes, more than {MAX_BYTES}, the most that a matrix may have; split the file"
+            )
             document.mistakes.append(Mistake(f"{path}:1:1", message))
             return document
         text = path.read_bytes().decode("utf-8")
     except OSError as error:
         document.mistakes.append(
-            Mistake(f"{path}:1:1", f"cannot be read: {error.strerror}; name another with --matrix")
+            Mistake(f"{path}:1:1", f"cannot be read: {error.strerror}; name another file with --matrix")
         )
         return document
     except UnicodeDecodeError as error:
@@ -95,19 +97,21 @@ def read(path: Path) -> Document:
 
 
 def _refuse(text: str, document: Document) -> None:
-    """What makes a value something else than what stands at its place: anchors, aliases, tags, several documents."""
+    """Note all syntax that changes a value or puts it elsewhere: anchors, aliases, tags, several documents."""
     depth = documents = 0
     for event in YAML(typ="safe", pure=True).parse(text):
         mark = event.start_mark
         where = f"{document.name}:{mark.line + 1}:{mark.column + 1}"
         if isinstance(event, AliasEvent) or getattr(event, "anchor", None):
-            document.mistakes.append(Mistake(where, "anchors and aliases are not read here: write the value out"))
+            document.mistakes.append(Mistake(where, "anchors and aliases are not supported: write the value out"))
         elif isinstance(event, (ScalarEvent, CollectionStartEvent)) and event.tag:
-            document.mistakes.append(Mistake(where, f"the tag {event.tag} is not read here: every value is a string"))
+            document.mistakes.append(Mistake(where, f"the tag {event.tag} is not supported: every value is a string"))
         if isinstance(event, DocumentStartEvent):
             documents += 1
             if documents == 2:
-                document.mistakes.append(Mistake(where, "a second document: a matrix is one; remove the `---`"))
+                document.mistakes.append(
+                    Mistake(where, "a second document: a matrix is a single document; remove the `---`")
+                )
         if isinstance(event, CollectionStartEvent):
             depth += 1
             if depth > MAX_DEPTH:
@@ -126,19 +130,19 @@ def _plain(node: Node, path: Path_, document: Document) -> Any:
     if isinstance(node, SequenceNode):
         return [_plain(item, (*path, index), document) for index, item in enumerate(node.value)]
     assert isinstance(node, MappingNode)
-    found: dict[str, Any] = {}
+    plain: dict[str, Any] = {}
     for key, value in node.value:
         mark = key.start_mark
         where = f"{document.name}:{mark.line + 1}:{mark.column + 1}"
         if not isinstance(key, ScalarNode):
             document.mistakes.append(Mistake(where, "a key must be a plain word"))
         elif key.value == "<<":
-            document.mistakes.append(Mistake(where, "merge keys are not read here: write the values out"))
-        elif key.value in found:
+            document.mistakes.append(Mistake(where, "merge keys are not supported: write the values out"))
+        elif key.value in plain:
             first = document.places[(*path, key.value)]
-            message = f"{key.value!r} is here twice (first at {first}): YAML would keep one of the two; remove one"
+            message = f"{key.value!r} is here twice (first at {first}): YAML would keep only one; remove the other"
             document.mistakes.append(Mistake(where, message))
         else:
             document.places[(*path, key.value)] = where
-            found[key.value] = _plain(value, (*path, key.value), document)
-    return found
+            plain[key.value] = _plain(value, (*path, key.value), document)
+    return plain

@@ -1,4 +1,4 @@
-"""Matrix -> Plan: expansion, exclusion, selection; and the plan as JSON, for hosts that cannot read a matrix."""
+"""Matrix -> Plan: expansion, exclusion and selection."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 
 class TooMany(Exception):
-    """The matrix expands to more checks than it may."""
+    """The matrix expands to more checks than `max_checks:` allows."""
 
 
 def all_cells(matrix: Matrix, excluded: bool = False) -> tuple[Cell, ...]:
-    """Every cell of the matrix; with `excluded`, also those that its rules leave out."""
+    """Every cell of the matrix; with `excluded`, also the cells that `exclude:` leaves out."""
     versions = sum(len(library.versions) for library in matrix.libraries.values()) + len(matrix.stacks)
     checks = len(matrix.images) * versions * len(matrix.probes)
     if checks > matrix.max_checks:
@@ -75,16 +75,16 @@ def _cells_of(matrix: Matrix, image: str) -> list[Cell]:
 
 
 def _probes(wanted: Sequence[str], members: Sequence[str]) -> tuple[str, ...]:
-    """The probes in their order; those that apply to no member stay, and are answered by `not-applicable`."""
+    """The probes in their order; a probe that applies to no member stays, and gives `not-applicable`."""
     return tuple(probe for probe in PROBES if probe in wanted) if members else ()
 
 
 def expand(matrix: Matrix, backend: str, selectors: Sequence[str] = (), probes: Sequence[str] = ()) -> Plan:
-    """The plan for a backend: its images, and of their cells those selected.
+    """The plan for a backend: the images that it can run, and their selected cells.
 
-    `local` takes the images that have a stand-in, `docker` those that have a tag.  For `here` the interpreter at hand
-    is the image named in the selectors; unless one is, it is an image of its own, with every library at the version
-    that is installed and those of the matrix.
+    `local` takes the images that have a stand-in, `docker` those that have a tag.  For `here`, this
+    interpreter is the image that the selectors name; where they name none, it is an image of its own, with every
+    library at the installed version and at those of the matrix.
     """
     plan = Plan(
         images=matrix.model_images(),
@@ -109,7 +109,7 @@ def _usable(image: Image, backend: str) -> bool:
 
 
 def _here(plan: Plan, selectors: Sequence[str]) -> Plan:
-    """The plan with the interpreter at hand in the place of the image that the selectors name, or of its own."""
+    """The plan with this interpreter in place of the image that the selectors name, or as an image of its own."""
     named = [image for image in plan.images if any(selector.split("/")[0] == image.name for selector in selectors)]
     if named:
         return plan

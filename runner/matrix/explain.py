@@ -1,4 +1,4 @@
-"""What pydantic refuses in a file, told with its place and with what would be right."""
+"""Turns pydantic's errors about a file into mistakes with place and remedy."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def _explain(error: Any, model: type[BaseModel], document: Document) -> None:
         message = f"{where[-1]!r} is missing"
     elif kind in ("literal_error", "enum"):
         words = re.findall(r"'([^']*)'", error["ctx"]["expected"])
-        message = f"{given!r} is not one of those known{did_you_mean(str(given), words)}"
+        message = f"{given!r} is not a known value{did_you_mean(str(given), words)}"
     elif kind.endswith("_type") and given is None:
-        message = "nothing stands here; give a value or remove the key"
+        message = "no value; give a value or remove the key"
     elif kind == "value_error":
         message = f"{given!r} is {error['ctx']['error']}" if isinstance(given, str) else str(error["ctx"]["error"])
     else:
@@ -38,18 +38,20 @@ def _explain(error: Any, model: type[BaseModel], document: Document) -> None:
 
 
 def _keys(model: type[BaseModel], where: tuple[Any, ...]) -> list[str]:
-    """The keys that the part of the file at `where` may have."""
+    """The valid keys of the part of the file at `where`."""
     kind: Any = model
     for part in where:
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             names = {field.alias or name: field.annotation for name, field in kind.model_fields.items()}
             kind = names.get(part)
         else:
-            arguments = [one for one in getattr(kind, "__args__", ()) if one is not type(None)]
+            arguments = [argument for argument in getattr(kind, "__args__", ()) if argument is not type(None)]
             kind = arguments[-1] if arguments else None
         if not (isinstance(kind, type) and issubclass(kind, BaseModel)):
             models = [
-                one for one in getattr(kind, "__args__", ()) if isinstance(one, type) and issubclass(one, BaseModel)
+                argument
+                for argument in getattr(kind, "__args__", ())
+                if isinstance(argument, type) and issubclass(argument, BaseModel)
             ]
             kind = models[0] if models and type(None) in kind.__args__ else kind
     if isinstance(kind, type) and issubclass(kind, BaseModel):

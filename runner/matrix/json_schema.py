@@ -9,5 +9,5 @@ from torch_compat_matrix.runner.matrix.schema import Matrix
 
 def schema() -> str:
     """The schema as published in docs/matrix.schema.json."""
-    found = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "matrix.yaml"}
-    return json.dumps({**Matrix.model_json_schema(), **found}, indent=2) + "\n"
+    head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "matrix.yaml"}
+    return json.dumps({**Matrix.model_json_schema(), **head}, indent=2) + "\n"

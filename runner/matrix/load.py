@@ -44,7 +44,7 @@ def load(path: Path) -> Matrix:
 
 
 def _senseless(matrix: Matrix) -> Iterator[tuple[tuple[str | int, ...], str]]:
-    """What each part says correctly and the whole does not bear out."""
+    """The mistakes of the whole, in which each part by itself is well formed."""
     probed = set(catalogue())
     for name in matrix.libraries:
         if name not in probed:
@@ -52,7 +52,7 @@ def _senseless(matrix: Matrix) -> Iterator[tuple[tuple[str | int, ...], str]]:
             yield ("libraries", name), message + did_you_mean(name, probed)
     for name, stack in matrix.stacks.items():
         if name in matrix.libraries:
-            yield ("stacks", name), f"{name!r} is a library too; check ids could not tell them apart: rename the stack"
+            yield ("stacks", name), f"{name!r} is also a library, with the same check ids: rename the stack"
         if not members_of(stack.requires):
             yield (
                 ("stacks", name, "requires"),
@@ -60,9 +60,9 @@ def _senseless(matrix: Matrix) -> Iterator[tuple[tuple[str | int, ...], str]]:
             )
     for name, image in matrix.images.items():
         if image.tag is None and image.local is None:
-            yield ("images", name), "neither `tag:` nor `local:`: no backend could launch it"
+            yield ("images", name), "neither `tag:` nor `local:`: no backend can launch the image"
         if image.digest and not image.tag:
-            yield ("images", name, "digest"), "a digest pins a tag: give `tag:` as well"
+            yield ("images", name, "digest"), "a digest needs its tag: give `tag:` as well"
     for index, included in enumerate(matrix.include):
         if included.library not in matrix.libraries:
             message = f"no library {included.library!r}{did_you_mean(included.library, matrix.libraries)}"
@@ -96,10 +96,10 @@ def _senseless(matrix: Matrix) -> Iterator[tuple[tuple[str | int, ...], str]]:
 
 
 def _expectations(matrix: Matrix) -> Iterator[str]:
-    """The ids under which a report judges what the images are said to hold (reports/expectations.py)."""
+    """The ids of the images' expectations, which a report judges (reports/expectations.py)."""
     for name, image in matrix.images.items():
-        said = image.expects
-        versions = (what for what in ("torch", "cuda", "cudnn", "python", "os") if getattr(said, what))
-        held = map(name_of, said.preinstalled)
-        for what in (*versions, *held, *said.tools, *said.services):
+        expects = image.expects
+        versions = (what for what in ("torch", "cuda", "cudnn", "python", "os") if getattr(expects, what))
+        held = map(name_of, expects.preinstalled)
+        for what in (*versions, *held, *expects.tools, *expects.services):
             yield expectation_id(name, what)

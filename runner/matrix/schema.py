@@ -1,4 +1,4 @@
-"""What may stand in matrix.yaml: pydantic models, of which docs/matrix.schema.json is made."""
+"""The content of matrix.yaml as pydantic models, from which docs/matrix.schema.json is made."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ UNITS = {"k": 10, "m": 20, "g": 30, "t": 40}
 
 
 def _size(text: Any) -> Any:
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", str(text).strip().lower())
-    if not found:
+    size = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", str(text).strip().lower())
+    if not size:
         raise ValueError("not a size; write it as Docker does: 512m, 8g")
-    return int(float(found[1]) * 2 ** UNITS.get(found[2], 0))
+    return int(float(size[1]) * 2 ** UNITS.get(size[2], 0))
 
 
 def _requirement(text: str) -> str:
@@ -60,34 +60,34 @@ Digest = Annotated[str, AfterValidator(_digest)]
 
 
 class Entry(BaseModel):
-    """What every part of the file has in common: no key that it does not know."""
+    """A part of the file, which refuses unknown keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class LimitsEntry(Entry):
-    """What one launched image may use; an image's own limits go before the file's."""
+    """The limits of one launched image; an image's own limits override the file's."""
 
     gpus: Literal["auto", "required", "none"] | None = Field(
-        None, description="auto: a GPU where there is one; required: skip where there is none; none: never"
+        None, description="auto: a GPU where the host has one; required: skip where it has none; none: never"
     )
     timeout: PositiveFloat | None = Field(None, description="seconds for one probe, the library's import included")
     memory: Size | None = Field(None, description="as Docker writes it: 8g")
     shm: Size | None = Field(None, description="size of /dev/shm: 8g")
-    pids: PositiveInt | None = Field(None, description="most processes at a time")
+    pids: PositiveInt | None = Field(None, description="maximal number of processes")
     cpus: PositiveFloat | None = Field(None, description="CPU cores")
     network: str | None = Field(None, description="none, or the name of an engine network")
 
 
 class LocalEntry(Entry):
-    """The stand-in: what the `local` backend builds in the image's place."""
+    """The stand-in, which the `local` backend builds in the image's place."""
 
     python: str = Field(description='Python version, quoted: "3.11"; `host`: the Python that runs this command')
     requires: list[Req] = Field(description="requirements, as for pip")
 
 
 class ExpectsEntry(Entry):
-    """What somebody says of the image."""
+    """The expectations of the image."""
 
     torch: str | None = Field(None, description="torch version, or its beginning")
     cuda: str | None = Field(None, description="CUDA version that torch was built for")
@@ -106,8 +106,10 @@ class ImageEntry(Entry):
     digest: Digest | None = Field(None, description="pins the image: sha256:...")
     python: str = Field("python3", description="the interpreter inside the image that holds torch")
     local: LocalEntry | None = Field(None, description="how to build the stand-in")
-    expects: ExpectsEntry = Field(ExpectsEntry(), description="what somebody says of the image")
-    claim: str | None = Field(None, description="who says that this tag exists, where that itself is to be tested")
+    expects: ExpectsEntry = Field(ExpectsEntry(), description="what the image is said to hold")
+    claim: str | None = Field(
+        None, description="the source that says that this tag exists, where that is itself a claim to test"
+    )
     limits: LimitsEntry = LimitsEntry()
 
 
@@ -118,7 +120,7 @@ class LibraryEntry(Entry):
         description="quoted versions, `latest`, or `installed` for the image's own", min_length=1
     )
     with_: list[Req] = Field([], alias="with", description="further requirements to install with it")
-    probes: list[ProbeName] | None = Field(None, description="only these probes")
+    probes: list[ProbeName] | None = Field(None, description="run only these probes")
     isolation: Literal["warm", "fresh"] = Field("warm", description="fresh: a process of its own for each probe")
 
 
@@ -145,29 +147,29 @@ class IncludeEntry(Entry):
 
 
 class KnownEntry(Entry):
-    """An expected outcome."""
+    """A known issue: an expected outcome."""
 
     cells: str = Field(description="selector of checks; a cell stands for all its probes")
     expect: Verdict = Field(description="the verdict that is expected")
     code: str | None = Field(None, description="the reason code that is expected")
     reason: str
     link: str | None = None
-    expires: dt.date | None = Field(None, description="the day from which it must be looked at again: 2027-01-31")
+    expires: dt.date | None = Field(None, description="the last day before its review: 2027-01-31")
 
 
 class Matrix(Entry):
-    """Images x library versions, and what is expected of them."""
+    """Images x library versions, with their known issues."""
 
     limits: LimitsEntry = LimitsEntry()
     probes: list[ProbeName] = Field([*PROBES], description="probes to run, unless a library says otherwise")
     images: dict[Name, ImageEntry] = Field(min_length=1)
-    libraries: dict[Name, LibraryEntry] = Field({}, description="by name of the distribution")
+    libraries: dict[Name, LibraryEntry] = Field({}, description="libraries by the name of their distribution")
     stacks: dict[Name, StackEntry] = {}
     exclude: list[ExcludeEntry] = []
     include: list[IncludeEntry] = []
     known: list[KnownEntry] = []
     selections: dict[Name, list[str]] = Field(
-        {}, description="names for lists of selectors; one named after a backend is what a plain run on it takes"
+        {}, description="names for lists of selectors; a selection named after a backend is its default"
     )
     max_checks: PositiveInt = Field(100_000, description="refuse to expand to more checks than this")
     _source: str = ""
@@ -176,16 +178,16 @@ class Matrix(Entry):
 
     @property
     def claims(self) -> tuple[dict[str, Any], ...]:
-        """What claims.yaml beside the file says, as plain data; nothing where there is none."""
+        """The claims of claims.yaml beside the file, as plain data; empty where there is no such file."""
         return self._claims
 
     @property
     def source(self) -> str:
-        """The file as the user named it."""
+        """The path of the file, as the user wrote it."""
         return self._source
 
     def model_images(self) -> tuple[model.Image, ...]:
-        """The images as the runner's nouns, their limits filled in from the file's and the defaults."""
+        """The images as the runner's nouns, with the file's limits and the defaults filled in."""
         return tuple(
             model.Image(
                 name=name,
@@ -201,7 +203,7 @@ class Matrix(Entry):
         )
 
     def model_known(self) -> tuple[model.Known, ...]:
-        """The expected outcomes as the runner's nouns, with their places."""
+        """The known issues as the runner's nouns, with their places."""
         return tuple(
             model.Known(**{**entry.model_dump(), "expect": entry.expect}, place=place)
             for entry, place in zip(self.known, self._places, strict=True)
@@ -213,9 +215,9 @@ def _local(entry: LocalEntry | None) -> Local | None:
 
 
 def _limits(*entries: LimitsEntry) -> Limits:
-    found: dict[str, Any] = {}
+    limits: dict[str, Any] = {}
     for entry in entries:
-        found.update(entry.model_dump(exclude_none=True))
-    if "timeout" in found:
-        found["timeout_s"] = found.pop("timeout")
-    return Limits(**found)
+        limits.update(entry.model_dump(exclude_none=True))
+    if "timeout" in limits:
+        limits["timeout_s"] = limits.pop("timeout")
+    return Limits(**limits)

@@ -1,4 +1,4 @@
-"""The part of a plan that a user asks for."""
+"""The part of a plan that a user selects."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from torch_compat_matrix.runner.selector import Selector, first
 
 
 class SelectionError(NothingSelected):
-    """A selector that selects nothing, or nothing left to do."""
+    """A selector that selects nothing, or an empty selection."""
 
 
 def select(
     plan: Plan, selectors: Sequence[str], probes: Sequence[str] = (), names: Mapping[str, Any] | None = None
 ) -> Plan:
-    """The part of a plan that the selectors take in, all of it where there are none; SelectionError for nothing."""
+    """The part of a plan that the selectors take in, all of it without selectors; SelectionError where it is empty."""
     unknown = [probe for probe in probes if probe not in PROBES]
     if unknown:
         raise SelectionError(f"there is no probe {unknown[0]!r}{did_you_mean(unknown[0], PROBES)}")
@@ -47,16 +47,16 @@ def select(
 
 
 def names_of(cells: Iterable[Cell]) -> set[str]:
-    """What a user may call the cells: image, library, library-version, image/library-version."""
+    """The names by which a user may select the cells: image, library, library-version, image/library-version."""
     return {name for cell in cells for name in (cell.image, cell.subject, cell.id.partition("/")[2], cell.id)}
 
 
 def installed_plan(distributions: Mapping[str, str]) -> Plan:
-    """The built-in plan of a bare host: each library that has probes and is installed, at its own version."""
+    """The built-in plan of a bare host: each installed library that has probes, at its own version."""
     held = set(map(canonical, distributions))
     cells = tuple(
         Cell(image="here", subject=name, version=INSTALLED, requires=(), members=(name,))
         for name in catalogue()
         if name in held
     )
-    return Plan(images=(Image(name="here"),), cells=cells, source="what is installed")
+    return Plan(images=(Image(name="here"),), cells=cells, source="the installed libraries")

@@ -1,1 +1,1 @@
-"""What would pip have done: what a requirement adds to an image, and the folder that holds it."""
+"""Pip's answer for an image: the packages that a requirement adds, and the folder that holds them."""

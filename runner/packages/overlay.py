@@ -1,4 +1,4 @@
-"""The exact set that a cell adds to its image, built once and shared by all that need it."""
+"""The exact set of packages that a cell adds to its image, built once and shared by all cells that add it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from torch_compat_matrix.runner.packages.target import Target
 
 
 def build(add: Sequence[str], facts: Mapping[str, Any], index: Index, home: Path) -> Path:
-    """The folder that holds these packages for the image that the facts describe; its name is its key.
+    """The folder with these packages for the image that the facts describe; its name is its key.
 
     Its files are hard links into uv's cache, so mount it read-only and never write to a file in it.
     """
@@ -36,7 +36,7 @@ def build(add: Sequence[str], facts: Mapping[str, Any], index: Index, home: Path
 
 
 def folder_of(add: Sequence[str], facts: Mapping[str, Any], home: Path) -> Path:
-    """Where the overlay of these packages is, or will be."""
+    """The folder of the overlay of these packages, whether it exists or not."""
     return home / "overlays" / digest([sorted(add), asdict(Target.of(facts))])
 
 
@@ -53,7 +53,7 @@ def _install(add: Sequence[str], target: Target, index: Index, folder: Path) -> 
 
 
 def _refuse_foreign(folder: Path, facts: Mapping[str, Any]) -> None:
-    """What was compiled here must not need a newer C library than the image's; uv itself sees to Python and machine."""
+    """Raise Trouble where a package compiled here needs a newer C library than the image's; uv checks the rest."""
     own = platform.libc_ver()[1]
     if not facts["glibc"] or not own or _numbers(own) <= _numbers(facts["glibc"]):
         return

@@ -1,4 +1,4 @@
-"""Where packages come from: pip's own configuration, handed on to uv and to installs inside images."""
+"""The sources of packages: pip's own configuration, passed on to uv and to installs inside images."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from pathlib import Path
 from torch_compat_matrix.runner.model import digest
 
 _WHAT = ("index-url", "extra-index-url", "find-links", "no-index", "only-binary", "no-binary", "pre")
-"""pip's options that decide what is found; those with several values separate them by white space."""
+"""pip's options that decide which packages it finds; several values of an option are separated by white space."""
 _HOW = ("trusted-host", "cert", "client-cert", "proxy", "timeout", "keyring-provider")
-"""pip's options that decide how it is reached."""
+"""pip's options that decide how it reaches an index."""
 
 _UV_WHAT = (
     *("UV_DEFAULT_INDEX", "UV_INDEX", "UV_INDEX_URL", "UV_EXTRA_INDEX_URL", "UV_INDEX_STRATEGY", "UV_FIND_LINKS"),
     *("UV_CONSTRAINT", "UV_OVERRIDE", "UV_EXCLUDE", "UV_EXCLUDE_NEWER", "UV_PRERELEASE", "UV_RESOLUTION"),
     *("UV_TORCH_BACKEND", "UV_OFFLINE"),
 )
-"""uv's own variables that decide what is found."""
+"""uv's own variables that decide which packages it finds."""
 
 _UV_VARIABLES = {
     "index-url": "UV_DEFAULT_INDEX",
@@ -37,12 +37,12 @@ _SURROUNDINGS = (
     *_BUNDLES,
     *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "all_proxy", "no_proxy"),
 )
-"""Variables besides pip's own by which its requests go."""
+"""Variables besides pip's own that direct its requests."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Index:
-    """pip's options as pip would merge them, and what else of the environment has a say."""
+    """pip's options as pip would merge them, and the other variables that count."""
 
     options: Mapping[str, str] = field(default_factory=dict)
     uv: Mapping[str, str] = field(default_factory=dict)
@@ -52,7 +52,7 @@ class Index:
 
     @classmethod
     def from_pip(cls, environ: Mapping[str, str] | None = None) -> Index:
-        """What `pip install` would go by: its files' [global], then [install], then its variables."""
+        """The options of `pip install`: its files' [global], then [install], then its variables."""
         environ = os.environ if environ is None else environ
         merged: dict[tuple[str, str], str] = {}
         for path in _files(environ):
@@ -64,7 +64,7 @@ class Index:
             {"default-timeout": "timeout"}.get(name, name): value
             for wanted in ("global", "install", ":env:")
             for (section, name), value in merged.items()
-            if section == wanted and value.strip()  # pip passes over empty values
+            if section == wanted and value.strip()  # pip ignores empty values
         }
         return cls(
             options={name: options[name].strip() for name in (*_WHAT, *_HOW) if name in options},
@@ -77,42 +77,42 @@ class Index:
         return tuple(self.options.get(name, "").split())
 
     def find_links(self) -> tuple[str, ...]:
-        """The places outside indexes, as uv will see them."""
+        """The find-links, as uv will see them."""
         if "UV_FIND_LINKS" in self.uv:
             return tuple(filter(None, self.uv["UV_FIND_LINKS"].split(",")))
         links = self.values("find-links")
         return tuple(str(Path(link).expanduser()) if link.startswith("~") else link for link in links)
 
     def uv_environment(self, *more_find_links: str) -> dict[str, str]:
-        """Variables that make uv look where pip would; variables and not flags, since URLs may hold passwords.
+        """Variables that make uv use pip's sources; variables and not flags, since URLs may hold passwords.
 
         uv's own variables win where they are set.
         """
-        found = {}
+        variables = {}
         for option, variable in _UV_VARIABLES.items():
             if option in self.options:
-                found[variable] = " ".join(self.values(option))
+                variables[variable] = " ".join(self.values(option))
         if "cert" in self.options:
             cert = self.options["cert"]
-            found["SSL_CERT_DIR" if Path(cert).is_dir() else "SSL_CERT_FILE"] = cert
+            variables["SSL_CERT_DIR" if Path(cert).is_dir() else "SSL_CERT_FILE"] = cert
         if "proxy" in self.options:
-            found |= {"HTTP_PROXY": self.options["proxy"], "HTTPS_PROXY": self.options["proxy"]}
+            variables |= {"HTTP_PROXY": self.options["proxy"], "HTTPS_PROXY": self.options["proxy"]}
         if "timeout" in self.options:
-            found["UV_HTTP_TIMEOUT"] = str(max(1, round(float(self.options["timeout"]))))
+            variables["UV_HTTP_TIMEOUT"] = str(max(1, round(float(self.options["timeout"]))))
         if self.options.get("keyring-provider") == "subprocess":
-            found["UV_KEYRING_PROVIDER"] = "subprocess"
-        found |= self.uv
-        if {"UV_INDEX", "UV_EXTRA_INDEX_URL"} & found.keys():
+            variables["UV_KEYRING_PROVIDER"] = "subprocess"
+        variables |= self.uv
+        if {"UV_INDEX", "UV_EXTRA_INDEX_URL"} & variables.keys():
             # pip takes the best version of all indexes; uv by default the best of the first that knows the name, so
             # that an extra index with one old torch would hide all newer ones.
-            found.setdefault("UV_INDEX_STRATEGY", "unsafe-best-match")
+            variables.setdefault("UV_INDEX_STRATEGY", "unsafe-best-match")
         links = (*self.find_links(), *more_find_links)
         if links:
-            found["UV_FIND_LINKS"] = ",".join(links)
-        return found
+            variables["UV_FIND_LINKS"] = ",".join(links)
+        return variables
 
     def uv_flags(self) -> tuple[str, ...]:
-        """What uv takes from its command line alone."""
+        """The flags for options that uv takes from its command line alone."""
         flags = ["--no-index"] if self._on("no-index") else []
         for name in ("only-binary", "no-binary"):
             for value in re.split(r"[\s,]+", self.options.get(name, "")):
@@ -122,12 +122,12 @@ class Index:
 
     def pip_environment(self) -> dict[str, str]:
         """pip's own variables, for an install inside an image; the paths in them are in `paths`."""
-        found = {f"PIP_{name.upper().replace('-', '_')}": value for name, value in self.options.items()}
+        variables = {f"PIP_{name.upper().replace('-', '_')}": value for name, value in self.options.items()}
         bundle = next((self.surroundings[name] for name in _BUNDLES if name in self.surroundings), "")
-        if bundle and "PIP_CERT" not in found:
-            found["PIP_CERT"] = bundle
+        if bundle and "PIP_CERT" not in variables:
+            variables["PIP_CERT"] = bundle
         proxies = {name: value for name, value in self.surroundings.items() if name.lower().endswith("_proxy")}
-        return {**proxies, **found, "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+        return {**proxies, **variables, "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
 
     def paths(self) -> tuple[Path, ...]:
         """Files and folders of this machine that `pip_environment` names: an image must see them at the same path."""
@@ -138,13 +138,13 @@ class Index:
 
     @property
     def key(self) -> str:
-        """The settings that decide what is found, without secrets."""
-        said = {**self.options, **self.uv}
-        return digest({name: redact(said[name]) for name in (*_WHAT, *_UV_WHAT) if name in said})
+        """A hash of the settings that decide which packages are found, without secrets."""
+        settings = {**self.options, **self.uv}
+        return digest({name: redact(settings[name]) for name in (*_WHAT, *_UV_WHAT) if name in settings})
 
     @property
     def contents(self) -> str:
-        """Changes when a file is put into a local find-links folder."""
+        """A hash that changes when a file is put into a local find-links folder."""
         folders = [Path(link.removeprefix("file://")) for link in self.find_links()]
         return digest([folder.stat().st_mtime_ns for folder in folders if folder.exists()])
 
@@ -169,12 +169,12 @@ def _files(environ: Mapping[str, str]) -> list[Path]:
         mac = home / "Library/Application Support/pip"
         user = mac if mac.is_dir() else home / ".config/pip"
     else:
-        shared = [Path(each) / "pip" for each in (environ.get("XDG_CONFIG_DIRS") or "/etc/xdg").split(os.pathsep)]
+        shared = [Path(folder) / "pip" for folder in (environ.get("XDG_CONFIG_DIRS") or "/etc/xdg").split(os.pathsep)]
         shared.append(Path("/etc"))
     # A file that the variable names stands in for the user's own.
     users = [] if own and Path(own).exists() else [home / ".pip", user]
-    found = [folder / "pip.conf" for folder in (*shared, *users, Path(sys.prefix))]
-    return [*found, Path(own)] if own else found
+    files = [folder / "pip.conf" for folder in (*shared, *users, Path(sys.prefix))]
+    return [*files, Path(own)] if own else files
 
 
 def _read(path: Path) -> dict[tuple[str, str], str]:
@@ -191,5 +191,5 @@ def _normal(name: str) -> str:
 
 
 def _root(path: Path) -> Path:
-    """The folder to show for a simple index: its files usually lie beside `simple`, not in it."""
+    """The folder to mount for a simple index, whose files usually lie beside `simple`, not in it."""
     return path.parent if path.name == "simple" else path

@@ -1,4 +1,4 @@
-"""Requirement + image's packages -> the exact set to add, and what a plain install would replace."""
+"""Requirements + the image's packages -> the exact set to add, and the packages that a plain install would replace."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from torch_compat_matrix.runner.packages.target import Target
 from torch_compat_matrix.runner.pins import changes, is_name, name_of, read_pins, same_version, version_of
 
 PASSING = ("index-unreachable", "index-refused", "disk-full", "install-failed")
-"""Problems of the moment: they are not remembered."""
+"""Passing problems, which are not cached."""
 
 _SCHEMA = 1
 _COMPILE = ("pip", "compile", "--no-header", "--no-annotate")
@@ -29,14 +29,14 @@ _COMPILE = ("pip", "compile", "--no-header", "--no-annotate")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Resolution:
-    """What an install into the image would come to."""
+    """The result of an install into the image."""
 
     add: tuple[str, ...] = ()
-    """`name==version` of each package that the image lacks (`name @ URL` where a URL was asked for)."""
+    """`name==version` of each package that the image lacks (`name @ URL` where a URL is required)."""
     versions: Mapping[str, str] = field(default_factory=dict)
-    """Canonical name -> version of all that was resolved, the image's own packages among them."""
+    """Canonical name -> version of all resolved packages, the image's own among them."""
     drift: tuple[str, ...] = ()
-    """What a plain `pip install` would replace (`torch 2.6.0 -> 2.13.0`), even where the image can be kept as it is."""
+    """The packages that a plain `pip install` would replace (`torch 2.6.0 -> 2.13.0`), even where none has to be."""
     problem: str = ""
     """A stable reason code; empty where the image can be kept as it is."""
     detail: str = ""
@@ -45,16 +45,16 @@ class Resolution:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Resolution:
-        """From what `asdict` gave, by way of JSON."""
+        """The resolution from `asdict`'s data, by way of JSON."""
         lists: dict[str, Any] = {name: tuple(data[name]) for name in ("add", "drift", "notes")}
         return cls(**{**data, **lists})
 
 
 def resolve(requirements: Sequence[str], facts: Mapping[str, Any], index: Index, cache: Path) -> Resolution:
-    """What `pip install` of the requirements would do to the image that the facts describe.
+    """The result of `pip install` of the requirements in the image that the facts describe.
 
-    A requirement without a version asks for the newest, held or not.  Answers are kept in `cache`: for good where each
-    requirement is pinned and was met, else for the day.
+    A requirement without a version means the newest, even where the image holds another.  Answers are kept in `cache`:
+    for good where each requirement is pinned and met, else for the day.
     """
     target = Target.of(facts)
     held = Held.of(facts, target, cache / "stubs")
@@ -88,7 +88,7 @@ class _Question:
     index: Index
 
     def answer(self) -> Resolution:
-        """Keep the image as it is where that can be, and say what a plain install would replace in any case."""
+        """Resolve with the image kept as it is, if possible; name what a plain install would replace in any case."""
         with ThreadPoolExecutor(max_workers=1) as pool:
             freely = pool.submit(self._free)
             ran = self._keeping()
@@ -110,16 +110,16 @@ class _Question:
 
     @property
     def asked(self) -> set[str]:
-        """The names asked for, whose replacement is no drift; but an image is its torch, whatever is asked for."""
+        """The required names, whose replacement is no drift; except torch, which makes the image what it is."""
         return set(map(name_of, self.requirements)) - {"torch", ""}
 
     @property
     def newest(self) -> set[str]:
-        """The names asked for without a version."""
+        """The names required without a version."""
         return self.asked & set(map(name_of, filter(is_name, self.requirements)))
 
     def _keeping(self) -> uv.Ran:
-        """Resolve with the image as it is; where that fails, what was asked for by name may give way."""
+        """Resolve with the image as it is; where that fails, the required packages themselves may be replaced."""
         held = self.held.versions.keys()
         ran = self._compile(keep=held - self.newest)
         if ran.status and ran.reason not in PASSING and (self.asked - self.newest) & held:
@@ -143,7 +143,7 @@ class _Question:
         )
 
     def _free(self) -> uv.Ran:
-        """Resolve as if the image were empty; where the indexes have no torch at all, with the image's among theirs."""
+        """Resolve as if the image were empty; where that fails, with the image's packages beside the indexes'."""
         ran = self._compile(keep=())
         if ran.status and ran.reason not in PASSING:
             again = self._run(links=(self._stubs(),))
@@ -152,7 +152,7 @@ class _Question:
 
     def _unmet(self, ran: uv.Ran) -> Resolution:
         if ran.reason == "version-not-found":
-            # Asked for the best of all indexes, uv does not mention that one of them refused to answer.
+            # With the best of all indexes, uv does not mention that an index refused to answer.
             first = self._run(variables={"UV_INDEX_STRATEGY": "first-index"})
             ran = first if first.reason == "index-refused" else ran
         text = ran.explanation
@@ -160,17 +160,17 @@ class _Question:
         return Resolution(problem=code, detail=uv.brief(text), evidence=uv.evidence(text))
 
     def _too_old(self, explanation: str) -> bool:
-        """Whether what was asked for needs a newer Python than the image's."""
+        """Whether the requirements need a newer Python than the image's."""
         wanted = re.search(r"(?:does not satisfy|requires) Python ?>=?(\d+)\.(\d+)", " ".join(explanation.split()))
         own = tuple(int(number) for number in self.target.python.split(".")[:2])
         return wanted is not None and (int(wanted[1]), int(wanted[2])) > own
 
     def _drift(self, free: Mapping[str, str]) -> tuple[dict[str, str], tuple[str, ...]]:
-        """What a plain install would come to, and what it would replace of the image.
+        """The result of a plain install, and the packages of the image that it would replace.
 
-        pip takes the newest of what is missing and then changes what is installed where that demands it; uv, given
-        the installed versions as preferences, would rather take something older.  So what is missing is pinned to its
-        newest (`free`) before uv may prefer the image's versions.
+        pip takes the newest missing packages and then changes installed packages where these demand it; uv, given
+        the installed versions as preferences, would rather take older packages.  So missing packages are pinned to
+        their newest versions (`free`) before uv may prefer the image's versions.
         """
         held = self.held.versions
         with TemporaryDirectory(prefix="compat-") as folder:

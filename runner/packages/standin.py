@@ -18,7 +18,7 @@ from torch_compat_matrix.runner.packages.pip_config import Index
 from torch_compat_matrix.runner.pins import canonical, name_of
 
 CPU_INDEX_TIMEOUT_S = 10
-"""How long PyTorch's own index may be silent before the plain index is asked."""
+"""How long PyTorch's own index may be silent before the plain index is used."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,12 +29,12 @@ class StandIn:
     identity: str
     """A hash of its Python and exact packages."""
     description: str
-    """What it is, without a path: `Python 3.11.7 with torch 2.13.0+cpu (CPU build from find-links)`."""
+    """Its description, without a path: `Python 3.11.7 with torch 2.13.0+cpu (CPU build from find-links)`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Source:
-    """Where torch may come from, and how uv is told so."""
+    """A source of torch, and how uv is told to use it."""
 
     name: str
     constraints: str = ""
@@ -52,7 +52,7 @@ _CPU_INDEX = _Source(
 
 
 def build(local: Local, home: Path, index: Index, gpu: bool) -> StandIn:
-    """The environment that `local` describes, built unless it stands already; without a GPU with a CPU build of torch.
+    """The environment that `local` describes, built on first use; without a GPU it gets a CPU build of torch.
 
     Raises `Trouble` with uv's own explanation.
     """
@@ -72,7 +72,7 @@ def build(local: Local, home: Path, index: Index, gpu: bool) -> StandIn:
 
 
 def find(local: Local, home: Path, index: Index, gpu: bool) -> StandIn | None:
-    """The environment that `local` describes, where it stands already."""
+    """The environment that `local` describes, if it is built."""
     folder = _folder(local, home, index, gpu)
     try:
         return StandIn(python=folder / "bin" / "python", **json.loads((folder / "complete.json").read_text()))
@@ -89,7 +89,7 @@ def _version(local: Local) -> str:
 
 
 def _build(local: Local, folder: Path, python: Path, index: Index, gpu: bool) -> dict[str, str]:
-    """Build it in place; its identity and description."""
+    """Build the stand-in in place; return its identity and description."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     ran = uv.run(
         ("venv", "--no-project", "--python", sys.executable if local.python == HOST else local.python, str(folder)),
@@ -99,7 +99,7 @@ def _build(local: Local, folder: Path, python: Path, index: Index, gpu: bool) ->
         raise ran.trouble(f"there is no Python {_version(local)} for the stand-in")
     source = _install(local, python, index, gpu) if local.requires else _PLAIN
     listed = uv.run(("pip", "list", "--format", "json", *_into(python)), {})
-    packages = {canonical(each["name"]): each["version"] for each in json.loads(listed.out)}
+    packages = {canonical(package["name"]): package["version"] for package in json.loads(listed.out)}
     number = re.search(r"^version\w* = (\S+)", (folder / "pyvenv.cfg").read_text(), re.MULTILINE)
     name = f"Python {number[1] if number else _version(local)}"
     if "torch" in packages:
@@ -108,7 +108,7 @@ def _build(local: Local, folder: Path, python: Path, index: Index, gpu: bool) ->
 
 
 def _install(local: Local, python: Path, index: Index, gpu: bool) -> _Source:
-    """Install from the best source that can be reached and has what is asked for; which one it was."""
+    """Install from the best source that can be reached and has the requirements; return that source."""
     constraints = python.parent.parent / "constraints.txt"
     for source in _sources(local, python, index, gpu):
         constraints.write_text(source.constraints)
@@ -129,7 +129,7 @@ def _into(python: Path) -> tuple[str, ...]:
 
 
 def _sources(local: Local, python: Path, index: Index, gpu: bool) -> Iterator[_Source]:
-    """Where to take torch from, the best first."""
+    """The sources of torch, the best first."""
     wanted = next((text for text in local.requires if name_of(text) == "torch"), "torch")
     if not gpu and "+" not in wanted:
         offered = _offered(wanted, python, index)
@@ -141,10 +141,10 @@ def _sources(local: Local, python: Path, index: Index, gpu: bool) -> Iterator[_S
 
 
 def _offered(torch: str, python: Path, index: Index) -> str:
-    """The CPU build that the find-links alone would give for this requirement; empty where they have none."""
+    """The CPU build of this requirement in the find-links alone; empty where they have none."""
     if not index.find_links():
         return ""
     flags = ("--no-index", "--no-deps", "--no-header", "--no-annotate", *_into(python))
     ran = uv.run(("pip", "compile", *flags, "-"), index.uv_environment(), stdin=torch)
-    found = re.search(r"^torch==(\S+\+cpu)$", ran.out, re.MULTILINE)
-    return found[1] if found and not ran.status else ""
+    pin = re.search(r"^torch==(\S+\+cpu)$", ran.out, re.MULTILINE)
+    return pin[1] if pin and not ran.status else ""

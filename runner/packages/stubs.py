@@ -1,8 +1,8 @@
-"""What an image holds, told to uv as stubs: wheels of metadata alone.
+"""The packages of an image, shown to uv as stubs: wheels of metadata alone.
 
-The versions of vendor builds (`2.6.0a0+nv25.1`, `2.13.0+cpu`) are on no index, and what an index says of the same
+The versions of vendor builds (`2.6.0a0+nv25.1`, `2.13.0+cpu`) are on no index, and what an index says about the same
 number (torch and its dozen nvidia packages) is not true of a conda build.  A stub has the image's own version and
-requirements, so that uv answers for the image, and fetches nothing of torch.
+requirements, so that uv answers for the image, and fetches no part of torch.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ _VERSION = re.compile(
     r"([-_.]?dev[-_.]?\d*)?(\+[a-z0-9]+([-_.][a-z0-9]+)*)?",
     re.IGNORECASE,
 )
-"""PEP 440's grammar; pip, too, passes over an installed distribution whose version is outside it."""
+"""PEP 440's grammar; pip, too, ignores an installed distribution whose version is outside it."""
 
 _BUILD = 999999
-"""A wheel's build number: of two wheels of one version with the same tags the greater wins."""
+"""A wheel's build number: of two wheels with the same version and tags, the greater number wins."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,7 +40,7 @@ class Held:
 
     @classmethod
     def of(cls, facts: Mapping[str, Any], target: Target, home: Path) -> Held:
-        """The image's packages, their stubs written unless an image with the same ones was seen before."""
+        """The image's packages; their stubs are written once for all images with the same packages."""
         versions = {
             canonical(name): version for name, version in facts["packages"].items() if _VERSION.fullmatch(version)
         }
@@ -62,8 +62,8 @@ class Held:
     def constraints(self, names: Iterable[str]) -> str:
         """Constraints that keep these packages as they are.
 
-        The URL makes uv take the stub and nothing else, builds of other packages excepted, which must not get an empty
-        setuptools; the pin makes its explanations readable.
+        The URL makes uv take the stub and nothing else, except in builds of other packages, which must not get an empty
+        setuptools; the pin makes uv's explanations readable.
         """
         return "".join(
             f"{name}=={self.versions[name]}\n{name} @ {(self.folder / self.wheel(name)).absolute().as_uri()}\n"
@@ -77,8 +77,8 @@ class Held:
 
 def _write(path: Path, name: str, version: str, tags: str, metadata: Mapping[str, Any]) -> None:
     lines = ["Metadata-Version: 2.1", f"Name: {name}", f"Version: {version}"]
-    lines += [f"Requires-Dist: {' '.join(each.split())}" for each in metadata.get("requires", ())]
-    lines += [f"Provides-Extra: {each}" for each in metadata.get("extras", ())]
+    lines += [f"Requires-Dist: {' '.join(requirement.split())}" for requirement in metadata.get("requires", ())]
+    lines += [f"Provides-Extra: {extra}" for extra in metadata.get("extras", ())]
     folder = f"{name.replace('-', '_')}-{version.replace('-', '_')}.dist-info"
     with ZipFile(path, "w") as wheel:
         wheel.writestr(f"{folder}/METADATA", "\n".join(lines) + "\n")

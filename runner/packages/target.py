@@ -1,4 +1,4 @@
-"""What packages are chosen for: the image's Python and platform, in uv's words."""
+"""The image's Python and platform, for which uv chooses packages."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Target:
 
     @property
     def host_python(self) -> bool:
-        """Whether the interpreter that runs this is of the same minor version."""
+        """Whether this interpreter has the same minor version."""
         return self.python.split(".")[:2] == [str(number) for number in sys.version_info[:2]]
 
     @property
@@ -42,7 +42,7 @@ class Target:
         return f"{self.abi.rstrip('t')}-{self.abi}-{platform}_{machine}"
 
     def flags(self) -> tuple[str, ...]:
-        """uv's flags that choose for this target."""
+        """uv's flags for this target."""
         return ("--python-version", self.python, *(("--python-platform", self.platform) if self.platform else ()))
 
 

@@ -1,4 +1,4 @@
-"""The one door to uv: where it is, how it is run, and what its failures mean."""
+"""The only caller of uv: its program, its runs and the meaning of its failures."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from torch_compat_matrix.runner.errors import Trouble
 from torch_compat_matrix.runner.packages.pip_config import redact
 
 TIMEOUT_S = 1800
-"""For one run; a stand-in's torch is several gigabytes."""
+"""For a run of uv; a stand-in's torch is several gigabytes."""
 
 REASONS = (
     ("disk-full", r"No space left on device|Disk quota exceeded"),
@@ -34,7 +34,7 @@ REASONS = (
     ("yanked", r"was yanked \(reason"),
     ("unsatisfiable", r"No solution found"),
 )
-"""Reason code and where uv's own words show it, most telling first."""
+"""Reason code and the pattern of uv's own words that shows it, the most telling first."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,51 +47,51 @@ class Ran:
 
     @property
     def reason(self) -> str:
-        """A stable reason code for what uv said; `install-failed` where it is none of those known."""
-        said = " ".join(self.err.split())
-        return next((code for code, words in REASONS if re.search(words, said)), "install-failed")
+        """The stable reason code of uv's error; `install-failed` where no pattern matches."""
+        words = " ".join(self.err.split())
+        return next((code for code, pattern in REASONS if re.search(pattern, words)), "install-failed")
 
     @property
     def explanation(self) -> str:
-        """uv's own words from the error on, without secrets."""
+        """uv's error message, without secrets."""
         start = self.err.find("error: ")
         return redact(self.err[max(start, 0) :]).strip().removeprefix("error: ")
 
     def trouble(self, what: str) -> Trouble:
-        """The failure as a named outcome for everything it concerns."""
-        said = self.explanation
-        return Trouble(self.reason, f"{what}: {brief(said)}", evidence=evidence(said))
+        """The failure as a named outcome for every check that it concerns."""
+        explanation = self.explanation
+        return Trouble(self.reason, f"{what}: {brief(explanation)}", evidence=evidence(explanation))
 
 
 _FINDING = threading.Lock()
-"""uv asks sysconfig, whose variables are half there while another thread asks for the first time."""
+"""uv reads sysconfig, whose variables are incomplete while another thread reads them for the first time."""
 
 
 @cache
 def binary() -> str:
-    """The uv of this interpreter's environment, else the one on the search path."""
+    """The uv of this interpreter's environment, else that on the search path."""
     try:
         from uv import find_uv_bin
 
         with _FINDING:
             return os.fspath(find_uv_bin())
     except (ImportError, FileNotFoundError):
-        found = shutil.which("uv")
-    if found is None:
+        program = shutil.which("uv")
+    if program is None:
         raise Trouble("no-installer", "uv is not installed")
-    return found
+    return program
 
 
 @cache
 def version() -> str:
-    """What uv calls itself: part of the key of everything that it answered."""
+    """uv's own version: part of the key of all its answers."""
     return run(("--version",), {}).out.strip()
 
 
 def run(
     arguments: Sequence[str], environment: Mapping[str, str], *, stdin: str = "", timeout_s: float = TIMEOUT_S
 ) -> Ran:
-    """Run uv to its end, or end it and the builds that it started; `environment` is added to this process's."""
+    """Run uv; on a time-out or interruption end it with its builds; `environment` is added to this process's."""
     # No Python is downloaded unless the user says so: a test must not depend on what a mirror offers today.
     defaults = {"UV_PYTHON_DOWNLOADS": "never", "UV_LINK_MODE": "hardlink", "UV_NO_PROGRESS": "1", "NO_COLOR": "1"}
     with subprocess.Popen(
@@ -116,21 +116,21 @@ def run(
 
 
 def _end(process: subprocess.Popen[str]) -> None:
-    """End uv with the builds it started: they share its session."""
+    """End uv with its builds, which share its session."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
 
 
 def brief(explanation: str, limit: int = 600) -> str:
-    """One line of uv's explanation, its introduction and indentation taken off."""
+    """uv's explanation on one line, without introduction and indentation."""
     text = " ".join(line.strip() for line in explanation.partition("\nhint:")[0].splitlines())
     text = re.sub(r"^No solution found when resolving dependencies\W*cause: ", "", re.sub(r"\s+", " ", text))
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 def evidence(explanation: str) -> str:
-    """The line that says most: the last exception of a failed build, else the first cause."""
+    """The most telling line: the last exception of a failed build, else the first cause."""
     lines = [line.strip() for line in explanation.splitlines() if line.strip()]
     raised = [line for line in lines if re.match(r"[\w.]+(?:Error|Exception)\b", line)]
     causes = [line.removeprefix("cause: ") for line in lines if line.startswith("cause: ")]

@@ -1,1 +1,1 @@
-"""What runs leave behind: journals, run folders, and the history made of them."""
+"""The records of runs: journals, run folders, and the history made of them."""

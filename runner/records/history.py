@@ -1,4 +1,4 @@
-"""Every run in one SQLite file: what is settled, what is flaky, since when; made anew from the journals at any time."""
+"""All runs in one SQLite file: settled outcomes, flaky checks, timelines; it can be rebuilt from the journals."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ UNSETTLED = f"({', '.join(repr(verdict.value) for verdict in Verdict if not verd
 
 
 class HistoryUnusable(CompatError):
-    """The file is of a later version of compat, locked, or on a disk that takes no more."""
+    """The file comes from a later version of compat, is locked, or its disk is full."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Flaky:
-    """A check that came out differently though nothing changed that its outcome may depend on."""
+    """A check with different verdicts though nothing changed that it depends on."""
 
     check: str
     passes: int
@@ -51,7 +51,7 @@ class Flaky:
 
 
 def _with(home: Path, work: Callable[[sqlite3.Connection], Result]) -> Result:
-    """What `work` makes of the file; one found damaged is set aside and made anew from the journals."""
+    """The result of `work` on the file; a damaged file is set aside and rebuilt from the journals."""
     path = home / "history.sqlite"
     home.mkdir(parents=True, exist_ok=True)
     seen = _inode(path)
@@ -69,13 +69,13 @@ def _with(home: Path, work: Callable[[sqlite3.Connection], Result]) -> Result:
 
 def _set_aside(path: Path, seen: int | None, error: Exception) -> None:
     with locked(path.with_suffix(".lock")):
-        if seen is None or _inode(path) != seen:  # another process was quicker: what lies there is new
+        if seen is None or _inode(path) != seen:  # another process was quicker: this file is new
             return
         aside = path.with_name(f"{path.name}.damaged")
         path.replace(aside)
-        for left in ("-wal", "-shm"):
-            path.with_name(path.name + left).unlink(missing_ok=True)
-    print(f"{path}: {error}; set aside as {aside.name} and made anew from the journals", file=sys.stderr)
+        for ending in ("-wal", "-shm"):
+            path.with_name(path.name + ending).unlink(missing_ok=True)
+    print(f"{path}: {error}; set aside as {aside.name} and rebuilt from the journals", file=sys.stderr)
 
 
 def _inode(path: Path) -> int | None:
@@ -94,8 +94,8 @@ def _connect(path: Path) -> sqlite3.Connection:
                 connection.executescript(f"BEGIN; {TABLES} PRAGMA user_version = {SCHEMA}; COMMIT;")
         if version > SCHEMA:
             raise HistoryUnusable(
-                f"{path} is of a later compat (schema {version}, this one knows {SCHEMA}): update the checkout, or move"
-                " the file away; it is made anew from the journals"
+                f"{path} comes from a later compat (schema {version}, this compat knows {SCHEMA}): update the checkout,"
+                " or move the file away; it is rebuilt from the journals"
             )
         connection.execute("SELECT count(*) FROM runs").fetchone()
     except BaseException:
@@ -105,7 +105,7 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 
 def sync(home: Path) -> None:
-    """Bring in every run whose journal has grown since it was last read."""
+    """Add every run whose journal has changed since the last sync."""
     try:
         _with(home, lambda connection: _sync(connection, home))
     except sqlite3.OperationalError as error:
@@ -129,8 +129,8 @@ def _record(connection: sqlite3.Connection, run: Run, size: int) -> None:
         kind = record.get("kind")
         if kind == "outcome":
             fields = ("key", "verdict", "reason", "flaky", "reused")
-            found = (record.get(name, "") for name in fields)
-            outcomes[record["check"]] = (run.id, record["check"], *found, json.dumps(record, separators=(",", ":")))
+            values = (record.get(name, "") for name in fields)
+            outcomes[record["check"]] = (run.id, record["check"], *values, json.dumps(record, separators=(",", ":")))
         elif kind == "environment":
             environments[record["key"]] = json.dumps(record, separators=(",", ":"))
         elif kind == "run":
@@ -151,9 +151,9 @@ def _record(connection: sqlite3.Connection, run: Run, size: int) -> None:
 
 
 def settled(home: Path, keys: Iterable[str]) -> dict[str, tuple[Outcome, Mapping[str, Any]]]:
-    """Key -> the newest outcome seen under it, with its environment; only where all that were seen agree.
+    """Key -> the newest outcome under it, with its environment; only where all outcomes under the key agree.
 
-    The outcome names in `reused` the run in which it was really seen.
+    The outcome names in `reused` the run in which the check ran.
     """
     wanted = list(keys)
     return _with(home, lambda connection: _settled(connection, wanted))
@@ -173,10 +173,10 @@ def _settled(connection: sqlite3.Connection, keys: Sequence[str]) -> dict[str, t
         """
     )
 
-    @cache  # thousands of outcomes share one
+    @cache  # thousands of outcomes share an environment
     def environment(run: str, key: str) -> Mapping[str, Any]:
-        found = connection.execute("SELECT record FROM environments WHERE run = ? AND key = ?", (run, key)).fetchone()
-        return json.loads(found[0]) if found else {}
+        row = connection.execute("SELECT record FROM environments WHERE run = ? AND key = ?", (run, key)).fetchone()
+        return json.loads(row[0]) if row else {}
 
     result = {}
     for key, run, record in rows:
@@ -186,7 +186,7 @@ def _settled(connection: sqlite3.Connection, keys: Sequence[str]) -> dict[str, t
 
 
 def flaky(home: Path) -> list[Flaky]:
-    """Checks that passed and did not under the same key, or after a failed attempt of the same run."""
+    """Checks that both passed and failed under the same key, or passed after a failed attempt of the same run."""
     broken = f"({', '.join(repr(verdict.value) for verdict in Verdict if verdict.broken)})"
     query = f"""
         SELECT name, sum(verdict = 'pass'), sum(verdict IN {broken}) + sum(flaky = 1), group_concat(run, ' ')
@@ -202,7 +202,7 @@ def flaky(home: Path) -> list[Flaky]:
 
 
 def timelines(home: Path, selector: Selector, last: int) -> dict[str, list[tuple[str, Outcome]]]:
-    """Id of a check that is selected -> (run, outcome) of the last runs that had it, oldest first."""
+    """Id of a selected check -> (run, outcome) of its last runs, oldest first."""
     query = """
         WITH checks AS (
             SELECT name, (
@@ -219,7 +219,7 @@ def timelines(home: Path, selector: Selector, last: int) -> dict[str, list[tuple
         connection.create_function("selected", 2, lambda *names: selector.takes(address(*names)), deterministic=True)
         return connection.execute(query, (last,)).fetchall()
 
-    found: dict[str, list[tuple[str, Outcome]]] = {}
+    runs: dict[str, list[tuple[str, Outcome]]] = {}
     for name, run, record in _with(home, work):
-        found.setdefault(name, []).append((run, Outcome.from_json(json.loads(record))))
-    return found
+        runs.setdefault(name, []).append((run, Outcome.from_json(json.loads(record))))
+    return runs

@@ -1,4 +1,4 @@
-"""The append-only record of one run: JSON Lines, fsynced, one record an outcome; several processes write at once."""
+"""The append-only record of one run: JSON Lines, fsynced, a record per outcome; several processes write at once."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def append(path: Path, *records: Mapping[str, Any]) -> None:
     """Add records and return when they are on disk.
 
     The file lock keeps the lines of several processes apart.  A line torn by a kill is ended first, so that it
-    spoils nothing but itself.
+    spoils no other line.
     """
     data = "".join(json.dumps(record, separators=(",", ":"), ensure_ascii=False) + "\n" for record in records).encode(
         errors="replace"
@@ -37,7 +37,7 @@ def append(path: Path, *records: Mapping[str, Any]) -> None:
 
 
 def read(path: Path, offset: int = 0) -> Iterator[tuple[dict[str, Any], int]]:
-    """Each whole record after a byte offset, with the offset behind it; torn lines are passed over."""
+    """Each whole record after a byte offset, with the offset behind it; torn lines are skipped."""
     with path.open("rb") as stream:
         stream.seek(offset)
         for line in stream:
@@ -53,7 +53,7 @@ def read(path: Path, offset: int = 0) -> Iterator[tuple[dict[str, Any], int]]:
 
 
 class Follower:
-    """The outcomes of a growing journal, read from where the last look ended."""
+    """The outcomes of a growing journal; each look reads on from the last."""
 
     def __init__(self, path: Path, offset: int = 0) -> None:
         self.path = path
@@ -62,11 +62,11 @@ class Follower:
 
     @classmethod
     def at_end(cls, path: Path) -> Follower:
-        """A follower that passes over what the journal holds already."""
+        """A follower that skips the records so far."""
         return cls(path, path.stat().st_size if path.exists() else 0)
 
     def look(self) -> dict[str, Outcome]:
-        """Every check's latest outcome so far."""
+        """The latest outcome of every check so far."""
         if self.path.exists():
             for record, behind in read(self.path, self.offset):
                 self.offset = behind

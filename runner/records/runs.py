@@ -1,4 +1,4 @@
-"""Runs on disk: a folder each, with the journal, the claims of batches and the compiled report."""
+"""Runs on disk: a folder each, with the journal, the locks of batches and the compiled report."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from torch_compat_matrix.runner.records.journal import Follower, append, read
 
 
 class NoRun(NothingSelected):
-    """The run asked for does not exist."""
+    """The named run does not exist."""
 
 
 class HomeUnusable(CompatError):
@@ -33,7 +33,7 @@ def home() -> Path:
 
 @dataclass(frozen=True)
 class Run:
-    """One run's folder; its name is the run's id."""
+    """A run's folder, whose name is the run's id."""
 
     folder: Path
 
@@ -47,7 +47,7 @@ class Run:
 
     @classmethod
     def create(cls, home: Path, plan: Plan, backend: str, command: Sequence[str], settings: dict[str, Any]) -> Run:
-        """A new run whose first record says what is going to be done, where and by which command."""
+        """Make a run whose first record holds its plan, backend, command and host."""
         # to the millisecond, so that two runs of one second keep their order
         stamp = dt.datetime.now(dt.timezone.utc).strftime("%Y%m%dT%H%M%S%f")[:-3]
         run = cls(home / "runs" / f"{stamp}-{secrets.token_hex(2)}")
@@ -77,15 +77,15 @@ class Run:
 
     @classmethod
     def open(cls, home: Path, name: str = "latest") -> Run:
-        """The run of that id, of an unambiguous beginning of one, or the latest."""
-        found = cls.all(home)
+        """The run of that id or unambiguous beginning of an id, or the latest run."""
+        runs = cls.all(home)
         if name != "latest":
-            found = [run for run in found if run.id.startswith(name)]
-        if not found or (name != "latest" and len(found) > 1):
-            what = "no run" if not found else "more than one run"
+            runs = [run for run in runs if run.id.startswith(name)]
+        if not runs or (name != "latest" and len(runs) > 1):
+            number = "no run" if not runs else "more than one run"
             wanted = "" if name == "latest" else f" that begins with {name!r}"
-            raise NoRun(f"{home / 'runs'}: there is {what}{wanted}; `compat run` makes one, `ls` shows them")
-        return found[-1]
+            raise NoRun(f"{home / 'runs'}: there is {number}{wanted}; `compat run` makes a run, `ls` lists the runs")
+        return runs[-1]
 
     @classmethod
     def all(cls, home: Path) -> list[Run]:
@@ -100,7 +100,7 @@ class Run:
         raise NoRun(f"{self.journal}: no run record; the run was killed before it began, so start a new one")
 
     def plan(self) -> Plan:
-        """What the run set out to do."""
+        """The plan of the run."""
         return Plan.from_json(self.header()["plan"])
 
     def outcomes(self) -> dict[str, Outcome]:
@@ -112,7 +112,7 @@ class Run:
         return {record["key"]: record for record, _ in read(self.journal) if record.get("kind") == "environment"}
 
     def baseline(self, home: Path, name: str | None = None) -> Run | None:
-        """The run to compare with: the one named (`none`: no run), else the last complete one before on its backend."""
+        """The run to compare with: the named run (`none`: no run), else the last complete run before on its backend."""
         if name is not None:
             return None if name == "none" else Run.open(home, name)
         backend = self.header()["backend"]
@@ -125,15 +125,15 @@ class Run:
         return None
 
     def ended(self) -> bool:
-        """Whether it came to its end."""
+        """Whether the run is complete."""
         return any(
             record.get("kind") == "end" and record.get("state") == "complete" for record, _ in read(self.journal)
         )
 
     def resume(self) -> None:
-        """Say in the journal that it goes on."""
+        """Record that the run continues."""
         append(self.journal, {"kind": "resume", "at": utc_now()})
 
     def finish(self, state: str) -> None:
-        """Say in the journal that it is over: `complete` or `interrupted`."""
+        """Record the end of the run: `complete` or `interrupted`."""
         append(self.journal, {"kind": "end", "finished": utc_now(), "state": state})

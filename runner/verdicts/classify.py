@@ -1,4 +1,4 @@
-"""From an observation to a verdict: a pure function over what was seen, what is known and what was allowed."""
+"""From an observation to a verdict: a pure function of the observation, the facts and the limits."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from torch_compat_matrix.runner.verdicts.rules import REASONS, RULES, Reason, Ru
 DIRECT_CAUSE = "\nThe above exception was the direct cause of the following exception:\n"
 IN_PASSING = "\nDuring handling of the above exception, another exception occurred:\n"
 LAST_WORDS = r"^terminate called|^\s*what\(\):|symbol lookup error|^Fatal Python error|^Could not load library"
-"""Where a dying process begins to say why; what it printed before belongs to its life."""
+"""The first line of a dying process's explanation; earlier output has nothing to do with the death."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Classified:
-    """What an observation comes to: the fields of an Outcome that say how it went and why."""
+    """The verdict of an observation and its reason, as fields of an Outcome."""
 
     verdict: Verdict
     reason: str = ""
@@ -31,7 +31,7 @@ class Classified:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Signs:
-    """What the rules look at, drawn from an observation."""
+    """The parts of an observation that the rules search."""
 
     head: str
     """Type and message, as the last line of a traceback has them."""
@@ -68,9 +68,9 @@ def explain(observation: Mapping[str, Any], known: Mapping[str, str], packages: 
     """The first rule that holds for an exception or a death."""
     signs = read_signs(observation)
     for rule in RULES:
-        found = matches(rule, signs, packages, known["member"])
-        if found is not None:
-            evidence, groups = found
+        match = matches(rule, signs, packages, known["member"])
+        if match is not None:
+            evidence, groups = match
             return _classified(REASONS[rule.reason], {**known, **groups}, evidence=evidence)
     return _classified(REASONS["unclassified"], known, evidence=signs.head)
 
@@ -96,7 +96,7 @@ def read_signs(observation: Mapping[str, Any]) -> Signs:
 
 
 def matches(rule: Rule, signs: Signs, packages: Iterable[str], member: str) -> tuple[str, dict[str, str]] | None:
-    """The line that matched and what its pattern caught, if every sign of the rule is there."""
+    """The line that matched and the named groups of its pattern, if every sign of the rule is there."""
     if (rule.oom and not signs.oom) or (rule.lacks and rule.lacks in packages):
         return None
     if rule.raises and not any(re.fullmatch(rule.raises, kind) for kind in signs.types):
@@ -120,7 +120,7 @@ def matches(rule: Rule, signs: Signs, packages: Iterable[str], member: str) -> t
         evidence = evidence or _line_of(match)
         groups.update({name: value for name, value in match.groupdict().items() if value})
     if groups.get("namespace", "").partition(".")[0] == member:
-        return None  # what a library lacks in its own namespace nobody else has removed
+        return None  # a name missing from a library's own namespace was not removed by anybody else
     if rule.signal or rule.exit:
         evidence = ": ".join(part for part in (evidence, signs.said.rpartition("\n")[2].strip()) if part)
     return evidence or signs.head, groups
@@ -138,12 +138,12 @@ def _classified(reason: Reason, known: Mapping[str, str], *, detail: str = "", e
 
 
 def fill(template: str, known: Mapping[str, str], missing: str = "?") -> str:
-    """Every `{name}` replaced by what is known of it; other braces stay (`{{.Architecture}}` is Docker's)."""
+    """The template with every known `{name}` filled in; other braces stay (`{{.Architecture}}` is Docker's)."""
     return re.sub(r"(?<!\{)\{(\w+)\}", lambda match: known.get(match[1]) or missing.format(match[1]), template)
 
 
 def _known(observation: Mapping[str, Any], facts: Mapping[str, Any], limits: Limits) -> dict[str, str]:
-    """What the texts of a reason may name, beside what a rule's pattern caught."""
+    """The names that the texts of a reason may use, beside the named groups of a rule's pattern."""
     torch, packages = facts.get("torch") or {}, facts.get("packages") or {}
     gpu: Mapping[str, Any] = next(iter(facts.get("gpus") or ()), {})
     message = str(observation.get("message", "")).strip()
@@ -173,9 +173,9 @@ def _known(observation: Mapping[str, Any], facts: Mapping[str, Any], limits: Lim
 
 
 def _causes(trace: str) -> list[str]:
-    """The messages of the exceptions that the last one was raised from, nearest first.
+    """The messages of the causes of the last exception, the nearest first.
 
-    An exception that was merely being handled when another one came (a caught ImportError, say) explains nothing.
+    An exception that was merely being handled when the next was raised (a caught ImportError, say) explains nothing.
     """
     return [
         "\n".join(line for line in block.splitlines() if line[:1].strip() and not line.startswith("Traceback "))
@@ -190,7 +190,7 @@ def _innermost_frame(trace: str) -> str:
 
 
 def _last_words(output: str) -> str:
-    """What a process said as it died: from the mark of its end on, or else its last five lines."""
+    """The last words of a process: from the mark of its end on, or else its last five lines."""
     lines = [line for line in output.splitlines() if line.strip()]
     marks = [number for number, line in enumerate(lines) if re.search(LAST_WORDS, line)]
     return "\n".join(lines[min([*marks[:1], max(0, len(lines) - 5)]) :])
@@ -201,7 +201,7 @@ def _last_line(observation: Mapping[str, Any]) -> str:
 
 
 def _signal(observation: Mapping[str, Any]) -> str:
-    """The name of the signal that ended the process, also where a shell or an engine has made it an exit status."""
+    """The name of the signal that ended the process, also where a shell or an engine turned it into an exit status."""
     number, status = observation.get("signal"), observation.get("exit")
     if number is None and status is not None and 128 < status < 160:
         number = status - 128

@@ -1,4 +1,4 @@
-"""What can be said before an image is pulled: whether its build fits this driver, this GPU and this processor."""
+"""Predicts before the pull whether an image's build fits this driver, this GPU and this processor."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Build:
-    """What is known of the torch in an image; an empty field is unknown and never judged."""
+    """The known properties of an image's torch; an empty field is unknown and never judged."""
 
     torch: str = ""
     cuda: str = ""
     machine: str = ""
     architectures: tuple[str, ...] = ()
-    """As `torch.cuda.get_arch_list()` says: `sm_90`, `sm_90a`, `compute_120`."""
+    """As in `torch.cuda.get_arch_list()`: `sm_90`, `sm_90a`, `compute_120`."""
     released: bool = False
-    """Whether it is one of torch's own releases, whose architectures the tables know where it has not said them."""
+    """Whether it is an official release of torch, whose architectures the tables know."""
     may_carry_compat: bool = True
     """Whether the image may hold NVIDIA's forward compatibility package: few are known to hold none."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Prediction:
-    """Why a build will not run: a code of the registry, a sentence, and the rule that it follows from."""
+    """Why a build will not run: a code of the registry, a sentence, and the evidence."""
 
     code: str
     detail: str
@@ -45,24 +45,24 @@ class Prediction:
 
 
 def build_of(image: Image, facts: Mapping[str, Any] | None = None) -> Build:
-    """What the image has said when it was launched; before that its tag, and `expects:` where the tag is silent."""
+    """The build by the image's facts; before its first launch by its tag, and by `expects:` where the tag is silent."""
     official = TABLES["official-images"]
     tag = image.tag or ""
     may_carry_compat = re.search(official["without-compat"], tag) is None
     if facts is not None:
-        said = facts.get("torch") or {}
-        torch = str(said.get("version") or "")
+        known = facts.get("torch") or {}
+        torch = str(known.get("version") or "")
         return Build(
             torch=torch,
-            cuda=str(said.get("cuda") or ""),
+            cuda=str(known.get("cuda") or ""),
             machine=str(facts.get("machine") or ""),
-            architectures=tuple(said.get("arch_list") or ()),
+            architectures=tuple(known.get("arch_list") or ()),
             released=re.search(official["version"], torch) is not None,
             may_carry_compat=may_carry_compat,
         )
     # NVIDIA's tags (`25.10-py3`) are months: torch's major version has one digit.
-    found = re.search(r":v?(\d\.\d+(?:\.\d+)?)(?:-cuda(\d+\.\d+))?", tag)
-    torch, cuda = found.groups(default="") if found and "torch" in tag else ("", "")
+    versions = re.search(r":v?(\d\.\d+(?:\.\d+)?)(?:-cuda(\d+\.\d+))?", tag)
+    torch, cuda = versions.groups(default="") if versions and "torch" in tag else ("", "")
     named = re.search(r"(?<![a-z0-9])(amd64|x86_64|arm64|aarch64)(?![a-z0-9])", tag)
     return Build(
         torch=torch or str(image.expects.get("torch", "")),
@@ -76,10 +76,10 @@ def build_of(image: Image, facts: Mapping[str, Any] | None = None) -> Build:
 def predict(
     build: Build, *, machine: str = "", gpu: str = "", driver: str = "", capability: str = ""
 ) -> Prediction | None:
-    """Why the build cannot run on a host of this processor architecture, with this GPU; None if nothing speaks against.
+    """Why the build cannot run on a host of this processor architecture, with this GPU; None where it may run.
 
-    `gpu` is the GPU's name, `driver` its driver's version, `capability` like `9.0`; what is empty is not judged.
-    The absence of a prediction is no promise: only what is known for sure is said, since it may spare a pull.
+    `gpu` is the GPU's name, `driver` its driver's version, `capability` like `9.0`; an empty value is not judged.
+    The absence of a prediction is no promise: it names only what is certain, since it may prevent a pull.
     """
     machine = MACHINES.get(machine, machine)
     if build.machine and machine and build.machine != machine:
@@ -92,26 +92,26 @@ def predict(
 
 
 def disagreement(prediction: Prediction | None, outcome: Outcome) -> str:
-    """A sentence where the tables and the probe do not say the same of the image, for a person to look into."""
+    """A sentence where the tables and the probe disagree about the image, for a person to look into."""
     if prediction is not None and outcome.device == "cuda" and outcome.verdict is Verdict.PASS:
-        return f"preflight foresaw {prediction.code} ({prediction.evidence}), and the probe passed on the GPU"
+        return f"preflight predicted {prediction.code} ({prediction.evidence}), but the probe passed on the GPU"
     if prediction is None and outcome.reason in FORESEEABLE:
-        return f"preflight foresaw nothing, and the probe found {outcome.reason}"
+        return f"preflight predicted nothing, but the probe found {outcome.reason}"
     return ""
 
 
 def runs_on(architectures: Sequence[str], capability: str) -> str:
-    """The entry that a GPU of this compute capability can run, `` where there is none.
+    """The entry that a GPU of this compute capability can run; empty where there is none.
 
-    Code for sm_XY runs on GPUs X.Z with Z >= Y: the same generation, the same revision or a later one; sm_XYa on that
-    very one; PTX (compute_XY) on all from there on.  A machine's own code is preferred to PTX.
+    Code for sm_XY runs on GPUs X.Z with Z >= Y: the same generation, the same revision or a later one; sm_XYa on
+    X.Y alone; PTX (compute_XY) on X.Y and all later.  Machine code is preferred to PTX.
     """
     wanted = _version(capability)
     for entry in sorted(architectures, key=lambda entry: entry.startswith("compute_")):
-        found = re.fullmatch(r"(sm|compute)_(\d+)(\d)([af]?)", entry)
-        if found is None:
+        parts = re.fullmatch(r"(sm|compute)_(\d+)(\d)([af]?)", entry)
+        if parts is None:
             continue
-        kind, suffix, built = found[1], found[4], (int(found[2]), int(found[3]))
+        kind, suffix, built = parts[1], parts[4], (int(parts[2]), int(parts[3]))
         same = built[0] == wanted[0] and built[1] <= wanted[1]
         if built == wanted or (suffix != "a" and same) or (kind == "compute" and not suffix and built <= wanted):
             return entry

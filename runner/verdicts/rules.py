@@ -1,4 +1,4 @@
-"""The registry of reasons (reasons.ini) and the ordered rules that find one in an exception, a signal or an output."""
+"""The registry of reasons (reasons.ini) and the ordered rules that find a reason in an exception, signal or output."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ BLAME = ("library", "image", "host", "matrix", "us")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reason:
-    """What a reason code means, how to make sure and what to do; `{names}` are filled in by classify.py."""
+    """A reason code's cause, its confirmation and its remedy; classify.py fills in the `{names}`."""
 
     code: str
     verdict: Verdict
@@ -38,7 +38,7 @@ class Rule:
     through: str = ""
     """In any frame: a path, or the name of a function."""
     prints: str = ""
-    """In the tail of the output; never enough by itself for an exception, which says what it means."""
+    """In the end of the output; never enough by itself for an exception, which has a message of its own."""
     signal: str = ""
     exit: str = ""
     oom: bool = False
@@ -48,7 +48,7 @@ class Rule:
 
 
 def read_reasons(path: Path) -> dict[str, Reason]:
-    """The reasons of an INI file, in its order; KeyError, ValueError or configparser.Error say what is wrong in it."""
+    """The reasons of an INI file, in its order; KeyError, ValueError or configparser.Error for a mistake in it."""
     parser = configparser.ConfigParser(interpolation=None, delimiters=("=",), comment_prefixes=("#",))
     parser.read_string(path.read_text(encoding="utf-8"), source=str(path))
     reasons = {}
@@ -71,7 +71,7 @@ REASONS: Mapping[str, Reason] = read_reasons(Path(__file__).with_name("data") / 
 
 
 def reason_for(code: str) -> Reason:
-    """The reason of that code; for one that is not in the registry, host trouble of that name."""
+    """The reason of that code; for a code that is not in the registry, host trouble of that name."""
     unknown = REASONS["host-error"]
     return REASONS.get(code) or Reason(
         code=code, verdict=unknown.verdict, blame="host", cause=code, confirm=unknown.confirm, remedy=unknown.remedy
@@ -103,7 +103,7 @@ RULES = (
     Rule("probe-misfit", says=r"cannot import name|No module named '\w+\.", within=_PROBE),
     Rule("probe-misfit", says=r"(?:module|type object) '[\w.]+' has no attribute", within=_PROBE),
     Rule("probe-misfit", says=r"unexpected keyword argument|missing \d+ required", raises=r"TypeError", within=_PROBE),
-    # What cannot be loaded; torch's own libraries before those of extensions.
+    # Libraries that cannot be loaded; torch's own before those of extensions.
     Rule("cuda-library-conflict", says=rf"(?P<library>{_CUDA_LIBRARY}): undefined symbol"),
     Rule("cuda-library-conflict", says=r"(?P<library>libtorch\w*\.so): undefined symbol: (?:nccl|cu|nv)\w+"),
     Rule("cuda-library-conflict", says=r"(?P<library>cuDNN) version (?:incompatibility|mismatch)"),
@@ -161,7 +161,7 @@ RULES = (
     Rule("shared-memory-too-small", says=r"while creating shared memory segment (?:/dev/shm/)?nccl"),
     Rule("nccl-unreachable", says=r"ncclSystemError|NCCL error.*unhandled system error|ncclRemoteError"),
     Rule("nccl-unreachable", says=r"no socket interface found|is neither AF_INET\(2\) nor AF_INET6"),
-    # What no rule above names, and keeps CUDA from starting at all.
+    # Whatever else keeps CUDA from starting at all.
     Rule(
         "cuda-not-started",
         says=r"CUDA initialization: |error from cudaGetDeviceCount|CUDA driver initialization failed",
@@ -192,7 +192,7 @@ RULES = (
     Rule("no-network", says=r"failure in name resolution|Name or service not known|Network is unreachable"),
     Rule("no-network", says=r"couldn't connect to '?https?://|Max retries exceeded with url|Failed to resolve"),
     Rule("port-in-use", says=r"Address already in use|EADDRINUSE"),
-    # Compilers: what is absent before what fails to compile.
+    # Compilers: missing tools before failing compilations.
     Rule("no-python-headers", says=_NO_HEADERS),
     Rule("no-python-headers", raises=_BUILD_ERROR, prints=_NO_HEADERS),
     Rule("missing-link-library", says=_NO_LIBRARY),

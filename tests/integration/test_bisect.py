@@ -1,4 +1,4 @@
-"""`compat bisect`: where a check turned, among versions and days, with what cannot be judged left out."""
+"""`compat bisect`: where a check's verdict changed, among versions and days; unjudged points are left out."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_few_questions_where_the_story_is_plain() -> None:
 
 
 @given(st.text("pfs", max_size=30))
-def test_way_back_ends_where_it_is_otherwise(story: str) -> None:
+def test_way_back_ends_at_another_verdict(story: str) -> None:
     """In steps that double; the far end can be judged."""
     points = [str(number) for number in range(len(story))]
     asked: list[str] = []
@@ -88,7 +88,7 @@ def test_way_back_ends_where_it_is_otherwise(story: str) -> None:
         found = back(points, ask, right=False)
     except NoTurn as error:
         assert not any(passes(outcome(story[int(point)])) for point in asked)
-        assert "; name one with --good" in str(error)
+        assert "; name a point with --good" in str(error)
         judged = [point for point in points if story[int(point)] != "s"]
         assert not judged or judged[-1] in asked
         return
@@ -172,11 +172,11 @@ def test_version_is_found(tmp_path: Path, index: str) -> None:
     assert Run.all(tmp_path / ".compat") == []
 
 
-def test_steps_are_taken_over(tmp_path: Path, index: str) -> None:
+def test_steps_are_reused(tmp_path: Path, index: str) -> None:
     """A second time nothing is launched, and the same is said."""
     first = compat(tmp_path, index, "any/torchbnn-1.5/import")
     again = compat(tmp_path, index, "any/torchbnn-1.5/import")
-    assert again.count(", as in ") == 5
+    assert again.count(", reused from ") == 5
     assert first.splitlines()[:2] == again.splitlines()[:2]
 
 
@@ -225,7 +225,7 @@ def test_index_without_days_is_said(tmp_path: Path, index: str) -> None:
         ("any/torchbnn-1.5/import --good soon", "not a version"),
     ],
 )
-def test_what_cannot_be_halved_is_said(tmp_path: Path, index: str, cell: str, said: str) -> None:
+def test_message_names_what_cannot_be_bisected(tmp_path: Path, index: str, cell: str, said: str) -> None:
     """With what to write instead."""
     status = 2 if said.startswith("not a ") else 3
     assert said in compat(tmp_path, index, *cell.split(), status=status)

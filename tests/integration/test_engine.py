@@ -288,7 +288,7 @@ def test_what_is_done_is_not_done_again(torch_python: str, bundle: Path) -> None
     assert backend.launches == [["x/numpy-installed"]]
 
 
-def test_what_nothing_changed_for_is_taken_over(torch_python: str, bundle: Path) -> None:
+def test_outcome_is_reused_where_nothing_changed(torch_python: str, bundle: Path) -> None:
     """A second run launches nothing; another seed, a known failure, or a crash, and the check runs again."""
     what = plan(installed("networkx"), installed("numpy"))
     home = bundle / "home"

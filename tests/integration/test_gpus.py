@@ -50,7 +50,7 @@ def test_an_old_driver_is_asked_without_the_field(smi: Script) -> None:
         ("echo No devices were found", "No devices were found"),
         ("echo 'Field \"uuid\" is not a valid field to query.'; exit 2", "not a valid field"),
         ("exec sleep 60", "no answer within 0.2 s"),
-        ("exit 4", "not a word"),
+        ("exit 4", "no output"),
     ],
 )
 def test_a_failing_nvidia_smi_is_no_absent_one(smi: Script, body: str, words: str) -> None:

@@ -110,7 +110,7 @@ def test_unmet_expectation_is_shown_and_counts(tmp_path: Path, how: str) -> None
     surprises = {one.outcome.check for one in load(journal).surprises}
     assert ("gpu-image/expects/captum" in surprises) == (how == "surprise")
     report = compile_report(journal, tmp_path).path.read_text()
-    assert "What the images are said to hold" in report
+    assert "Expectations of the images" in report
     assert "not installed" in report
     assert "gpu-image/expects/captum" in (tmp_path / "report.json").read_text()
     assert "gpu-image/expects/captum" in (tmp_path / "junit.xml").read_text()

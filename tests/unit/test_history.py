@@ -57,7 +57,7 @@ def test_newest_outcome_is_found_by_its_key(tmp_path: Path) -> None:
     assert environment == {"kind": "environment", "key": "e", "facts": {"gpus": []}}
 
 
-def test_what_was_taken_over_is_not_seen_again(tmp_path: Path) -> None:
+def test_reused_outcome_counts_once(tmp_path: Path) -> None:
     """An outcome stays that of the run in which the check ran."""
     first = run(tmp_path, 1, outcome())
     run(tmp_path, 2, replace(outcome(), reused=first.id))
@@ -126,8 +126,8 @@ def test_verb_says_since_when_and_what_changed(
     assert [line for line in lines if line.startswith(("since", "..."))] == [
         "since day 2: now installs numpy==2",
         "... the same in 1 more",
-        "since day 4: nothing that it may depend on changed: flaky",
-        "since day 5: in another environment (compat diff says which)",
+        "since day 4: nothing that the check depends on changed: flaky",
+        "since day 5: in another environment (`compat diff` shows the changes)",
         "since day 6: in the same environment; probes, rules, limits or settings may have changed",
     ]
     assert cli.main(["history"]) == 0

@@ -52,17 +52,17 @@ def test_shipped_file() -> None:
     [
         (
             "duplicate-key",
-            ["duplicate-key.yaml:3:3: 'one' is here twice (first at duplicate-key.yaml:2:3): YAML would keep one of"],
+            ["duplicate-key.yaml:3:3: 'one' is here twice (first at duplicate-key.yaml:2:3): YAML would keep only"],
         ),
         (
             "anchor",
             [
-                "anchor.yaml:2:8: anchors and aliases are not read here: write the value out",
-                "anchor.yaml:3:8: anchors and aliases are not read here: write the value out",
+                "anchor.yaml:2:8: anchors and aliases are not supported: write the value out",
+                "anchor.yaml:3:8: anchors and aliases are not supported: write the value out",
             ],
         ),
-        ("tag", ["tag.yaml:2:15: the tag tag:yaml.org,2002:int is not read here: every value is a string"]),
-        ("documents", ["documents.yaml:2:1: a second document: a matrix is one; remove the `---`"]),
+        ("tag", ["tag.yaml:2:15: the tag tag:yaml.org,2002:int is not supported: every value is a string"]),
+        ("documents", ["documents.yaml:2:1: a second document: a matrix is a single document; remove the `---`"]),
         ("not-yaml", ["not-yaml.yaml:3:10: not YAML: "]),
         (
             "unknown-key",
@@ -71,20 +71,20 @@ def test_shipped_file() -> None:
                 "unknown-key.yaml:3:1: unknown key 'imags'; did you mean 'images'?",
             ],
         ),
-        ("nothing", ["nothing.yaml:1:1: nothing stands here; give a value or remove the key"]),
+        ("nothing", ["nothing.yaml:1:1: no value; give a value or remove the key"]),
         (
             "wrong-values",
             [
-                "wrong-values.yaml:1:40: 'many' is not one of those known; there are: auto, none, required",
+                "wrong-values.yaml:1:40: 'many' is not a known value; there are: auto, none, required",
                 "wrong-values.yaml:1:25: Input should be a valid number",
                 "wrong-values.yaml:1:11: 'lots' is not a size; write it as Docker does: 512m, 8g",
                 "wrong-values.yaml:3:18: 'sha256:12' is not a digest; it is `sha256:` and 64 hexadecimal digits",
                 "wrong-values.yaml:4:3: 'two/three' is a name in check ids: letters, digits,",
                 "wrong-values.yaml:6:26: '1.9.x' is not a version; write one like 1.9.1, `latest` or `installed`",
-                "wrong-values.yaml:6:34: 'cold' is not one of those known; there are: fresh, warm",
+                "wrong-values.yaml:6:34: 'cold' is not a known value; there are: fresh, warm",
                 "wrong-values.yaml:7:15: List should have at least 1 item after validation, not 0",
                 "wrong-values.yaml:9:19: 'pyro-ppl==' is not a requirement",
-                "wrong-values.yaml:11:19: 'fial' is not one of those known; did you mean 'fail'?",
+                "wrong-values.yaml:11:19: 'fial' is not a known value; did you mean 'fail'?",
                 "wrong-values.yaml:11:44: Input should be a valid date",
             ],
         ),
@@ -108,8 +108,8 @@ def test_shipped_file() -> None:
         (
             "unlaunchable",
             [
-                "unlaunchable.yaml:2:3: neither `tag:` nor `local:`: no backend could launch it",
-                "unlaunchable.yaml:3:10: a digest pins a tag: give `tag:` as well",
+                "unlaunchable.yaml:2:3: neither `tag:` nor `local:`: no backend can launch the image",
+                "unlaunchable.yaml:3:10: a digest needs its tag: give `tag:` as well",
             ],
         ),
         (
@@ -119,7 +119,7 @@ def test_shipped_file() -> None:
                 "than 100000; take fewer versions, or raise `max_checks:`"
             ],
         ),
-        ("absent", ["absent.yaml:1:1: cannot be read: No such file or directory; name another with --matrix"]),
+        ("absent", ["absent.yaml:1:1: cannot be read: No such file or directory; name another file with --matrix"]),
     ],
 )
 def test_mistakes_are_named_all_at_once(name: str, said: list[str]) -> None:

@@ -315,9 +315,9 @@ def test_plan_says_what_cannot_run() -> None:
 @pytest.mark.parametrize(
     ("foreseen", "verdict", "reason", "said"),
     [
-        (True, "pass", "", "foresaw driver-too-old"),
+        (True, "pass", "", "predicted driver-too-old"),
         (True, "unsupported", "driver-too-old", ""),
-        (False, "unsupported", "no-kernel-image", "foresaw nothing"),
+        (False, "unsupported", "no-kernel-image", "predicted nothing"),
         (False, "pass", "", ""),
         (False, "fail", "wrong-value", ""),
     ],

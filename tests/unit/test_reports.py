@@ -75,7 +75,7 @@ def test_checks_without_outcome_are_shown(tmp_path: Path) -> None:
 
 
 def test_changes(tmp_path: Path) -> None:
-    """New failures, what is fixed, what fails otherwise, and what else changed."""
+    """New failures, fixed checks, checks that fail differently, and the other changes."""
     before = records({"gpu-image/pyro-ppl-1.9.1/sample": "pass", "gpu-image/torch-installed/sample": "fail"})
     after = records({"gpu-image/gpytorch-1.14/autograd": "crash"})
     after[1]["facts"]["torch"]["version"] = "2.6.1+cu124"
@@ -85,7 +85,7 @@ def test_changes(tmp_path: Path) -> None:
     assert [outcome.check for outcome in changes.fixed] == ["gpu-image/torch-installed/sample"]
     assert [now.check for _, now in changes.other] == ["gpu-image/gpytorch-1.14/autograd"]
     assert [cause.what for cause in changes.causes] == ["gpu-image: torch 2.6.0+cu124 -> 2.6.1+cu124"]
-    assert "1 newly failing, 1 fixed, 1 failing otherwise" in summary(new, changes)
+    assert "1 newly failing, 1 fixed, 1 failing differently" in summary(new, changes)
 
 
 def test_reports_are_portable(tmp_path: Path) -> None:

@@ -160,7 +160,10 @@ def test_entry_that_expects_something_else(
     write(path, found)
     assert cli.main(["triage"]) == 0
     comments, _, entries = capsys.readouterr().out.partition("known:\n")
-    assert f"# m.yaml:9:5: {wrong.check} came to {wrong.verdict.value} ({wrong.reason}): change the entry" in comments
+    assert (
+        f"# m.yaml:9:5: {wrong.check} has the verdict {wrong.verdict.value} ({wrong.reason}): change the entry"
+        in comments
+    )
     assert f"{len(failures)} unexpected failures" in comments
     assert entries
     assert f"code: {wrong.reason}\n" not in entries
