@@ -5,17 +5,33 @@ from __future__ import annotations
 import argparse
 import json
 
-from torch_compat_matrix.compat.preview import preview
 from torch_compat_matrix.compat.progress import say
 from torch_compat_matrix.runner.backends.base import connect
-from torch_compat_matrix.runner.errors import Status, writing
+from torch_compat_matrix.runner.errors import Status, UsageError, writing
+from torch_compat_matrix.runner.model import Plan
 from torch_compat_matrix.runner.records.runs import home
 from torch_compat_matrix.runner.workflow import plan_from
 
 
 def main(options: argparse.Namespace) -> Status:
     """Show the plan, or write it to a file for a host that cannot read a matrix."""
-    plan = plan_from(
+    plan = plan_of(options)
+    if options.json is None:
+        try:
+            from torch_compat_matrix.compat.preview import preview
+        except ModuleNotFoundError as error:  # a bare host
+            raise UsageError(f"{error.name} is not installed here", "write the plan to a file with --json") from error
+        print(preview(plan, connect(options.backend, home()), home()))
+        return Status.AS_EXPECTED
+    with writing(options.json, "name another file with --json"):
+        options.json.write_text(json.dumps(plan.to_json(), indent=1))
+    print(f"plan: {options.json} ({len(plan.cells)} cells, {len(plan.checks)} checks)")
+    return Status.AS_EXPECTED
+
+
+def plan_of(options: argparse.Namespace) -> Plan:
+    """The plan that the options of `plan` and `run` ask for."""
+    return plan_from(
         options.matrix,
         backend=options.backend,
         selectors=options.selectors,
@@ -23,10 +39,3 @@ def main(options: argparse.Namespace) -> Status:
         plan_file=options.plan,
         say=say,
     )
-    if options.json is None:
-        print(preview(plan, connect(options.backend, home()), home()))
-        return Status.AS_EXPECTED
-    with writing(options.json, "name another file with --json"):
-        options.json.write_text(json.dumps(plan.to_json(), indent=1))
-    print(f"plan: {options.json} ({len(plan.cells)} cells, {len(plan.checks)} checks)")
-    return Status.AS_EXPECTED

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from torch_compat_matrix.compat.progress import progress, say
+from torch_compat_matrix.compat.verbs.plan import plan_of
 from torch_compat_matrix.compat.verbs.report import report
 from torch_compat_matrix.runner.backends.base import connect
 from torch_compat_matrix.runner.errors import Status
@@ -18,7 +19,6 @@ from torch_compat_matrix.runner.workflow import (
     execute,
     isolated,
     open_run,
-    plan_from,
     resume_run,
 )
 
@@ -27,14 +27,6 @@ def main(options: argparse.Namespace) -> Status:
     """Start or continue a run, and report on it."""
     if options.resume:
         return work_through(resume_run(options.resume), options.out, options.baseline)
-    plan = plan_from(
-        options.matrix,
-        backend=options.backend,
-        selectors=options.selectors,
-        probes=options.probe,
-        plan_file=options.plan,
-        say=say,
-    )
     settings = RunSettings(
         jobs=options.jobs,
         seed=options.seed,
@@ -42,7 +34,9 @@ def main(options: argparse.Namespace) -> Status:
         rerun=options.rerun,
         compile_cache=options.compile_cache,
     )
-    opened = start(isolated(plan, options.isolation), options.backend, settings, ["compat", *options.arguments])
+    opened = start(
+        isolated(plan_of(options), options.isolation), options.backend, settings, ["compat", *options.arguments]
+    )
     return work_through(opened, options.out, options.baseline)
 
 
