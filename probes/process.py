@@ -16,6 +16,9 @@ from .child import Channel, die_with_parent
 HEAD, TAIL = 4096, 16384
 """The bytes that are kept of a child's output: its beginning and its end."""
 
+PATIENCE_S = 10.0
+"""How long a killed child may take to end; one that is stuck in a driver never does."""
+
 
 class TimedOut(Exception):
     """No message by the deadline."""
@@ -174,7 +177,7 @@ class Process:
         _spared.discard(self.pid)
 
     def kill(self) -> None:
-        """End it and its session, and wait for it."""
+        """End it and its session, and wait for it; end this whole process where it cannot be ended."""
         self._reap()
         if not self.ended:
             for end in (os.killpg, os.kill):
@@ -182,7 +185,14 @@ class Process:
                     end(self.pid, signal.SIGKILL)
                 except ProcessLookupError:
                     pass
-            self._end(os.waitpid(self.pid, 0)[1])
+        until = time.monotonic() + PATIENCE_S
+        while not self.ended:
+            if time.monotonic() > until:
+                print(f"process {self.pid} cannot be ended: it is stuck in the kernel", file=sys.stderr, flush=True)
+                sweep(everything=True)
+                os._exit(70)
+            time.sleep(0.001)
+            self._reap()
 
     def close(self) -> None:
         """End it and close its pipes."""

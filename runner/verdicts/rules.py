@@ -237,6 +237,7 @@ RULES = (
     Rule("recursion", raises=r"RecursionError"),
     Rule("raises-compiled", through=r"[/\\]_dynamo[/\\]eval_frame\.py|, in torch_dynamo_resume_in_"),
     # How a process ended.
+    Rule("host-error", says=r"^process \d+ cannot be ended"),
     Rule("exited", raises=r"SystemExit"),
     Rule("interrupted", raises=r"KeyboardInterrupt"),
     Rule("segfault", signal=r"SIGSEGV"),

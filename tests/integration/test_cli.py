@@ -1,4 +1,4 @@
-"""The command as a person uses it: exit statuses, what is said, a killed run that goes on, and a bare host."""
+"""The command as a person uses it: exit statuses, what is said, and a killed run that goes on."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import ROOT
-from tests.support.environments import HOME, environment
+from tests.support.environments import HOME
 
 MATRIX = """
 images:
@@ -150,21 +150,6 @@ def test_doctor_says_what_to_do(place: Path) -> None:
     said = compat(place, "doctor", "--backend", "local")
     assert "ok  uv: uv" in said
     assert "GB free" in said
-
-
-def test_bare_host(place: Path) -> None:
-    """A plain copy of the checkout under an interpreter that has torch and nothing of ours, with a plan and without."""
-    python = environment("torch==2.13.0", "numpy", "torchbnn==1.2")
-    compat(place, "plan", "--backend", "here", "torchbnn-installed", "--json", "plan.json")
-    bare = {"PATH": os.environ["PATH"], "HOME": str(place)}
-    for arguments in (["--plan", "plan.json"], ["--probe", "sample", "torchbnn-installed"]):
-        command = [python, str(ROOT / "compat"), "run", "--backend", "here", "--out", "out", *arguments]
-        done = subprocess.run(command, cwd=place, env=bare, capture_output=True, text=True, timeout=280, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert "pass        here/torchbnn-installed/sample cpu" in done.stderr
-        outcomes = json.loads((place / "out" / "report.json").read_text())["outcomes"]
-        assert {outcome["verdict"] for outcome in outcomes} == {"pass"}
-    assert "is not installed; taking every installed library" in done.stderr
 
 
 def test_help_answers_at_once() -> None:

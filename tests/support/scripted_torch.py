@@ -4,14 +4,16 @@ The script is JSON: the one that `write` puts beside the package, and over it th
 the process that imports it.  Keys, with their defaults in DEFAULT:
 
 - `version`, `cuda`: `torch.__version__` and `torch.version.cuda` (None: a build without CUDA);
-- `gpus`: what NVML sees, each with name, uuid, major, minor and total_memory;
+- `gpus`: what NVML sees, each with name, uuid, major, minor and total_memory; CUDA_VISIBLE_DEVICES limits it by UUID;
 - `warning`: `is_available()` warns so and answers False;
 - `start`: the message with which CUDA does not start, at the first call that needs it;
 - `at_import`: what the import itself calls: `init`, `device_count`, `get_arch_list`;
 - `poisoning`: which calls spoil forks without initialising, as the driver's own do;
 - `allocations`: how many allocations there were, call by call of `memory_stats` (the last one for good);
 - `peak`: `max_memory_allocated()`;
-- `synchronize`: what is raised, call by call of `synchronize` (null, and after the last one: nothing).
+- `synchronize`: what is raised, call by call of `synchronize` (null, and after the last one: nothing);
+- `tensors`: whether there are tensors, of one number each, whose operators a dispatch mode sees; a fault on the GPU
+  shows, in torch's words, where the device is waited for.
 """
 
 from __future__ import annotations
@@ -35,6 +37,7 @@ DEFAULT: dict[str, Any] = {
     "allocations": [0, 1],
     "peak": 1 << 20,
     "synchronize": [],
+    "tensors": False,
 }
 
 
@@ -49,6 +52,11 @@ def write(folder: Path, **script: Any) -> Path:
     (package / "script.json").write_text(json.dumps(whole))
     (package / "__init__.py").write_text(_PACKAGE)
     (package / "cuda.py").write_text(_CUDA)
+    if whole["tensors"]:
+        (package / "tensors.py").write_text(_TENSORS)
+        (package / "utils").mkdir()
+        (package / "utils" / "__init__.py").write_text("")
+        (package / "utils" / "_python_dispatch.py").write_text(_DISPATCH)
     info = folder / f"torch-{whole['version']}.dist-info"
     info.mkdir()
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: torch\nVersion: {whole['version']}\n")
@@ -107,17 +115,20 @@ def set_float32_matmul_precision(name):
 
 from . import cuda
 
+if script["tensors"]:
+    from .tensors import *
+
 for name in script["at_import"]:
     getattr(cuda, name)()
 """
 
 _CUDA = """
-import os, warnings
+import os, time, warnings
 from types import SimpleNamespace
 
 from . import script, version
 
-state = SimpleNamespace(initialised=False, poisoned=False, bad_fork=False)
+state = SimpleNamespace(initialised=False, poisoned=False, bad_fork=False, fault="", busy_s=0.0)
 calls = {"memory_stats": 0, "synchronize": 0}
 
 
@@ -133,6 +144,11 @@ def asks(name):
     state.poisoned = state.poisoned or name in script["poisoning"]
 
 
+def seen():
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return [gpu for gpu in script["gpus"] if visible is None or gpu["uuid"] in visible.split(",")]
+
+
 def init():
     if state.initialised:
         return
@@ -145,7 +161,7 @@ def init():
         )
     if script["start"]:
         raise RuntimeError(script["start"])
-    if not script["gpus"]:
+    if not seen():
         raise RuntimeError("No CUDA GPUs are available")
     state.initialised = True
 
@@ -160,7 +176,7 @@ def _is_in_bad_fork():
 
 def device_count():
     asks("device_count")
-    return len(script["gpus"]) if version.cuda else 0
+    return len(seen()) if version.cuda else 0
 
 
 def is_available():
@@ -178,7 +194,7 @@ def get_arch_list():
 def get_device_properties(device=None):
     init()
     index = device if isinstance(device, int) else 0
-    return SimpleNamespace(multi_processor_count=108, **script["gpus"][index])
+    return SimpleNamespace(multi_processor_count=108, **seen()[index])
 
 
 def current_device():
@@ -211,7 +227,132 @@ def memory_allocated(device=None):
 
 def synchronize(device=None):
     init()
-    said = step("synchronize")
+    time.sleep(state.busy_s)
+    said = state.fault or step("synchronize")  # a fault stays: the context is lost with it
     if said:
         raise RuntimeError(said)
+
+
+def _sleep(cycles):
+    state.busy_s += cycles / 1e9
+"""
+
+_DISPATCH = """
+from types import SimpleNamespace
+
+modes = []
+
+
+class TorchDispatchMode:
+    def __enter__(self):
+        modes.append(self)
+
+    def __exit__(self, *error):
+        modes.remove(self)
+
+
+def show(name, out):
+    def operator():
+        return out
+
+    operator._schema = SimpleNamespace(name="aten::" + name, returns=[SimpleNamespace(alias_info=None)])
+    return modes[-1].__torch_dispatch__(operator, ()) if modes else out
+"""
+
+_TENSORS = """
+import math
+
+from . import cuda, device
+from .utils._python_dispatch import show
+
+uint8 = "torch.uint8"
+ASSERTED = "CUDA error: device-side assert triggered"
+ILLEGAL = "CUDA error: an illegal memory access was encountered"
+
+
+class OutOfMemoryError(RuntimeError):
+    pass
+
+
+class Tensor:
+    shape, dtype = (), "torch.float32"
+
+    def __init__(self, value, where):
+        self.value, self.device = value, device(where)
+        if self.device.type == "cuda":
+            cuda.init()
+
+    def detach(self):
+        return self
+
+    double = sum = max = detach
+
+    def numel(self):
+        return 1
+
+    def data_ptr(self):
+        return 4096
+
+    def to(self, where):
+        if self.device.type == "cuda":
+            cuda.synchronize()
+        return Tensor(self.value, where)
+
+    def cpu(self):
+        return self.to("cpu")
+
+    def abs(self):
+        return show("abs", Tensor(abs(self.value), self.device))
+
+    def __mul__(self, other):
+        return show("mul", Tensor(self.value * float(other), self.device))
+
+    __rmul__ = __mul__
+
+    def __sub__(self, other):
+        return show("sub", Tensor(self.value - float(other), self.device))
+
+    def __invert__(self):
+        return Tensor(not self.value, self.device)
+
+    def __float__(self):
+        return float(self.value)
+
+    def __int__(self):
+        return int(self.value)
+
+    def __getitem__(self, key):
+        if isinstance(key, Tensor) and key.value >= self.numel():
+            cuda.state.fault = ASSERTED
+        return self
+
+
+class Claimed(Tensor):
+    def fill_(self, value):
+        cuda.state.fault = ILLEGAL
+
+
+def as_tensor(data, device="cpu"):
+    return Claimed(0, device) if hasattr(data, "__cuda_array_interface__") else data
+
+
+def tensor(data, device="cpu"):
+    return Tensor(data[0], device)
+
+
+def ones(count, device="cpu"):
+    return Tensor(1.0, device)
+
+
+def isfinite(tensor):
+    return Tensor(math.isfinite(tensor.value), tensor.device)
+
+
+def empty(count, dtype, device):
+    total = cuda.get_device_properties(device).total_memory
+    if count > total:
+        raise OutOfMemoryError(
+            f"CUDA out of memory. Tried to allocate {count / 2**30:.2f} GiB. GPU 0 has a total capacity of "
+            f"{total / 2**30:.2f} GiB of which {total / 2**30:.2f} GiB is free."
+        )
 """
