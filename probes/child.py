@@ -21,6 +21,7 @@ from typing import Any, Callable, Dict, List, TypedDict
 
 from . import evidence, facts
 from .contract import CellOrder, MemberOrder
+from .probe import Probe
 
 TRACEBACK_LIMIT = 6000
 """The number of characters kept of a traceback: its end, which holds the error."""
@@ -182,7 +183,7 @@ def answer(name: str, member: str, settings: Settings) -> Dict[str, Any]:
         reason = getattr(module, "NOT_APPLICABLE", {}).get(name)
         if reason:
             raise evidence.NotApplicable(reason)
-        probe = evidence.Probe(settings["device"], settings.get("seed", 0), settings.get("full", False))
+        probe = Probe(settings["device"], settings.get("seed", 0), settings.get("full", False))
         probe.begin(module.MODULE, getattr(module, "ELSEWHERE", ""))
         function: Callable[[Any], None] = getattr(module, "imported" if name == "import" else name)
         function(probe)

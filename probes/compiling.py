@@ -4,7 +4,8 @@ import importlib
 import time
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
-from .evidence import Broken, NotApplicable, Probe, close, require, sound
+from .evidence import Broken, NotApplicable, close, require, sound
+from .probe import Probe
 
 
 def prepare(device: str) -> None:

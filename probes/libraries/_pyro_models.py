@@ -3,7 +3,7 @@
 import contextlib
 from typing import Any, Iterator, Tuple
 
-from ..evidence import Probe
+from ..probe import Probe
 
 NEEDS = ("torch", "pyro")
 

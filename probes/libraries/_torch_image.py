@@ -7,7 +7,8 @@ import tempfile
 from typing import Any, Callable, List, Tuple
 
 from .. import precision
-from ..evidence import LeftOut, NotApplicable, Probe, close, on_device, require, sound, without_missing_tool
+from ..evidence import LeftOut, NotApplicable, close, on_device, require, sound
+from ..probe import Probe, without_missing_tool
 
 NO_PLAN = re.compile(r"no available kernel|no viable backend|no execution plans support|unable to find an engine", re.I)
 """What a backend of attention says that does not offer the device, the dtype or the shape."""

@@ -5,7 +5,6 @@ from typing import Any
 from ..compiling import compiled
 from ..evidence import (
     NotApplicable,
-    Probe,
     close,
     differentiable,
     falls,
@@ -17,6 +16,7 @@ from ..evidence import (
     seeded,
     sound,
 )
+from ..probe import Probe
 
 NEEDS = ("functorch",)
 

@@ -5,7 +5,8 @@ import math
 from typing import Any
 
 from ..compiling import compiled
-from ..evidence import Probe, close, differentiable, on_device, reached, require, sound
+from ..evidence import close, differentiable, on_device, reached, require, sound
+from ..probe import Probe
 
 
 def _positional(torch: Any, width: Any, length: int = 128, plain: bool = False) -> Any:

@@ -4,7 +4,7 @@ import copy
 import math
 from typing import Any, Callable
 
-from ..evidence import Probe
+from ..probe import Probe
 
 NEEDS = ("torch", "transformers")
 

@@ -4,7 +4,8 @@ import math
 from typing import Any, Tuple
 
 from ..compiling import compiled
-from ..evidence import Probe, close, differentiable, moments, of_shape, reached, require, seeded, sound
+from ..evidence import close, differentiable, moments, of_shape, reached, require, seeded, sound
+from ..probe import Probe
 
 DISTRIBUTION = "botorch"
 MODULE = "botorch"

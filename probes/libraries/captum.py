@@ -5,7 +5,8 @@ from importlib.util import find_spec
 from typing import Any, Callable, Dict
 
 from ..compiling import compiled
-from ..evidence import NotApplicable, Probe, close, finite, moments, of_shape, on_device, require, seeded
+from ..evidence import NotApplicable, close, finite, moments, of_shape, on_device, require, seeded
+from ..probe import Probe
 
 DISTRIBUTION = "captum"
 MODULE = "captum"

@@ -6,7 +6,8 @@ import socket
 from typing import Any
 
 from ..compiling import compiled
-from ..evidence import LeftOut, NotApplicable, Probe, close, falls, require, sound
+from ..evidence import LeftOut, NotApplicable, close, falls, require, sound
+from ..probe import Probe
 
 DISTRIBUTION = "deepspeed"
 MODULE = "deepspeed"

@@ -6,7 +6,8 @@ import tempfile
 from contextlib import contextmanager
 from typing import Any, Iterator, List, Tuple
 
-from ..evidence import Probe, require
+from ..evidence import require
+from ..probe import Probe
 
 DISTRIBUTION = "jupyterlab"
 MODULE = "jupyterlab"

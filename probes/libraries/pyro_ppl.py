@@ -8,7 +8,6 @@ from ..compiling import compiled
 from ..evidence import (
     SIGMAS,
     Broken,
-    Probe,
     close,
     differentiable,
     falls,
@@ -21,6 +20,7 @@ from ..evidence import (
     seeded,
     sound,
 )
+from ..probe import Probe
 from ._pyro_models import NOISE, bayesian_layer, clean, conjugate, data, mean_field, network_svi, posterior, regression
 
 DISTRIBUTION = "pyro-ppl"

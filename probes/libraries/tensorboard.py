@@ -3,7 +3,8 @@
 import tempfile
 from typing import Any, Dict
 
-from ..evidence import Probe, close, falls, on_device, require
+from ..evidence import close, falls, on_device, require
+from ..probe import Probe
 
 DISTRIBUTION = "tensorboard"
 MODULE = "tensorboard"

@@ -1,6 +1,6 @@
 """torch itself: its distributions, the well-known CUDA samples, and the models that the articles build."""
 
-from ..evidence import Probe
+from ..probe import Probe
 from . import _torch_image as image
 from . import _torch_models as models
 from . import _torch_transformer as transformer

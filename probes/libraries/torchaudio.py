@@ -7,7 +7,6 @@ from typing import Any
 from ..compiling import compiled
 from ..evidence import (
     NotApplicable,
-    Probe,
     close,
     differentiable,
     falls,
@@ -19,6 +18,7 @@ from ..evidence import (
     seeded,
     sound,
 )
+from ..probe import Probe
 
 DISTRIBUTION = "torchaudio"
 MODULE = "torchaudio"

@@ -3,7 +3,8 @@
 from typing import Any
 
 from ..compiling import compiled
-from ..evidence import Probe, close, differentiable, falls, moments, of_shape, reached, require, seeded, sound
+from ..evidence import close, differentiable, falls, moments, of_shape, reached, require, seeded, sound
+from ..probe import Probe
 
 DISTRIBUTION = "torchbnn"
 MODULE = "torchbnn"

@@ -6,19 +6,8 @@ import tempfile
 from typing import Any, Callable, Dict, List
 
 from ..compiling import compiled
-from ..evidence import (
-    Probe,
-    close,
-    differentiable,
-    falls,
-    moments,
-    of_shape,
-    on_device,
-    reached,
-    require,
-    seeded,
-    sound,
-)
+from ..evidence import close, differentiable, falls, moments, of_shape, on_device, reached, require, seeded, sound
+from ..probe import Probe
 from ._transformers_models import (
     SPREAD,
     TOKENS,

@@ -78,7 +78,7 @@ def reason_for(code: str) -> Reason:
     )
 
 
-_PROBE = r"[/\\](?:compat_)?probes[/\\](?:libraries[/\\]\w+|evidence|compiling)\.py"
+_PROBE = r"[/\\](?:compat_)?probes[/\\](?:libraries[/\\]\w+|evidence|probe|compiling)\.py"
 _COMPILERS = r"(?:\S*[/-])?(?:gcc|g\+\+|cc|c\+\+|clang|clang\+\+|nvcc|ninja|cmake)(?:-\d+)?"
 _BUILD_ERROR = r"(?:.+\.)?(?:CalledProcessError|CppCompileError|InductorError|BackendCompilerFailed|CompilationError)"
 _SHARED = r"(?:torch|torchvision|torchaudio|triton|numpy|scipy|pandas|sklearn)"

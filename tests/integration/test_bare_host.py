@@ -127,7 +127,7 @@ def test_what_is_cut_off_goes_on(host: Host) -> None:
 def test_plain_names_and_probes_select(host: Host) -> None:
     """Of what is installed, where there is no plan; a name that is not there is one message."""
     run = "python3 compat run --backend here --out carried/plain"
-    assert "taking every library that is" in host.run(f"{run} torchbnn --probe import")
+    assert "taking every installed library" in host.run(f"{run} torchbnn --probe import")
     assert host.outcomes("plain").keys() == {"here/torchbnn-installed/import"}
     host.run(f"{run} torch torchbnn --probe import")
     assert len(host.outcomes("plain")) == 2

@@ -22,9 +22,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch_compat_matrix.probes import compiling, evidence, precision
 from torch_compat_matrix.probes.child import answer
 from torch_compat_matrix.probes.devicework import DeviceWork
-from torch_compat_matrix.probes.evidence import Probe
 from torch_compat_matrix.probes.libraries import _torch_image as image
 from torch_compat_matrix.probes.libraries import deepspeed
+from torch_compat_matrix.probes.probe import Probe
 
 WORKSPACE = 32 << 20
 """Bytes that cuBLAS keeps for itself on Hopper from its first product on (pytorch#120925)."""
