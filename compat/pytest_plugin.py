@@ -52,7 +52,8 @@ def pytest_configure(config: pytest.Config) -> None:
     session = MatrixSession(config, matrix)
     config.pluginmanager.register(session, "compat-matrix-session")
     session.open()
-    if not any(str(argument).startswith(str(matrix)) for argument in config.args):
+    named = [(config.invocation_params.dir / str(argument).partition("::")[0]).resolve() for argument in config.args]
+    if matrix not in named:
         config.args = [str(matrix)]  # the project's own tests are not even imported
 
 

@@ -100,6 +100,16 @@ def test_items_are_selected_as_always(tmp_path: Path, torch_python: str) -> None
     )
 
 
+def test_an_item_is_named_by_its_id(tmp_path: Path) -> None:
+    """As pytest prints it, so that a failure can be run again."""
+    (tmp_path / "matrix.yaml").write_text(MATRIX)
+    item = "matrix.yaml::one/torchbnn-1.2/sample"
+    command = [sys.executable, "-m", "pytest", "-m", "matrix", "--collect-only", "-q", item]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False)
+    assert done.stdout.splitlines()[0] == item, done.stdout + done.stderr
+    assert "1 test collected" in done.stdout
+
+
 def test_plain_pytest_leaves_the_matrix_alone(tmp_path: Path) -> None:
     """It does not even read matrix.yaml."""
     command = [sys.executable, "-m", "pytest", "--collect-only", "-q", f"--matrix={tmp_path / 'absent.yaml'}"]
