@@ -32,6 +32,9 @@ from .compiling import prepare
 from .contract import CellOrder, ColdFrame, Facts, Frame, WorkOrder
 from .process import Died, Process, TimedOut, stop_with_parent, sweep
 
+START_S = 30.0
+"""Seconds for the start of a fresh process where it is not known how long torch takes to import here."""
+
 
 class Host:
     """Works through an order; every answer is emitted as soon as it is known.
@@ -58,7 +61,9 @@ class Host:
         """Warm up, tell the facts, then work through the cells in their order."""
         self.emit({"kind": "hello", "pid": os.getpid()})
         known = facts.gather()  # before any import: setuptools puts its bundled packages on the path
+        started = time.monotonic()
         warm = self.order["warm"] and self.warm_up(lambda: importlib.import_module("torch"))
+        start_s = 5.0 + 5 * (time.monotonic() - started) if warm else START_S
         self.ask_torch(known)
         self.look_for(known)
         self.emit({"kind": "facts", "facts": known})
@@ -74,6 +79,7 @@ class Host:
             packages=known["packages"],
             device=device,
             device_name=name,
+            start_s=start_s,
             warm=warm,
             until=self.until,
         )

@@ -142,7 +142,7 @@ class Launch:
             watch.cancel()
 
     def _watch(self, launched: Launched) -> threading.Timer:
-        timer = threading.Timer(2 * self.prepared.image.limits.timeout_s + SILENCE_S, launched.kill)
+        timer = threading.Timer(3 * self.prepared.image.limits.timeout_s + SILENCE_S, launched.kill)
         timer.daemon = True
         timer.start()
         return timer

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch_compat_matrix.probes.contract import CellOrder, Frame, WorkOrder
 
 SILENCE_S = 60.0
-"""How long a probe host may be silent beyond the limit of its probe (twice: crashes are confirmed)."""
+"""How long a probe host may be silent beyond its probe's limit, import and confirmation (three times that limit)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,7 +58,7 @@ def order(
         "full": full,
         "warm": warm,
         "timeout_s": timeout_s,
-        "deadline_s": (2 * checks + 2) * timeout_s + SILENCE_S,
+        "deadline_s": (3 * checks + 2) * timeout_s + SILENCE_S,
         "threads": threads,
         "compile_cache": compile_cache,
         "expects": {

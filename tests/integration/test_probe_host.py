@@ -105,11 +105,14 @@ def observe(python: str, world: Path, work: list[Work], **settings: Any) -> list
     """Every frame of one launch."""
     image = Image(name="x", limits=Limits(timeout_s=60.0), expects=settings.pop("expects", {}))
     keep = settings.pop("keep", ())
+    timeout_s = settings.pop("timeout_s", None)
     work = [replace(piece, cell=replace(piece.cell, **settings)) for piece in work]
     ordered = order(image, work, device="cpu")
     for asked in ordered["cells"]:
         if asked["members"][0]["distribution"] in HANGING:  # the others may take as long as a busy machine needs
             asked["timeout_s"] = 3.0
+        if timeout_s is not None:
+            asked["timeout_s"] = timeout_s
     overlays = {"key": world / "overlays" / "key"}
     assert list(misfits(json.loads(json.dumps(ordered)), contract.WorkOrder)) == []
     with processes.launched(python, ordered, overlays, home=Path("unused"), gpu=None, keep=keep) as launch:
@@ -272,3 +275,14 @@ def test_overlay_must_not_hide_the_image(torch_python: str, world: Path) -> None
     found = observe(torch_python, world, [cell("hostile-0")])
     observations = [one for one in found if one["kind"] == "observation"]
     assert observations[0]["code"] == "environment-changed"
+
+
+def test_a_crash_stays_one_where_its_confirmation_starts_slowly(torch_python: str, world: Path) -> None:
+    """A fresh process imports what the fork had already: that time is not the probe's."""
+    slowly = "import sys, time\ntime.sleep(0 if 'torch' in sys.modules else 4)\n__version__ = '1.0'\n"
+    distribution(world / "overlays" / "key", "slow-to-start", code=slowly)
+    text = PROBES.format(name="slow-to-start", module="slow_to_start", body="    os.abort()")
+    (world / "probes" / "libraries" / "slow_to_start.py").write_text(text)
+    found = observe(torch_python, world, [cell("slow-to-start")], timeout_s=3.0)
+    sample = next(frame for frame in found if frame["kind"] == "observation" and frame["probe"] == "sample")
+    assert (sample["status"], sample["isolation"]) == ("died", "fresh")
