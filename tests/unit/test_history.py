@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -161,7 +162,7 @@ def test_file_of_a_later_version_is_left_alone(tmp_path: Path) -> None:
     """With the remedy."""
     run(tmp_path, 1, outcome())
     history.sync(tmp_path)
-    with sqlite3.connect(tmp_path / "history.sqlite") as connection:
+    with closing(sqlite3.connect(tmp_path / "history.sqlite")) as connection:
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
         connection.execute("PRAGMA user_version = 99")
     with pytest.raises(history.HistoryUnusable, match=r"schema 99.*update the checkout"):

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import ast
-import re
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.support.environments import HOME
 from torch_compat_matrix.runner.model import Image, Outcome, Verdict
 from torch_compat_matrix.runner.verdicts.preflight import (
     TABLES,
@@ -265,31 +261,6 @@ def test_the_tables_agree_with_each_other() -> None:
             cuda = build.split()[1]
             assert cuda.partition(".")[0] in least
             assert "+PTX" not in architectures or cuda in TABLES["own-driver"]
-
-
-def releases() -> Iterator[tuple[str, dict[str, dict[str, set[int]]]]]:
-    """Of each torch in a stand-in that says so: its version, and CUDA -> processor -> architectures of its release."""
-    for path in (HOME / "standins").glob("*/lib/python*/site-packages/torch/cuda/__init__.py"):
-        version = re.search(r"__version__ = '(\d+\.\d+)", (path.parent.parent / "version.py").read_text())
-        for node in ast.parse(path.read_text()).body:
-            if version and isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "PYTORCH_RELEASES_CODE_CC":
-                assert node.value is not None
-                yield version[1], ast.literal_eval(node.value)
-
-
-def test_the_tables_say_what_torch_says_of_its_own_release() -> None:
-    """Newer ones carry it, to advise on another build; it is read and not imported."""
-    found = dict(releases())
-    if not found:
-        pytest.skip("no stand-in here holds a torch that carries the architectures of its release")
-    for torch, release in found.items():
-        for machine in ("x86_64", "aarch64"):
-            rows = {
-                row.split()[1]: {int(number.removesuffix("+PTX")) for number in architectures.split()}
-                for row, architectures in TABLES[f"torch {machine}"].items()
-                if row.split()[0] == torch
-            }
-            assert rows == {cuda: processors[machine] for cuda, processors in release.items()}
 
 
 def test_plan_says_what_cannot_run() -> None:
