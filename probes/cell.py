@@ -195,6 +195,7 @@ class Cell:
             answer["metrics"] = {**answer.get("metrics", {}), **metrics}
         except TimedOut as error:
             answer = unanswered(error, started)
+            ask_for_stacks(session)
             kill_session(session)
             try:
                 while process.read(time.monotonic() + GRACE)["kind"] != "ended":
@@ -220,6 +221,8 @@ class Cell:
                     imported, until = True, time.monotonic() + limit
             return finished(message, process, before, "fresh")
         except (Died, TimedOut) as error:
+            if isinstance(error, TimedOut):
+                ask_for_stacks(process.pid)
             process.kill()
             return finished(unanswered(error, started), process, before, "fresh")
         finally:
@@ -264,6 +267,16 @@ def death(status: int, started: float) -> Seen:
     else:
         seen.update(exit=os.WEXITSTATUS(status), message=f"ended with status {os.WEXITSTATUS(status)} and no answer")
     return seen
+
+
+def ask_for_stacks(pid: int) -> None:
+    """Let a child that is about to be killed print where it is, among its output."""
+    if pid:
+        try:
+            os.kill(pid, signal.SIGUSR1)
+        except ProcessLookupError:
+            return
+        time.sleep(0.2)
 
 
 def kill_session(leader: int) -> None:

@@ -7,6 +7,7 @@ A child is either forked from the warm host (`serve`: it imports, then forks aga
 from __future__ import annotations
 
 import ctypes
+import faulthandler
 import importlib
 import json
 import os
@@ -217,6 +218,11 @@ def die_with_parent() -> None:
         pass
 
 
+def show_stacks() -> None:
+    """Write every thread's stack to standard error on SIGUSR1, from C code too: where a limit strikes a probe."""
+    faulthandler.register(signal.SIGUSR1, file=2, all_threads=True)
+
+
 def enter(cell: CellTask) -> None:
     """Put the overlay before the image's own packages."""
     if cell["overlay"]:
@@ -237,6 +243,7 @@ def serve(cell: CellTask, settings: Settings, channel: Channel, commands: int) -
             if pid == 0:
                 die_with_parent()
                 os.setsid()
+                show_stacks()
                 channel.say({"kind": "started", "pid": os.getpid()})
                 leave(channel, answer(command["probe"], command["member"], settings))
             _, status, usage = os.wait4(pid, 0)
@@ -254,6 +261,7 @@ def leave(channel: Channel, message: Dict[str, Any]) -> None:
 def main(descriptor: int) -> int:
     """A fresh process: reads its command from standard input, imports and answers a probe."""
     die_with_parent()
+    show_stacks()
     channel = Channel(descriptor)
     command = json.load(sys.stdin)
     cell: CellTask = command["cell"]

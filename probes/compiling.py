@@ -11,16 +11,20 @@ from .probe import Probe
 def prepare(device: str) -> None:
     """Do once, before forks, the set-up of each process's first torch.compile; no thread is started.
 
-    On a CPU inductor tries each set of vector instructions in an interpreter of its own: 1 s with torch 2.13, 6 s with
-    2.9, whose trials import torch, and some seconds more where nothing is compiled yet.
+    Inductor tries which vector instructions work, by starting an interpreter for each set of them: 1 s with torch 2.13,
+    6 s with 2.9, whose trials import torch, and some seconds more where nothing is compiled yet.  A GPU's child needs
+    them too where shapes vary, since Dynamo's guards are C++; without a compiler for it they are Python.
     """
     importlib.import_module("torch._dynamo")
     config: Any = importlib.import_module("torch._inductor.config")
     if config.compile_threads != 1:  # torch 2.0 does not read TORCHINDUCTOR_COMPILE_THREADS, and would start a pool
         config.compile_threads = 1
     importlib.import_module("torch._inductor.compile_fx")
-    if device == "cpu":
+    try:
         importlib.import_module("torch._inductor.codecache").pick_vec_isa()
+    except Exception:
+        if device == "cpu":
+            raise
 
 
 def compiled(

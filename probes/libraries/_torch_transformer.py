@@ -98,7 +98,8 @@ def as_compiled(probe: Probe) -> None:
     import torch
 
     model, inputs = _transformer(probe)
-    rtol, atol = (2e-3, 2e-4)
+    # sound float32 moves a gradient of the large model by 3e-4 (likely a ReLU whose input rounds across zero)
+    rtol, atol = (2e-3, 1e-3 if probe.thorough else 2e-4)
     compiled(
         probe, model, [(one,) for one in inputs], "Transformer", dict(model.named_parameters()), rtol=rtol, atol=atol
     )

@@ -13,6 +13,9 @@ from torch_compat_matrix.runner.verdicts.rules import REASONS, RULES, Reason, Ru
 
 DIRECT_CAUSE = "\nThe above exception was the direct cause of the following exception:\n"
 IN_PASSING = "\nDuring handling of the above exception, another exception occurred:\n"
+COMPILER = r'^ *File "[^"]*/(torch/_inductor|triton)/[^"]*".*'
+"""A frame of the compiler in the stacks that a probe prints when its time is up."""
+
 LAST_WORDS = r"^terminate called|^\s*what\(\):|symbol lookup error|^Fatal Python error|^Could not load library"
 """The first line of a dying process's explanation; earlier output has nothing to do with the death."""
 
@@ -60,6 +63,9 @@ def classify(observation: Mapping[str, Any], facts: Mapping[str, Any], limits: L
             return _classified(REASONS[code], known, detail=message, evidence=message)
         return Classified(verdict=Verdict.FAIL, reason=code, detail=message, evidence=message, blame="library")
     if status == "timeout":
+        compiler = re.search(COMPILER, str(observation.get("output", "")), re.MULTILINE)
+        if compiler is not None:
+            return _classified(REASONS["compile-timeout"], known, evidence=compiler[0])
         return _classified(REASONS["timeout"], known, evidence=_last_line(observation) or message)
     return explain(observation, known, facts.get("packages", {}))
 

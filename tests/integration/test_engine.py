@@ -223,6 +223,21 @@ def test_what_compiling_needs_is_done_before_the_fork(
     assert len(backend.launches) == 1 + dies
 
 
+@pytest.mark.parametrize(("compiler", "tried"), [("g++", 1), ("/missing/g++", 0)])
+def test_what_compiling_for_a_gpu_needs_is_done_before_the_fork(
+    torch_python: str, bundle: Path, compiler: str, tried: int
+) -> None:
+    """Dynamo's guards for shapes that vary are C++ on a GPU too; without a compiler for it they are Python."""
+    program = (
+        "from probes.compiling import prepare\nprepare('cuda')\n"
+        "from torch._inductor.cpu_vec_isa import valid_vec_isa_list as tried\nprint(tried.cache_info().currsize)\n"
+    )
+    seen = subprocess.run(
+        [torch_python, "-c", program], cwd=bundle, env={**os.environ, "CXX": compiler}, text=True, capture_output=True
+    )
+    assert (seen.returncode, seen.stdout.strip()) == (0, str(tried)), seen.stderr
+
+
 def test_missing_library_is_not_a_failure_of_it(torch_python: str, bundle: Path) -> None:
     """What the image does not hold cannot be judged in it."""
     what = plan(installed("not-there"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import textwrap
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -198,8 +199,9 @@ def test_segfault_is_named(seen: Mapping[str, dict[str, Any]]) -> None:
 
 @pytest.mark.parametrize("behaviour", ["hangs", "deaf"])
 def test_hang_is_a_timeout(seen: Mapping[str, dict[str, Any]], behaviour: str) -> None:
-    """What never returns is ended."""
+    """What never returns is ended, and says where it was."""
     assert seen[behaviour]["status"] == "timeout"
+    assert re.search(r'hostile_\d+\.py", line \d+ in sample', seen[behaviour]["output"])
 
 
 def test_forked_processes_are_ended(seen: Mapping[str, dict[str, Any]]) -> None:

@@ -247,3 +247,21 @@ def test_the_pages_say_it_in_general() -> None:
     assert "[symbol]" in pages()["undefined-symbol.md"]
     assert "{{.Architecture}}" in pages()["wrong-architecture.md"]
     assert "pytorch/pytorch/issues/149845" in pages()["no-kernel-image.md"]
+
+
+@pytest.mark.parametrize(
+    ("frame", "reason", "blame"),
+    [
+        ("/x/site-packages/torch/_inductor/async_compile.py", "compile-timeout", "host"),
+        ("/x/site-packages/triton/compiler/compiler.py", "compile-timeout", "host"),
+        ("/x/site-packages/torch/nn/modules/linear.py", "timeout", "library"),
+        ("/x/site-packages/mytriton.py", "timeout", "library"),
+    ],
+)
+def test_a_compiler_that_needs_longer_is_not_the_librarys_fault(frame: str, reason: str, blame: str) -> None:
+    """The stacks that the probe prints at the end of its time say where it was."""
+    stack = (
+        f'Thread 0x1 (most recent call first):\n  File "{frame}", line 7 in wait\n  File "/compat/x.py", line 1 in f'
+    )
+    found = classify({"status": "timeout", "message": "no answer after 120 s", "output": stack}, {}, Limits())
+    assert (found.verdict, found.reason, found.blame) == (Verdict.TIMEOUT, reason, blame)
