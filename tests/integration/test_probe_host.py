@@ -282,9 +282,10 @@ def test_overlay_must_not_hide_the_image(torch_python: str, world: Path) -> None
 def test_a_crash_stays_one_where_its_confirmation_starts_slowly(torch_python: str, world: Path) -> None:
     """A fresh process imports what the fork had already: that time is not the probe's."""
     slowly = "import sys, time\ntime.sleep(0 if 'torch' in sys.modules else 4)\n__version__ = '1.0'\n"
-    distribution(world / "overlays" / "key", "slow-to-start", code=slowly)
+    distribution(world / "overlays" / "slow", "slow-to-start", code=slowly)
     text = PROBES.format(name="slow-to-start", module="slow_to_start", body="    os.abort()")
     (world / "probes" / "libraries" / "slow_to_start.py").write_text(text)
-    found = observe(torch_python, world, [cell("slow-to-start")], timeout_s=3.0)
+    work = [replace(cell("slow-to-start"), overlay=Path("slow"))]  # other tests spoil the overlay that they share
+    found = observe(torch_python, world, work, timeout_s=3.0)
     sample = next(frame for frame in found if frame["kind"] == "observation" and frame["probe"] == "sample")
     assert (sample["status"], sample["isolation"]) == ("died", "fresh")
