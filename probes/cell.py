@@ -91,6 +91,10 @@ class Cell:
         if time.monotonic() > self.launch.until:
             raise TimedOut("the order's time is up")
 
+    def limit(self, probe: str) -> float:
+        """Seconds that the probe may take."""
+        return self.cell["compile_timeout_s"] if probe == "compile" else self.cell["timeout_s"]
+
     def begin(self, probe: str, member: str) -> None:
         """Tell the runner which probe begins."""
         self.emit({"kind": "begin", "cell": self.cell["id"], "probe": probe, "member": member})
@@ -180,7 +184,7 @@ class Cell:
         process.send({"probe": probe, "member": member})
         answer: Seen = {}
         session = 0
-        until = time.monotonic() + self.cell["timeout_s"]
+        until = time.monotonic() + self.limit(probe)
         try:
             while True:
                 message = process.read(until)
@@ -213,7 +217,7 @@ class Cell:
         process = Process.start(command, self.private)
         try:
             message: Seen = {}
-            limit, imported = self.cell["timeout_s"], False
+            limit, imported = self.limit(probe), False
             until = time.monotonic() + limit + self.launch.start_s
             while message.get("kind") != "result":
                 message = process.read(until)

@@ -26,6 +26,7 @@ class CellOrder(TypedDict):
     probes: List[str]
     isolation: str
     timeout_s: float
+    compile_timeout_s: float
 
 
 class Expects(TypedDict):

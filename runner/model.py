@@ -56,12 +56,18 @@ class Limits:
     """`auto`: one GPU where the host has one; `required`: skip the image where it has none; `none`: never."""
     timeout_s: float = 120.0
     """For one probe, library import included."""
+    compile_timeout_s: float | None = None
+    """For the `compile` probe, which needs longer on few cores; None: as for the others."""
     memory: int = 8 << 30
     shm: int = 8 << 30
     pids: int = 1024
     cpus: float | None = None
     network: str = "none"
     """`none`, or the name of an engine network."""
+
+    def seconds(self, probe: str) -> float:
+        """The time limit of a probe."""
+        return self.compile_timeout_s or self.timeout_s if probe == "compile" else self.timeout_s
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

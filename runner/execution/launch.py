@@ -142,7 +142,9 @@ class Launch:
             watch.cancel()
 
     def _watch(self, launched: Launched) -> threading.Timer:
-        timer = threading.Timer(3 * self.prepared.image.limits.timeout_s + SILENCE_S, launched.kill)
+        limits = self.prepared.image.limits
+        longest_s = max(limits.seconds("import"), limits.seconds("compile"))
+        timer = threading.Timer(3 * longest_s + SILENCE_S, launched.kill)
         timer.daemon = True
         timer.start()
         return timer

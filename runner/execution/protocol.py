@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from torch_compat_matrix.runner.model import Cell, Image
+from torch_compat_matrix.runner.model import Cell, Image, Limits
 
 if TYPE_CHECKING:
     from torch_compat_matrix.probes.contract import CellOrder, Frame, WorkOrder
@@ -49,7 +49,8 @@ def order(
 
     `threads` is the launch's share of the cores, 0 all of them; `compile_cache` names where compiled code is kept.
     """
-    timeout_s = image.limits.timeout_s
+    limits = image.limits
+    longest_s = max(limits.seconds("import"), limits.seconds("compile"))
     checks = sum(len(piece.cell.probes) * len(piece.cell.members) for piece in work)
     return {
         "nonce": secrets.token_hex(16),
@@ -57,19 +58,19 @@ def order(
         "seed": seed,
         "full": full,
         "warm": warm,
-        "timeout_s": timeout_s,
-        "deadline_s": (3 * checks + 2) * timeout_s + SILENCE_S,
+        "timeout_s": limits.timeout_s,
+        "deadline_s": (3 * checks + 2) * longest_s + SILENCE_S,
         "threads": threads,
         "compile_cache": compile_cache,
         "expects": {
             "tools": list(image.expects.get("tools", ())),
             "services": list(image.expects.get("services", ())),
         },
-        "cells": [_cell(piece, timeout_s) for piece in work],
+        "cells": [_cell(piece, limits) for piece in work],
     }
 
 
-def _cell(work: Work, timeout_s: float) -> CellOrder:
+def _cell(work: Work, limits: Limits) -> CellOrder:
     return {
         "id": work.cell.id,
         "overlay": work.overlay.name if work.overlay else None,
@@ -77,7 +78,8 @@ def _cell(work: Work, timeout_s: float) -> CellOrder:
         "members": [{"distribution": name, "version": work.versions.get(name, "")} for name in work.cell.members],
         "probes": list(work.cell.probes),
         "isolation": work.cell.isolation,
-        "timeout_s": timeout_s,
+        "timeout_s": limits.timeout_s,
+        "compile_timeout_s": limits.seconds("compile"),
     }
 
 

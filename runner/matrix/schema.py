@@ -72,6 +72,7 @@ class LimitsEntry(Entry):
         None, description="auto: a GPU where the host has one; required: skip where it has none; none: never"
     )
     timeout: PositiveFloat | None = Field(None, description="seconds for one probe, the library's import included")
+    compile_timeout: PositiveFloat | None = Field(None, description="seconds for the `compile` probe; as `timeout`")
     memory: Size | None = Field(None, description="as Docker writes it: 8g")
     shm: Size | None = Field(None, description="size of /dev/shm: 8g")
     pids: PositiveInt | None = Field(None, description="maximal number of processes")
@@ -218,6 +219,7 @@ def _limits(*entries: LimitsEntry) -> Limits:
     limits: dict[str, Any] = {}
     for entry in entries:
         limits.update(entry.model_dump(exclude_none=True))
-    if "timeout" in limits:
-        limits["timeout_s"] = limits.pop("timeout")
+    for name in ("timeout", "compile_timeout"):
+        if name in limits:
+            limits[f"{name}_s"] = limits.pop(name)
     return Limits(**limits)

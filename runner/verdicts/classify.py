@@ -172,7 +172,7 @@ def _known(observation: Mapping[str, Any], facts: Mapping[str, Any], limits: Lim
         "memory": _bytes(limits.memory),
         "shm": _bytes(limits.shm),
         "pids": str(limits.pids),
-        "timeout_s": f"{limits.timeout_s:g}",
+        "timeout_s": f"{limits.seconds(str(observation.get('probe', ''))):g}",
         "compiler": "C++ compiler",
         "library": "A CUDA library",
     }

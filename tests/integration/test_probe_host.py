@@ -289,3 +289,15 @@ def test_a_crash_stays_one_where_its_confirmation_starts_slowly(torch_python: st
     found = observe(torch_python, world, work, timeout_s=3.0)
     sample = next(frame for frame in found if frame["kind"] == "observation" and frame["probe"] == "sample")
     assert (sample["status"], sample["isolation"]) == ("died", "fresh")
+
+
+def test_compiling_has_a_limit_of_its_own(torch_python: str, world: Path) -> None:
+    """Longer than the others', in a fork and in a fresh process."""
+    distribution(world / "overlays" / "slow", "slow-to-compile")
+    text = PROBES.format(name="slow-to-compile", module="slow_to_compile", body="    pass")
+    text += "\ndef compile(probe):\n    time.sleep(4)\n"
+    (world / "probes" / "libraries" / "slow_to_compile.py").write_text(text)
+    for isolation in ("warm", "fresh"):
+        work = [replace(cell("slow-to-compile", ("compile",)), overlay=Path("slow"))]
+        found = observe(torch_python, world, work, timeout_s=3.5, isolation=isolation)
+        assert [frame["status"] for frame in found if frame["kind"] == "observation"] == ["passed"]

@@ -150,3 +150,12 @@ def test_schema_is_published_and_accepts_the_shipped_file() -> None:
     written = YAML(typ="safe").load((ROOT / "matrix.yaml").read_text())
     data = json.loads(json.dumps(written, default=str))  # to an editor a date is a string
     jsonschema.validate(data, Matrix.model_json_schema())
+
+
+@pytest.mark.parametrize(("own", "seconds"), [("", 30.0), (", compile_timeout: 90", 90.0)])
+def test_compiling_may_have_a_limit_of_its_own(tmp_path: Path, own: str, seconds: float) -> None:
+    """The other probes keep theirs."""
+    path = tmp_path / "matrix.yaml"
+    path.write_text(f"limits: {{ timeout: 30{own} }}\nimages: {{ a: {{ tag: 'a:1' }} }}\n")
+    (image,) = load(path).model_images()
+    assert (image.limits.seconds("sample"), image.limits.seconds("compile")) == (30.0, seconds)
