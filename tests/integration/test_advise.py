@@ -574,6 +574,7 @@ def test_run_in_the_image_makes_a_stand_in_needless(
     assert f"@{DIGEST}" in written("Dockerfile")
 
 
+@pytest.mark.share
 def test_a_stack_is_run_for_real(
     torch_python: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

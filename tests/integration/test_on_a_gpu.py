@@ -127,6 +127,7 @@ def test_compiled_code_is_counted_by_its_graphs(torch_python: str, kind: str, op
     assert simulated(torch_python, "planted_graph", kind) == operators
 
 
+@pytest.mark.share
 def test_no_seed_raises_an_alarm_where_the_image_allows_tf32(torch_python: str) -> None:
     """Probes choose their precision: with what they meet, every seed would raise one."""
     assert simulated(torch_python, "tf32_alarms", "chosen") == 0

@@ -55,7 +55,7 @@ def matrix(tmp_path: Path, *arguments: str) -> tuple[str, dict[str, str]]:
     return done.stdout + done.stderr, found
 
 
-@pytest.mark.parametrize("dist", ["load", "worksteal"])
+@pytest.mark.parametrize("dist", [pytest.param("load", marks=pytest.mark.share), "worksteal"])
 def test_workers_share_one_run(tmp_path: Path, torch_python: str, dist: str) -> None:
     """Each check is an item with its own kind of end; nothing is launched twice; the report is compiled once."""
     assert torch_python
