@@ -69,6 +69,11 @@ class Limits:
         """The time limit of a probe."""
         return self.compile_timeout_s or self.timeout_s if probe == "compile" else self.timeout_s
 
+    @property
+    def longest_s(self) -> float:
+        """The longest time limit of any probe."""
+        return max(map(self.seconds, PROBES))
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Local:

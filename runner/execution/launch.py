@@ -142,9 +142,7 @@ class Launch:
             watch.cancel()
 
     def _watch(self, launched: Launched) -> threading.Timer:
-        limits = self.prepared.image.limits
-        longest_s = max(limits.seconds("import"), limits.seconds("compile"))
-        timer = threading.Timer(3 * longest_s + SILENCE_S, launched.kill)
+        timer = threading.Timer(3 * self.prepared.image.limits.longest_s + SILENCE_S, launched.kill)
         timer.daemon = True
         timer.start()
         return timer

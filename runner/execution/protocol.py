@@ -50,7 +50,6 @@ def order(
     `threads` is the launch's share of the cores, 0 all of them; `compile_cache` names where compiled code is kept.
     """
     limits = image.limits
-    longest_s = max(limits.seconds("import"), limits.seconds("compile"))
     checks = sum(len(piece.cell.probes) * len(piece.cell.members) for piece in work)
     return {
         "nonce": secrets.token_hex(16),
@@ -59,7 +58,7 @@ def order(
         "full": full,
         "warm": warm,
         "timeout_s": limits.timeout_s,
-        "deadline_s": (3 * checks + 2) * longest_s + SILENCE_S,
+        "deadline_s": (3 * checks + 2) * limits.longest_s + SILENCE_S,
         "threads": threads,
         "compile_cache": compile_cache,
         "expects": {
