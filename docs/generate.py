@@ -7,8 +7,7 @@ from pathlib import Path
 
 from tests.support.messages import Message, messages
 from torch_compat_matrix.runner.matrix.json_schema import schema
-from torch_compat_matrix.runner.verdicts.classify import fill
-from torch_compat_matrix.runner.verdicts.rules import REASONS, RULES, Reason, Rule
+from torch_compat_matrix.runner.verdicts.rules import REASONS, RULES, Reason, Rule, fill, names_in
 
 SOURCES = {"measured": "Measured", "constructed": "Constructed"}
 
@@ -28,14 +27,14 @@ def _index() -> Iterator[str]:
     yield from ("# Reasons", "", "Each non-pass in a report carries one of these codes.", "")
     yield from ("| code | verdict | blame | cause |", "|---|---|---|---|")
     for code, one in REASONS.items():
-        yield f"| [{code}]({code}.md) | {one.verdict.value} | {one.blame} | {_general(one.cause)} |"
+        yield f"| [{code}]({code}.md) | {one.verdict.value} | {one.blame} | {_general(one.templates['cause'])} |"
 
 
 def _page(reason: Reason, examples: Sequence[Message]) -> Iterator[str]:
     yield f"# {reason.code}"
     yield ""
     yield f"Verdict: **{reason.verdict.value}**. Blame: **{reason.blame}**."
-    for title, text in (("Cause", reason.cause), ("How to confirm", reason.confirm), ("What to do", reason.remedy)):
+    for title, text in zip(("Cause", "How to confirm", "What to do"), reason.templates.values(), strict=True):
         yield from ("", f"## {title}", "", _general(text))
     for number, example in enumerate(examples):
         yield from ("", *(("## What it looks like", "") if number == 0 else ()), *_example(example))
@@ -80,7 +79,7 @@ def _signs(rule: Rule) -> str:
 
 def _general(text: str) -> str:
     """The text with the names of what only an outcome can fill in."""
-    return fill(text, {}, "[{}]")
+    return fill(text, {name: f"[{name}]" for name in names_in(text)})
 
 
 def main() -> None:

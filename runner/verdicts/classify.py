@@ -136,16 +136,11 @@ def _classified(reason: Reason, known: Mapping[str, str], *, detail: str = "", e
     return Classified(
         verdict=reason.verdict,
         reason=reason.code,
-        detail=detail or fill(reason.cause, known),
+        detail=detail or reason.text("cause", known),
         evidence=evidence.strip()[:500],
         blame=reason.blame,
-        remedy=fill(reason.remedy, known),
+        remedy=reason.text("remedy", known),
     )
-
-
-def fill(template: str, known: Mapping[str, str], missing: str = "?") -> str:
-    """The template with every known `{name}` filled in; other braces stay (`{{.Architecture}}` is Docker's)."""
-    return re.sub(r"(?<!\{)\{(\w+)\}", lambda match: known.get(match[1]) or missing.format(match[1]), template)
 
 
 def _known(observation: Mapping[str, Any], facts: Mapping[str, Any], limits: Limits) -> dict[str, str]:
@@ -173,8 +168,6 @@ def _known(observation: Mapping[str, Any], facts: Mapping[str, Any], limits: Lim
         "shm": _bytes(limits.shm),
         "pids": str(limits.pids),
         "timeout_s": f"{limits.seconds(str(observation.get('probe', ''))):g}",
-        "compiler": "C++ compiler",
-        "library": "A CUDA library",
     }
 
 

@@ -3,25 +3,59 @@
 from __future__ import annotations
 
 import configparser
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 from torch_compat_matrix.runner.model import Verdict
 
 BLAME = ("library", "image", "host", "matrix", "us")
 
 
+TEXTS = ("cause", "confirm", "remedy")
+_CHOICE, _NAME = re.compile(r"\[([^\]]*)\]"), re.compile(r"(?<!\{)\{(\w+)\}")
+
+
+def names_in(template: str) -> list[str]:
+    """The `{names}` in a text; other braces (`{{.Architecture}}` is Docker's) are none."""
+    return _NAME.findall(template)
+
+
+def fill(template: str, known: Mapping[str, str]) -> str:
+    """The template with its choices made: of `[a {name}|b]` the first part whose names are all known, else nothing."""
+
+    def chosen(match: re.Match[str]) -> str:
+        part = next((part for part in match[1].split("|") if all(map(known.get, names_in(part)))), "")
+        return _NAME.sub(lambda name: known[name[1]], part)
+
+    return _CHOICE.sub(chosen, template)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reason:
-    """A reason code's cause, its confirmation and its remedy; classify.py fills in the `{names}`."""
+    """A reason code with its texts: the cause, how to confirm it, the remedy."""
 
     code: str
     verdict: Verdict
     blame: str
-    cause: str
-    confirm: str
-    remedy: str
+    templates: Mapping[str, str]
+    """The texts with their choices; a `{name}` stands in a choice, so that no text can show one that is unknown."""
+
+    @property
+    def cause(self) -> str:
+        """The cause where nothing is known of the environment."""
+        return self.text("cause")
+
+    @property
+    def remedy(self) -> str:
+        """The remedy where nothing is known of the environment."""
+        return self.text("remedy")
+
+    def text(self, which: str, known: Mapping[str, str] = MappingProxyType({})) -> str:
+        """The cause, confirmation or remedy for this environment."""
+        return fill(self.templates[which], known)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,13 +90,13 @@ def read_reasons(path: Path) -> dict[str, Reason]:
         section = parser[code]
         if section["blame"] not in BLAME:
             raise ValueError(f"{path}: [{code}] blames {section['blame']!r}, not one of {', '.join(BLAME)}")
+        templates = {name: section[name] for name in TEXTS}
+        for text in templates.values():
+            loose = names_in(_CHOICE.sub("", text))
+            if loose:
+                raise ValueError(f"{path}: [{code}] names {{{loose[0]}}} outside `[...]`, and may not know it")
         reasons[code] = Reason(
-            code=code,
-            verdict=Verdict(section["verdict"]),
-            blame=section["blame"],
-            cause=section["cause"],
-            confirm=section["confirm"],
-            remedy=section["remedy"],
+            code=code, verdict=Verdict(section["verdict"]), blame=section["blame"], templates=templates
         )
     return reasons
 
@@ -74,7 +108,7 @@ def reason_for(code: str) -> Reason:
     """The reason of that code; for a code that is not in the registry, host trouble of that name."""
     unknown = REASONS["host-error"]
     return REASONS.get(code) or Reason(
-        code=code, verdict=unknown.verdict, blame="host", cause=code, confirm=unknown.confirm, remedy=unknown.remedy
+        code=code, verdict=unknown.verdict, blame="host", templates={**unknown.templates, "cause": code}
     )
 
 

@@ -15,7 +15,7 @@ from tests.support.messages import Message, messages
 from torch_compat_matrix.probes.child import describe
 from torch_compat_matrix.runner.model import Limits, Verdict
 from torch_compat_matrix.runner.verdicts.classify import Classified, classify, matches, read_signs
-from torch_compat_matrix.runner.verdicts.rules import BLAME, REASONS, RULES, read_reasons, reason_for
+from torch_compat_matrix.runner.verdicts.rules import BLAME, REASONS, RULES, Reason, names_in, read_reasons, reason_for
 
 MESSAGES = tuple(messages())
 SAID = [message for message in MESSAGES if not message.refuses]
@@ -235,6 +235,29 @@ def test_a_mistake_in_the_registry_is_named(tmp_path: Path) -> None:
     with pytest.raises(KeyError, match="confirm"):
         read_reasons(path)
     assert set(BLAME) == {reason.blame for reason in REASONS.values()}
+
+
+@pytest.mark.parametrize("reason", REASONS.values(), ids=lambda reason: reason.code)
+def test_no_text_shows_a_value_that_nobody_knows(reason: Reason) -> None:
+    """Whatever is known of the environment: all, nothing, or all but one."""
+    for which, template in reason.templates.items():
+        names = set(names_in(template))
+        for unknown in ({}, *({name: ""} for name in names)):
+            known = {name: f"the {name}" for name in names if unknown} | dict(unknown)
+            text = reason.text(which, known)
+            assert names_in(text) == []
+            assert not re.search(r"\[|\]|\||\?|  ", re.sub(r"`[^`]*`", "X", text)), text
+            assert text.strip()
+        whole = reason.text(which, {name: f"<{name}>" for name in names})
+        assert all(f"<{name}>" in whole for name in names), f"{whole} can never say all it could"
+
+
+def test_a_name_outside_a_choice_is_a_mistake_in_the_registry(tmp_path: Path) -> None:
+    """Where it is unknown, there would be nothing to say in its place."""
+    path = tmp_path / "reasons.ini"
+    path.write_text("[x]\nverdict = fail\nblame = us\ncause = c\nconfirm = d\nremedy = for CUDA {cuda}\n")
+    with pytest.raises(ValueError, match=r"\[x\] names \{cuda\} outside"):
+        read_reasons(path)
 
 
 def test_every_reason_has_its_page() -> None:
