@@ -16,11 +16,12 @@ from torch_compat_matrix.runner.errors import Trouble
 from torch_compat_matrix.runner.execution.durations import Estimate
 from torch_compat_matrix.runner.execution.prepare import facts_path
 from torch_compat_matrix.runner.model import HOST, INSTALLED, Cell, Image, Plan
-from torch_compat_matrix.runner.packages import resolve
+from torch_compat_matrix.runner.packages import resolve, standin
 from torch_compat_matrix.runner.packages.overlay import folder_of
 from torch_compat_matrix.runner.packages.pip_config import Index
 from torch_compat_matrix.runner.pins import name_of
 from torch_compat_matrix.runner.verdicts.preflight import build_of, predict
+from torch_compat_matrix.runner.workflow import remedy_of
 
 
 def preview(plan: Plan, backend: Backend, home: Path) -> str:
@@ -33,8 +34,10 @@ def preview(plan: Plan, backend: Backend, home: Path) -> str:
             continue
         try:
             facts = known_facts(image, backend, home)
+            if facts is None and backend.name == "local" and image.local is not None:
+                standin.foresee(image.local, Index.from_pip(os.environ))
         except Trouble as trouble:
-            blocks.append(f"{image.name}: {trouble}")
+            blocks.append(f"{image.name}: {trouble}\n  {remedy_of(trouble)}")
             continue
         rows = [
             (cell.id, " ".join(cell.probes), *_resolution(cell, facts, home), _time(estimate, cell)) for cell in cells

@@ -72,14 +72,11 @@ def summary(table: Table, changes: Changes | None) -> str:
     unexpected = [judged for judged in table.surprises if judged.surprise == "unexpected failure"]
     sentences = []
     if unexpected:
-        cells = dict.fromkeys(
-            f"{judged.outcome.check}, said to be {judged.outcome.version}"
-            if judged.outcome.subject == "expects"
-            else f"{judged.outcome.subject} {judged.outcome.version} in {judged.outcome.image}"
-            for judged in unexpected
-        )
+        whole = {judged.outcome.image for judged in unexpected} & table.unstarted
+        single = sum(judged.outcome.image not in whole for judged in unexpected)
+        cells = dict.fromkeys(_where(table, judged.outcome) for judged in unexpected)
         named = ", ".join(list(cells)[:3]) + (f" and {len(cells) - 3} more" if len(cells) > 3 else "")
-        sentences.append(f"{count(len(unexpected), 'unexpected failure')}: {named}.")
+        sentences.append(f"{count(single + len(whole), 'unexpected failure')}: {named}.")
     for kind, plural in (("unexpected pass", "unexpected passes"), ("expired", "expired `known:` entries")):
         number = sum(judged.surprise == kind for judged in table.surprises)
         if number:
@@ -106,6 +103,15 @@ def summary(table: Table, changes: Changes | None) -> str:
         words = ", ".join(f"{count} {what}" for count, what in moved if count)
         sentences.append(f"Since {changes.baseline}: {words or 'nothing changed'}.")
     return " ".join(sentences) + f" ({len(table.outcomes)} checks: {done})"
+
+
+def _where(table: Table, outcome: Outcome) -> str:
+    """The place of an unexpected failure: a cell, an expectation, or a whole image."""
+    if outcome.image in table.unstarted:
+        return f"the whole of {outcome.image}"
+    if outcome.subject == "expects":
+        return f"{outcome.check}, said to be {outcome.version}"
+    return f"{outcome.subject} {outcome.version} in {outcome.image}"
 
 
 def _headline(table: Table, changes: Changes | None) -> Iterator[str]:
@@ -138,8 +144,9 @@ def number(table: Table) -> tuple[Note, ...]:
         plain = outcome.verdict is Verdict.PASS or outcome.reason in ("import-failed", "not-applicable")
         if plain and not (judged.surprise or outcome.flaky):
             continue
-        # host trouble concerns the image, not each cell
-        cell = (outcome.subject, outcome.version) if outcome.verdict.final else ("", "")
+        # host trouble, and what kept the whole image from starting, concern the image, not each cell
+        whole = not outcome.verdict.final or outcome.image in table.unstarted
+        cell = ("", "") if whole else (outcome.subject, outcome.version)
         key = (outcome.image, *cell, outcome.verdict.value, outcome.reason, outcome.evidence)
         groups.setdefault(key, []).append(judged)
     ordered = sorted(groups.values(), key=lambda members: (not members[0].surprise, members[0].known is not None))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from torch_compat_matrix.reports.escape import code, count, grid, text
 from torch_compat_matrix.reports.table import Table
 from torch_compat_matrix.runner.model import Verdict
+from torch_compat_matrix.runner.pins import name_of
 
 MOST_METRICS = 2000
 """GitHub drops a step summary over 1 MiB whole; a row takes about 100 bytes."""
@@ -36,6 +38,7 @@ def environments(table: Table) -> Iterator[str]:
     yield "## Environments"
     yield ""
     rows = []
+    expects = {image["name"]: image.get("expects") or {} for image in table.header.get("plan", {}).get("images", ())}
     for record in table.environments.values():
         facts = record["facts"]
         torch = facts.get("torch") or {}
@@ -52,11 +55,39 @@ def environments(table: Table) -> Iterator[str]:
             facts.get("driver") or "none",
             gpus or "none",
             facts.get("os", ""),
+            ", ".join(lacks(facts, expects.get(record["image"], {}))) if record.get("stand_in") else "",
         )
         rows.append([text(str(value)) for value in row])
-    headers = ("image", "reference", "digest", "torch", "CUDA", "cuDNN", "Python", "driver", "GPU", "system")
+    headers: tuple[str, ...] = (
+        "image",
+        "reference",
+        "digest",
+        "torch",
+        "CUDA",
+        "cuDNN",
+        "Python",
+        "driver",
+        "GPU",
+        "system",
+        "lacks",
+    )
+    if not any(row[-1] for row in rows):
+        rows, headers = [row[:-1] for row in rows], headers[:-1]
     yield grid(rows, headers)
     yield ""
+
+
+def lacks(facts: Mapping[str, Any], expects: Mapping[str, Any]) -> Iterator[str]:
+    """The parts of a GPU image, and of what the matrix says of this one, that are not in its stand-in."""
+    torch, packages = facts.get("torch") or {}, facts["packages"]
+    if torch and not torch.get("cuda"):
+        yield "CUDA libraries"
+    elif torch and not str(torch["cuda"]).startswith(str(expects.get("cuda", ""))):
+        yield f"CUDA {expects['cuda']}"
+    if torch and not any("triton" in name for name in packages):
+        yield "Triton"
+    yield from sorted(set(map(name_of, expects.get("preinstalled", ()))) - packages.keys())
+    yield from sorted(set(expects.get("tools", ())) - set(facts.get("tools", ())))
 
 
 def expectations(table: Table) -> Iterator[str]:

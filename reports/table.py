@@ -83,6 +83,18 @@ class Table:
         )
 
     @cached_property
+    def unstarted(self) -> frozenset[str]:
+        """The images whose cells, several, all ended in the same words before anything ran: it is the image's end."""
+        ends: dict[str, set[tuple[str, ...]]] = {}
+        cells: dict[str, set[str]] = {}
+        for outcome in self.outcomes.values():
+            ends.setdefault(outcome.image, set()).add((outcome.reason, outcome.detail, outcome.environment))
+            cells.setdefault(outcome.image, set()).add(outcome.cell)
+        return frozenset(
+            image for image, (end, *more) in ends.items() if end[0] and not (more or end[2]) and len(cells[image]) > 1
+        )
+
+    @cached_property
     def surprises(self) -> tuple[Judged, ...]:
         return tuple(judged for judged in (*self.judged, *self.expectations) if judged.surprise)
 

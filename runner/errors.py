@@ -60,12 +60,14 @@ class Trouble(CompatError):
 
     `code` is a stable reason code (`image-not-found`, `registry-refused`, `no-nvidia-runtime`, `disk-full`,
     `engine-unreachable`, ...); the message says what happened.  `remedy` replaces the code's
-    own remedy in the registry (runner/verdicts/data/reasons.ini); where it is empty, the registry's holds.
+    own remedy in the registry (runner/verdicts/data/reasons.ini), and `blame` its blame; where they are empty, the
+    registry's hold.
     """
 
-    def __init__(self, code: str, message: str, remedy: str = "", evidence: str = "") -> None:
+    def __init__(self, code: str, message: str, remedy: str = "", evidence: str = "", blame: str = "") -> None:
         super().__init__(message, remedy, code=code)
         self.evidence = evidence
+        self.blame = blame
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:

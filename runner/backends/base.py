@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -32,6 +32,8 @@ class Prepared:
     digest: str = ""
     """The registry's digest, where the image came from one."""
     stand_in: bool = False
+    misfits: Mapping[str, str] = field(default_factory=dict, hash=False)
+    """The packages of a stand-in that are built for another torch than its own -> why."""
     python: str = "python3"
     """The interpreter to start: inside the container, or on this host."""
 

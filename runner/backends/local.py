@@ -61,6 +61,7 @@ class LocalBackend:
             identity=built.identity,
             reference=built.description,
             stand_in=True,
+            misfits=built.misfits,
             python=str(built.python),
         )
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from torch_compat_matrix.runner.backends.base import Exit
+from torch_compat_matrix.runner.errors import Trouble
 from torch_compat_matrix.runner.execution.protocol import Work
 from torch_compat_matrix.runner.model import Check, Limits, Outcome, Verdict, check_id, utc_now
-from torch_compat_matrix.runner.verdicts.classify import classify
+from torch_compat_matrix.runner.verdicts.classify import Classified, classify
 from torch_compat_matrix.runner.verdicts.rules import reason_for
 
 if TYPE_CHECKING:
@@ -32,7 +34,14 @@ VERDICT_OF = {"died": Verdict.CRASH, "timeout": Verdict.TIMEOUT}
 
 
 def from_reason(
-    check: Check, code: str, detail: str, *, evidence: str = "", remedy: str = "", drift: Sequence[str] = ()
+    check: Check,
+    code: str,
+    detail: str,
+    *,
+    evidence: str = "",
+    blame: str = "",
+    remedy: str = "",
+    drift: Sequence[str] = (),
 ) -> Outcome:
     """The outcome of a check that never ran, for a reason of the registry (`image-not-found`, `drift`, ...)."""
     reason = reason_for(code)
@@ -46,19 +55,35 @@ def from_reason(
         reason=code,
         detail=detail,
         evidence=evidence,
-        blame=reason.blame,
+        blame=blame or reason.blame,
         remedy=remedy or reason.remedy,
         drift=tuple(drift),
         started=utc_now(),
     )
 
 
+def from_trouble(check: Check, trouble: Trouble) -> Outcome:
+    """The outcome of a check that a trouble kept from running."""
+    return from_reason(
+        check,
+        trouble.code,
+        str(trouble),
+        evidence=trouble.evidence,
+        blame=trouble.blame,
+        remedy=trouble.remedy,
+    )
+
+
 class Collector:
     """Gathers a launch's observations until each check's members have all answered."""
 
-    def __init__(self, work: Sequence[Work], limits: Limits) -> None:
+    def __init__(self, work: Sequence[Work], limits: Limits, *, stand_in: bool = False, misfits: bool = False) -> None:
         self.work = {piece.cell.id: piece for piece in work}
         self.limits = limits
+        self.not_the_images = frozenset(
+            (*(("cpu-only-torch",) if stand_in else ()), *(("missing-operator",) if misfits else ()))
+        )
+        """Reasons that come of the stand-in's own build of torch, and say nothing about the image."""
         self.facts: Facts | None = None
         self.environment = ""
         self.notes: tuple[str, ...] = ()
@@ -100,8 +125,15 @@ class Collector:
         seen = self.pending.pop((begun["cell"], begun["probe"]), [])
         return self._outcome(self.work[begun["cell"]], [*seen, observation])
 
+    def _classify(self, observation: ObservationFrame) -> Classified:
+        found = classify(observation, self.facts or {}, self.limits)
+        if found.reason not in self.not_the_images:
+            return found
+        reason = reason_for("no-stand-in")
+        return replace(found, verdict=reason.verdict, reason=reason.code, blame=reason.blame, remedy=reason.remedy)
+
     def _outcome(self, work: Work, seen: Sequence[ObservationFrame]) -> Outcome:
-        classified = [(classify(observation, self.facts or {}, self.limits), observation) for observation in seen]
+        classified = [(self._classify(observation), observation) for observation in seen]
         worst, observation = min(classified, key=lambda pair: WORST_FIRST.index(pair[0].verdict))
         cell, stack = work.cell, len(work.cell.members) > 1
         verdict = worst.verdict

@@ -15,7 +15,7 @@ from torch_compat_matrix.runner.backends.base import Backend, Gpu
 from torch_compat_matrix.runner.backends.gpus import lease, offered
 from torch_compat_matrix.runner.errors import Trouble
 from torch_compat_matrix.runner.execution import reuse
-from torch_compat_matrix.runner.execution.collect import from_reason
+from torch_compat_matrix.runner.execution.collect import from_reason, from_trouble
 from torch_compat_matrix.runner.execution.device import BESIDE_A_GPU, uses_gpu, wants_gpu
 from torch_compat_matrix.runner.execution.durations import Estimate
 from torch_compat_matrix.runner.execution.launch import Launch, LaunchResult, Running
@@ -263,7 +263,7 @@ class Engine:
             return
         self.recorder.outcomes(
             replace(
-                from_reason(check, trouble.code, str(trouble), evidence=trouble.evidence, remedy=trouble.remedy),
+                from_trouble(check, trouble),
                 attempts=attempts,
             )
             for cell in cells

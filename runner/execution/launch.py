@@ -100,7 +100,8 @@ class Launch:
         overlays = {piece.overlay.name: piece.overlay for piece in self.work if piece.overlay}
         labels = {"run": self.recorder.journal.parent.name, "batch": order["nonce"][:12]}
         limits = self.prepared.image.limits
-        collector, heard, ended = Collector(self.work, limits), _Heard(), None
+        collector = Collector(self.work, limits, stand_in=self.prepared.stand_in, misfits=bool(self.prepared.misfits))
+        heard, ended = _Heard(), None
         try:
             with (
                 self.backend.launch(

@@ -186,15 +186,27 @@ class Preparation:
             missing = [name for name in cell.members if name not in facts["packages"]]
             if missing:
                 raise Trouble("not-installed", f"the image does not hold {', '.join(missing)}")
+            _refuse_misfits(cell.members, ready.prepared)
             return Work(cell=cell)
         resolution = resolve.resolve(cell.requires, facts, self.index, self.home / "resolutions")
         if resolution.problem:
             return resolution
+        _refuse_misfits(resolution.versions, ready.prepared)
+        folder = None
+        if resolution.add:
+            folder = overlay.build(resolution.add, facts, self.index, self.home, stand_in=ready.prepared.stand_in)
         return Work(
             cell=cell,
-            overlay=overlay.build(resolution.add, facts, self.index, self.home) if resolution.add else None,
+            overlay=folder,
             added={name: resolution.versions.get(name, "") for name in map(name_of, resolution.add)},
             versions={name: resolution.versions.get(canonical(name), "") for name in cell.members},
             drift=resolution.drift,
             notes=resolution.notes,
         )
+
+
+def _refuse_misfits(needed: Iterable[str], prepared: Prepared) -> None:
+    """Raise Trouble where a needed package of the stand-in is built for another torch than the stand-in's."""
+    for name in needed:
+        if name in prepared.misfits:
+            raise Trouble("no-stand-in", prepared.misfits[name])

@@ -6,6 +6,7 @@ import json
 import platform
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,21 +14,39 @@ from typing import Any
 from torch_compat_matrix.runner.errors import Trouble
 from torch_compat_matrix.runner.files import build_once, write_whole
 from torch_compat_matrix.runner.model import digest, utc_now
-from torch_compat_matrix.runner.packages import uv
+from torch_compat_matrix.runner.packages import buildline, uv
 from torch_compat_matrix.runner.packages.pip_config import Index
 from torch_compat_matrix.runner.packages.target import Target
 
 
-def build(add: Sequence[str], facts: Mapping[str, Any], index: Index, home: Path) -> Path:
+def build(add: Sequence[str], facts: Mapping[str, Any], index: Index, home: Path, *, stand_in: bool = False) -> Path:
     """The folder with these packages for the image that the facts describe; its name is its key.
 
-    Its files are hard links into uv's cache, so mount it read-only and never write to a file in it.
+    Its files are hard links into uv's cache, so mount it read-only and never write to a file in it.  For a stand-in,
+    whose torch may be of another build line than the image's, the packages are taken from its torch's line; Trouble
+    `no-stand-in` where that does not have them.
     """
+    folder = _build(add, facts, index, home)
+    torch = facts.get("torch")
+    if not (stand_in and torch):
+        return folder
+    cuda = torch["cuda"] or ""
+    misfits = buildline.misfits(folder, cuda)
+    if misfits and not cuda and buildline.has_cpu_index(index):
+        with suppress(Trouble):
+            folder = _build(add, facts, index, home, cpu_line=True)
+            misfits = buildline.misfits(folder, cuda)
+    if misfits:
+        raise Trouble("no-stand-in", buildline.explain(misfits, torch["version"], cuda))
+    return folder
+
+
+def _build(add: Sequence[str], facts: Mapping[str, Any], index: Index, home: Path, *, cpu_line: bool = False) -> Path:
     target = Target.of(facts)
-    folder = folder_of(add, facts, home)
+    folder = folder_of(add, facts, home, cpu_line=cpu_line)
 
     def fill(partial: Path) -> None:
-        _install(add, target, index, partial)
+        _install(add, target, index, partial, cpu_line)
         _refuse_foreign(partial, facts)
         manifest = {"schema": 1, "add": sorted(add), **asdict(target), "built": utc_now(), "uv": uv.version()}
         write_whole(folder.with_suffix(".json"), [json.dumps(manifest, indent=2) + "\n"])
@@ -35,19 +54,23 @@ def build(add: Sequence[str], facts: Mapping[str, Any], index: Index, home: Path
     return build_once(folder, fill)
 
 
-def folder_of(add: Sequence[str], facts: Mapping[str, Any], home: Path) -> Path:
+def folder_of(add: Sequence[str], facts: Mapping[str, Any], home: Path, *, cpu_line: bool = False) -> Path:
     """The folder of the overlay of these packages, whether it exists or not."""
-    return home / "overlays" / digest([sorted(add), asdict(Target.of(facts))])
+    line = ["cpu"] if cpu_line else []
+    return home / "overlays" / digest([sorted(add), asdict(Target.of(facts)), *line])
 
 
-def _install(add: Sequence[str], target: Target, index: Index, folder: Path) -> None:
+def _install(add: Sequence[str], target: Target, index: Index, folder: Path, cpu_line: bool) -> None:
     if not add:
         return
     # Bytecode saves a container, which cannot write it to a read-only mount, up to a third of the import; only an
     # interpreter of the image's own version can compile it.
     python = ("--python", sys.executable, "--compile-bytecode") if target.host_python else ()
     flags = ("--no-deps", "--target", str(folder), *python, *target.flags(), *index.uv_flags())
-    ran = uv.run(("pip", "install", *flags, "-r", "-"), index.uv_environment(), stdin="\n".join(add))
+    variables = index.uv_environment()
+    if cpu_line:
+        flags, variables = (*flags, *buildline.CPU_INDEX), {**variables, **buildline.cpu_index_variables()}
+    ran = uv.run(("pip", "install", *flags, "-r", "-"), variables, stdin="\n".join(add))
     if ran.status:
         raise ran.trouble("the packages cannot be fetched")
 

@@ -10,15 +10,18 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from torch_compat_matrix.runner.errors import Trouble
 from torch_compat_matrix.runner.files import locked, write_whole
 from torch_compat_matrix.runner.model import HOST, Local, digest
-from torch_compat_matrix.runner.packages import uv
+from torch_compat_matrix.runner.packages import buildline, uv
 from torch_compat_matrix.runner.packages.pip_config import Index
+from torch_compat_matrix.runner.packages.resolve import PASSING
 from torch_compat_matrix.runner.pins import canonical, name_of
 
-CPU_INDEX_TIMEOUT_S = 10
-"""How long PyTorch's own index may be silent before the plain index is used."""
+CORRECT = "Correct `requires` of `local:` of the image."
+"""The remedy where the stand-in's own packages cannot be had: no library has a part in it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,6 +33,8 @@ class StandIn:
     """A hash of its Python and exact packages."""
     description: str
     """Its description, without a path: `Python 3.11.7 with torch 2.13.0+cpu (CPU build from find-links)`."""
+    misfits: Mapping[str, str] = field(default_factory=dict, hash=False)
+    """Its packages that are built for another torch -> why."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,6 +43,8 @@ class _Source:
 
     name: str
     constraints: str = ""
+    own_line: bool = False
+    """Whether it is tried only for the sake of one build line."""
     flags: tuple[str, ...] = ()
     variables: Mapping[str, str] = field(default_factory=dict)
 
@@ -46,8 +53,8 @@ _PLAIN = _Source(name="as pip would choose it")
 # A CUDA build is gigabytes of libraries that a host without a GPU never loads.
 _CPU_INDEX = _Source(
     name="CPU build from PyTorch's index",
-    flags=("--torch-backend", "cpu"),
-    variables={"UV_HTTP_TIMEOUT": str(CPU_INDEX_TIMEOUT_S), "UV_HTTP_RETRIES": "0"},
+    flags=buildline.CPU_INDEX,
+    variables=buildline.cpu_index_variables(),
 )
 
 
@@ -60,7 +67,7 @@ def build(local: Local, home: Path, index: Index, gpu: bool) -> StandIn:
     python, complete = folder / "bin" / "python", folder / "complete.json"
     with locked(folder.with_suffix(".lock")):
         # A virtual environment cannot be moved into place: it is whole when its marker is there.
-        if not (complete.exists() and python.exists()):
+        if not (python.exists() and "misfits" in _record(complete)):
             shutil.rmtree(folder, ignore_errors=True)
             try:
                 record = _build(local, folder, python, index, gpu)
@@ -68,16 +75,34 @@ def build(local: Local, home: Path, index: Index, gpu: bool) -> StandIn:
                 shutil.rmtree(folder, ignore_errors=True)
                 raise
             write_whole(complete, [json.dumps(record)])
-        return StandIn(python=python, **json.loads(complete.read_text()))
+        return StandIn(python=python, **_record(complete))
 
 
 def find(local: Local, home: Path, index: Index, gpu: bool) -> StandIn | None:
     """The environment that `local` describes, if it is built."""
     folder = _folder(local, home, index, gpu)
+    record = _record(folder / "complete.json")
+    return StandIn(python=folder / "bin" / "python", **record) if record else None
+
+
+def foresee(local: Local, index: Index) -> None:
+    """Raise the Trouble that `build` would end in, as far as the index shows it; nothing is built."""
+    ran = uv.run(
+        ("pip", "compile", "--python-version", _version(local), *index.uv_flags(), "-"),
+        index.uv_environment(),
+        stdin="\n".join(local.requires),
+    )
+    if ran.status and ran.reason not in PASSING:
+        raise _cannot_be_built(ran)
+
+
+def _record(complete: Path) -> dict[str, Any]:
+    """What is known of a built stand-in; empty where it is not whole."""
     try:
-        return StandIn(python=folder / "bin" / "python", **json.loads((folder / "complete.json").read_text()))
+        record: dict[str, Any] = json.loads(complete.read_text())
     except FileNotFoundError:
-        return None
+        return {}
+    return record
 
 
 def _folder(local: Local, home: Path, index: Index, gpu: bool) -> Path:
@@ -88,8 +113,8 @@ def _version(local: Local) -> str:
     return platform.python_version() if local.python == HOST else local.python
 
 
-def _build(local: Local, folder: Path, python: Path, index: Index, gpu: bool) -> dict[str, str]:
-    """Build the stand-in in place; return its identity and description."""
+def _build(local: Local, folder: Path, python: Path, index: Index, gpu: bool) -> dict[str, Any]:
+    """Build the stand-in in place; return its identity, description and misfits."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     ran = uv.run(
         ("venv", "--no-project", "--python", sys.executable if local.python == HOST else local.python, str(folder)),
@@ -97,20 +122,30 @@ def _build(local: Local, folder: Path, python: Path, index: Index, gpu: bool) ->
     )
     if ran.status:
         raise ran.trouble(f"there is no Python {_version(local)} for the stand-in")
-    source = _install(local, python, index, gpu) if local.requires else _PLAIN
+    source, misfits = _install(local, python, index, gpu) if local.requires else (_PLAIN, {})
     listed = uv.run(("pip", "list", "--format", "json", *_into(python)), {})
     packages = {canonical(package["name"]): package["version"] for package in json.loads(listed.out)}
     number = re.search(r"^version\w* = (\S+)", (folder / "pyvenv.cfg").read_text(), re.MULTILINE)
     name = f"Python {number[1] if number else _version(local)}"
     if "torch" in packages:
         name += f" with torch {packages['torch']} ({source.name})"
-    return {"identity": digest([name, packages]), "description": name}
+    if misfits:
+        cuda = buildline.cuda_of(_packages(python)) or ""
+        misfits = {name: buildline.explain({name: misfits[name]}, packages["torch"], cuda) for name in misfits}
+    return {"identity": digest([name, packages]), "description": name, "misfits": misfits}
 
 
-def _install(local: Local, python: Path, index: Index, gpu: bool) -> _Source:
-    """Install from the best source that can be reached and has the requirements; return that source."""
+def _install(local: Local, python: Path, index: Index, gpu: bool) -> tuple[_Source, dict[str, str]]:
+    """Install from the best source that has the requirements, and has them in one build line if any source does.
+
+    Returns the source, and the packages that do not fit its torch.
+    """
     constraints = python.parent.parent / "constraints.txt"
+    taken: _Source | None = None
+    misfits: dict[str, str] = {}
     for source in _sources(local, python, index, gpu):
+        if source.own_line and not misfits:
+            break
         constraints.write_text(source.constraints)
         ran = uv.run(
             ("pip", "install", *_into(python), "-c", str(constraints), *source.flags, *index.uv_flags(), "-r", "-"),
@@ -118,10 +153,27 @@ def _install(local: Local, python: Path, index: Index, gpu: bool) -> _Source:
             stdin="\n".join(local.requires),
         )
         if not ran.status:
-            return source
-        if ran.reason == "disk-full":
+            taken, misfits = source, buildline.misfits_in(_packages(python))
+            if not misfits:
+                break
+        elif ran.reason == "disk-full":
             break
-    raise ran.trouble("the stand-in cannot be built")
+    if taken is None:
+        raise _cannot_be_built(ran)
+    return taken, misfits
+
+
+def _cannot_be_built(ran: uv.Ran) -> Trouble:
+    """The trouble of a stand-in: the matrix's fault, but for trouble of this host."""
+    trouble = ran.trouble("the stand-in cannot be built")
+    if ran.reason in PASSING:
+        return trouble
+    return Trouble(trouble.code, str(trouble), CORRECT, trouble.evidence, blame="matrix")
+
+
+def _packages(python: Path) -> Path:
+    """The folder of an environment's packages."""
+    return next(python.parent.parent.glob("lib/python*/site-packages"))
 
 
 def _into(python: Path) -> tuple[str, ...]:
@@ -129,15 +181,18 @@ def _into(python: Path) -> tuple[str, ...]:
 
 
 def _sources(local: Local, python: Path, index: Index, gpu: bool) -> Iterator[_Source]:
-    """The sources of torch, the best first."""
+    """The sources of torch, the best first; the last only where packages of the others do not fit together."""
     wanted = next((text for text in local.requires if name_of(text) == "torch"), "torch")
+    offered = ""
     if not gpu and "+" not in wanted:
         offered = _offered(wanted, python, index)
         if offered:
             yield _Source(name="CPU build from find-links", constraints=f"torch=={offered}\n")
-        if "UV_TORCH_BACKEND" not in index.uv:
+        if buildline.has_cpu_index(index):
             yield _CPU_INDEX
     yield _PLAIN
+    if offered:
+        yield _Source(name="as the index has it", constraints=f"torch!={offered}\n", own_line=True)
 
 
 def _offered(torch: str, python: Path, index: Index) -> str:

@@ -151,6 +151,7 @@ RULES = (
     Rule("noexec-cache", says=r"Permission denied: '(?P<file>[^']+\.so)'"),
     Rule("wrong-architecture", says=r"Exec format error|wrong ELF class|cannot execute binary file"),
     Rule("no-gpu", says=r"lib(?:cuda|nvidia-ml)\.so\.1: cannot open shared object file"),
+    Rule("cpu-only-torch", says=r"lib(?:c10|torch)_cuda\w*\.so: cannot open shared object file"),
     Rule("missing-shared-library", says=r"(?P<library>lib[\w.+-]+): cannot open shared object file"),
     Rule("missing-shared-library", says=r"(?P<library>lib\w+\.so)\.\*\[0-9\] not found in the system path"),
     Rule("missing-shared-library", says=r"Unable to load any of \{(?P<library>lib[\w.]+)"),

@@ -7,13 +7,14 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.support.tinywheels import simple_index, wheel
+from tests.support.tinywheels import linked_to, simple_index, torch_for, wheel
 from torch_compat_matrix.runner.errors import Trouble
 from torch_compat_matrix.runner.model import Local
-from torch_compat_matrix.runner.packages import standin
+from torch_compat_matrix.runner.packages import overlay, standin
 from torch_compat_matrix.runner.packages.pip_config import Index
 from torch_compat_matrix.runner.packages.standin import StandIn
 
@@ -123,6 +124,11 @@ def test_what_cannot_be_built_says_why_and_leaves_nothing(
         build(tmp_path, index, requires, python=python)
     assert raised.value.code == code
     assert said in str(raised.value)
+    if code != "python-not-found":
+        assert (raised.value.blame, raised.value.remedy) == ("matrix", "Correct `requires` of `local:` of the image.")
+        with pytest.raises(Trouble) as foreseen:
+            standin.foresee(Local(python=python, requires=(requires,)), index)
+        assert foreseen.value.code == code
     assert [path.suffix for path in (tmp_path / "home" / "standins").iterdir()] == [".lock"]
 
 
@@ -131,5 +137,67 @@ def test_an_unreachable_index_is_named(tmp_path: Path) -> None:
     unreachable = Index(options={"index-url": "http://user:secret@127.0.0.1:9/simple"}, uv={"UV_HTTP_RETRIES": "0"})
     with pytest.raises(Trouble) as raised:
         build(tmp_path, unreachable, "lib")
-    assert raised.value.code == "index-unreachable"
+    assert (raised.value.code, raised.value.blame) == ("index-unreachable", "")
+    standin.foresee(Local(python=PYTHON, requires=("lib",)), unreachable)  # nothing is known to be wrong
     assert "secret" not in str(raised.value) + raised.value.evidence
+
+
+CUDA_12 = ("libtorch.so", "libtorch_cuda.so", "libcudart.so.12")
+
+
+def with_companion(tmp_path: Path, *libraries: str, index_has_torch: bool = True) -> Index:
+    """An index with a CUDA build of torch and a package linked to these libraries; find-links with a CPU build."""
+    files = tmp_path / "companions"
+    companion = linked_to(files, "vision", "1.0", *libraries)
+    torch = (torch_for(files, "2.1", "12.4"),) if index_has_torch else ()
+    torch_for(tmp_path / "wheels", "2.1+cpu", None)
+    url = simple_index(tmp_path / "companion-index", *torch, companion)
+    return Index(options={"index-url": url, "find-links": str(tmp_path / "wheels")})
+
+
+@pytest.mark.parametrize(
+    ("libraries", "source"),
+    [
+        (CUDA_12, "torch 2.1 (as the index has it)"),
+        (("libtorch.so", "libc10.so"), "torch 2.1+cpu (CPU build from find-links)"),
+        (("libcudart.so.12",), "torch 2.1+cpu (CPU build from find-links)"),  # CUDA, but not by way of torch
+    ],
+)
+def test_torch_and_what_is_built_against_it_are_of_one_line(
+    tmp_path: Path, libraries: tuple[str, ...], source: str
+) -> None:
+    """A CPU build of torch cannot load a companion that is built for CUDA."""
+    built = build(tmp_path, with_companion(tmp_path, *libraries), "torch==2.1", "vision")
+    assert built.description.endswith(source)
+    assert built.misfits == {}
+
+
+def test_what_has_no_common_line_is_named(tmp_path: Path) -> None:
+    """The stand-in serves all cells that do without it."""
+    built = build(tmp_path, with_companion(tmp_path, *CUDA_12, index_has_torch=False), "torch==2.1", "vision")
+    assert set(built.misfits) == {"vision"}
+    assert "torch 2.1+cpu is built for the CPU, vision for CUDA 12" in built.misfits["vision"]
+
+
+@pytest.mark.parametrize(
+    ("cuda", "stand_in", "fits"),
+    [(None, True, False), (None, False, True), ("12.1", True, True), ("13.0", True, False)],
+)
+def test_a_cell_of_a_stand_in_gets_no_package_of_another_line(
+    tmp_path: Path, cuda: str | None, stand_in: bool, fits: bool
+) -> None:
+    """In an image it is what pip would install, whatever comes of it."""
+    facts: dict[str, Any] = {
+        "python": platform.python_version(),
+        "abi": f"cp{PYTHON.replace('.', '')}",
+        "platform": sys.platform,
+    }
+    facts |= {"machine": platform.machine(), "glibc": platform.libc_ver()[1], "packages": {}}
+    torch = {"torch": {"version": "2.1", "cuda": cuda}}
+    index = with_companion(tmp_path, *CUDA_12)
+    try:
+        overlay.build(("vision==1.0",), {**facts, **torch}, index, tmp_path, stand_in=stand_in)
+    except Trouble as trouble:
+        assert (trouble.code, fits) == ("no-stand-in", False)
+    else:
+        assert fits

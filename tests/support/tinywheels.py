@@ -4,27 +4,45 @@ from __future__ import annotations
 
 import io
 import tarfile
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from zipfile import ZipFile
 
 
 def wheel(
-    folder: Path, name: str, version: str, *requires: str, tags: str = "py3-none-any", needs_python: str = ""
+    folder: Path,
+    name: str,
+    version: str,
+    *requires: str,
+    tags: str = "py3-none-any",
+    needs_python: str = "",
+    files: Mapping[str, str] = MappingProxyType({}),
 ) -> Path:
-    """A wheel with one module that knows its version."""
+    """A wheel with one module that knows its version, and with further files (path -> text)."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name.replace('-', '_')}-{version}-{tags}.whl"
     with ZipFile(path, "w") as archive:
-        for member, text in _members(name, version, requires, tags, needs_python).items():
+        for member, text in _members(name, version, requires, tags, needs_python, files).items():
             archive.writestr(member, text)
     return path
+
+
+def torch_for(folder: Path, version: str, cuda: str | None) -> Path:
+    """A torch that says for which CUDA it is built; None is the CPU."""
+    return wheel(folder, "torch", version, files={"torch/version.py": f"cuda: Optional[str] = {cuda!r}\n"})
+
+
+def linked_to(folder: Path, name: str, version: str, *libraries: str) -> Path:
+    """A package compiled against torch: a file that names these shared libraries, as an ELF file would."""
+    return wheel(folder, name, version, "torch", files={f"{name}_C/_C.so": "\0".join(("", *libraries, ""))})
 
 
 def sdist(folder: Path, name: str, version: str, *, tags: str = "py3-none-any", at_build: str = "") -> Path:
     """A source distribution that is its own build backend: it needs no setuptools, and so no network."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name.replace('-', '_')}-{version}.tar.gz"
-    members = _members(name, version, (), tags, "")
+    members = _members(name, version, (), tags, "", {})
     files = {
         "PKG-INFO": next(text for member, text in members.items() if member.endswith("METADATA")),
         "pyproject.toml": '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n',
@@ -49,7 +67,9 @@ def simple_index(folder: Path, *files: Path, yanked: str = "") -> str:
     return (folder / "simple").as_uri()
 
 
-def _members(name: str, version: str, requires: tuple[str, ...], tags: str, needs_python: str) -> dict[str, str]:
+def _members(
+    name: str, version: str, requires: tuple[str, ...], tags: str, needs_python: str, files: Mapping[str, str]
+) -> dict[str, str]:
     module = name.replace("-", "_")
     metadata = [f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}"]
     metadata += [f"Requires-Dist: {each}" for each in requires]
@@ -59,7 +79,8 @@ def _members(name: str, version: str, requires: tuple[str, ...], tags: str, need
         f"{module}.py": f"__version__ = {version!r}\n",
         f"{info}/METADATA": "\n".join(metadata) + "\n",
         f"{info}/WHEEL": f"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: {tags}\n",
-        f"{info}/RECORD": "",
+        f"{info}/RECORD": "".join(f"{file},,\n" for file in files),
+        **files,
     }
 
 

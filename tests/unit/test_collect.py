@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from torch_compat_matrix.runner.execution.collect import Collector
 from torch_compat_matrix.runner.execution.protocol import Work
 from torch_compat_matrix.runner.model import Cell, Limits
@@ -25,3 +27,24 @@ def test_parts_of_a_stack_name_their_member() -> None:
     assert outcome is not None
     assert [part["name"] for part in outcome.parts] == ["a: draws", "b: draws", "b: moments"]
     assert outcome.installed == "a 1.0, b 1.0"
+
+
+@pytest.mark.parametrize(
+    ("stand_in", "said", "reason", "blame"),
+    [
+        (True, "libc10_cuda.so: cannot open shared object file: No such file or directory", "no-stand-in", "matrix"),
+        (False, "libc10_cuda.so: cannot open shared object file: No such file or directory", "cpu-only-torch", "image"),
+        (True, "operator torchvision::nms does not exist", "no-stand-in", "matrix"),
+        (False, "operator torchvision::nms does not exist", "missing-operator", "image"),
+        (True, "libavutil.so.56: cannot open shared object file", "missing-shared-library", "image"),
+    ],
+)
+def test_the_build_of_a_stand_ins_torch_is_not_the_images_fault(
+    stand_in: bool, said: str, reason: str, blame: str
+) -> None:
+    """The image has its own torch, of which the stand-in says nothing."""
+    cell = Cell(image="i", subject="s", version="stack", requires=(), members=("a",), probes=("sample",))
+    collector = Collector([Work(cell=cell)], Limits(), stand_in=stand_in, misfits=stand_in)
+    outcome = collector.add(observation("a", status="raised", exception=["OSError"], message=said, traceback=""))
+    assert outcome is not None
+    assert (outcome.reason, outcome.blame) == (reason, blame)

@@ -18,6 +18,7 @@ from torch_compat_matrix.reports.changes import compare
 from torch_compat_matrix.reports.escape import code, text
 from torch_compat_matrix.reports.junit import clean, junit
 from torch_compat_matrix.reports.markdown import markdown, summary
+from torch_compat_matrix.reports.sections import lacks
 from torch_compat_matrix.reports.table import Table, load
 from torch_compat_matrix.reports.write import compile_report, json_text
 
@@ -64,6 +65,31 @@ def test_cpu_pass_never_looks_like_a_gpu_pass(tmp_path: Path) -> None:
     assert "✅" not in report
     assert "CUDA sample" not in report
     assert "Nothing here says anything about a GPU" in report
+
+
+def test_a_stand_in_says_what_it_lacks() -> None:
+    """Of a GPU image, and of what the matrix says of this one."""
+    cpu = {"torch": {"version": "2.13.0+cpu", "cuda": None}, "packages": {"torch": "2.13.0+cpu"}, "tools": {"g++": ""}}
+    expects = {"cuda": "12.4", "preinstalled": ["torch>=2", "Captum"], "tools": ["g++", "nvcc"]}
+    assert list(lacks(cpu, expects)) == ["CUDA libraries", "Triton", "captum", "nvcc"]
+    cuda = {"torch": {"version": "2.6.0", "cuda": "12.6"}, "packages": {"triton": "3.2.0"}}
+    assert list(lacks(cuda, {"cuda": "12.4"})) == ["CUDA 12.4"]
+    assert list(lacks(cuda, {"cuda": "12"})) == []
+
+
+@pytest.mark.parametrize("detail", ["the stand-in cannot be built: torch needs a newer setuptools", ""])
+def test_what_keeps_an_image_from_starting_is_told_once(tmp_path: Path, detail: str) -> None:
+    """Not once a cell: it is one fact about the image; different words are several facts."""
+    found = [record for record in records() if record.get("image") != "gpu-image"]
+    for record in found:
+        if record["kind"] == "outcome":
+            record |= {"verdict": "unsupported", "reason": "unsatisfiable", "blame": "matrix", "environment": ""}
+            record |= {"detail": detail or record["check"], "evidence": "Because of setuptools"}
+    table = load(write(tmp_path / "journal.jsonl", found), TODAY)
+    told = markdown(table, None).count("`unsatisfiable` (unsupported, blame: matrix)")
+    cells = len({outcome.cell for outcome in table.outcomes.values() if outcome.image == "stand-in"})
+    assert told == (1 if detail else cells)
+    assert ("the whole of stand-in" in summary(table, None)) == bool(detail)
 
 
 def test_checks_without_outcome_are_shown(tmp_path: Path) -> None:

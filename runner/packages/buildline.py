@@ -1,0 +1,74 @@
+"""Build lines: torch and the packages compiled against it are built for the CPU, or for one CUDA."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch_compat_matrix.runner.packages.pip_config import Index
+from torch_compat_matrix.runner.pins import canonical
+
+CPU_INDEX_TIMEOUT_S = 10
+"""How long PyTorch's own index may be silent before the plain index is used."""
+CPU_INDEX = ("--torch-backend", "cpu")
+"""uv's flags for the CPU line of torch and its companions, from PyTorch's own index."""
+
+_LINKED = re.compile(rb"\blib(?:(torch_cuda|c10_cuda)|torch|torch_cpu|c10)\.so|\blibcudart[.\w-]*?\.so\.(\d+)")
+"""The names of shared libraries in a compiled file: torch's CUDA libraries, its others, and CUDA's runtime."""
+
+
+def cpu_index_variables() -> dict[str, str]:
+    """Variables that keep uv from waiting long for PyTorch's own index."""
+    return {"UV_HTTP_TIMEOUT": str(CPU_INDEX_TIMEOUT_S), "UV_HTTP_RETRIES": "0"}
+
+
+def has_cpu_index(index: Index) -> bool:
+    """Whether PyTorch's own index may be asked: not where the user has chosen a line."""
+    return "UV_TORCH_BACKEND" not in index.uv
+
+
+def cuda_of(folder: Path) -> str | None:
+    """The CUDA version that the torch in this folder of packages is built for, empty for the CPU; None without torch.
+
+    It stands in a file of torch, so that torch need not be imported.
+    """
+    try:
+        text = (folder / "torch" / "version.py").read_text(encoding="utf-8")
+    except OSError:
+        return None
+    found = re.search(r"^cuda\b[^=\n]*=\s*(?:'([\d.]+)'|None)", text, re.MULTILINE)
+    return None if found is None else found[1] or ""
+
+
+def misfits(folder: Path, cuda: str) -> dict[str, str]:
+    """The distributions in a folder that need another line's torch than the one for `cuda`, and the CUDA they need."""
+    major = cuda.partition(".")[0]
+    return {name: needed for name, needed in _cuda_needed(folder).items() if not major or needed not in ("", major)}
+
+
+def misfits_in(folder: Path) -> dict[str, str]:
+    """The misfits in a folder that holds torch itself; none where it holds no torch."""
+    cuda = cuda_of(folder)
+    return {} if cuda is None else misfits(folder, cuda)
+
+
+def explain(misfit: Mapping[str, str], torch: str, cuda: str) -> str:
+    """Why the packages cannot be loaded beside this torch, for a person."""
+    built = f"for CUDA {cuda}" if cuda else "for the CPU"
+    needed = [f"{name} for CUDA{f' {major}' if major else ''}" for name, major in sorted(misfit.items())]
+    return f"torch {torch} is built {built}, {', '.join(needed)}: there is no common build line on the indexes at hand"
+
+
+def _cuda_needed(folder: Path) -> dict[str, str]:
+    """Distribution -> major version of CUDA (empty where unnamed), where all that is linked to torch needs CUDA."""
+    needed = {}
+    for record in folder.glob("*.dist-info/RECORD"):
+        paths = (line.rsplit(",", 2)[0] for line in record.read_text(encoding="utf-8").splitlines())
+        linked = [_LINKED.findall((folder / path).read_bytes()) for path in paths if path.endswith(".so")]
+        torched = [names for names in linked if any(not runtime for _, runtime in names)]
+        if torched and all(any(cuda for cuda, _ in names) for names in torched):
+            versions = [runtime.decode() for names in torched for _, runtime in names if runtime]
+            needed[canonical(record.parent.name.partition("-")[0])] = max(versions, default="")
+    needed.pop("torch", None)
+    return needed
