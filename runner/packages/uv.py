@@ -19,11 +19,18 @@ from torch_compat_matrix.runner.packages.pip_config import redact
 TIMEOUT_S = 1800
 """For a run of uv; a stand-in's torch is several gigabytes."""
 
+_SILENT = r"resolve host|connect to|[Cc]onnection |timed out|unreachable|No route|RPC failed|early EOF|SSL|error: 5\d\d"
+_REFUSED = r"Authentication failed|could not read Username|Permission denied|error: 403"
+"""What git says of a host that does not answer, and of one that does not let it in."""
+
 REASONS = (
     ("disk-full", r"No space left on device|Disk quota exceeded"),
     ("index-refused", r"\b(401 Unauthorized|403 Forbidden|407 Proxy Authentication Required)"),
     ("index-unreachable", r"Failed to (fetch|download)\S* \S+ cause: (error sending|HTTP status|request|operation)"),
     ("index-unreachable", r"network was disabled|dns error|tcp connect error|error sending request|timed out"),
+    ("index-unreachable", rf"Git operation failed.*\b({_SILENT})"),
+    ("index-refused", rf"Git operation failed.*({_REFUSED})"),
+    ("version-not-found", r"Git operation failed|Distribution not found at: file:|client error \((404|410)"),
     ("python-not-found", r"No interpreter found for|Failed to inspect Python interpreter from first executable"),
     ("needs-in-image", r"The built wheel \S+ is not compatible with the target"),
     ("needs-in-image", r"ModuleNotFoundError: No module named 'torch'"),
@@ -130,8 +137,11 @@ def brief(explanation: str, limit: int = 600) -> str:
 
 
 def evidence(explanation: str) -> str:
-    """The most telling line: the last exception of a failed build, else the first cause."""
+    """The most telling line: the last exception of a failed build, git's own words, else the first cause."""
     lines = [line.strip() for line in explanation.splitlines() if line.strip()]
     raised = [line for line in lines if re.match(r"[\w.]+(?:Error|Exception)\b", line)]
+    git = [
+        re.sub(r"^fatal: unable to access '[^']*': ", "", line) for line in lines if re.match(r"(ssh|fatal): ", line)
+    ]
     causes = [line.removeprefix("cause: ") for line in lines if line.startswith("cause: ")]
-    return (raised[-1:] or causes[:1] or lines[:1] or [""])[0][:400]
+    return (raised[-1:] or git[:1] or causes[:1] or lines[:1] or [""])[0][:400]

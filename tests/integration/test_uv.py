@@ -53,3 +53,22 @@ def test_a_build_does_not_outlive_the_time_limit(tmp_path: Path) -> None:
     assert os.read(reading, 100) == b"building\n"
     assert os.read(reading, 100) == b"", "somebody still holds the other end"
     os.close(reading)
+
+
+@pytest.mark.parametrize(
+    ("url", "reason", "evidence"),
+    [
+        ("git+https://host.invalid/x.git@abc", "index-unreachable", "Could not resolve host: host.invalid"),
+        ("git+https://127.0.0.1:9/x.git", "index-unreachable", "Failed to connect to 127.0.0.1 port 9"),
+        ("git+file:///nowhere/x.git", "version-not-found", "fatal: '/nowhere/x.git' does not appear to be a git"),
+        ("file:///nowhere/lib-1.0-py3-none-any.whl", "version-not-found", "Distribution not found at: file:///nowhere"),
+    ],
+)
+def test_a_url_that_does_not_answer_is_no_build_that_fails(
+    tmp_path: Path, url: str, reason: str, evidence: str
+) -> None:
+    """Git's own words, the innermost, are the evidence."""
+    variables = {"UV_CACHE_DIR": str(tmp_path / "uv"), "UV_HTTP_RETRIES": "0"}
+    ran = uv.run(("pip", "compile", "--no-index", "-"), variables, stdin=f"lib @ {url}\n")
+    assert ran.reason == reason
+    assert uv.evidence(ran.explanation).startswith(evidence)
