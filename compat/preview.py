@@ -19,7 +19,7 @@ from torch_compat_matrix.runner.model import HOST, INSTALLED, Cell, Image, Plan
 from torch_compat_matrix.runner.packages import resolve, standin
 from torch_compat_matrix.runner.packages.overlay import folder_of
 from torch_compat_matrix.runner.packages.pip_config import Index
-from torch_compat_matrix.runner.pins import name_of
+from torch_compat_matrix.runner.pins import left_out, name_of
 from torch_compat_matrix.runner.verdicts.preflight import build_of, predict
 from torch_compat_matrix.runner.workflow import remedy_of
 
@@ -98,6 +98,9 @@ def _resolution(cell: Cell, facts: Mapping[str, Any] | None, home: Path) -> tupl
         return ", ".join(cell.requires) or INSTALLED, "?"
     if cell.version == INSTALLED:
         return INSTALLED, "none needed"
+    absent = left_out(cell.requires, facts)
+    if cell.members and absent.keys() >= set(cell.members):
+        return f"not-applicable: {'; '.join(absent[name] for name in cell.members)}", "none"
     resolution = resolve.resolve(cell.requires, facts, Index.from_pip(os.environ), home / "resolutions")
     if resolution.problem:
         return f"{resolution.problem}: {', '.join(resolution.drift) or resolution.detail[:80]}", "none"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 _NAME = re.compile(r"\s*([A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)\s*(?:\[[^\]]*\]\s*)?(?=$|[<>=!~;@(])")
 _EXACT = re.compile(r"===?\s*([^\s,;*\\]+)\s*(?:$|;|\\|--hash=)")
@@ -61,6 +62,36 @@ def admits(requirement: str, version: str) -> bool | None:
         exact = version_of(requirement)
         return exact == version if exact else None
     return Requirement(requirement).specifier.contains(version, prereleases=True)
+
+
+def left_out(requirements: Iterable[str], facts: Mapping[str, Any]) -> dict[str, str]:
+    """Distribution -> why no requirement asks for it in the environment of these facts."""
+    markers = [(name_of(text), text.rpartition(";")[2].strip() if ";" in text else "") for text in requirements]
+    wanted = {name for name, marker in markers if not marker or _holds(marker, facts)}
+    return {name: f"the marker {marker} leaves {name} out here" for name, marker in markers if name not in wanted}
+
+
+def _holds(marker: str, facts: Mapping[str, Any]) -> bool:
+    """Whether a marker holds there; it does where it is none, or only the missing `packaging` could tell."""
+    try:
+        from packaging.markers import InvalidMarker, Marker  # only now: a bare host has none
+    except ModuleNotFoundError:
+        return True
+    python, implementation = facts["python"], facts.get("implementation", "cpython")
+    environment = {
+        "python_version": ".".join(python.split(".")[:2]),
+        "python_full_version": python,
+        "implementation_version": python,
+        "implementation_name": implementation,
+        "platform_python_implementation": {"cpython": "CPython", "pypy": "PyPy"}.get(implementation, implementation),
+        "sys_platform": facts["platform"],
+        "platform_system": facts["platform"].capitalize(),
+        "platform_machine": facts["machine"],
+    }
+    try:
+        return Marker(marker).evaluate(environment)
+    except InvalidMarker:
+        return True
 
 
 def changes(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:

@@ -186,7 +186,7 @@ class Engine:
             self._settle([cell], trouble)
             return []
         if not isinstance(prepared, Resolution):
-            return [replace(prepared, cell=cell)]
+            return [replace(prepared, cell=replace(prepared.cell, probes=cell.probes))]
         self.recorder.outcomes(
             from_reason(check, prepared.problem, prepared.detail, evidence=prepared.evidence, drift=prepared.drift)
             for check in cell.checks

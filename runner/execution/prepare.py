@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +24,7 @@ from torch_compat_matrix.runner.model import INSTALLED, Cell, Image, Verdict, di
 from torch_compat_matrix.runner.packages import overlay, resolve
 from torch_compat_matrix.runner.packages.pip_config import Index
 from torch_compat_matrix.runner.packages.resolve import Resolution
-from torch_compat_matrix.runner.pins import canonical, name_of
+from torch_compat_matrix.runner.pins import canonical, left_out, name_of
 from torch_compat_matrix.runner.verdicts.preflight import Prediction, build_of, predict
 from torch_compat_matrix.runner.verdicts.rules import reason_for
 
@@ -188,6 +188,11 @@ class Preparation:
                 raise Trouble("not-installed", f"the image does not hold {', '.join(missing)}")
             _refuse_misfits(cell.members, ready.prepared)
             return Work(cell=cell)
+        absent = left_out(cell.requires, facts)
+        left = [absent[name] for name in cell.members if name in absent]
+        cell = replace(cell, members=tuple(name for name in cell.members if name not in absent))
+        if left and not cell.members:
+            raise Trouble("not-applicable", "; ".join(left))
         resolution = resolve.resolve(cell.requires, facts, self.index, self.home / "resolutions")
         if resolution.problem:
             return resolution
@@ -201,7 +206,7 @@ class Preparation:
             added={name: resolution.versions.get(name, "") for name in map(name_of, resolution.add)},
             versions={name: resolution.versions.get(canonical(name), "") for name in cell.members},
             drift=resolution.drift,
-            notes=resolution.notes,
+            notes=(*left, *resolution.notes),
         )
 
 

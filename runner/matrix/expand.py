@@ -124,5 +124,5 @@ def _here(plan: Plan, selectors: Sequence[str]) -> Plan:
 
 
 def members_of(requires: Iterable[str]) -> tuple[str, ...]:
-    """The distributions among the requirements that have probes."""
-    return tuple(name for name in map(name_of, requires) if name in catalogue())
+    """The distributions among the requirements that have probes, each once: markers may choose between requirements."""
+    return tuple(name for name in dict.fromkeys(map(name_of, requires)) if name in catalogue())

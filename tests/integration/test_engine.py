@@ -247,6 +247,17 @@ def test_missing_library_is_not_a_failure_of_it(torch_python: str, bundle: Path)
     }
 
 
+def test_a_marker_that_leaves_the_library_out_is_a_skip_of_the_matrix(torch_python: str, bundle: Path) -> None:
+    """The library is neither missing nor broken: nobody asks for it here."""
+    requires = ("numpy==1.0 ; python_version < '3.0'",)
+    what = plan(Cell(image="x", subject="s", version="stack", requires=requires, members=("numpy",)))
+    engine(Interpreter(torch_python), what, bundle / "home").run(what.checks)
+    found = outcomes(bundle / "home").values()
+    assert {(one.verdict, one.reason, one.blame, one.detail) for one in found} == {
+        (Verdict.SKIP, "not-applicable", "matrix", "the marker python_version < '3.0' leaves numpy out here")
+    }
+
+
 def test_gpu_demanded_and_absent_is_a_skip(torch_python: str, bundle: Path) -> None:
     """Nothing runs on the CPU in its stead."""
     what = plan(installed(), gpus="required")

@@ -8,13 +8,22 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from torch_compat_matrix.runner.pins import admits, canonical, changes, is_name, name_of, read_pins, same_version
+from torch_compat_matrix.runner.pins import (
+    admits,
+    canonical,
+    changes,
+    is_name,
+    left_out,
+    name_of,
+    read_pins,
+    same_version,
+)
 
 
 @pytest.fixture
 def bare(monkeypatch: pytest.MonkeyPatch) -> None:
     """A host without `packaging`."""
-    for module in ("packaging", "packaging.version", "packaging.requirements"):
+    for module in ("packaging", "packaging.version", "packaging.requirements", "packaging.markers"):
         monkeypatch.setitem(sys.modules, module, None)
 
 
@@ -94,6 +103,7 @@ def test_bare_host_compares_exact_versions_only() -> None:
     assert same_version("1.0", "1.0") and not same_version("1.0", "1.0.0")
     assert (admits("lib", "1.0"), admits("lib==1.0", "1.0"), admits("lib==1.1", "1.0")) == (True, True, False)
     assert admits("lib>=1.0", "2.0") is None
+    assert left_out(["lib ; python_version < '3'"], {"python": "3.11.7"}) == {}
 
 
 def test_requirement_admits_versions() -> None:
@@ -107,3 +117,30 @@ def test_changes_between_two_sets() -> None:
     new = read_pins(["same==1.0.0", "up==2.0", "new==1.0", "linked==1.0"])
     assert changes(old, new) == ["gone 1.0 -> none", "linked a URL -> 1.0", "new none -> 1.0", "up 1.0 -> 2.0"]
     assert changes(old, old) == []
+
+
+FACTS = {"python": "3.10.13", "platform": "linux", "machine": "aarch64", "implementation": "cpython"}
+
+
+@pytest.mark.parametrize(
+    ("requirements", "names"),
+    [
+        (["TorchBNN==1.2 ; python_version < '3.0'"], ["torchbnn"]),
+        (["lib==1 ; python_version >= '3.10'"], []),
+        (["lib==1 ; python_full_version < '3.10.13'"], ["lib"]),
+        (["lib==1 ; python_version < '3.9'", "lib==2 ; python_version >= '3.9'"], []),
+        (["lib @ https://x.org/lib.whl ; sys_platform == 'win32'", "other"], ["lib"]),
+        (["lib ; platform_machine == 'aarch64' and platform_system == 'Linux' and os_name == 'posix'"], []),
+        (["lib[extra]==1 ; platform_python_implementation == 'PyPy'"], ["lib"]),
+        (["lib ; nonsense"], []),  # who reads requirements refuses it
+    ],
+)
+def test_markers_are_those_of_the_image(requirements: list[str], names: list[str]) -> None:
+    """Not of the machine that resolves."""
+    assert list(left_out(requirements, FACTS)) == names
+
+
+def test_the_marker_is_told_as_it_is_written() -> None:
+    """So that a person finds it in the matrix."""
+    told = left_out(["torchbnn==1.2 ; python_version < '3.0'"], FACTS)
+    assert told == {"torchbnn": "the marker python_version < '3.0' leaves torchbnn out here"}
