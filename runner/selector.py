@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
+from types import MappingProxyType
 from typing import NewType
 
 Address = NewType("Address", str)
@@ -29,7 +30,8 @@ class Selector:
         cell     = library | library-version
 
     Each part is a glob over the whole text that it stands for: `*` and `?` never reach across a `/`, `[ab]` and `[!ab]`
-    are sets, case counts.  A missing part stands for all: an image takes in all its cells, a cell all its probes.
+    are sets, case counts.  A library may be spelled as for pip: in a cell, case does not count, nor does which of `-`,
+    `_` and `.` separates words.  A missing part stands for all: an image takes in all its cells, a cell all its probes.
     A name without wildcards is exact: `torch` is the library, not the image `torch-2.6` and not `torchvision`;
     where an image and a library have the same name, it is both.  A stack is a library whose version is `stack`; an
     image's expectation (`image/expects/what`) is a probe of the cell `expects`.
@@ -65,28 +67,34 @@ def _alternatives(selectors: tuple[str, ...]) -> re.Pattern[str]:
 
 NOTHING = "(?!)"
 WHATEVER = "[^/]*"
+SEPARATOR = r"(?:[-_]|(?<!\d)\.|\.(?!\d))"
+"""Stands between the words of a library's name; a dot between digits is a version's."""
+_TOKEN = re.compile(rf"(?P<any>\*)|(?P<one>\?)|(?P<set>\[(?:!.|[^!])[^]]*\])|(?P<separator>{SEPARATOR})|.", re.DOTALL)
 
 
 def _expression(selector: str) -> str:
     parts = selector.split("/")
     if not all(parts) or len(parts) > 3:
         return NOTHING
-    first, second, third = [*map(_glob, parts), "", ""][:3]
+    first, second, third = [*parts, "", ""][:3]
     if len(parts) == 1:
-        return f"{first}/.*|{WHATEVER}/{_cell(first)}/.*"
+        return f"{_glob(first)}/.*|{WHATEVER}/{_cell(first)}/.*"
     if len(parts) == 2:
-        return f"{first}/{_cell(second)}/.*|{WHATEVER}/{_cell(first)}/{second}"
-    return f"{first}/{_cell(second)}/{third}"
+        return f"{_glob(first)}/{_cell(second)}/.*|{WHATEVER}/{_cell(first)}/{_glob(second)}"
+    return f"{_glob(first)}/{_cell(second)}/{_glob(third)}"
 
 
-def _cell(glob: str) -> str:
-    """The library by its name, or by its name and version."""
-    return f"(?:{glob}/{WHATEVER}|{WHATEVER}/{glob})"
+def _cell(part: str) -> str:
+    """The library by its name, or by its name and version, in any spelling."""
+    glob = _glob(part, {"separator": SEPARATOR})
+    return f"(?i:{glob}/{WHATEVER}|{WHATEVER}/{glob})"
 
 
-def _glob(part: str) -> str:
-    tokens: list[str] = re.findall(r"\*|\?|\[(?:!.|[^!])[^]]*\]|.", part, re.DOTALL)
-    return "".join({"*": WHATEVER, "?": "[^/]"}.get(token) or _character(token) for token in tokens)
+def _glob(part: str, patterns: Mapping[str, str] = MappingProxyType({})) -> str:
+    """The pattern of a glob; `patterns` may have one for what separates words, in place of exactly that."""
+    patterns = {"any": WHATEVER, "one": "[^/]", **patterns}
+    tokens = _TOKEN.finditer(part)
+    return "".join(patterns.get(token.lastgroup or "") or _character(token[0]) for token in tokens)
 
 
 def _character(token: str) -> str:

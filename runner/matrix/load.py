@@ -11,13 +11,13 @@ from pydantic import ValidationError as Invalid
 from torch_compat_matrix.runner.bundle import catalogue
 from torch_compat_matrix.runner.errors import did_you_mean
 from torch_compat_matrix.runner.matrix import claims
-from torch_compat_matrix.runner.matrix.document import MatrixError, read
+from torch_compat_matrix.runner.matrix.document import Document, MatrixError, Mistake, read
 from torch_compat_matrix.runner.matrix.expand import TooMany, all_cells, members_of
 from torch_compat_matrix.runner.matrix.explain import explain
 from torch_compat_matrix.runner.matrix.schema import Matrix
 from torch_compat_matrix.runner.matrix.select import names_of
 from torch_compat_matrix.runner.model import EXPECTS, expectation_id
-from torch_compat_matrix.runner.pins import name_of
+from torch_compat_matrix.runner.pins import canonical, name_of
 from torch_compat_matrix.runner.selector import Selector, address
 
 
@@ -26,6 +26,7 @@ def load(path: Path) -> Matrix:
     document = read(path)
     if document.data is None:
         raise MatrixError(document.mistakes)
+    _spell(document)
     try:
         matrix = Matrix.model_validate(document.data)
     except Invalid as invalid:
@@ -43,6 +44,27 @@ def load(path: Path) -> Matrix:
     return matrix
 
 
+def _spell(document: Document) -> None:
+    """Give each library its canonical name (`Pyro_PPL` is pyro-ppl), under which everything else knows it."""
+    data = document.data if isinstance(document.data, dict) else {}
+    libraries, included = data.get("libraries"), data.get("include")
+    if isinstance(libraries, dict):
+        places = dict(document.places)
+        spelled: dict[str, str] = {}
+        for name in libraries:
+            first = spelled.setdefault(canonical(name), name)
+            if first != name:
+                message = f"{name!r} is {first!r} in another spelling: give the versions of both to one of them"
+                document.mistakes.append(Mistake(places["libraries", name], message))
+        data["libraries"] = {own: libraries[name] for own, name in spelled.items()}
+        for (head, name, *rest), place in ((path, place) for path, place in places.items() if len(path) > 1):
+            if head == "libraries" and spelled[canonical(str(name))] == name:
+                document.places[(head, canonical(name), *rest)] = place
+    for entry in included if isinstance(included, list) else ():
+        if isinstance(entry, dict) and isinstance(entry.get("library"), str):
+            entry["library"] = canonical(entry["library"])
+
+
 def _senseless(matrix: Matrix) -> Iterator[tuple[tuple[str | int, ...], str]]:
     """The mistakes of the whole, in which each part by itself is well formed."""
     probed = set(catalogue())
@@ -50,9 +72,12 @@ def _senseless(matrix: Matrix) -> Iterator[tuple[tuple[str | int, ...], str]]:
         if name not in probed:
             message = f"there are no probes for {name!r} in probes/libraries (docs/adding-a-library.md)"
             yield ("libraries", name), message + did_you_mean(name, probed)
+    names = {canonical(name): name for name in matrix.stacks}
     for name, stack in matrix.stacks.items():
-        if name in matrix.libraries:
+        if canonical(name) in matrix.libraries:
             yield ("stacks", name), f"{name!r} is also a library, with the same check ids: rename the stack"
+        if names[canonical(name)] != name:
+            yield ("stacks", name), f"{name!r} and {names[canonical(name)]!r} are one name to a selector: rename one"
         if not members_of(stack.requires):
             yield (
                 ("stacks", name, "requires"),

@@ -12,6 +12,7 @@ from ruamel.yaml import YAML
 
 from tests.support import RESOURCES, ROOT
 from torch_compat_matrix.runner.matrix.document import MatrixError
+from torch_compat_matrix.runner.matrix.expand import expand
 from torch_compat_matrix.runner.matrix.json_schema import schema
 from torch_compat_matrix.runner.matrix.load import load
 from torch_compat_matrix.runner.matrix.schema import Matrix
@@ -128,6 +129,52 @@ def test_mistakes_are_named_all_at_once(name: str, said: list[str]) -> None:
     assert len(found) == len(said), "\n".join(found)
     for seen, wanted in zip(sorted(found), sorted(said), strict=True):
         assert seen.startswith(wanted)
+
+
+SPELLED = """images: { one: { tag: "a:1" } }
+libraries:
+  Pyro_PPL: { versions: ["1.9.1"] }
+  TorchBNN: { versions: ["1.x"] }
+"""
+
+
+def read_from(tmp_path: Path, text: str) -> Matrix:
+    """The matrix of this text."""
+    path = tmp_path / "matrix.yaml"
+    path.write_text(text)
+    return load(path)
+
+
+def test_a_library_may_be_spelled_as_for_pip(tmp_path: Path) -> None:
+    """It has one name afterwards, whatever names it."""
+    more = 'include: [{ images: one, library: PYRO.PPL, versions: ["1.8.0"] }]\n'
+    more += 'known: [{ cells: "one/pyro_PPL-1.8.0", expect: fail, reason: old }]\n'
+    matrix = read_from(tmp_path, SPELLED.replace("1.x", "1.2") + more)
+    assert list(matrix.libraries) == ["pyro-ppl", "torchbnn"]
+    plan = expand(matrix, "docker", ["Pyro_PPL-1.9.1", "TORCHBNN"])
+    assert [cell.id for cell in plan.cells] == ["one/pyro-ppl-1.9.1", "one/torchbnn-1.2"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (SPELLED, "4:26: '1.x' is not a version"),
+        (SPELLED.replace("TorchBNN", "pyro-ppl").replace("1.x", "1.2"), "4:3: 'pyro-ppl' is the library of"),
+        (SPELLED.replace("TorchBNN", "Torch_BN").replace("1.x", "1.2"), "4:3: there are no probes for 'torch-bn'"),
+    ],
+)
+def test_a_mistake_in_a_spelled_library_has_its_place(tmp_path: Path, text: str, said: str) -> None:
+    """Where the file has it."""
+    with pytest.raises(MatrixError, match=said):
+        read_from(tmp_path, text)
+
+
+@pytest.mark.parametrize("name", ["bayes", "Pyro.PPL"])
+def test_a_stack_is_called_like_nothing_else(tmp_path: Path, name: str) -> None:
+    """In any spelling: a selector would mean both."""
+    stacks = "".join(f'  {stack}: {{ requires: ["pyro-ppl==1.9.1"] }}\n' for stack in ("Bayes", name))
+    with pytest.raises(MatrixError, match=r"are one name|is also a library"):
+        read_from(tmp_path, SPELLED.replace("1.x", "1.2") + "stacks:\n" + stacks)
 
 
 def test_hostile_files(tmp_path: Path) -> None:

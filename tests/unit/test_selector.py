@@ -32,6 +32,7 @@ CHECK = address("torch-2.6/pyro-ppl-1.9.1/import", "pyro-ppl")
         "*/pyro-ppl-1.9.1",
         "*/*/import",
         "torch-2.[36]/pyro-???/[!s]*",
+        *("Pyro_PPL", "PYRO.PPL-1.9.1", "torch-2.6/Pyro_PPL-1.9.1/import", "pyro_ppl-*"),
     ],
 )
 def test_forms_that_mean_the_check(text: str) -> None:
@@ -43,7 +44,17 @@ def test_forms_that_mean_the_check(text: str) -> None:
     "text",
     [
         *("", "/", "torch-2.6/", "/import", "torch-2.6//import", "torch-2.6/pyro-ppl-1.9.1/import/"),
-        *("torch", "torch-2", "pyro", "ppl-1.9.1", "1.9.1", "import", "PYRO-PPL", "torch-2.6/import", "torch-2.6/pyro"),
+        *(
+            "torch",
+            "torch-2",
+            "pyro",
+            "ppl-1.9.1",
+            "1.9.1",
+            "import",
+            "TORCH-2.6",
+            "torch-2.6/import",
+            "torch-2.6/pyro",
+        ),
         *("torch-2.6*import", "torch*/import", "torch-2.6/pyro-ppl-1.9.1/sample", "[torch-2.6", "torch-2.[9-5]"),
     ],
 )
@@ -60,6 +71,15 @@ def test_bare_library_is_neither_an_image_nor_another_library() -> None:
     assert not torch.takes(address("torch-2.13/pyro-ppl-1.9.1/import", "pyro-ppl"))
     assert not Selector("foo-1").takes(address("i/foo-1-2/import", "foo"))
     assert Selector("foo-1").takes(address("i/foo-1-2/import", "foo-1"))
+
+
+def test_a_spelling_is_not_a_version() -> None:
+    """Images, versions and probes mean exactly what is written."""
+    assert not Selector("foo-1-2").takes(address("i/foo-1.2/import", "foo"))
+    assert not Selector("foo-1.2").takes(address("i/foo-1-2/import", "foo-1"))
+    assert not Selector("torch_2.6/pyro-ppl").takes(CHECK)
+    assert not Selector("pyro-ppl/Import").takes(CHECK)
+    assert Selector("ruamel.yaml-0.18").takes(address("i/ruamel-yaml-0.18/import", "ruamel-yaml"))
 
 
 def test_cell_is_meant_where_all_its_checks_are() -> None:
