@@ -23,11 +23,28 @@ def _size(text: Any) -> Any:
     return int(float(size[1]) * 2 ** UNITS.get(size[2], 0))
 
 
+_NO_REQUIREMENTS = {
+    r"\s*$": "empty; write `name==1.2.3`",
+    r"\s*(-e|--editable)\b": "an editable install, which changes under a test; write `name @ file:///ABSOLUTE/PATH`",
+    r"\s*(-r|--requirement)\b": "a file of requirements; write its lines here",
+    r"\s*-": "an option of pip, no requirement; pip's own configuration says where packages come from (PIP_INDEX_URL)",
+    r"\s*([./~]|[\w+]+:|\S+\.(whl|zip|tar\.\w+)$)": "a path or URL without a name; write `name @ file:///...`"
+    " or `name @ https://...`",
+}
+"""What a requirements file may hold, and a list of requirements may not, and what to write in its place."""
+
+
 def _requirement(text: str) -> str:
+    for pattern, problem in _NO_REQUIREMENTS.items():
+        if re.match(pattern, text):
+            raise ValueError(problem)
     try:
-        Requirement(text)
+        url = Requirement(text).url
     except InvalidRequirement as error:
-        raise ValueError(f"not a requirement ({str(error).splitlines()[0]}); write `name==1.2.3`") from error
+        raise ValueError(f"no requirement: {str(error).splitlines()[0]}; write `name==1.2.3`") from error
+    if url is not None and "://" not in url:
+        name = text.partition("@")[0].strip()
+        raise ValueError(f"a path where a URL belongs; write `{name} @ file:///ABSOLUTE/PATH`")
     return text
 
 

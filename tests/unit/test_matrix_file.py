@@ -84,7 +84,7 @@ def test_shipped_file() -> None:
                 "wrong-values.yaml:6:26: '1.9.x' is not a version; write one like 1.9.1, `latest` or `installed`",
                 "wrong-values.yaml:6:34: 'cold' is not a known value; there are: fresh, warm",
                 "wrong-values.yaml:7:15: List should have at least 1 item after validation, not 0",
-                "wrong-values.yaml:9:19: 'pyro-ppl==' is not a requirement",
+                "wrong-values.yaml:9:19: 'pyro-ppl==' is no requirement",
                 "wrong-values.yaml:11:19: 'fial' is not a known value; did you mean 'fail'?",
                 "wrong-values.yaml:11:44: Input should be a valid date",
             ],
@@ -159,7 +159,10 @@ def test_a_library_may_be_spelled_as_for_pip(tmp_path: Path) -> None:
     ("text", "said"),
     [
         (SPELLED, "4:26: '1.x' is not a version"),
-        (SPELLED.replace("TorchBNN", "pyro-ppl").replace("1.x", "1.2"), "4:3: 'pyro-ppl' is the library of"),
+        (
+            SPELLED.replace("TorchBNN", "pyro-ppl").replace("1.x", "1.2"),
+            "4:3: 'pyro-ppl' is 'Pyro_PPL' in another spelling",
+        ),
         (SPELLED.replace("TorchBNN", "Torch_BN").replace("1.x", "1.2"), "4:3: there are no probes for 'torch-bn'"),
     ],
 )
@@ -175,6 +178,48 @@ def test_a_stack_is_called_like_nothing_else(tmp_path: Path, name: str) -> None:
     stacks = "".join(f'  {stack}: {{ requires: ["pyro-ppl==1.9.1"] }}\n' for stack in ("Bayes", name))
     with pytest.raises(MatrixError, match=r"are one name|is also a library"):
         read_from(tmp_path, SPELLED.replace("1.x", "1.2") + "stacks:\n" + stacks)
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("", "'' is empty; write"),
+        (" ", "' ' is empty; write"),
+        ("-e .", "'-e .' is an editable install"),
+        ("--editable=git+https://x.org/y.git", "is an editable install"),
+        ("-r requirements.txt", "'-r requirements.txt' is a file of requirements; write its lines here"),
+        ("--index-url https://x.org/simple", "is an option of pip"),
+        ("-f wheels", "'-f wheels' is an option of pip"),
+        ("./wheels/lib.whl", "is a path or URL without a name; write `name @ file:///"),
+        ("file:///wheels/lib.whl", "is a path or URL without a name"),
+        ("git+https://x.org/y.git", "is a path or URL without a name"),
+        ("lib-1.0-py3-none-any.whl", "is a path or URL without a name"),
+        ("lib @ ./wheels/lib.whl", "is a path where a URL belongs; write `lib @ file:///"),
+        ("lib==1 ; color == 'red'", "is no requirement: Expected a marker variable"),
+        ("lib==1 --hash=sha256:00", "is no requirement: "),
+        ("lib=1", "is no requirement: "),
+    ],
+)
+@pytest.mark.parametrize("key", ["local", "with", "stack"])
+def test_what_is_no_requirement_is_refused_in_its_place(tmp_path: Path, key: str, written: str, said: str) -> None:
+    """With what would be right; a name, extras, markers and URLs are honoured."""
+    text = """images: {{ one: {{ tag: "a:1", local: {{ python: "3.11", requires: [
+      torch, {local}] }} }} }}
+libraries: {{ torchbnn: {{ versions: ["1.2"], with: [
+      lib, {with_}] }} }}
+stacks: {{ both: {{ requires: [
+      torchbnn, {stack}] }} }}
+"""
+    good = "\"lib[extra]>=1,<2 ; python_version < '3.15' and extra == 'x'\""
+    places = {"local": (2, "local"), "with": (4, "with_"), "stack": (6, "stack")}
+    line, field = places[key]
+    entries = {"local": good, "with_": "lib @ git+ssh://git@x.org/y.git@v1", "stack": "lib @ file:///wheels/lib.whl"}
+    column = text.splitlines()[line - 1].index("{" + field) + 1
+    with pytest.raises(MatrixError) as raised:
+        read_from(tmp_path, text.format(**{**entries, field: json.dumps(written)}))
+    (mistake,) = raised.value.mistakes
+    assert str(mistake).startswith(f"{tmp_path}/matrix.yaml:{line}:{column}: ")
+    assert said in str(mistake)
 
 
 def test_hostile_files(tmp_path: Path) -> None:
