@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import re
 import shutil
@@ -87,6 +88,8 @@ def find(local: Local, home: Path, index: Index, gpu: bool) -> StandIn | None:
 
 def foresee(local: Local, index: Index) -> None:
     """Raise the Trouble that `build` would end in, as far as the index shows it; nothing is built."""
+    if not re.fullmatch(r"[\d.]+", _version(local)):
+        return  # an interpreter by its path or name, which only a build asks for its version
     ran = uv.run(
         ("pip", "compile", "--python-version", _version(local), *index.uv_flags(), "-"),
         index.uv_environment(),
@@ -116,10 +119,10 @@ def _version(local: Local) -> str:
 def _build(local: Local, folder: Path, python: Path, index: Index, gpu: bool) -> dict[str, Any]:
     """Build the stand-in in place; return its identity, description and misfits."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    ran = uv.run(
-        ("venv", "--no-project", "--python", sys.executable if local.python == HOST else local.python, str(folder)),
-        index.uv_environment(),
-    )
+    for interpreter in (sys.executable if local.python == HOST else local.python, *_managed(local.python)):
+        ran = uv.run(("venv", "--no-project", "--python", interpreter, str(folder)), index.uv_environment())
+        if ran.reason != "python-not-found":
+            break
     if ran.status:
         raise ran.trouble(f"there is no Python {_version(local)} for the stand-in")
     source, misfits = _install(local, python, index, gpu) if local.requires else (_PLAIN, {})
@@ -133,6 +136,26 @@ def _build(local: Local, folder: Path, python: Path, index: Index, gpu: bool) ->
         cuda = buildline.cuda_of(_packages(python)) or ""
         misfits = {name: buildline.explain({name: misfits[name]}, packages["torch"], cuda) for name in misfits}
     return {"identity": digest([name, packages]), "description": name, "misfits": misfits}
+
+
+def _managed(version: str) -> list[str]:
+    """The interpreters of this version, the newest first, that version managers keep and their shims may hide."""
+    at = Path.home()
+    data = Path(os.environ.get("XDG_DATA_HOME") or at / ".local" / "share")
+    folders = [
+        Path(os.environ.get("PYENV_ROOT") or at / ".pyenv") / "versions",
+        Path(os.environ.get("ASDF_DATA_DIR") or at / ".asdf") / "installs" / "python",
+        Path(os.environ.get("MISE_DATA_DIR") or data / "mise") / "installs" / "python",
+        Path(os.environ.get("RYE_HOME") or at / ".rye") / "py",
+    ]
+    found = [
+        (tuple(map(int, numbers[1].split("."))), str(python))
+        for folder in folders
+        for python in folder.glob("*/bin/python3")
+        if (numbers := re.fullmatch(r"(?:cpython@)?(\d+(?:\.\d+)+)", python.parent.parent.name))
+        and f"{numbers[1]}.".startswith(f"{version}.")
+    ]
+    return [python for _, python in sorted(found, reverse=True)]
 
 
 def _install(local: Local, python: Path, index: Index, gpu: bool) -> tuple[_Source, dict[str, str]]:

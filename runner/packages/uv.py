@@ -31,7 +31,7 @@ REASONS = (
     ("index-unreachable", rf"Git operation failed.*\b({_SILENT})"),
     ("index-refused", rf"Git operation failed.*({_REFUSED})"),
     ("version-not-found", r"Git operation failed|Distribution not found at: file:|client error \((404|410)"),
-    ("python-not-found", r"No interpreter found for|Failed to inspect Python interpreter from first executable"),
+    ("python-not-found", r"No interpreter found for|Failed to inspect Python interpreter from (first|search)"),
     ("needs-in-image", r"The built wheel \S+ is not compatible with the target"),
     ("needs-in-image", r"ModuleNotFoundError: No module named 'torch'"),
     ("sdist-build-failed", r"Failed to (download and )?build|The build backend returned an error"),
@@ -137,7 +137,12 @@ def brief(explanation: str, limit: int = 600) -> str:
 
 
 def evidence(explanation: str) -> str:
-    """The most telling line: the last exception of a failed build, git's own words, else the first cause."""
+    """The most telling line: the last exception of a failed build, git's own words, else the first cause.
+
+    Of an interpreter that does not start (a version manager's shim, which tells what it hides) all its words.
+    """
+    if "Querying Python at" in explanation and "[stderr]" in explanation:
+        return " ".join(explanation.partition("[stderr]")[2].partition("Note:")[0].split())[:400]
     lines = [line.strip() for line in explanation.splitlines() if line.strip()]
     raised = [line for line in lines if re.match(r"[\w.]+(?:Error|Exception)\b", line)]
     git = [

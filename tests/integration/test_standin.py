@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
 import sys
@@ -140,6 +141,57 @@ def test_an_unreachable_index_is_named(tmp_path: Path) -> None:
     assert (raised.value.code, raised.value.blame) == ("index-unreachable", "")
     standin.foresee(Local(python=PYTHON, requires=("lib",)), unreachable)  # nothing is known to be wrong
     assert "secret" not in str(raised.value) + raised.value.evidence
+
+
+def shim(folder: Path, name: str, script: str) -> None:
+    """A program on its own in a folder."""
+    folder.mkdir(parents=True)
+    (folder / name).write_text(f"#!/bin/sh\n{script}\n")
+    (folder / name).chmod(0o755)
+
+
+REFUSES = """cat >&2 <<'END'
+pyenv: python3.98: command not found
+
+The `python3.98' command exists in these Python versions:
+  3.98.7
+
+Note: See 'pyenv help global' for tips on allowing multiple
+END
+exit 127"""
+
+
+@pytest.mark.parametrize(
+    ("variable", "folder"),
+    [
+        ("PYENV_ROOT", "versions/3.98.7"),
+        ("ASDF_DATA_DIR", "installs/python/3.98.7"),
+        ("MISE_DATA_DIR", "installs/python/3.98.7"),
+        ("RYE_HOME", "py/cpython@3.98.7"),
+    ],
+)
+def test_a_python_behind_a_shim_is_found(
+    tmp_path: Path, index: Index, monkeypatch: pytest.MonkeyPatch, variable: str, folder: str
+) -> None:
+    """A version manager's shim refuses what is installed but not chosen."""
+    shim(tmp_path / "shims", "python3.98", REFUSES)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'shims'}:{os.environ['PATH']}")
+    monkeypatch.setenv(variable, str(tmp_path / "manager"))
+    shim(tmp_path / "manager" / folder / "bin", "python3", f'exec {sys.executable} "$@"')
+    shim(tmp_path / "manager" / folder.replace("98.7", "9.8") / "bin", "python3", "exit 1")
+    assert build(tmp_path, index, "lib", python="3.98").description.startswith("Python 3.")
+
+
+def test_what_a_shim_hides_is_the_evidence(tmp_path: Path, index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it lies beyond our knowledge, its own words tell what to choose."""
+    shim(tmp_path / "shims", "python3.98", REFUSES)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'shims'}:{os.environ['PATH']}")
+    with pytest.raises(Trouble) as raised:
+        build(tmp_path, index, "lib", python="3.98")
+    assert (raised.value.code, raised.value.blame) == ("python-not-found", "")
+    assert raised.value.evidence == (
+        "pyenv: python3.98: command not found The `python3.98' command exists in these Python versions: 3.98.7"
+    )
 
 
 CUDA_12 = ("libtorch.so", "libtorch_cuda.so", "libcudart.so.12")
