@@ -38,6 +38,7 @@ def from_reason(
     code: str,
     detail: str,
     *,
+    backend: str,
     evidence: str = "",
     blame: str = "",
     remedy: str = "",
@@ -56,18 +57,19 @@ def from_reason(
         detail=detail,
         evidence=evidence,
         blame=blame or reason.blame,
-        remedy=remedy or reason.remedy,
+        remedy=remedy or reason.text("remedy", {"backend": backend}),
         drift=tuple(drift),
         started=utc_now(),
     )
 
 
-def from_trouble(check: Check, trouble: Trouble) -> Outcome:
+def from_trouble(check: Check, trouble: Trouble, backend: str) -> Outcome:
     """The outcome of a check that a trouble kept from running."""
     return from_reason(
         check,
         trouble.code,
         str(trouble),
+        backend=backend,
         evidence=trouble.evidence,
         blame=trouble.blame,
         remedy=trouble.remedy,
@@ -77,7 +79,16 @@ def from_trouble(check: Check, trouble: Trouble) -> Outcome:
 class Collector:
     """Gathers a launch's observations until each check's members have all answered."""
 
-    def __init__(self, work: Sequence[Work], limits: Limits, *, stand_in: bool = False, misfits: bool = False) -> None:
+    def __init__(
+        self,
+        work: Sequence[Work],
+        limits: Limits,
+        *,
+        backend: str = "",
+        stand_in: bool = False,
+        misfits: bool = False,
+    ) -> None:
+        self.backend = backend
         self.work = {piece.cell.id: piece for piece in work}
         self.limits = limits
         self.not_the_images = frozenset(
@@ -126,7 +137,7 @@ class Collector:
         return self._outcome(self.work[begun["cell"]], [*seen, observation])
 
     def _classify(self, observation: ObservationFrame) -> Classified:
-        found = classify(observation, self.facts or {}, self.limits)
+        found = classify(observation, self.facts or {}, self.limits, self.backend)
         if found.reason not in self.not_the_images:
             return found
         reason = reason_for("no-stand-in")

@@ -188,7 +188,14 @@ class Engine:
         if not isinstance(prepared, Resolution):
             return [replace(prepared, cell=replace(prepared.cell, probes=cell.probes))]
         self.recorder.outcomes(
-            from_reason(check, prepared.problem, prepared.detail, evidence=prepared.evidence, drift=prepared.drift)
+            from_reason(
+                check,
+                prepared.problem,
+                prepared.detail,
+                backend=self.backend.name,
+                evidence=prepared.evidence,
+                drift=prepared.drift,
+            )
             for check in cell.checks
         )
         return []
@@ -263,7 +270,7 @@ class Engine:
             return
         self.recorder.outcomes(
             replace(
-                from_trouble(check, trouble),
+                from_trouble(check, trouble, self.backend.name),
                 attempts=attempts,
             )
             for cell in cells

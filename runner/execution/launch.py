@@ -100,7 +100,13 @@ class Launch:
         overlays = {piece.overlay.name: piece.overlay for piece in self.work if piece.overlay}
         labels = {"run": self.recorder.journal.parent.name, "batch": order["nonce"][:12]}
         limits = self.prepared.image.limits
-        collector = Collector(self.work, limits, stand_in=self.prepared.stand_in, misfits=bool(self.prepared.misfits))
+        collector = Collector(
+            self.work,
+            limits,
+            backend=self.backend.name,
+            stand_in=self.prepared.stand_in,
+            misfits=bool(self.prepared.misfits),
+        )
         heard, ended = _Heard(), None
         try:
             with (

@@ -48,12 +48,12 @@ class Signs:
     oom: bool
 
 
-def classify(observation: Mapping[str, Any], facts: Mapping[str, Any], limits: Limits) -> Classified:
-    """The verdict, its reason and the line that shows it."""
+def classify(observation: Mapping[str, Any], facts: Mapping[str, Any], limits: Limits, backend: str = "") -> Classified:
+    """The verdict, its reason and the line that shows it; the remedy fits the backend."""
     status, message = observation["status"], str(observation.get("message", ""))
     if status == "passed":
         return Classified(verdict=Verdict.PASS)
-    known = _known(observation, facts, limits)
+    known = {**_known(observation, facts, limits), "backend": backend}
     if status == "skipped":
         return _classified(reason_for(observation.get("code") or "not-applicable"), known, detail=message)
     if status == "failed":

@@ -24,11 +24,17 @@ def names_in(template: str) -> list[str]:
 
 
 def fill(template: str, known: Mapping[str, str]) -> str:
-    """The template with its choices made: of `[a {name}|b]` the first part whose names are all known, else nothing."""
+    """The template with its choices made: of `[@local a|b {name}|c]` the first part that fits, else nothing.
+
+    A part fits where all its names are known, and where it is for the backend at hand if it names any (`@local,here `).
+    """
 
     def chosen(match: re.Match[str]) -> str:
-        part = next((part for part in match[1].split("|") if all(map(known.get, names_in(part)))), "")
-        return _NAME.sub(lambda name: known[name[1]], part)
+        for part in match[1].split("|"):
+            backends, text = part[1:].split(" ", 1) if part.startswith("@") else ("", part)
+            if (not backends or known.get("backend") in backends.split(",")) and all(map(known.get, names_in(text))):
+                return _NAME.sub(lambda name: known[name[1]], text)
+        return ""
 
     return _CHOICE.sub(chosen, template)
 

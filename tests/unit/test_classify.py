@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,19 @@ from docs.generate import pages
 from tests.support import ROOT
 from tests.support.messages import Message, messages
 from torch_compat_matrix.probes.child import describe
+from torch_compat_matrix.runner.backends.base import BACKENDS
 from torch_compat_matrix.runner.model import Limits, Verdict
 from torch_compat_matrix.runner.verdicts.classify import Classified, classify, matches, read_signs
-from torch_compat_matrix.runner.verdicts.rules import BLAME, REASONS, RULES, Reason, names_in, read_reasons, reason_for
+from torch_compat_matrix.runner.verdicts.rules import (
+    BLAME,
+    REASONS,
+    RULES,
+    Reason,
+    fill,
+    names_in,
+    read_reasons,
+    reason_for,
+)
 
 MESSAGES = tuple(messages())
 SAID = [message for message in MESSAGES if not message.refuses]
@@ -242,14 +253,40 @@ def test_no_text_shows_a_value_that_nobody_knows(reason: Reason) -> None:
     """Whatever is known of the environment: all, nothing, or all but one."""
     for which, template in reason.templates.items():
         names = set(names_in(template))
-        for unknown in ({}, *({name: ""} for name in names)):
+        for unknown, backend in product(({}, *({name: ""} for name in names)), ("", *BACKENDS)):
             known = {name: f"the {name}" for name in names if unknown} | dict(unknown)
-            text = reason.text(which, known)
+            text = reason.text(which, {**known, "backend": backend})
             assert names_in(text) == []
             assert not re.search(r"\[|\]|\||\?|  ", re.sub(r"`[^`]*`", "X", text)), text
             assert text.strip()
         whole = reason.text(which, {name: f"<{name}>" for name in names})
         assert all(f"<{name}>" in whole for name in names), f"{whole} can never say all it could"
+
+
+@pytest.mark.parametrize("reason", REASONS.values(), ids=lambda reason: reason.code)
+def test_a_remedy_fits_the_backend(reason: Reason) -> None:
+    """A container knows no `local:` entry, and a process of this host no container."""
+    only_docker = reason.code.startswith(("registry-", "image-", "engine-")) or reason.code in ("no-nvidia-runtime",)
+    only_local = reason.code in ("no-stand-in", "python-not-found")
+    if not only_local:
+        assert "local:" not in reason.text("remedy", {"backend": "docker"})
+    if not (only_docker or only_local):
+        for backend in ("local", "here"):
+            assert not re.search(
+                r"docker|`(memory|shm|pids):` of the image|toolkit", reason.text("remedy", {"backend": backend})
+            )
+
+
+def test_the_first_part_that_fits_is_shown() -> None:
+    """By the backend, and by what is known."""
+    text = "a[@local,here |@docker  {x}| y]b"
+    assert [fill(text, {"backend": name, "x": "1"}) for name in ("here", "docker", "slurm", "")] == [
+        "ab",
+        "a 1b",
+        "a yb",
+        "a yb",
+    ]
+    assert fill(text, {"backend": "docker"}) == "a yb"
 
 
 def test_a_name_outside_a_choice_is_a_mistake_in_the_registry(tmp_path: Path) -> None:
