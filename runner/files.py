@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import unquote
 
 
 @contextmanager
@@ -73,3 +75,10 @@ def try_lock(path: Path) -> Iterator[bool]:
 def cores() -> int:
     """The number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def stamps(requirements: Iterable[str]) -> list[int]:
+    """The last change (in nanoseconds) of each file or folder that a requirement names (`name @ file:///...`)."""
+    urls = (re.search(r"@\s*(?:git\+)?file://(?:localhost)?(/[^\s;#@]+)", text) for text in requirements)
+    paths = [Path(unquote(url[1])) for url in urls if url]
+    return [max(each.stat().st_mtime_ns for each in (path, *path.rglob("*"))) for path in paths if path.exists()]

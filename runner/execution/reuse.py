@@ -42,6 +42,8 @@ def keys(
         {name: image.expects.get(name) for name in ("tools", "services")},
         work.cell.isolation,
         sorted(settings.items()),
+        # a package from a URL has no version that tells it from another; the overlay's name does
+        *([work.overlay.name] if work.overlay and "" in work.added.values() else []),
     ]
     return {check.id: digest([*shared, check.id, check.probe]) for check in work.cell.checks}
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from torch_compat_matrix.runner.errors import Trouble
-from torch_compat_matrix.runner.files import build_once, write_whole
+from torch_compat_matrix.runner.files import build_once, stamps, write_whole
 from torch_compat_matrix.runner.model import digest, utc_now
 from torch_compat_matrix.runner.packages import buildline, uv
 from torch_compat_matrix.runner.packages.pip_config import Index
@@ -57,7 +57,7 @@ def _build(add: Sequence[str], facts: Mapping[str, Any], index: Index, home: Pat
 def folder_of(add: Sequence[str], facts: Mapping[str, Any], home: Path, *, cpu_line: bool = False) -> Path:
     """The folder of the overlay of these packages, whether it exists or not."""
     line = ["cpu"] if cpu_line else []
-    return home / "overlays" / digest([sorted(add), asdict(Target.of(facts)), *line])
+    return home / "overlays" / digest([sorted(add), asdict(Target.of(facts)), *line, *stamps(add)])
 
 
 def _install(add: Sequence[str], target: Target, index: Index, folder: Path, cpu_line: bool) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from torch_compat_matrix.runner.errors import Trouble
-from torch_compat_matrix.runner.files import locked, write_whole
+from torch_compat_matrix.runner.files import locked, stamps, write_whole
 from torch_compat_matrix.runner.model import HOST, Local, digest
 from torch_compat_matrix.runner.packages import buildline, uv
 from torch_compat_matrix.runner.packages.pip_config import Index
@@ -109,7 +109,8 @@ def _record(complete: Path) -> dict[str, Any]:
 
 
 def _folder(local: Local, home: Path, index: Index, gpu: bool) -> Path:
-    return (home / "standins" / digest([_version(local), sorted(local.requires), index.key, gpu])).absolute()
+    key = digest([_version(local), sorted(local.requires), index.key, gpu, *stamps(local.requires)])
+    return (home / "standins" / key).absolute()
 
 
 def _version(local: Local) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from torch_compat_matrix.runner.files import build_once, cores, replacing, write_whole
+from torch_compat_matrix.runner.files import build_once, cores, replacing, stamps, write_whole
 
 
 def names(folder: Path) -> set[str]:
@@ -103,3 +103,19 @@ def test_cores_are_those_of_this_process() -> None:
         assert cores() == 1
     finally:
         os.sched_setaffinity(0, before)
+
+
+def test_a_local_file_that_changes_is_another(tmp_path: Path) -> None:
+    """A wheel that was built again under the same name, or a folder with a changed file; nothing else has a stamp."""
+    (tmp_path / "src").mkdir()
+    (tmp_path / "a b.whl").touch()
+    requirements = [
+        f"lib @ {(tmp_path / 'a b.whl').as_uri()} ; python_version > '3'",
+        f"src@{(tmp_path / 'src').as_uri()}",
+    ]
+    before = stamps(requirements)
+    os.utime(tmp_path / "a b.whl", ns=(1, 1))
+    (tmp_path / "src" / "new.py").touch()
+    os.utime(tmp_path / "src" / "new.py", ns=(1 << 62, 1 << 62))
+    assert stamps(requirements) == [1, 1 << 62] != before
+    assert stamps(["lib==1.0", "lib @ https://x.org/lib.whl", "lib @ file:///nowhere/lib.whl"]) == []
