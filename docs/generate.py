@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tests.support.messages import Message, messages
+from torch_compat_matrix.runner.backends.base import BACKENDS
 from torch_compat_matrix.runner.matrix.json_schema import schema
 from torch_compat_matrix.runner.verdicts.rules import REASONS, RULES, Reason, Rule, fill, names_in
 
@@ -36,6 +37,9 @@ def _page(reason: Reason, examples: Sequence[Message]) -> Iterator[str]:
     yield f"Verdict: **{reason.verdict.value}**. Blame: **{reason.blame}**."
     for title, text in zip(("Cause", "How to confirm", "What to do"), reason.templates.values(), strict=True):
         yield from ("", f"## {title}", "", _general(text))
+        for backend in BACKENDS:
+            if _general(text, backend) != _general(text):
+                yield from ("", f"On the backend `{backend}`: {_general(text, backend)}")
     for number, example in enumerate(examples):
         yield from ("", *(("## What it looks like", "") if number == 0 else ()), *_example(example))
     signs = [_signs(rule) for rule in RULES if rule.reason == reason.code]
@@ -77,9 +81,9 @@ def _signs(rule: Rule) -> str:
     return ", and ".join(signs)
 
 
-def _general(text: str) -> str:
-    """The text with the names of what only an outcome can fill in."""
-    return fill(text, {name: f"[{name}]" for name in names_in(text)})
+def _general(text: str, backend: str = "") -> str:
+    """The text with the names of what only an outcome can fill in, for a backend."""
+    return fill(text, {**{name: f"[{name}]" for name in names_in(text)}, "backend": backend})
 
 
 def main() -> None:
