@@ -20,7 +20,8 @@ exit status:
   2  matrix.yaml or the command line is wrong
   3  nothing is selected, or the named run or cell does not exist
   4  the backend cannot be used
-  5  incomplete: host trouble left checks without a verdict; `compat run --resume` retries them
+  5  incomplete: host trouble left checks without a verdict, which `compat run --resume` retries,
+     or the run is still going
   130  interrupted; `compat run --resume` continues
 """
 

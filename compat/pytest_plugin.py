@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,6 +71,8 @@ class MatrixSession:
         self.plan: Plan
         self.opened: OpenRun | None = None
         self.worker: Worker | None = None
+        self.going = ExitStack()
+        """Lets other processes see that the run is going."""
 
         self.from_xdist: Mapping[str, Any] = getattr(config, "workerinput", {})
         """What pytest-xdist tells its workers; empty in the process that starts them, and without it."""
@@ -95,6 +98,7 @@ class MatrixSession:
             backend.reap()
             command = ["pytest", *map(str, self.config.invocation_params.args)]
             self.opened = open_run(self.plan, backend, settings, command)
+            self.going.enter_context(self.opened.run.going())
         except CompatError as error:
             raise pytest.UsageError(tell(error)) from error
 
@@ -136,6 +140,7 @@ class MatrixSession:
 
         run = self.opened.run
         run.finish("complete")
+        self.going.close()
         before = run.baseline(home())
         compile_report(run.journal, run.folder, before.journal if before else None)
         history.sync(home())

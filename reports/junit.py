@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from xml.sax.saxutils import escape, quoteattr
 
-from torch_compat_matrix.reports.table import Table
+from torch_compat_matrix.reports.table import Table, waits
 from torch_compat_matrix.runner.judging import Judged
 from torch_compat_matrix.runner.model import Verdict
 
@@ -63,6 +63,8 @@ def _result(judged: Judged) -> tuple[str, str, str]:
         return "", "", ""
     if outcome.verdict is Verdict.SKIP:
         return "skipped", f"{outcome.reason}: {outcome.detail}", ""
+    if waits(outcome):
+        return "skipped", outcome.detail, ""
     if not outcome.verdict.final:
         return "error", message, body
     if judged.known and not judged.surprise:

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from torch_compat_matrix.reports import sections as background
 from torch_compat_matrix.reports.changes import Changes
 from torch_compat_matrix.reports.escape import code, count, grid, prose, text
-from torch_compat_matrix.reports.table import Table
+from torch_compat_matrix.reports.table import Table, waits
 from torch_compat_matrix.runner.judging import Judged
 from torch_compat_matrix.runner.model import PROBES, Outcome, Verdict
+from torch_compat_matrix.runner.records.runs import STILL_GOING
 
 MARKS = {
     Verdict.FAIL: "❌",
@@ -71,6 +72,9 @@ def summary(table: Table, changes: Changes | None) -> str:
     done = ", ".join(f"{counts[verdict]} {verdict.value}" for verdict in Verdict if counts[verdict])
     unexpected = [judged for judged in table.surprises if judged.surprise == "unexpected failure"]
     sentences = []
+    if table.state == STILL_GOING:
+        whole = len(table.outcomes)
+        sentences.append(f"The run is still going: {whole - len(table.waiting)} of {whole} checks are done.")
     if unexpected:
         whole = {judged.outcome.image for judged in unexpected} & table.unstarted
         single = sum(judged.outcome.image not in whole for judged in unexpected)
@@ -82,7 +86,9 @@ def summary(table: Table, changes: Changes | None) -> str:
         if number:
             sentences.append(f"{number} {kind if number == 1 and kind != 'expired' else plural}.")
     if not table.surprises:
-        sentences.append("Everything is as expected." if not table.incomplete else "No surprise so far.")
+        sentences.append(
+            "Everything is as expected." if not (table.incomplete or table.waiting) else "No surprise so far."
+        )
     if table.incomplete:
         sentences.append(f"{count(len(table.incomplete), 'check')} without a verdict.")
     untrue = sum(judged.outcome.verdict is Verdict.FAIL for judged in table.expectations)
@@ -141,7 +147,9 @@ def number(table: Table) -> tuple[Note, ...]:
     groups: dict[tuple[str, ...], list[Judged]] = {}
     for judged in table.judged:
         outcome = judged.outcome
-        plain = outcome.verdict is Verdict.PASS or outcome.reason in ("import-failed", "not-applicable")
+        plain = (
+            outcome.verdict is Verdict.PASS or waits(outcome) or outcome.reason in ("import-failed", "not-applicable")
+        )
         if plain and not (judged.surprise or outcome.flaky):
             continue
         # host trouble, and what kept the whole image from starting, concern the image, not each cell

@@ -16,6 +16,7 @@ from torch_compat_matrix.reports.expectations import expected
 from torch_compat_matrix.runner.judging import Judged, judge
 from torch_compat_matrix.runner.model import PROBES, Known, Outcome, Verdict, cell_id, check_id, utc_now
 from torch_compat_matrix.runner.records.journal import read
+from torch_compat_matrix.runner.records.runs import STILL_GOING, Run
 
 _Item = TypeVar("_Item")
 
@@ -101,7 +102,12 @@ class Table:
     @cached_property
     def incomplete(self) -> tuple[Outcome, ...]:
         """Checks that host trouble or an early end left without a verdict."""
-        return tuple(outcome for outcome in self.outcomes.values() if not outcome.verdict.final)
+        return tuple(outcome for outcome in self.outcomes.values() if not (outcome.verdict.final or waits(outcome)))
+
+    @cached_property
+    def waiting(self) -> tuple[Outcome, ...]:
+        """Checks of a run that is still going whose turn is to come."""
+        return tuple(filter(waits, self.outcomes.values()))
 
     @cached_property
     def counts(self) -> Counter[Verdict]:
@@ -117,6 +123,11 @@ class Table:
         if outcome.device:
             return outcome.device == "cuda"
         return outcome.environment in self.on_gpu
+
+
+def waits(outcome: Outcome) -> bool:
+    """Whether the check's turn in a run that is still going is to come."""
+    return outcome.verdict is Verdict.NOT_RUN and not outcome.reason
 
 
 def portable(outcome: Outcome) -> Outcome:
@@ -142,6 +153,7 @@ def load(journal: Path, today: dt.date | None = None) -> Table:
     outcomes: dict[str, Outcome] = {}
     environments: dict[str, Any] = {}
     end: dict[str, Any] = {}
+    going = Run(journal.parent).is_going()  # asked first: a run that ends from here on says so in its journal
     for record, _ in _uncollected(read(journal)):
         kind = record.get("kind")
         if kind == "outcome":
@@ -153,8 +165,10 @@ def load(journal: Path, today: dt.date | None = None) -> Table:
         elif kind in ("end", "resume"):
             end = record
     plan = header.get("plan", {})
+    state = end.get("state") or (STILL_GOING if going else "interrupted")
     whole = {
-        name: outcomes.pop(name) if name in outcomes else _not_run(name, *parts) for name, *parts in _planned(plan)
+        name: outcomes.pop(name) if name in outcomes else _not_run(state, name, *parts)
+        for name, *parts in _planned(plan)
     } | outcomes
     return Table(
         header=header,
@@ -162,7 +176,7 @@ def load(journal: Path, today: dt.date | None = None) -> Table:
         environments=environments,
         known=tuple(Known.from_json(entry) for entry in plan.get("known", ())),
         finished=end.get("finished", "") or utc_now(),
-        state=end.get("state", "interrupted"),
+        state=state,
         today=today or dt.date.today(),
     )
 
@@ -186,14 +200,12 @@ def _planned(plan: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str, str]
             yield check_id(cell_id(*parts), probe), *parts, probe
 
 
-def _not_run(check: str, image: str, subject: str, version: str, probe: str) -> Outcome:
-    return Outcome(
-        check=check,
-        image=image,
-        subject=subject,
-        version=version,
-        probe=probe,
-        verdict=Verdict.NOT_RUN,
+def _not_run(state: str, check: str, image: str, subject: str, version: str, probe: str) -> Outcome:
+    outcome = Outcome(check=check, image=image, subject=subject, version=version, probe=probe, verdict=Verdict.NOT_RUN)
+    if state == STILL_GOING:
+        return replace(outcome, detail="the run is still going: this check has not had its turn")
+    return replace(
+        outcome,
         reason="interrupted",
         detail="the run ended before this check",
         blame="host",

@@ -55,7 +55,7 @@ def compile_report(journal: Path, out: Path, baseline: Path | None = None) -> Co
         path=path,
         summary=summary(table, changes),
         surprises=len(table.surprises),
-        incomplete=len(table.incomplete),
+        incomplete=len(table.incomplete) + len(table.waiting),
     )
 
 

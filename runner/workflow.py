@@ -115,6 +115,8 @@ def open_run(plan: Plan, backend: Backend, settings: RunSettings, command: Seque
 def resume_run(name: str) -> OpenRun:
     """Open the run of that name with the rest of its plan; checks that host trouble stopped run again."""
     run = Run.open(home(), name)
+    if run.is_going():
+        raise UsageError("the run is still going", "wait for its end, or end it first", f"run {run.id}")
     header = run.header()
     done = frozenset(check for check, outcome in run.outcomes().items() if outcome.verdict.final)
     opened = OpenRun(
@@ -155,15 +157,16 @@ def engine_for(opened: OpenRun, *, index: Index | None = None, settled: Settled 
 
 def execute(opened: OpenRun, *, listen: Callable[[Outcome], None], say: Say) -> None:
     """Run the remaining checks; an interruption ends the running launches and is recorded."""
-    engine = engine_for(opened, listen=listen, say=say)
-    try:
-        engine.run(opened.checks)
-    except KeyboardInterrupt:
-        engine.stop()
-        opened.run.finish("interrupted")
-        raise
-    engine.estimate.save(home(), engine.follower.look().values())
-    opened.run.finish("complete")
+    with opened.run.going():
+        engine = engine_for(opened, listen=listen, say=say)
+        try:
+            engine.run(opened.checks)
+        except KeyboardInterrupt:
+            engine.stop()
+            opened.run.finish("interrupted")
+            raise
+        engine.estimate.save(home(), engine.follower.look().values())
+        opened.run.finish("complete")
 
 
 def remedy_of(problem: CompatError | Finding) -> str:

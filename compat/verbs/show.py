@@ -18,15 +18,23 @@ def main(options: argparse.Namespace) -> Status:
     """Print all that a run recorded of a cell or check."""
     current = Run.open(home(), options.run)
     selector = Selector(options.cell)
-    outcomes = [outcome for outcome in current.outcomes().values() if selector.takes(outcome.address)]
-    if not outcomes:
-        near = did_you_mean(options.cell, names_of(current.plan().cells))
+    going, seen, plan = current.is_going(), current.outcomes(), current.plan()
+    outcomes = [outcome for outcome in seen.values() if selector.takes(outcome.address)]
+    left = [check for check in plan.checks if check.id not in seen and selector.takes(check.address)]
+    if not outcomes and not left:
+        near = did_you_mean(options.cell, names_of(plan.cells))
         raise NothingSelected(f"{options.cell}: not in run {current.id}{near}")
     header = current.header()
     environments = current.environments()
     for outcome in outcomes:
         print("\n".join(describe(outcome, header, environments.get(outcome.environment, {}))), end="\n\n")
-    return Status.AS_EXPECTED
+    for check in left:
+        print(f"{check.id}: {'not yet' if going else 'not run'}")
+    if left and going:
+        print(f"run {current.id} is still going: {len(seen)} of {len(plan.checks)} checks are done")
+    elif left:
+        print(f"run {current.id} ended early: `compat run --resume {current.id}` goes on")
+    return Status.AS_EXPECTED if outcomes else Status.INCOMPLETE
 
 
 def describe(outcome: Outcome, header: dict[str, Any], environment: dict[str, Any]) -> Iterable[str]:

@@ -6,16 +6,20 @@ import datetime as dt
 import os
 import platform
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch_compat_matrix.runner import __version__
 from torch_compat_matrix.runner.errors import CompatError, NothingSelected, writing
-from torch_compat_matrix.runner.files import cores
+from torch_compat_matrix.runner.files import cores, is_locked, locked
 from torch_compat_matrix.runner.model import Outcome, Plan, utc_now
 from torch_compat_matrix.runner.records.journal import Follower, append, read
+
+STILL_GOING = "still going"
+"""The state of a run that has no end yet, and that a living process works on."""
 
 
 class NoRun(NothingSelected):
@@ -129,6 +133,16 @@ class Run:
         return any(
             record.get("kind") == "end" and record.get("state") == "complete" for record, _ in read(self.journal)
         )
+
+    @contextmanager
+    def going(self) -> Iterator[None]:
+        """Let other processes see that the run is going, as long as this process lives."""
+        with locked(self.folder / "going.lock"):
+            yield
+
+    def is_going(self) -> bool:
+        """Whether a process on this machine, or on the same file system, works on the run."""
+        return is_locked(self.folder / "going.lock")
 
     def resume(self) -> None:
         """Record that the run continues."""

@@ -105,8 +105,11 @@ def test_killed_run_goes_on_and_loses_nothing(place: Path) -> None:
         if any((place / ".compat" / "runs").glob("*/journal.jsonl")) and len(journal(place)) >= 2:
             break
         time.sleep(0.02)
+    process.send_signal(signal.SIGSTOP)
+    assert f"The run is still going: {len(journal(place))} of 4 checks are done." in compat(place, "report", status=5)
     process.send_signal(signal.SIGKILL)
     process.wait()
+    assert "4 checks" in compat(place, "report", status=5)
     before = journal(place)
     assert 2 <= len(before) < 4
     said = compat(place, "run", "--resume")
