@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from torch_compat_matrix.runner.backends.base import BACKENDS
-from torch_compat_matrix.runner.errors import CompatError, Status
+from torch_compat_matrix.runner.errors import INSTALL, CompatError, Status
 
 EPILOG = """\
 A selector is an image, a library (`captum`, `captum-0.8.0`), a cell (image/library-version),
@@ -175,6 +175,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         print(f"compat: {tell(error)}", file=sys.stderr)
         return int(error.status)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] in ("", __name__.partition(".")[0]):
+            raise
+        print(f"compat: {error.name} is not installed here\n{INSTALL}", file=sys.stderr)  # a bare host
+        return Status.BAD_MATRIX
 
 
 if __name__ == "__main__":

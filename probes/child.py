@@ -85,6 +85,8 @@ def import_member(member: MemberOrder, cell: CellTask) -> Dict[str, Any]:
     try:
         probes = probe_module(member["distribution"])
         module = importlib.import_module(probes.MODULE)
+        for name in getattr(probes, "IMPORTS", ()):
+            importlib.import_module(name)
         seconds = time.perf_counter() - started
         seen["metrics"] = {"import": {"value": seconds, "unit": "s"}}
         seen["installed"] = metadata.version(probes.DISTRIBUTION)
@@ -182,6 +184,8 @@ def answer(name: str, member: str, settings: Settings) -> Dict[str, Any]:
     try:
         module = probe_module(member)
         reason = getattr(module, "NOT_APPLICABLE", {}).get(name)
+        if name != "import" and not hasattr(module, name):  # a member of a stack: the others have it
+            reason = reason or f"the probes of {member} have no `{name}`"
         if reason:
             raise evidence.NotApplicable(reason)
         probe = Probe(settings["device"], settings.get("seed", 0), settings.get("full", False))

@@ -8,6 +8,9 @@ from difflib import get_close_matches
 from enum import IntEnum
 from pathlib import Path
 
+INSTALL = "install the tool with its dependencies: `pip install .`"
+"""The remedy for a missing dependency of the tool itself."""
+
 
 class Status(IntEnum):
     """Exit statuses of `compat`, as `compat --help` lists them."""

@@ -22,6 +22,8 @@ EXPECTS = "expects"
 INSTALLED = "installed"
 LATEST = "latest"
 HOST = "host"
+HERE = "here"
+"""The image that the interpreter of this command is, where it stands for no other."""
 
 
 class Verdict(str, Enum):

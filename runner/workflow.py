@@ -13,7 +13,8 @@ from typing import Any
 from torch_compat_matrix.runner.backends import gpus
 from torch_compat_matrix.runner.backends.base import Backend, Finding, connect, require
 from torch_compat_matrix.runner.backends.here import installed
-from torch_compat_matrix.runner.errors import CompatError, UsageError
+from torch_compat_matrix.runner.bundle import catalogue
+from torch_compat_matrix.runner.errors import INSTALL, CompatError, NothingSelected, UsageError
 from torch_compat_matrix.runner.execution.engine import Engine, Settled
 from torch_compat_matrix.runner.files import cores
 from torch_compat_matrix.runner.matrix.select import installed_plan, select
@@ -30,6 +31,9 @@ except ModuleNotFoundError as absent:  # a bare host of the `here` backend: it t
     MISSING = str(absent.name)
 else:
     MISSING = ""
+
+MATRIX = Path("matrix.yaml")
+"""The matrix file where none is named."""
 
 Say = Callable[[str], None]
 
@@ -93,17 +97,28 @@ def plan_from(
     if not MISSING:
         return expand(load(matrix), backend, selectors, probes)
     if backend != "here":
-        raise UsageError(f"{MISSING} is not installed", "install the tool with its dependencies: `pip install .`")
-    say(f"{matrix} not read: {MISSING} is not installed; taking every installed library")
-    return select(installed_plan(installed()), selectors, probes)
+        raise UsageError(f"{MISSING} is not installed", INSTALL)
+    unread = f"{matrix} not read: {MISSING} is not installed"
+    if matrix != MATRIX:
+        raise UsageError(unread, "write a plan where it is installed (`compat plan --json`), and run that with --plan")
+    try:
+        plan = select(installed_plan(installed()), selectors, probes)
+    except NothingSelected as error:
+        raise NothingSelected(f"{unread}, so that only installed libraries can be selected; {error}") from error
+    say(f"{unread}; taking {'the selected' if selectors else 'all'} installed libraries")
+    return plan
 
 
 def _read_plan(path: Path) -> Plan:
     try:
-        return Plan.from_json(json.loads(path.read_text()))
+        plan = Plan.from_json(json.loads(path.read_text()))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         why = f"not a plan: {type(error).__name__}: {error}"
         raise UsageError(why, "write the plan again with `compat plan --json FILE`", str(path)) from error
+    for entry in catalogue().values():
+        if entry.problem and any(entry.distribution in cell.members for cell in plan.cells):
+            raise UsageError(entry.problem, "mend the file, or leave the library out", str(path))
+    return plan
 
 
 def open_run(plan: Plan, backend: Backend, settings: RunSettings, command: Sequence[str]) -> OpenRun:

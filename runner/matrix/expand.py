@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from torch_compat_matrix.runner.bundle import catalogue
+from torch_compat_matrix.runner.bundle import answered, catalogue
 from torch_compat_matrix.runner.matrix.select import select
-from torch_compat_matrix.runner.model import INSTALLED, LATEST, PROBES, Cell, Image, Plan
+from torch_compat_matrix.runner.model import HERE, INSTALLED, LATEST, Cell, Image, Plan
 from torch_compat_matrix.runner.pins import name_of
 from torch_compat_matrix.runner.selector import Selector, address, first
 
@@ -54,13 +54,13 @@ def _cells_of(matrix: Matrix, image: str) -> list[Cell]:
                     version=version,
                     requires=(*pinned, *library.with_) if pinned else (),
                     members=(name,),
-                    probes=_probes(library.probes or matrix.probes, (name,)),
+                    probes=answered(library.probes or matrix.probes, (name,)),
                     isolation=library.isolation,
                 )
             )
     for name, stack in matrix.stacks.items():
         members = members_of(stack.requires)
-        probes = _probes(stack.probes or matrix.probes, members)
+        probes = answered(stack.probes or matrix.probes, members)
         cells.append(
             Cell(
                 image=image,
@@ -74,17 +74,13 @@ def _cells_of(matrix: Matrix, image: str) -> list[Cell]:
     return cells
 
 
-def _probes(wanted: Sequence[str], members: Sequence[str]) -> tuple[str, ...]:
-    """The probes in their order; a probe that applies to no member stays, and gives `not-applicable`."""
-    return tuple(probe for probe in PROBES if probe in wanted) if members else ()
-
-
 def expand(matrix: Matrix, backend: str, selectors: Sequence[str] = (), probes: Sequence[str] = ()) -> Plan:
     """The plan for a backend: the images that it can run, and their selected cells.
 
     `local` takes the images that have a stand-in, `docker` those that have a tag.  For `here`, this
-    interpreter is the image that the selectors name; where they name none, it is an image of its own, with every
-    library at the installed version and at those of the matrix.
+    interpreter is the image that the selectors name; where they name none, it is the image called `here`; where the
+    matrix has none of that name, it is an image of its own, with every library at the installed version and at those of
+    the matrix.
     """
     plan = Plan(
         images=matrix.model_images(),
@@ -113,14 +109,28 @@ def _here(plan: Plan, selectors: Sequence[str]) -> Plan:
     named = [image for image in plan.images if any(selector.split("/")[0] == image.name for selector in selectors)]
     if named:
         return plan
-    first = plan.images[0].name
-    own = [replace(cell, image="here") for cell in plan.cells if cell.image == first]
+    listed = tuple(image for image in plan.images if image.name == HERE)
+    if listed:
+        return replace(plan, images=listed, cells=plan.cells_of(listed[0]))
+    first = plan.images[0]
+    own = [replace(cell, image=HERE) for cell in plan.cells_of(first)]
     held = [
-        Cell(image="here", subject=name, version=INSTALLED, requires=(), members=(name,))
-        for name in dict.fromkeys(member for cell in own for member in cell.members)
+        replace(
+            cell,
+            subject=name,
+            version=INSTALLED,
+            requires=(),
+            members=(name,),
+            probes=answered(cell.probes, (name,)),
+        )
+        for cell in own
+        for name in cell.members
     ]
-    cells = {cell.id: cell for cell in [*held, *own]}
-    return replace(plan, images=(Image(name="here"),), cells=tuple(cells.values()))
+    cells: dict[str, Cell] = {}
+    for cell in held:
+        cells.setdefault(cell.id, cell)
+    cells |= {cell.id: cell for cell in own}
+    return replace(plan, images=(Image(name=HERE),), cells=tuple(cells.values()))
 
 
 def members_of(requires: Iterable[str]) -> tuple[str, ...]:

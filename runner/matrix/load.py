@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydantic import ValidationError as Invalid
 
-from torch_compat_matrix.runner.bundle import catalogue
+from torch_compat_matrix.runner.bundle import answered, catalogue, place_of
 from torch_compat_matrix.runner.errors import did_you_mean
 from torch_compat_matrix.runner.matrix import claims
 from torch_compat_matrix.runner.matrix.document import Document, MatrixError, Mistake, read
@@ -16,7 +16,7 @@ from torch_compat_matrix.runner.matrix.expand import TooMany, all_cells, members
 from torch_compat_matrix.runner.matrix.explain import explain
 from torch_compat_matrix.runner.matrix.schema import Matrix
 from torch_compat_matrix.runner.matrix.select import names_of
-from torch_compat_matrix.runner.model import EXPECTS, expectation_id
+from torch_compat_matrix.runner.model import EXPECTS, HERE, expectation_id
 from torch_compat_matrix.runner.pins import canonical, name_of
 from torch_compat_matrix.runner.selector import Selector, address
 
@@ -68,23 +68,34 @@ def _spell(document: Document) -> None:
 def _senseless(matrix: Matrix) -> Iterator[tuple[tuple[str | int, ...], str]]:
     """The mistakes of the whole, in which each part by itself is well formed."""
     probed = set(catalogue())
-    for name in matrix.libraries:
+    for name, library in matrix.libraries.items():
         if name not in probed:
             message = f"there are no probes for {name!r} in probes/libraries (docs/adding-a-library.md)"
             yield ("libraries", name), message + did_you_mean(name, probed)
+            continue
+        if problem := catalogue()[name].problem:
+            yield ("libraries", name), problem
+        elif library.probes is None and not answered(matrix.probes, (name,)):
+            yield ("libraries", name), f"{place_of(name)} has none of the probes that run: {', '.join(matrix.probes)}"
+        for index, probe in enumerate(library.probes or ()):
+            if not answered((probe,), (name,)):
+                yield ("libraries", name, "probes", index), f"{place_of(name)} has no `{probe}`"
     names = {canonical(name): name for name in matrix.stacks}
     for name, stack in matrix.stacks.items():
         if canonical(name) in matrix.libraries:
             yield ("stacks", name), f"{name!r} is also a library, with the same check ids: rename the stack"
         if names[canonical(name)] != name:
             yield ("stacks", name), f"{name!r} and {names[canonical(name)]!r} are one name to a selector: rename one"
+        for index, member in enumerate(map(name_of, stack.requires)):
+            if member in probed and catalogue()[member].problem:
+                yield ("stacks", name, "requires", index), catalogue()[member].problem
         if not members_of(stack.requires):
             yield (
                 ("stacks", name, "requires"),
                 f"none of these has probes in probes/libraries{did_you_mean('', probed)}",
             )
     for name, image in matrix.images.items():
-        if image.tag is None and image.local is None:
+        if image.tag is None and image.local is None and name != HERE:
             yield ("images", name), "neither `tag:` nor `local:`: no backend can launch the image"
         if image.digest and not image.tag:
             yield ("images", name, "digest"), "a digest needs its tag: give `tag:` as well"

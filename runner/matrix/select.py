@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from torch_compat_matrix.runner.bundle import catalogue
+from torch_compat_matrix.runner.bundle import answered, catalogue
 from torch_compat_matrix.runner.errors import NothingSelected, did_you_mean
-from torch_compat_matrix.runner.model import INSTALLED, PROBES, Cell, Image, Plan
+from torch_compat_matrix.runner.model import HERE, INSTALLED, PROBES, Cell, Image, Plan
 from torch_compat_matrix.runner.pins import canonical
 from torch_compat_matrix.runner.selector import Selector, first
 
@@ -55,8 +55,15 @@ def installed_plan(distributions: Mapping[str, str]) -> Plan:
     """The built-in plan of a bare host: each installed library that has probes, at its own version."""
     held = set(map(canonical, distributions))
     cells = tuple(
-        Cell(image="here", subject=name, version=INSTALLED, requires=(), members=(name,))
-        for name in catalogue()
-        if name in held
+        Cell(
+            image=HERE,
+            subject=name,
+            version=INSTALLED,
+            requires=(),
+            members=(name,),
+            probes=answered(PROBES, (name,)),
+        )
+        for name, entry in catalogue().items()
+        if name in held and not entry.problem
     )
-    return Plan(images=(Image(name="here"),), cells=cells, source="the installed libraries")
+    return Plan(images=(Image(name=HERE),), cells=cells, source="the installed libraries")

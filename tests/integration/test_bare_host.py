@@ -127,11 +127,22 @@ def test_what_is_cut_off_goes_on(host: Host) -> None:
 def test_plain_names_and_probes_select(host: Host) -> None:
     """Of what is installed, where there is no plan; a name that is not there is one message."""
     run = "python3 compat run --backend here --out carried/plain"
-    assert "taking every installed library" in host.run(f"{run} torchbnn --probe import")
+    assert "taking the selected installed libraries" in host.run(f"{run} torchbnn --probe import")
     assert host.outcomes("plain").keys() == {"here/torchbnn-installed/import"}
     host.run(f"{run} torch torchbnn --probe import")
     assert len(host.outcomes("plain")) == 2
     assert "'torchbn' selects nothing; did you mean 'torchbnn" in host.run(f"{run} torchbn", status=3)
+
+
+def test_nothing_runs_that_was_not_asked_for(host: Host) -> None:
+    """A matrix that cannot be read is told in one message, with the package that is missing."""
+    run = "python3 compat run --backend here"
+    said = host.run(f"{run} 'torch-2.13/einops-*'", status=3)
+    assert said.startswith("compat: matrix.yaml not read: pydantic is not installed, so that only installed libraries")
+    assert said.count("\n") == 1
+    assert "write a plan where it is installed" in host.run(f"{run} --matrix my.yaml", status=2)
+    for verb in ("triage", "bisect here/torch-installed/import", "advise torch"):
+        assert "is not installed here\ninstall the tool" in host.run(f"python3 compat {verb}", status=2)
 
 
 def test_a_plan_is_cut_by_selectors(host: Host) -> None:

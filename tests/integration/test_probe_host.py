@@ -301,3 +301,23 @@ def test_compiling_has_a_limit_of_its_own(torch_python: str, world: Path) -> Non
         work = [replace(cell("slow-to-compile", ("compile",)), overlay=Path("slow"))]
         found = observe(torch_python, world, work, timeout_s=3.5, isolation=isolation)
         assert [frame["status"] for frame in found if frame["kind"] == "observation"] == ["passed"]
+
+
+def test_a_module_says_which_submodules_count(torch_python: str, world: Path) -> None:
+    """They are imported too; a function that it lacks is no failure of the library."""
+    for name, code in (("whole", "VALUE = 1"), ("torn", "raise ImportError('gone')")):
+        distribution(world / "overlays" / "key", name)
+        (world / "overlays" / "key" / name / "part.py").write_text(code)
+        module = f"DISTRIBUTION = MODULE = {name!r}\nIMPORTS = ('{name}.part',)\n"
+        (world / "probes" / "libraries" / f"{name}.py").write_text(module)
+    found = {
+        (frame["member"], frame["probe"]): (frame["status"], frame.get("message", ""))
+        for frame in observe(torch_python, world, [cell("whole"), cell("torn")])
+        if frame["kind"] == "observation"
+    }
+    assert found == {
+        ("whole", "import"): ("passed", ""),
+        ("whole", "sample"): ("skipped", "the probes of whole have no `sample`"),
+        ("torn", "import"): ("raised", "gone"),
+        ("torn", "sample"): ("skipped", "torn does not import"),
+    }
