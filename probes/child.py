@@ -14,6 +14,7 @@ import os
 import re
 import signal
 import sys
+import tempfile
 import time
 import traceback
 from importlib import metadata
@@ -228,7 +229,8 @@ def show_stacks() -> None:
 
 
 def enter(cell: CellTask) -> None:
-    """Put the overlay before the image's own packages."""
+    """Put the overlay before the image's own packages, and give the process a home that no other cell sees."""
+    os.environ["HOME"] = tempfile.mkdtemp(prefix="home-")
     if cell["overlay"]:
         sys.path.insert(0, str(cell["overlay"]))
         importlib.invalidate_caches()

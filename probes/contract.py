@@ -118,8 +118,10 @@ class ImageFacts(TypedDict):
 
 
 class LaunchFacts(TypedDict):
-    """The facts of this launch: processors, driver, GPUs."""
+    """The facts of this launch: user, processors, driver, GPUs."""
 
+    user: str
+    uid: int
     cpus: int
     driver: str
     gpus: List[GpuFacts]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import pwd
 import re
 import shutil
 import sys
@@ -45,7 +46,7 @@ def gather() -> Facts:
 def _launch() -> LaunchFacts:
     """The facts of this launch; torch names the GPUs later."""
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return {"cpus": cpus, "driver": _driver(), "gpus": []}
+    return {"user": _user(), "uid": os.getuid(), "cpus": cpus, "driver": _driver(), "gpus": []}
 
 
 def _image() -> ImageFacts:
@@ -134,6 +135,14 @@ def oom_kills() -> int:
         if count:
             return int(count.group(1))
     return 0
+
+
+def _user() -> str:
+    """The user's name; empty where the image has no entry for the user that the engine starts."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return ""
 
 
 def _driver() -> str:

@@ -55,21 +55,13 @@ def environments(table: Table) -> Iterator[str]:
             facts.get("driver") or "none",
             gpus or "none",
             facts.get("os", ""),
+            f"{facts.get('user') or 'no name'} ({facts['uid']})" if "uid" in facts else "",
             ", ".join(lacks(facts, expects.get(record["image"], {}))) if record.get("stand_in") else "",
         )
         rows.append([text(str(value)) for value in row])
     headers: tuple[str, ...] = (
-        "image",
-        "reference",
-        "digest",
-        "torch",
-        "CUDA",
-        "cuDNN",
-        "Python",
-        "driver",
-        "GPU",
-        "system",
-        "lacks",
+        *("image", "reference", "digest", "torch", "CUDA", "cuDNN"),
+        *("Python", "driver", "GPU", "system", "user", "lacks"),
     )
     if not any(row[-1] for row in rows):
         rows, headers = [row[:-1] for row in rows], headers[:-1]

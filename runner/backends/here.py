@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import site
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -35,6 +36,11 @@ def installed() -> dict[str, str]:
         if name:
             versions.setdefault(name, distribution.version)
     return versions
+
+
+def _user_site() -> dict[str, str]:
+    """The variables by which another home leaves the user's own packages as importable as they are to this process."""
+    return {"PYTHONUSERBASE": site.getuserbase()} if site.ENABLE_USER_SITE else {"PYTHONNOUSERSITE": "1"}
 
 
 class HereBackend:
@@ -71,7 +77,9 @@ class HereBackend:
     ) -> AbstractContextManager[Launched]:
         """Start the probe host as a process of this machine."""
         keep = ("PYTHONPATH", "VIRTUAL_ENV", *OF_THE_USER)
-        return processes.launched(prepared.python, order, overlays, home=self.home, gpu=gpu, keep=keep)
+        return processes.launched(
+            prepared.python, order, overlays, home=self.home, gpu=gpu, keep=keep, variables=_user_site()
+        )
 
     def gpus(self) -> Sequence[Gpu]:
         """The GPUs that nvidia-smi lists and CUDA_VISIBLE_DEVICES allows."""

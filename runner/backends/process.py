@@ -73,10 +73,12 @@ def launched(
     home: Path,
     gpu: Gpu | None,
     keep: Sequence[str] = (),
+    variables: Mapping[str, str] | None = None,
 ) -> Iterator[ProcessLaunch]:
     """Start the probe host under that interpreter; its home, caches and temporary files end with it.
 
-    `home` keeps compile caches; `keep` names further environment variables to pass on, `NCCL_*` all that begin so.
+    `home` keeps compile caches; `keep` names further environment variables to pass on, `NCCL_*` all that begin so, and
+    `variables` sets some.
     Without a GPU it sees none.  Its standard input stays open as long as this process lives: the probe host ends when
     that closes, however this process ended.
     """
@@ -88,7 +90,7 @@ def launched(
         root = str(next(iter(overlays.values())).parent) if overlays else ""
         path = folder / "order.json"
         path.write_text(json.dumps(order))
-        environment = passed_on((*PASSED_ON, *keep))
+        environment = {**passed_on((*PASSED_ON, *keep)), **(variables or {})}
         kept = order.get("compile_cache")
         environment.update(_places(folder / "home", home / "compiled" / kept if kept else folder / "home"))
         environment["PATH"] = os.pathsep.join([str(Path(python).parent), os.environ.get("PATH", os.defpath)])

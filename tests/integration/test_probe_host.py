@@ -306,13 +306,14 @@ def test_compiling_has_a_limit_of_its_own(torch_python: str, world: Path) -> Non
 def test_a_module_says_which_submodules_count(torch_python: str, world: Path) -> None:
     """They are imported too; a function that it lacks is no failure of the library."""
     for name, code in (("whole", "VALUE = 1"), ("torn", "raise ImportError('gone')")):
-        distribution(world / "overlays" / "key", name)
-        (world / "overlays" / "key" / name / "part.py").write_text(code)
+        distribution(world / "overlays" / "parts", name)
+        (world / "overlays" / "parts" / name / "part.py").write_text(code)
         module = f"DISTRIBUTION = MODULE = {name!r}\nIMPORTS = ('{name}.part',)\n"
         (world / "probes" / "libraries" / f"{name}.py").write_text(module)
+    work = [replace(cell(name), overlay=Path("parts")) for name in ("whole", "torn")]
     found = {
         (frame["member"], frame["probe"]): (frame["status"], frame.get("message", ""))
-        for frame in observe(torch_python, world, [cell("whole"), cell("torn")])
+        for frame in observe(torch_python, world, work)
         if frame["kind"] == "observation"
     }
     assert found == {
@@ -321,3 +322,23 @@ def test_a_module_says_which_submodules_count(torch_python: str, world: Path) ->
         ("torn", "import"): ("raised", "gone"),
         ("torn", "sample"): ("skipped", "torn does not import"),
     }
+
+
+def test_a_home_is_private_to_its_cell(torch_python: str, world: Path) -> None:
+    """All probes of a cell share it; the next cell finds nothing in it."""
+    for name in ("first", "second"):
+        distribution(world / "overlays" / "homes", name)
+        text = f"""
+            import os
+            DISTRIBUTION = MODULE = {name!r}
+            def sample(probe):
+                os.mkdir(os.path.expanduser("~/mark"))
+            def autograd(probe):
+                os.rmdir(os.path.expanduser("~/mark"))
+                os.mkdir(os.path.expanduser("~/mark"))
+        """
+        (world / "probes" / "libraries" / f"{name}.py").write_text(textwrap.dedent(text))
+    work = [replace(cell(name, ("sample", "autograd")), overlay=Path("homes")) for name in ("first", "second")]
+    found = observe(torch_python, world, work)
+    seen = [frame for frame in found if frame["kind"] == "observation"]
+    assert [frame["status"] for frame in seen] == ["passed"] * 4, seen

@@ -92,6 +92,7 @@ def records(change: Mapping[str, str] | None = None, gpu: bool = True) -> list[d
                     "torch": torch,
                     "gpus": cards,
                     "driver": "550.54" if on_gpu else "",
+                    **({"user": "", "uid": 65534} if on_gpu else {}),  # older records do not tell
                 },
             }
         )
