@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from torch_compat_matrix.runner.backends.base import BACKENDS
-from torch_compat_matrix.runner.errors import INSTALL, CompatError, Status
+from torch_compat_matrix.runner.errors import ANOTHER_HOME, INSTALL, CompatError, Status
 
 EPILOG = """\
 A selector is an image, a library (`captum`, `captum-0.8.0`), a cell (image/library-version),
@@ -175,6 +175,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         print(f"compat: {tell(error)}", file=sys.stderr)
         return int(error.status)
+    except OSError as error:
+        from torch_compat_matrix.runner.files import home
+
+        if not Path(str(error.filename)).is_relative_to(home()):
+            raise
+        print(f"compat: {error.filename}: {error.strerror}\n{ANOTHER_HOME}", file=sys.stderr)
+        return Status.INCOMPLETE
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] in ("", __name__.partition(".")[0]):
             raise

@@ -11,6 +11,9 @@ from pathlib import Path
 INSTALL = "install the tool with its dependencies: `pip install .`"
 """The remedy for a missing dependency of the tool itself."""
 
+ANOTHER_HOME = "set COMPAT_HOME to a folder that can be written"
+"""The remedy for a folder of runs and caches that cannot be used."""
+
 
 class Status(IntEnum):
     """Exit statuses of `compat`, as `compat --help` lists them."""

@@ -1,4 +1,4 @@
-"""Files and folders replaced whole, locks that the kernel frees however their owner dies, and the usable cores."""
+"""Folders of ours and the user's, files replaced whole, locks that die with their owner, and the usable cores."""
 
 from __future__ import annotations
 
@@ -11,6 +11,19 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import unquote
+
+
+def home() -> Path:
+    """Where runs and caches are kept: COMPAT_HOME, else `.compat` in the current folder."""
+    return Path(os.environ.get("COMPAT_HOME") or ".compat").absolute()
+
+
+def user_home() -> Path:
+    """The user's own home; a path below which nothing can be where neither HOME nor the system knows it."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        return Path(os.devnull)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from configparser import RawConfigParser
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from torch_compat_matrix.runner.files import user_home
 from torch_compat_matrix.runner.model import digest
 
 _WHAT = ("index-url", "extra-index-url", "find-links", "no-index", "only-binary", "no-binary", "pre")
@@ -162,7 +163,7 @@ def _files(environ: Mapping[str, str]) -> list[Path]:
     own = environ.get("PIP_CONFIG_FILE")
     if own == os.devnull:
         return []
-    home = Path(environ["HOME"]) if environ.get("HOME") else Path.home()
+    home = Path(environ["HOME"]) if environ.get("HOME") else user_home()
     user = Path(environ.get("XDG_CONFIG_HOME") or home / ".config") / "pip"
     if sys.platform == "darwin":
         shared = [Path("/Library/Application Support/pip")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -12,8 +13,11 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from torch_compat_matrix.runner.errors import Trouble
+from torch_compat_matrix.runner.files import home, user_home
 from torch_compat_matrix.runner.packages.pip_config import redact
 
 TIMEOUT_S = 1800
@@ -98,12 +102,60 @@ def version() -> str:
 def run(
     arguments: Sequence[str], environment: Mapping[str, str], *, stdin: str = "", timeout_s: float = TIMEOUT_S
 ) -> Ran:
-    """Run uv; on a time-out or interruption end it with its builds; `environment` is added to this process's."""
+    """Run uv; on a time-out or interruption end it with its builds; `environment` is added to this process's.
+
+    An interpreter that prints more than its answer, from a `sitecustomize` say, is asked again through a filter.
+    """
+    ran = _run(arguments, environment, stdin, timeout_s)
+    noisy = re.search(r"Querying Python at `(.+?)` returned an invalid response", ran.err)
+    if not ran.status or noisy is None:
+        return ran
+    with TemporaryDirectory(prefix="compat-") as folder:
+        filtered = Path(folder, "python")
+        filtered.write_text(_FILTER.format(shlex.quote(noisy[1])))
+        filtered.chmod(0o755)
+        again = _run(_through(str(filtered), arguments), environment, stdin, timeout_s)
+    return ran if _NOT_ASKED in again.err else again
+
+
+_NOT_ASKED = "Failed to inspect Python interpreter"
+
+_FILTER = """\
+#!/bin/sh
+{} "$@" | sed -n 's/^.*\\({{"result": *".*}}\\).*$/\\1/p'
+"""
+"""An interpreter whose only words are the answer to uv's question."""
+
+
+def _through(python: str, arguments: Sequence[str]) -> list[str]:
+    """The arguments with that interpreter; its bytecode stays uncompiled, for which uv talks to it in another way."""
+    kept, words = [], iter(arguments)
+    for word in words:
+        if word == "--python":
+            next(words)
+        elif word != "--compile-bytecode":
+            kept.append(word)
+    return [*kept, "--python", python]
+
+
+def _caches() -> dict[str, str]:
+    """A folder of ours for the caches of uv, pip and builds, where the user's own cannot be written or is nowhere."""
+    user = user_home()
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or user / ".cache", "uv")
+    with suppress(OSError):
+        cache.mkdir(parents=True, exist_ok=True)
+        if os.access(cache, os.W_OK | os.X_OK):
+            return {}
+    ours = str(home() / "cache")
+    return {"XDG_CACHE_HOME": ours} if user.is_dir() else {"XDG_CACHE_HOME": ours, "HOME": ours}
+
+
+def _run(arguments: Sequence[str], environment: Mapping[str, str], stdin: str, timeout_s: float) -> Ran:
     # No Python is downloaded unless the user says so: a test must not depend on what a mirror offers today.
     defaults = {"UV_PYTHON_DOWNLOADS": "never", "UV_LINK_MODE": "hardlink", "UV_NO_PROGRESS": "1", "NO_COLOR": "1"}
     with subprocess.Popen(
         [binary(), *arguments],
-        env={**defaults, **os.environ, **environment},
+        env={**defaults, **os.environ, **_caches(), **environment},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

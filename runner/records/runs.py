@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import os
 import platform
 import secrets
 from collections.abc import Iterator, Sequence
@@ -13,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from torch_compat_matrix.runner import __version__
-from torch_compat_matrix.runner.errors import CompatError, NothingSelected, writing
+from torch_compat_matrix.runner.errors import ANOTHER_HOME, CompatError, NothingSelected, writing
 from torch_compat_matrix.runner.files import cores, is_locked, locked
+from torch_compat_matrix.runner.files import home as home
 from torch_compat_matrix.runner.model import Outcome, Plan, utc_now
 from torch_compat_matrix.runner.records.journal import Follower, append, read
 
@@ -28,11 +28,6 @@ class NoRun(NothingSelected):
 
 class HomeUnusable(CompatError):
     """The folder for runs and caches cannot be used."""
-
-
-def home() -> Path:
-    """Where runs and caches are kept: COMPAT_HOME, else `.compat` in the current folder."""
-    return Path(os.environ.get("COMPAT_HOME") or ".compat").absolute()
 
 
 @dataclass(frozen=True)
@@ -55,7 +50,7 @@ class Run:
         # to the millisecond, so that two runs of one second keep their order
         stamp = dt.datetime.now(dt.timezone.utc).strftime("%Y%m%dT%H%M%S%f")[:-3]
         run = cls(home / "runs" / f"{stamp}-{secrets.token_hex(2)}")
-        with writing(run.folder, "set COMPAT_HOME to a folder that can be written", HomeUnusable):
+        with writing(run.folder, ANOTHER_HOME, HomeUnusable):
             run.folder.mkdir(parents=True)
         append(
             run.journal,
