@@ -73,8 +73,8 @@ def summary(table: Table, changes: Changes | None) -> str:
     unexpected = [judged for judged in table.surprises if judged.surprise == "unexpected failure"]
     sentences = []
     if table.state == STILL_GOING:
-        whole = len(table.outcomes)
-        sentences.append(f"The run is still going: {whole - len(table.waiting)} of {whole} checks are done.")
+        number = len(table.outcomes)
+        sentences.append(f"The run is still going: {number - len(table.waiting)} of {number} checks are done.")
     if unexpected:
         whole = {judged.outcome.image for judged in unexpected} & table.unstarted
         single = sum(judged.outcome.image not in whole for judged in unexpected)
