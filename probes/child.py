@@ -229,8 +229,9 @@ def show_stacks() -> None:
 
 
 def enter(cell: CellTask) -> None:
-    """Put the overlay before the image's own packages, and give the process a home that no other cell sees."""
-    os.environ["HOME"] = tempfile.mkdtemp(prefix="home-")
+    """Put the overlay before the image's own packages, and take the cell's own home."""
+    os.environ["HOME"] = os.path.join(tempfile.gettempdir(), "home", cell["id"])
+    os.makedirs(os.environ["HOME"], exist_ok=True)
     if cell["overlay"]:
         sys.path.insert(0, str(cell["overlay"]))
         importlib.invalidate_caches()
