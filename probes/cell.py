@@ -1,24 +1,28 @@
-"""Works through a cell: a child imports its library, a child of that answers each probe."""
+"""Works through a cell: its library is imported and its probes are asked, and each failure is confirmed."""
 
 from __future__ import annotations
 
 import os
-import signal
 import time
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, cast
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple, cast
 
 from . import child as work
-from . import facts
 from .contract import CellOrder, Frame, ObservationFrame, WorkOrder
-from .process import Died, Process, TimedOut, sweep
-
-GRACE = 5.0
-"""Seconds in which a cell's process must report the end of its killed child."""
+from .facts import canonical
+from .process import TimedOut
+from .worker import Seen, Worker
 
 APART = "importing touches the CUDA driver, which spoils forks, so each probe ran in a process of its own"
 
-Seen = Dict[str, Any]
-"""The answer of a member to a probe, on its way to becoming an observation."""
+SOUGHT_BY_TORCH = {
+    *("numpy", "opt-einsum", "optree", "dill", "pydot", "monkeytype", "astunparse", "torchcomms"),
+    *("triton", "pytorch-triton", "nvidia-ml-py", "pynvml", "cuda-python", "cuda-bindings"),
+}
+"""Distributions that torch (2.0 to 2.13) or inductor looks for once, while it is imported, and does without.
+
+Found by recording the modules that are missing during the import; the compiled part of torch looks for NumPy.  tqdm is
+left out: without it torch.hub shows a progress bar of its own, and many libraries bring it.
+"""
 
 
 class Launch(NamedTuple):
@@ -40,7 +44,12 @@ class Launch(NamedTuple):
 
 
 class Cell:
-    """Works through a cell of the order; `emit` writes a frame, `private` is the descriptor that it writes to."""
+    """Works through a cell of the order; `emit` writes a frame, `private` is the descriptor that it writes to.
+
+    The cell's worker imports the members and forks a child for each probe.  A failure counts once two processes have
+    shown it, the latter a fresh one: a fork inherits what the warm process imported, so that its failure alone would be
+    no proof against the library.
+    """
 
     def __init__(self, order: CellOrder, launch: Launch, emit: Callable[[Frame], None], private: int) -> None:
         overlay = order["overlay"] and os.path.join(launch.overlays, order["overlay"])
@@ -54,54 +63,80 @@ class Cell:
         self.launch = launch
         self.emit = emit
         self.private = private
-        self.process: Optional[Process] = None
+        self.worker: Optional[Worker] = None
+        self.forks = order["isolation"] != "fresh"
+        """Whether probes are answered by children of the cell's worker."""
+        self.warm = launch.warm and self.forks and not changes_torch(order, launch.packages)
+        """Whether that worker is forked from the warm host."""
         self.apart: List[str] = []
         """Members whose import spoils forks for CUDA: each of their probes gets its own process."""
 
     def run(self) -> None:
         """Run all checks of the cell: import first, since the others build on it."""
-        if self.launch.warm and self.cell["isolation"] != "fresh":
-            self.fork()
         try:
-            imports = {member["distribution"]: self.imported(member["distribution"]) for member in self.cell["members"]}
+            imports = self.imports()
             self.set_apart(imports)
+            doubts: Dict[Tuple[str, str], Seen] = {}
             for probe in self.cell["probes"]:
-                for member, seen in imports.items():
-                    self.in_time()
+                for member, imported in imports.items():
                     self.begin(probe, member)
-                    self.observe(probe, member, self.seen(probe, member, seen), seen.get("installed", ""))
+                    seen = self.seen(probe, member, imported)
+                    if doubtful(seen):
+                        doubts[probe, member] = seen
+                    else:
+                        self.observe(probe, member, seen, imported)
+            self.close()
+            while doubts:
+                doubts = self.ask_again(doubts, imports)
         finally:
-            self.end()
+            self.close()
+
+    def imports(self) -> Dict[str, Seen]:
+        """The result of each member's import; where one of them fails, all are imported again in a fresh process."""
+        found = self.import_all(self.members())
+        while any(map(doubtful, found.values())):
+            self.close()
+            self.warm = False
+            again = self.import_all(self.members())
+            found = {member: confirmed(seen, again[member]) for member, seen in found.items()}
+        return found
+
+    def import_all(self, members: List[str]) -> Dict[str, Seen]:
+        """The result of each import in the cell's worker, or in several where an import ends its process."""
+        found: Dict[str, Seen] = {}
+        for number, member in enumerate(members):
+            self.begin("import", member)
+            if self.worker is None:
+                self.worker = self.open(members[number:] if self.forks else [member], self.warm)
+            found[member] = self.worker.imported()
+            if self.worker.ended or not self.forks:
+                self.close()
+        return found
 
     def set_apart(self, imports: Dict[str, Seen]) -> None:
-        """Keep members that spoil forks out of the cell's process, so that the others can still be forked from it."""
-        while self.process is not None:
+        """Keep members that spoil forks out of the cell's worker, so that the others can still be forked from it."""
+        while self.worker is not None:
             spoiler = next((member for member, seen in imports.items() if seen.get("spoils_forks")), None)
             if spoiler is None:
                 return
             self.apart.append(spoiler)
-            self.end()
-            rest = [member for member in imports if member not in self.apart]
-            if rest:
-                self.fork()
-                imports = {member: self.imported(member) for member in rest}
+            self.close()
+            imports = self.import_all([member for member in imports if member not in self.apart])
 
-    def in_time(self) -> None:
-        """Raise TimedOut once the order's time is up."""
-        if time.monotonic() > self.launch.until:
-            raise TimedOut("the order's time is up")
-
-    def limit(self, probe: str) -> float:
-        """Seconds that the probe may take."""
-        return self.cell["compile_timeout_s"] if probe == "compile" else self.cell["timeout_s"]
+    def members(self) -> List[str]:
+        """The cell's members, without those that are kept apart."""
+        names = [member["distribution"] for member in self.cell["members"]]
+        return [name for name in names if name not in self.apart]
 
     def begin(self, probe: str, member: str) -> None:
-        """Tell the runner which probe begins."""
+        """Tell the runner which probe begins; raise TimedOut once the order's time is up."""
+        if time.monotonic() > self.launch.until:
+            raise TimedOut("the order's time is up")
         self.emit({"kind": "begin", "cell": self.cell["id"], "probe": probe, "member": member})
 
     def seen(self, probe: str, member: str, imported: Seen) -> Seen:
         """The answer of a member to a probe, given the result of its import."""
-        if imported["status"] != "passed":
+        if failed(imported):
             if probe == "import" or "import" not in self.cell["probes"]:
                 return imported
             message = f"{member} does not import"
@@ -111,182 +146,117 @@ class Cell:
                 "message": message,
                 "isolation": imported["isolation"],
             }
-        if probe != "import":
-            return self.ask(probe, member)
-        if not hasattr(work.probe_module(member), "imported"):
+        if probe == "import" and not hasattr(work.probe_module(member), "imported"):
             return imported
-        more = self.ask(probe, member)
-        return dict(more, metrics={**imported["metrics"], **more.get("metrics", {})})
-
-    def observe(self, probe: str, member: str, seen: Seen, installed: str) -> None:
-        """Emit an observation, with the device on which the probe saw its work."""
-        name = self.launch.device_name if seen.get("device") else ""
-        seen = dict(seen, kind="observation", member=member, cell=self.cell["id"], probe=probe, device_name=name)
-        seen["installed"] = installed
-        if member in self.apart:
-            seen["notes"] = [*seen.get("notes", []), APART]
-        self.emit(cast(ObservationFrame, seen))
-
-    def fork(self) -> None:
-        """Fork the cell's process from the warm host."""
-        members = [member for member in self.cell["members"] if member["distribution"] not in self.apart]
-        cell, settings = cast(work.CellTask, dict(self.cell, members=members)), self.settings
-        self.process = Process.fork(
-            lambda channel, commands: work.serve(cell, settings, channel, commands), self.private
-        )
-
-    def end(self) -> None:
-        """End the cell's process and its leftovers; later probes run in fresh processes."""
-        if self.process is not None:
-            self.process.close()
-            self.process = None
-            sweep()
-
-    def imported(self, member: str) -> Seen:
-        """The result of a member's import; a crash or time-out in the forked child is confirmed in a fresh process."""
-        self.begin("import", member)
-        if self.process is None:
-            return self.in_fresh("import", member)
-        before, started = facts.oom_kills(), time.perf_counter()
-        try:
-            message: Seen = {}
-            while message.get("kind") != "imported":
-                message = self.process.read(time.monotonic() + self.cell["timeout_s"])
-            return finished(message, self.process, before, "fork")
-        except (Died, TimedOut) as error:
-            forked = unanswered(error, started)
-            self.end()
-            return confirmed(forked, self.in_fresh("import", member))
-
-    def ask(self, probe: str, member: str) -> Seen:
-        """The answer to a probe; a crash or time-out in a forked child is confirmed in a fresh process.
-
-        A fork inherits what the warm process imported, so that its crash alone would not be proof against the library.
-        """
-        if self.process is None or member in self.apart:
-            return self.in_fresh(probe, member)
-        seen = self.in_fork(self.process, probe, member)
-        lost = self.process.ended
-        if seen["status"] in ("died", "timeout") and not seen.get("oom_kills"):
-            self.in_time()
-            if lost:
-                self.end()
-            return confirmed(seen, self.in_fresh(probe, member))
-        if lost:
-            self.end()
-            self.fork()
+        if not self.forks or member in self.apart:
+            seen = self.ask_fresh(probe, member)
+            self.close()
+            return seen
+        if self.worker is None:
+            self.worker = self.open(self.members(), self.warm)
+        seen = self.worker.ask(probe, member, self.limit(probe), fork=True)
+        if self.worker.ended:
+            self.close()
         return seen
 
-    def in_fork(self, process: Process, probe: str, member: str) -> Seen:
-        """The answer of a child forked from the cell's process."""
-        before, started = facts.oom_kills(), time.perf_counter()
-        process.forget_output()
-        process.send({"probe": probe, "member": member})
-        answer: Seen = {}
-        session = 0
-        until = time.monotonic() + self.limit(probe)
-        try:
-            while True:
-                message = process.read(until)
-                if message["kind"] == "started":
-                    session = message["pid"]
-                elif message["kind"] == "result":
-                    answer = message
-                elif message["kind"] == "ended":
-                    break
-            answer = answer or death(message["status"], started)
-            metrics = {"peak host memory": {"value": message["maxrss"], "unit": "bytes"}}
-            answer["metrics"] = {**answer.get("metrics", {}), **metrics}
-        except TimedOut as error:
-            answer = unanswered(error, started)
-            ask_for_stacks(session)
-            kill_session(session)
-            try:
-                while process.read(time.monotonic() + GRACE)["kind"] != "ended":
-                    pass
-            except (TimedOut, Died):
-                process.kill()
-        except Died as error:
-            answer = unanswered(error, started)
-        return finished(answer, process, before, "fork")
+    def ask_again(self, doubts: Dict[Tuple[str, str], Seen], imports: Dict[str, Seen]) -> Dict[Tuple[str, str], Seen]:
+        """Ask all that failed once more, each member in one fresh process; return what is still in doubt."""
+        left = {}
+        for member in imports:
+            for (probe, asked), before in doubts.items():
+                if asked == member:
+                    self.begin(probe, member)
+                    seen = confirmed(before, self.ask_fresh(probe, member))
+                    if doubtful(seen):
+                        left[probe, member] = seen
+                    else:
+                        self.observe(probe, member, seen, imports[member])
+            self.close()
+        return left
 
-    def in_fresh(self, probe: str, member: str) -> Seen:
-        """The answer of a process of its own, which imports torch and the library itself."""
-        before, started = facts.oom_kills(), time.perf_counter()
-        command = {"cell": self.cell, "settings": self.settings, "probe": probe, "member": member}
-        process = Process.start(command, self.private)
-        try:
-            message: Seen = {}
-            limit, imported = self.limit(probe), False
-            until = time.monotonic() + limit + self.launch.start_s
-            while message.get("kind") != "result":
-                message = process.read(until)
-                if message.get("kind") == "imported" and not imported:
-                    imported, until = True, time.monotonic() + limit
-            return finished(message, process, before, "fresh")
-        except (Died, TimedOut) as error:
-            if isinstance(error, TimedOut):
-                ask_for_stacks(process.pid)
-            process.kill()
-            return finished(unanswered(error, started), process, before, "fresh")
-        finally:
-            process.close()
+    def ask_fresh(self, probe: str, member: str) -> Seen:
+        """The answer of a process of its own, which imports torch and the library itself; it stays for more probes."""
+        worker = self.worker
+        if worker is None:
+            worker = self.worker = self.open([member], warm=False)
+            imported = worker.imported()
+            if failed(imported):
+                self.close()
+                return imported
+        seen = worker.ask(probe, member, self.limit(probe), fork=False)
+        if worker.ended:
+            self.close()
+        return seen
 
+    def observe(self, probe: str, member: str, seen: Seen, imported: Seen) -> None:
+        """Emit an observation, with the device on which the probe saw its work."""
+        seen = {name: value for name, value in seen.items() if name != "sure"}
+        if probe == "import":
+            seen["metrics"] = {**imported.get("metrics", {}), **seen.get("metrics", {})}
+        if member in self.apart:
+            seen["notes"] = [*seen.get("notes", []), APART]
+        name = self.launch.device_name if seen.get("device") else ""
+        seen.update(kind="observation", member=member, cell=self.cell["id"], probe=probe, device_name=name)
+        seen["installed"] = imported.get("installed", "")
+        self.emit(cast(ObservationFrame, seen))
 
-def confirmed(forked: Seen, fresh: Seen) -> Seen:
-    """The answer of the fresh process, with a note about the forked attempt."""
-    said = f"in a forked child first: {forked['message']}; this is what a fresh process showed"
-    return dict(fresh, notes=[*fresh.get("notes", []), said], attempts=[forked["status"]])
+    def limit(self, probe: str) -> float:
+        """Seconds that the probe may take."""
+        return self.cell["compile_timeout_s"] if probe == "compile" else self.cell["timeout_s"]
+
+    def open(self, members: List[str], warm: bool) -> Worker:
+        """A worker for these members: forked from the warm host, or a process of its own."""
+        orders = [member for member in self.cell["members"] if member["distribution"] in members]
+        task = cast(work.CellTask, dict(self.cell, members=orders))
+        return Worker(task, self.settings, self.private, None if warm else self.launch.start_s)
+
+    def close(self) -> None:
+        """End the worker and its leftovers."""
+        if self.worker is not None:
+            self.worker.close()
+            self.worker = None
 
 
-def finished(seen: Seen, process: Process, oom_before: int, isolation: str) -> Seen:
-    """Add the host's own knowledge: output, memory kills, leftover processes."""
-    process.drain()
-    left = sweep()
-    if left:
-        seen["notes"] = [*seen.get("notes", []), f"left {left} processes running, which were killed"]
-    seen.update(
-        isolation=isolation,
-        oom_kills=max(0, facts.oom_kills() - oom_before),
-        output=process.output(),
-        output_bytes=process.output_bytes,
-    )
-    return seen
+def changes_torch(cell: CellOrder, packages: Dict[str, str]) -> bool:
+    """Whether its overlay holds what torch looks for when it is imported, or replaces a package of the image.
+
+    The warm host has imported torch without the one, and perhaps with the other.
+    """
+    members = [canonical(member["distribution"]) for member in cell["members"]]
+    brought = [canonical(name) for name in cell["added"]]
+    return any(name in SOUGHT_BY_TORCH or (name in packages and name not in members) for name in brought)
 
 
-def unanswered(error: Exception, started: float) -> Seen:
-    """The observation of a child that gave no answer."""
-    if isinstance(error, Died):
-        return death(error.status, started)
-    seconds = time.perf_counter() - started
-    return {"status": "timeout", "message": f"no answer after {seconds:.0f} s", "seconds": seconds}
+def failed(seen: Seen) -> bool:
+    """Whether the member did not pass a probe that applies to it."""
+    return seen["status"] not in ("passed", "skipped")
 
 
-def death(status: int, started: float) -> Seen:
-    """The observation of a child that ended without an answer; exit status 0 alone is never a pass."""
-    seen: Seen = {"status": "died", "seconds": time.perf_counter() - started, "exit": None, "signal": None}
-    if os.WIFSIGNALED(status):
-        number = os.WTERMSIG(status)
-        seen.update(signal=number, message=f"killed by signal {number} ({signal.Signals(number).name})")
-    else:
-        seen.update(exit=os.WEXITSTATUS(status), message=f"ended with status {os.WEXITSTATUS(status)} and no answer")
-    return seen
+def doubtful(seen: Seen) -> bool:
+    """Whether it is a failure that no second process has shown yet."""
+    return failed(seen) and not seen.get("sure")
 
 
-def ask_for_stacks(pid: int) -> None:
-    """Let a child that is about to be killed print where it is, among its output."""
-    if pid:
-        try:
-            os.kill(pid, signal.SIGUSR1)
-        except ProcessLookupError:
-            return
-        time.sleep(0.2)
+def confirmed(before: Seen, now: Seen) -> Seen:
+    """The answer of a fresh process, which counts, with what another process showed before it.
+
+    A failure is sure where a fresh process has shown one before, or a fork the same.  A fresh process that fails and
+    another that passes make the check flaky; a fork that fails is a fault of ours.
+    """
+    if not failed(before):
+        return now
+    fresh = before["isolation"] == "fresh"
+    seen = dict(now, attempts=[*before.get("attempts", []), before["status"]])
+    seen["sure"] = fresh or signature(before) == signature(now)
+    notes: List[str] = [*now.get("notes", [])]
+    if not failed(now):
+        seen["flaky"] = fresh
+        notes.append(f"{'flaky' if fresh else 'warm process disagreed'}: {before['message']}")
+    elif signature(before) != signature(now):
+        notes.append(f"before, in a {'fresh process' if fresh else 'forked child'}: {before['message']}")
+    return dict(seen, notes=notes) if notes else seen
 
 
-def kill_session(leader: int) -> None:
-    """End a probe's child with all that stayed in its session."""
-    if leader:
-        try:
-            os.killpg(leader, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
+def signature(seen: Seen) -> List[Any]:
+    """What two answers have in common that are the same failure."""
+    return [seen.get(name) for name in ("status", "code", "exception", "signal", "exit")]

@@ -1,7 +1,7 @@
 """A child of the probe host: imports the library, answers a probe, and sends the answer over a private descriptor.
 
-A child is either forked from the warm host (`serve`: it imports, then forks again for each probe) or a fresh process
-(`main`).  Both use the same two functions for the work itself.
+A child is forked from the warm host, or a fresh process (`main`).  Either imports, then forks again for each probe, or
+answers itself (`serve`).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import importlib
 import json
 import os
 import re
+import resource
 import signal
 import sys
 import tempfile
@@ -237,49 +238,72 @@ def enter(cell: CellTask) -> None:
         importlib.invalidate_caches()
 
 
+def _import_torch() -> None:
+    try:
+        importlib.import_module("torch")
+    except Exception:
+        pass  # a probe that needs it shows this
+
+
 def serve(cell: CellTask, settings: Settings, channel: Channel, commands: int) -> None:
-    """Import the cell's members, then fork a child for each probe that the host asks for, until it closes the pipe."""
+    """Import the cell's members, then answer the probes that the host asks for, until it closes the pipe.
+
+    A child is forked for a probe, unless the command says that this process itself is to answer.
+    """
     enter(cell)
     for member in cell["members"]:
-        channel.say({"kind": "importing", "member": member["distribution"]})
-        channel.say(import_member(member, cell))
+        seen = import_member(member, cell)
+        if member == cell["members"][-1] and "torch" in cell["image_packages"]:
+            _import_torch()  # no time of a probe's own
+        channel.say(seen)
     with os.fdopen(commands) as stream:
         for line in stream:
             command = json.loads(line)
-            pid = os.fork()
-            if pid == 0:
-                die_with_parent()
-                os.setsid()
-                show_stacks()
-                channel.say({"kind": "started", "pid": os.getpid()})
-                leave(channel, answer(command["probe"], command["member"], settings))
-            _, status, usage = os.wait4(pid, 0)
+            if command["fork"]:
+                pid = os.fork()
+                if pid == 0:
+                    die_with_parent()
+                    os.setsid()
+                    show_stacks()
+                    channel.say({"kind": "started", "pid": os.getpid()})
+                    leave(channel, answer(command["probe"], command["member"], settings))
+                _, status, usage = os.wait4(pid, 0)
+            else:
+                say_last(channel, answer(command["probe"], command["member"], settings))
+                status, usage = 0, resource.getrusage(resource.RUSAGE_SELF)
             channel.say({"kind": "ended", "status": status, "maxrss": usage.ru_maxrss * 1024})
+
+
+def read_line(descriptor: int) -> bytes:
+    """A line from a descriptor, byte by byte, so that what follows it stays there."""
+    line = b""
+    while not line.endswith(b"\n"):
+        byte = os.read(descriptor, 1)
+        if not byte:
+            break
+        line += byte
+    return line
 
 
 def leave(channel: Channel, message: Dict[str, Any]) -> None:
     """Send the last message and end without the clean-up, which belongs to the parent."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    channel.say(message)
+    say_last(channel, message)
     os._exit(0)
 
 
+def say_last(channel: Channel, message: Dict[str, Any]) -> None:
+    """Send a message after everything that was printed before it."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    channel.say(message)
+
+
 def main(descriptor: int) -> int:
-    """A fresh process: reads its command from standard input, imports and answers a probe."""
+    """A fresh process: its first line of standard input is its task, the others are commands."""
     die_with_parent()
     show_stacks()
-    channel = Channel(descriptor)
-    command = json.load(sys.stdin)
-    cell: CellTask = command["cell"]
-    enter(cell)
-    last: Dict[str, Any] = {}
-    for member in cell["members"]:
-        if command["member"] in ("", member["distribution"]):
-            last = import_member(member, cell)
-            channel.say(last)
-    if last.get("status") == "passed" and command["probe"] != "import":
-        last = answer(command["probe"], command["member"], command["settings"])
-    last["kind"] = "result"
-    leave(channel, last)
+    commands = os.dup(0)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    task = json.loads(read_line(commands))
+    serve(task["cell"], task["settings"], Channel(descriptor), commands)
     return 0

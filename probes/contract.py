@@ -183,6 +183,7 @@ class Observation(_Observation, total=False):
     notes: List[str]
     parts: List[Part]
     attempts: List[str]
+    flaky: bool
     spoils_forks: bool
 
 

@@ -23,11 +23,11 @@ import shutil
 import signal
 import tempfile
 import time
-from typing import Any, Callable, List, NoReturn, cast
+from typing import Any, Callable, Dict, List, NoReturn, cast
 
 from . import child as work
 from . import facts, services
-from .cell import Cell, Launch
+from .cell import Cell, Launch, changes_torch
 from .compiling import prepare
 from .contract import CellOrder, ColdFrame, Facts, Frame, WorkOrder
 from .process import Died, Process, TimedOut, stop_with_parent, sweep
@@ -71,7 +71,7 @@ class Host:
             self.emit({"kind": "end", "state": "no-device"})  # nothing may pass on a CPU in the GPU's place
             return
         device, name = self.order["device"], known["gpus"][0]["name"] if known["gpus"] else "CPU"
-        if warm and _compiles_in_forks(self.order["cells"]) > 1:  # a single child does it for itself
+        if warm and _compiles_in_forks(self.order["cells"], known["packages"]) > 1:  # a single child does it for itself
             self.warm_up(lambda: prepare(device))
         launch = Launch(
             order=self.order,
@@ -135,9 +135,13 @@ class Host:
         known["services"] = services.ask(expects["services"])
 
 
-def _compiles_in_forks(cells: List[CellOrder]) -> int:
-    """The number of forked children that will call torch.compile."""
-    return sum(len(cell["members"]) for cell in cells if "compile" in cell["probes"] and cell["isolation"] != "fresh")
+def _compiles_in_forks(cells: List[CellOrder], packages: Dict[str, str]) -> int:
+    """The number of children that will call torch.compile and are forked from this process."""
+    return sum(
+        len(cell["members"])
+        for cell in cells
+        if "compile" in cell["probes"] and cell["isolation"] != "fresh" and not changes_torch(cell, packages)
+    )
 
 
 def _torch_facts(channel: work.Channel, on_gpu: bool) -> None:

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from typing import Any, Callable, Dict, Optional, Set
+from typing import Any, Callable, Dict, Set
 
 from .child import Channel, die_with_parent
 
@@ -35,7 +35,7 @@ class Died(Exception):
 class Process:
     """A running child with a descriptor each for messages, for its output and for commands."""
 
-    def __init__(self, pid: int, messages: int, printed: int, commands: Optional[int]) -> None:
+    def __init__(self, pid: int, messages: int, printed: int, commands: int) -> None:
         self.pid = pid
         self.messages = messages
         self.printed = printed
@@ -78,39 +78,37 @@ class Process:
         return cls(pid, messages, printed, commands)
 
     @classmethod
-    def start(cls, command: Dict[str, Any], private: int) -> Process:
-        """Start a fresh interpreter on the same bundle and give it its command."""
+    def start(cls, task: Dict[str, Any]) -> Process:
+        """Start a fresh interpreter on the same bundle and give it its task; its standard input takes commands."""
         messages, messages_end = os.pipe()
         printed, printed_end = os.pipe()
+        commands_end, commands = os.pipe()
         bundle = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
         path = os.pathsep.join([bundle, *filter(None, [os.environ.get("PYTHONPATH")])])
         popen = subprocess.Popen(
             [sys.executable, "-m", __package__, "--child", str(messages_end)],
-            stdin=subprocess.PIPE,
+            stdin=commands_end,
             stdout=printed_end,
             stderr=printed_end,
             pass_fds=(messages_end,),
             env=dict(os.environ, PYTHONPATH=path),
             start_new_session=True,
         )
-        os.close(messages_end)
-        os.close(printed_end)
-        assert popen.stdin is not None
-        try:
-            popen.stdin.write(json.dumps(command).encode())
-            popen.stdin.close()
-        except BrokenPipeError:
-            pass  # it died at once; the first read says how
+        for descriptor in (messages_end, printed_end, commands_end):
+            os.close(descriptor)
         popen.returncode = 0  # we wait for it ourselves
-        return cls(popen.pid, messages, printed, None)
+        process = cls(popen.pid, messages, printed, commands)
+        process.send(task)
+        return process
 
     def send(self, command: Dict[str, Any]) -> None:
-        """Send a command to a serving child; its death is noticed at the next read."""
-        if self.commands is not None:
-            try:
-                os.write(self.commands, json.dumps(command).encode() + b"\n")
-            except BrokenPipeError:
-                pass
+        """Send a command; a death of the child is noticed at the next read."""
+        data = json.dumps(command).encode() + b"\n"
+        try:
+            while data:
+                data = data[os.write(self.commands, data) :]
+        except BrokenPipeError:
+            pass
 
     def read(self, until: float) -> Dict[str, Any]:
         """The next message, or TimedOut at that time (time.monotonic), or Died."""
@@ -198,8 +196,7 @@ class Process:
         """End it and close its pipes."""
         self.kill()
         for descriptor in (self.messages, self.printed, self.commands):
-            if descriptor is not None:
-                os.close(descriptor)
+            os.close(descriptor)
 
 
 _spared: Set[int] = set()

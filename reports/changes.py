@@ -62,7 +62,7 @@ def compare(before: Table, after: Table) -> Changes:
         asked.update(scopes)
         if now.verdict.broken and not then.verdict.broken:
             failing.append(now)
-        elif then.verdict.broken and not now.verdict.broken:
+        elif then.verdict.broken and not (now.verdict.broken or now.flaky):
             fixed.append(now)
         elif now.verdict.broken and (then.verdict, then.reason) != (now.verdict, now.reason):
             other.append((then, now))

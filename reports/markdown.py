@@ -97,6 +97,8 @@ def summary(table: Table, changes: Changes | None) -> str:
     unnamed = sum(outcome.reason == "unclassified" for outcome in table.outcomes.values())
     if unnamed:
         sentences.append(f"{count(unnamed, 'failure')} that no rule names.")
+    if table.warm_disagreed:
+        sentences.append(f"warm process disagreed: {table.warm_disagreed}.")
     reused = sum(bool(outcome.reused) for outcome in table.outcomes.values())
     if reused:
         sentences.append(f"{count(reused, 'outcome')} reused from earlier runs, since nothing changed.")
@@ -186,7 +188,7 @@ def _legend(table: Table, used: Iterable[Verdict]) -> Iterator[str]:
         if verdict in used:
             yield f"{MARKS[verdict]} {MEANINGS[verdict]}"
     if any(outcome.flaky for outcome in passed):
-        yield "🔁 passed only on a later attempt"
+        yield "🔁 flaky: passes after a fresh process failed"
     yield "[n] see note n"
 
 
@@ -230,7 +232,7 @@ def _notes(notes: Sequence[Note]) -> Iterator[str]:
             yield f"   - a plain install would replace: {text(', '.join(outcome.drift))}"
         if outcome.remedy:
             yield f"   - remedy: {prose(outcome.remedy)}"
-        if outcome.attempts:
+        if {*outcome.attempts} - {outcome.verdict.value}:
             yield f"   - earlier attempts: {text(', '.join(outcome.attempts))}"
         if outcome.reused:
             yield f"   - reused from run `{outcome.reused}` of {outcome.started}"

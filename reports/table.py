@@ -114,6 +114,11 @@ class Table:
         return Counter(outcome.verdict for outcome in self.outcomes.values())
 
     @cached_property
+    def warm_disagreed(self) -> int:
+        """The passes of fresh processes that the warm process had failed."""
+        return sum(outcome.warm_disagreed for outcome in self.outcomes.values())
+
+    @cached_property
     def on_gpu(self) -> frozenset[str]:
         """The environments that saw a GPU."""
         return frozenset(key for key, record in self.environments.items() if record["facts"].get("gpus"))

@@ -83,6 +83,7 @@ def _frame(table: Table, changes: Changes | None) -> dict[str, Any]:
         "run": {name: value for name, value in table.header.items() if name not in ("kind", "schema")},
         "finished": table.finished,
         "state": table.state,
+        "warm_disagreed": table.warm_disagreed,
         "environments": {
             key: {name: value for name, value in record.items() if name not in ("kind", "key")}
             for key, record in table.environments.items()

@@ -34,7 +34,7 @@ def _surprise(outcome: Outcome, entry: Known | None, today: dt.date) -> Surprise
             return "expired"
         if entry.expect is outcome.verdict and entry.code in (None, outcome.reason):
             return ""
-        if outcome.verdict is Verdict.PASS and entry.expect.broken:
+        if outcome.verdict is Verdict.PASS and entry.expect.broken and not outcome.flaky:
             return "unexpected pass"
     return "unexpected failure" if outcome.verdict.broken else ""
 

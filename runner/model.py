@@ -288,6 +288,7 @@ class Outcome:
     attempts: tuple[str, ...] = ()
     """Verdicts of earlier attempts in the same run."""
     flaky: bool = False
+    """Whether it passes after a fresh process failed; in older records also after a forked one did."""
     key: str = ""
     """Hash of all that the outcome may depend on: image, exact packages, probe, GPU, limits; empty where unknown."""
     reused: str = ""
@@ -297,6 +298,11 @@ class Outcome:
     def cell(self) -> str:
         """The id of the check's cell."""
         return cell_of(self.check)
+
+    @property
+    def warm_disagreed(self) -> bool:
+        """Whether it passes in a fresh process and fails in one forked from the warm process: a fault of ours."""
+        return self.verdict is Verdict.PASS and bool(self.attempts) and not self.flaky
 
     @property
     def address(self) -> Address:

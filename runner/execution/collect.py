@@ -30,7 +30,7 @@ WORST_FIRST = (
 """A stack's check is as good as its worst member; a skip only where the probe applies to no member."""
 
 VERDICT_OF = {"died": Verdict.CRASH, "timeout": Verdict.TIMEOUT}
-"""The verdict of a forked attempt that a fresh process repeated."""
+"""The verdict of an attempt that a fresh process repeated."""
 
 
 def from_reason(
@@ -190,7 +190,7 @@ class Collector:
             seconds=round(sum(member.get("seconds", 0.0) for member in seen), 3),
             started=utc_now(),
             attempts=attempts,
-            flaky=verdict is Verdict.PASS and bool(attempts),
+            flaky=verdict is Verdict.PASS and any(member.get("flaky") for member in seen),
         )
 
 

@@ -58,7 +58,7 @@ def order(
         "full": full,
         "warm": warm,
         "timeout_s": limits.timeout_s,
-        "deadline_s": (3 * checks + 2) * limits.longest_s + SILENCE_S,
+        "deadline_s": (6 * checks + 2) * limits.longest_s + SILENCE_S,
         "threads": threads,
         "compile_cache": compile_cache,
         "expects": {

@@ -14,6 +14,7 @@ import pytest
 
 from tests.support.typed import misfits
 from torch_compat_matrix.probes import contract
+from torch_compat_matrix.probes.cell import changes_torch
 from torch_compat_matrix.runner.backends import process as processes
 from torch_compat_matrix.runner.bundle import BUNDLE
 from torch_compat_matrix.runner.execution.protocol import Work, frames, order
@@ -50,12 +51,6 @@ BEHAVIOURS = {
     "closes": "os.closerange(0, 256)",
     "broken": "evidence.require(False, 'wrong-value', 'off by one')",
     "inapplicable": "raise evidence.NotApplicable('no such thing here')",
-    "crashes when forked": """
-        if os.path.exists(os.environ["HOME"] + "/seen"):
-            return
-        open(os.environ["HOME"] + "/seen", "w").close()
-        os.abort()
-    """,
 }
 
 HANGING = [f"hostile-{index}" for index, behaviour in enumerate(BEHAVIOURS) if behaviour in ("hangs", "deaf")]
@@ -222,15 +217,6 @@ def test_evidence_names_its_code(seen: Mapping[str, dict[str, Any]]) -> None:
     assert (seen["inapplicable"]["status"], seen["inapplicable"]["code"]) == ("skipped", "not-applicable")
 
 
-def test_crash_in_a_fork_is_confirmed(seen: Mapping[str, dict[str, Any]]) -> None:
-    """A crash that a fresh process does not show is not the library's; the attempt is told."""
-    observation = seen["crashes when forked"]
-    if observation["isolation"] == "fresh" and "attempts" not in observation:
-        assert observation["signal"] == 6
-    else:
-        assert (observation["status"], observation["attempts"]) == ("passed", ["died"])
-
-
 def test_import_checks_version_and_place(torch_python: str, world: Path) -> None:
     """The version asked for, from the overlay, and nothing that hides a package of the image."""
     distribution(world / "overlays" / "key", "hostile-liar", "1.0", "__version__ = '2.0'\n")
@@ -342,3 +328,137 @@ def test_a_home_is_private_to_its_cell(torch_python: str, world: Path) -> None:
     found = observe(torch_python, world, work)
     seen = [frame for frame in found if frame["kind"] == "observation"]
     assert [frame["status"] for frame in seen] == ["passed"] * 4, seen
+
+
+DOUBTFUL = {
+    "warm-only": """
+        def sample(probe):
+            probe.metric("pid", os.getpid(), "count")
+            assert "--child" in sys.argv, "not in this process"
+
+        def autograd(probe):
+            sample(probe)
+    """,
+    "warm-import": """
+        def sample(probe):
+            pass
+    """,
+    "broken-alike": """
+        def sample(probe):
+            raise ValueError("always")
+    """,
+    "broken-unlike": """
+        def sample(probe):
+            raise (ValueError if "--child" in sys.argv else RuntimeError)("always")
+    """,
+    "flaky-warm": """
+        def sample(probe):
+            if attempt() < 3:
+                raise (ValueError, RuntimeError)[attempt.count - 1]("not yet")
+    """,
+    "flaky-fresh": """
+        def sample(probe):
+            assert attempt() > 1, "not yet"
+    """,
+}
+"""Libraries whose failures depend on the process, or on the attempt."""
+
+ATTEMPT = """
+import os, sys
+
+def attempt():
+    with open({counts!r}, "a+") as stream:
+        stream.write("x")
+        attempt.count = stream.tell()
+    return attempt.count
+"""
+
+
+@pytest.fixture(scope="module")
+def confirmed(torch_python: str, world: Path) -> Mapping[tuple[str, str], dict[str, Any]]:
+    """The observation of each library and probe of DOUBTFUL."""
+    work = []
+    for name, body in DOUBTFUL.items():
+        code = "import sys\nassert '--child' in sys.argv, 'not in this process'\n" if name == "warm-import" else ""
+        distribution(world / "overlays" / "doubt", name, code=code + "__version__ = '1.0'\n")
+        module = name.replace("-", "_")
+        text = ATTEMPT.format(counts=str(world / f"{name}.count")) + textwrap.dedent(body)
+        constants = f"DISTRIBUTION = {name!r}\nMODULE = {module!r}\nNEEDS = ()\n"
+        (world / "probes" / "libraries" / f"{module}.py").write_text(constants + text)
+        probes = ("import", "sample", "autograd") if name == "warm-only" else ("import", "sample")
+        piece = replace(cell(name, probes), overlay=Path("doubt"))
+        isolation = "fresh" if name == "flaky-fresh" else "warm"
+        work.append(replace(piece, cell=replace(piece.cell, isolation=isolation)))
+    found = observe(torch_python, world, work)
+    assert [problem for frame in found for problem in misfits(frame, KINDS[frame["kind"]], frame["kind"])] == []
+    return {(frame["member"], frame["probe"]): frame for frame in found if frame["kind"] == "observation"}
+
+
+def test_failure_of_a_fork_alone_is_none(confirmed: Mapping[tuple[str, str], dict[str, Any]]) -> None:
+    """A fresh process passes all that failed in forks of the warm one, and it is the same for all of them."""
+    for probe in ("sample", "autograd"):
+        seen = confirmed["warm-only", probe]
+        assert (seen["status"], seen["isolation"], seen["attempts"]) == ("passed", "fresh", ["raised"])
+        assert seen["notes"] == ["warm process disagreed: not in this process"]
+        assert not seen["flaky"]
+    pids = {confirmed["warm-only", probe]["metrics"]["pid"]["value"] for probe in ("sample", "autograd")}
+    assert len(pids) == 1
+
+
+def test_failed_import_has_the_whole_cell_asked_in_a_fresh_process(
+    confirmed: Mapping[tuple[str, str], dict[str, Any]],
+) -> None:
+    """The import passes there, and the other probes are asked of children of that process."""
+    imported, sample = confirmed["warm-import", "import"], confirmed["warm-import", "sample"]
+    assert (imported["status"], imported["isolation"], imported["attempts"]) == ("passed", "fresh", ["raised"])
+    assert imported["notes"] == ["warm process disagreed: not in this process"]
+    assert (sample["status"], sample["isolation"], "attempts" in sample) == ("passed", "fork", False)
+
+
+def test_failure_that_a_fresh_process_shows_is_its_own(confirmed: Mapping[tuple[str, str], dict[str, Any]]) -> None:
+    """The same in both is sure; another is asked once more, and that there was another is told."""
+    alike, unlike = confirmed["broken-alike", "sample"], confirmed["broken-unlike", "sample"]
+    assert (alike["status"], alike["isolation"], alike["attempts"]) == ("raised", "fresh", ["raised"])
+    assert "notes" not in alike or alike["notes"] == []
+    assert (unlike["status"], unlike["isolation"], unlike["attempts"]) == ("raised", "fresh", ["raised", "raised"])
+    assert unlike["exception"] == ["ValueError"]
+
+
+@pytest.mark.parametrize(("name", "attempts"), [("flaky-warm", 2), ("flaky-fresh", 1)])
+def test_failure_that_one_fresh_process_shows_and_another_does_not_is_flaky(
+    confirmed: Mapping[tuple[str, str], dict[str, Any]], name: str, attempts: int
+) -> None:
+    """Whatever the warm process said."""
+    seen = confirmed[name, "sample"]
+    assert (seen["status"], seen["attempts"], seen["flaky"]) == ("passed", ["raised"] * attempts, True)
+    assert seen["notes"] == ["flaky: not yet"]
+
+
+def test_what_torch_looks_for_is_there_when_it_is_imported(torch_python: str, world: Path) -> None:
+    """torch looks once, so a cell that brings such a package has torch imported with the overlay on the path."""
+    distribution(world / "overlays" / "einsum", "hostile-einsum")
+    distribution(world / "overlays" / "einsum", "opt-einsum")
+    body = "    import torch\n    assert torch.backends.opt_einsum.is_available()"
+    text = PROBES.format(name="hostile-einsum", module="hostile_einsum", body=body)
+    (world / "probes" / "libraries" / "hostile_einsum.py").write_text(text)
+    asked = replace(cell("hostile-einsum"), overlay=Path("einsum"))
+    work = [replace(asked, added={"hostile-einsum": "1.0", "opt-einsum": "1.0"})]
+    found = [frame for frame in observe(torch_python, world, work) if frame["kind"] == "observation"]
+    assert [(frame["status"], frame["isolation"]) for frame in found] == [("passed", "fresh"), ("passed", "fork")]
+    assert not any("attempts" in frame for frame in found)
+
+
+@pytest.mark.parametrize(
+    ("added", "changes"),
+    [
+        (["pyro-ppl", "pyro-api"], False),
+        (["pyro-ppl", "NumPy"], True),
+        (["pyro-ppl", "Opt_Einsum"], True),
+        (["pyro-ppl", "sympy"], True),
+        (["pyro-ppl"], False),
+    ],
+)
+def test_what_a_cell_brings_for_torch(added: list[str], changes: bool) -> None:
+    """Packages that torch looks for, and those that replace one of the image's; not the library under test."""
+    asked: Any = {"added": added, "members": [{"distribution": "pyro-ppl", "version": ""}]}
+    assert changes_torch(asked, {"torch": "2.13.0", "sympy": "1.13", "pyro-ppl": "1.8"}) is changes

@@ -8,7 +8,7 @@ import pytest
 
 from torch_compat_matrix.runner.execution.collect import Collector
 from torch_compat_matrix.runner.execution.protocol import Work
-from torch_compat_matrix.runner.model import Cell, Limits
+from torch_compat_matrix.runner.model import Cell, Limits, Verdict
 
 
 def observation(member: str, **more: Any) -> Any:
@@ -48,3 +48,15 @@ def test_the_build_of_a_stand_ins_torch_is_not_the_images_fault(
     outcome = collector.add(observation("a", status="raised", exception=["OSError"], message=said, traceback=""))
     assert outcome is not None
     assert (outcome.reason, outcome.blame) == (reason, blame)
+
+
+@pytest.mark.parametrize(("flaky", "disagreed"), [(False, True), (True, False)])
+def test_pass_after_a_failure(flaky: bool, disagreed: bool) -> None:
+    """After a fresh process's failure it is flaky; after a fork's alone it is a pass, and a fault of ours."""
+    cell = Cell(image="i", subject="s", version="stack", requires=(), members=("a", "b"), probes=("sample",))
+    collector = Collector([Work(cell=cell)], Limits())
+    assert collector.add(observation("a")) is None
+    outcome = collector.add(observation("b", attempts=["died"], flaky=flaky, isolation="fresh"))
+    assert outcome is not None
+    assert (outcome.verdict, outcome.attempts) == (Verdict.PASS, ("crash",))
+    assert (outcome.flaky, outcome.warm_disagreed) == (flaky, disagreed)

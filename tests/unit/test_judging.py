@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,12 @@ def test_surprise(verdict: str, entry: Known | None, surprise: str) -> None:
     """An entry that expects otherwise, none at all, or one that is out of date."""
     reason = "wrong-value" if verdict == "fail" else ""
     assert judge(outcome(verdict, reason), [entry] if entry else [], TODAY).surprise == surprise
+
+
+def test_flaky_pass_is_not_announced() -> None:
+    """An expected failure that passes only now and then is not mended."""
+    flaky = replace(outcome("pass"), flaky=True, attempts=("fail",))
+    assert judge(flaky, [known("pyro-ppl-1.8.0")], TODAY).surprise == ""
 
 
 def test_first_entry_decides() -> None:

@@ -100,6 +100,19 @@ def test_checks_without_outcome_are_shown(tmp_path: Path) -> None:
     assert "❔❔❔❔" in markdown(table, None)
 
 
+def test_disagreeing_warm_process_is_counted(tmp_path: Path) -> None:
+    """In the headline and in the JSON; a flaky check is neither one of them nor fixed."""
+    found = records()
+    passes = [one for one in found if one.get("verdict") == "pass" and one["probe"] == "autograd"]
+    before = load(write(tmp_path / "before.jsonl", records({passes[1]["check"]: "fail"})), TODAY)
+    passes[0]["attempts"] = passes[1]["attempts"] = ["fail"]
+    passes[1]["flaky"] = True
+    table = load(write(tmp_path / "journal.jsonl", found), TODAY)
+    assert "warm process disagreed: 1." in summary(table, None)
+    assert '"warm_disagreed": 1' in "".join(json_text(table, None))
+    assert compare(before, table).fixed == ()
+
+
 def test_changes(tmp_path: Path) -> None:
     """New failures, fixed checks, checks that fail differently, and the other changes."""
     before = records({"gpu-image/pyro-ppl-1.9.1/sample": "pass", "gpu-image/torch-installed/sample": "fail"})
