@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from torch_compat_matrix.reports.expectations import expected
 from torch_compat_matrix.runner.judging import Judged, judge
-from torch_compat_matrix.runner.model import PROBES, Known, Outcome, Verdict, cell_id, check_id, utc_now
+from torch_compat_matrix.runner.model import PROBES, Known, Outcome, Verdict, cell_id, check_id, utc_now, variant
 from torch_compat_matrix.runner.records.journal import read
 from torch_compat_matrix.runner.records.runs import STILL_GOING, Run
 
@@ -200,7 +200,7 @@ def _uncollected(records: Iterator[_Item]) -> Iterator[_Item]:
 def _planned(plan: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str, str]]:
     """Each check of the plan: its id, image, library or stack, version and probe."""
     for cell in plan.get("cells", ()):
-        parts = cell["image"], cell["subject"], cell["version"]
+        parts = cell["image"], cell["subject"], variant(cell["version"], cell.get("label", ""))
         for probe in cell["probes"]:
             yield check_id(cell_id(*parts), probe), *parts, probe
 

@@ -108,8 +108,13 @@ class Image:
         return self.tag
 
 
+def variant(version: str, label: str = "") -> str:
+    """`version`, or `version@label` where the library has several entries in the matrix."""
+    return f"{version}@{label}" if label else version
+
+
 def cell_id(image: str, subject: str, version: str) -> str:
-    """`image/library-version`."""
+    """`image/library-version`, where the version comes with its label."""
     return f"{image}/{subject}-{version}"
 
 
@@ -151,10 +156,17 @@ class Cell:
     probes: tuple[str, ...] = PROBES
     isolation: str = "warm"
     """`warm`: forked from a process that has imported torch; `fresh`: a process of its own."""
+    label: str = ""
+    """Tells the entries of a library in the matrix apart; empty for the only or the first of them."""
 
     @property
     def id(self) -> str:
-        return cell_id(self.image, self.subject, self.version)
+        return cell_id(self.image, self.subject, self.variant)
+
+    @property
+    def variant(self) -> str:
+        """The version with its label, as ids, tables and records have it."""
+        return variant(self.version, self.label)
 
     @property
     def address(self) -> Address:
@@ -251,6 +263,7 @@ class Outcome:
     image: str
     subject: str
     version: str
+    """With the label of its entry in the matrix: `1.9.1@numpy1`."""
     probe: str
     verdict: Verdict
     reason: str = ""

@@ -103,8 +103,8 @@ def _search(
     index = Index.from_pip(os.environ)
 
     def required(library: str) -> tuple[str, ...]:
-        entry = matrix.libraries.get(library) if matrix else None
-        chosen = (entry and entry.probes) or (matrix.probes if matrix else PROBES)
+        listed = [entry.probes for entry in matrix.entries_of(library)[:1]] if matrix else []
+        chosen = next(filter(None, listed), matrix.probes if matrix else PROBES)
         return tuple(probe for probe in PROBES if probe in chosen)
 
     def accepts(place: Place) -> bool:
@@ -245,8 +245,8 @@ def _way(wanted: Mapping[str, str], matrix: Matrix | None, options: argparse.Nam
     """The command that would verify the combination, and the entries that the matrix lacks for it."""
     selectors = []
     for name, version in wanted.items():
-        entry = matrix.libraries.get(name) if matrix else None
-        if entry is None or (version and version not in entry.versions):
+        entries = matrix.entries_of(name) if matrix else ()
+        if not entries or (version and not any(version in entry.versions for entry in entries)):
             listed = f"versions: [{version or 'latest'}]" if version else "versions: [latest]"
             yield f"{options.matrix} does not list {f'{name} {version}'.strip()}: add it under `libraries:`, {listed}"
         selectors.append(f"{name}-{version}" if version else name)

@@ -105,7 +105,7 @@ class Evidence:
 
     def __init__(self, runs: Sequence[Run] = ()) -> None:
         self.places: dict[str, Place] = {}
-        self.seen: dict[tuple[str, tuple[tuple[str, str], ...]], Seen] = {}
+        self.seen: dict[tuple[str, str, tuple[tuple[str, str], ...]], Seen] = {}
         self.unread: list[str] = []
         """Runs of another version of compat, whose plans cannot be read."""
         for run in runs:
@@ -140,7 +140,7 @@ class Evidence:
 
     def within(self, place: Place) -> list[Seen]:
         """All evidence from a place."""
-        return [seen for (key, _), seen in self.seen.items() if key == place.key]
+        return [seen for (key, *_), seen in self.seen.items() if key == place.key]
 
     def _place(self, image: Image, backend: str, record: Mapping[str, Any]) -> Place:
         gpus = record["facts"].get("gpus") or [{"name": ""}]
@@ -171,7 +171,7 @@ class Evidence:
 
     def _take(self, cell: Cell, outcome: Outcome, place: Place, run: str) -> None:
         versions = _versions(cell, outcome, place)
-        key = place.key, tuple(sorted(versions.items()))
+        key = place.key, cell.label, tuple(sorted(versions.items()))
         if key not in self.seen:
             self.seen[key] = Seen(place=place, subject=cell.subject, versions=versions)
         seen = self.seen[key]

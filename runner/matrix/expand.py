@@ -22,7 +22,7 @@ class TooMany(Exception):
 
 def all_cells(matrix: Matrix, excluded: bool = False) -> tuple[Cell, ...]:
     """Every cell of the matrix; with `excluded`, also the cells that `exclude:` leaves out."""
-    versions = sum(len(library.versions) for library in matrix.libraries.values()) + len(matrix.stacks)
+    versions = sum(len(library.versions) for _, library in matrix.entries) + len(matrix.stacks)
     checks = len(matrix.images) * versions * len(matrix.probes)
     if checks > matrix.max_checks:
         raise TooMany(
@@ -38,11 +38,12 @@ def all_cells(matrix: Matrix, excluded: bool = False) -> tuple[Cell, ...]:
 
 def _cells_of(matrix: Matrix, image: str) -> list[Cell]:
     cells = []
-    for name, library in matrix.libraries.items():
+    for name, library in matrix.entries:
         added = [
             version
             for rule in matrix.include
-            if rule.library == name and Selector(rule.images).takes(address(image))
+            if rule.library == name and library is matrix.entries_of(name)[0]
+            if Selector(rule.images).takes(address(image))
             for version in rule.versions
         ]
         for version in dict.fromkeys([*library.versions, *added]):
@@ -56,6 +57,7 @@ def _cells_of(matrix: Matrix, image: str) -> list[Cell]:
                     members=(name,),
                     probes=answered(library.probes or matrix.probes, (name,)),
                     isolation=library.isolation,
+                    label=library.label or "",
                 )
             )
     for name, stack in matrix.stacks.items():

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from collections.abc import Iterator
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic import ValidationError as Invalid
 
 from torch_compat_matrix.runner.errors import did_you_mean
 from torch_compat_matrix.runner.matrix.document import Document
+from torch_compat_matrix.runner.matrix.schema import ONE, SEVERAL
 
 
 def explain(invalid: Invalid, model: type[BaseModel], document: Document) -> None:
@@ -19,7 +22,7 @@ def explain(invalid: Invalid, model: type[BaseModel], document: Document) -> Non
 
 
 def _explain(error: Any, model: type[BaseModel], document: Document) -> None:
-    where = tuple(part for part in error["loc"] if part != "[key]")
+    where = tuple(part for part in error["loc"] if part not in ("[key]", ONE, SEVERAL))
     kind, given = error["type"], error.get("input")
     if kind == "extra_forbidden":
         message = f"unknown key {where[-1]!r}{did_you_mean(str(where[-1]), _keys(model, where[:-1]))}"
@@ -39,21 +42,30 @@ def _explain(error: Any, model: type[BaseModel], document: Document) -> None:
 
 def _keys(model: type[BaseModel], where: tuple[Any, ...]) -> list[str]:
     """The valid keys of the part of the file at `where`."""
-    kind: Any = model
+    kinds: list[Any] = [model]
     for part in where:
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            names = {field.alias or name: field.annotation for name, field in kind.model_fields.items()}
-            kind = names.get(part)
-        else:
-            arguments = [argument for argument in getattr(kind, "__args__", ()) if argument is not type(None)]
-            kind = arguments[-1] if arguments else None
-        if not (isinstance(kind, type) and issubclass(kind, BaseModel)):
-            models = [
-                argument
-                for argument in getattr(kind, "__args__", ())
-                if isinstance(argument, type) and issubclass(argument, BaseModel)
-            ]
-            kind = models[0] if models and type(None) in kind.__args__ else kind
-    if isinstance(kind, type) and issubclass(kind, BaseModel):
-        return [field.alias or name for name, field in kind.model_fields.items()]
-    return []
+        kinds = [found for kind in kinds for found in _alternatives(_within(kind, part))]
+    return [field.alias or name for kind in kinds if _is_model(kind) for name, field in kind.model_fields.items()]
+
+
+def _within(kind: Any, part: Any) -> Any:
+    """The type of a model's key, or of the items of a list or a mapping; None where there is none."""
+    if _is_model(kind):
+        named = {field.alias or name: field.annotation for name, field in kind.model_fields.items()}
+        return named.get(part)
+    return get_args(kind)[-1] if get_origin(kind) in (dict, list) else None
+
+
+def _alternatives(kind: Any) -> Iterator[Any]:
+    """The types that a union admits, without what they are annotated with."""
+    if get_origin(kind) is Annotated:
+        yield from _alternatives(get_args(kind)[0])
+    elif get_origin(kind) in (Union, UnionType):
+        for argument in get_args(kind):
+            yield from _alternatives(argument)
+    else:
+        yield kind
+
+
+def _is_model(kind: Any) -> bool:
+    return get_origin(kind) is None and isinstance(kind, type) and issubclass(kind, BaseModel)

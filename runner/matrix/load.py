@@ -68,18 +68,21 @@ def _spell(document: Document) -> None:
 def _senseless(matrix: Matrix) -> Iterator[tuple[tuple[str | int, ...], str]]:
     """The mistakes of the whole, in which each part by itself is well formed."""
     probed = set(catalogue())
-    for name, library in matrix.libraries.items():
+    for name in matrix.libraries:
         if name not in probed:
             message = f"there are no probes for {name!r} in probes/libraries (docs/adding-a-library.md)"
             yield ("libraries", name), message + did_you_mean(name, probed)
             continue
+        yield from _mislabelled(matrix, name)
         if problem := catalogue()[name].problem:
             yield ("libraries", name), problem
-        elif library.probes is None and not answered(matrix.probes, (name,)):
-            yield ("libraries", name), f"{place_of(name)} has none of the probes that run: {', '.join(matrix.probes)}"
-        for index, probe in enumerate(library.probes or ()):
-            if not answered((probe,), (name,)):
-                yield ("libraries", name, "probes", index), f"{place_of(name)} has no `{probe}`"
+            continue
+        for path, library in matrix.entry_paths(name):
+            if library.probes is None and not answered(matrix.probes, (name,)):
+                yield path, f"{place_of(name)} has none of the probes that run: {', '.join(matrix.probes)}"
+            for index, probe in enumerate(library.probes or ()):
+                if not answered((probe,), (name,)):
+                    yield (*path, "probes", index), f"{place_of(name)} has no `{probe}`"
     names = {canonical(name): name for name in matrix.stacks}
     for name, stack in matrix.stacks.items():
         if canonical(name) in matrix.libraries:
@@ -129,6 +132,17 @@ def _senseless(matrix: Matrix) -> Iterator[tuple[tuple[str | int, ...], str]]:
             if not Selector(selector).takes_any(addresses):
                 message = f"matches no check{did_you_mean(selector, names_of(cells))}"
                 yield ("selections", name, index), message
+
+
+def _mislabelled(matrix: Matrix, library: str) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """Entries of a library that would have the ids of another entry."""
+    labels = [entry.label for entry in matrix.entries_of(library)]
+    for index, label in enumerate(labels[1:], 1):
+        where = "libraries", library, index, "label"
+        if label is None:
+            yield where, f"a further entry of {library!r} needs a `label:`, which tells its cells apart in their ids"
+        elif label in labels[:index]:
+            yield where, f"the label {label!r} is that of another entry of {library!r}: give each a label of its own"
 
 
 def _expectations(matrix: Matrix) -> Iterator[str]:

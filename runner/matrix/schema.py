@@ -4,11 +4,22 @@ from __future__ import annotations
 
 import datetime as dt
 import re
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.version import InvalidVersion, Version
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PositiveFloat, PositiveInt
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    Tag,
+)
 
 from torch_compat_matrix.runner import model
 from torch_compat_matrix.runner.model import INSTALLED, LATEST, PROBES, Limits, Local, ProbeName, Verdict
@@ -140,6 +151,18 @@ class LibraryEntry(Entry):
     with_: list[Req] = Field([], alias="with", description="further requirements to install with it")
     probes: list[ProbeName] | None = Field(None, description="run only these probes")
     isolation: Literal["warm", "fresh"] = Field("warm", description="fresh: a process of its own for each probe")
+    label: Name | None = Field(
+        None, description="tells several entries of a library apart in ids: library-version@label"
+    )
+
+
+ONE, SEVERAL = "[entry]", "[entries]"
+"""The forms of a library's value, as pydantic's errors name them; brackets, since no key of the file has any."""
+
+LibraryEntries = Annotated[
+    Annotated[LibraryEntry, Tag(ONE)] | Annotated[list[LibraryEntry], Field(min_length=1), Tag(SEVERAL)],
+    Discriminator(lambda value: SEVERAL if isinstance(value, list) else ONE),
+]
 
 
 class StackEntry(Entry):
@@ -181,7 +204,7 @@ class Matrix(Entry):
     limits: LimitsEntry = LimitsEntry()
     probes: list[ProbeName] = Field([*PROBES], description="probes to run, unless a library says otherwise")
     images: dict[Name, ImageEntry] = Field(min_length=1)
-    libraries: dict[Name, LibraryEntry] = Field({}, description="libraries by the name of their distribution")
+    libraries: dict[Name, LibraryEntries] = Field({}, description="libraries by the name of their distribution")
     stacks: dict[Name, StackEntry] = {}
     exclude: list[ExcludeEntry] = []
     include: list[IncludeEntry] = []
@@ -203,6 +226,24 @@ class Matrix(Entry):
     def source(self) -> str:
         """The path of the file, as the user wrote it."""
         return self._source
+
+    def entries_of(self, library: str) -> Sequence[LibraryEntry]:
+        """The entries of a library, in the file's order; none where the file does not have it."""
+        entries = self.libraries.get(library, [])
+        return entries if isinstance(entries, list) else [entries]
+
+    def entry_paths(self, library: str) -> list[tuple[tuple[str | int, ...], LibraryEntry]]:
+        """The entries of a library, each with its place in the file."""
+        several = isinstance(self.libraries[library], list)
+        return [
+            (("libraries", library, *([index] if several else [])), entry)
+            for index, entry in enumerate(self.entries_of(library))
+        ]
+
+    @property
+    def entries(self) -> list[tuple[str, LibraryEntry]]:
+        """Each library's name with each of its entries."""
+        return [(name, entry) for name in self.libraries for entry in self.entries_of(name)]
 
     def model_images(self) -> tuple[model.Image, ...]:
         """The images as the runner's nouns, with the file's limits and the defaults filled in."""

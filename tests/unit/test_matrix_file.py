@@ -34,7 +34,7 @@ def test_sound_file() -> None:
     assert one.local == Local(python="3.10", requires=("torch==2.10",))
     assert (one.limits.gpus, one.limits.timeout_s, one.limits.memory) == ("required", 30.0, 512 << 20)
     assert two.limits.gpus == "auto"
-    assert matrix.libraries["pyro-ppl"].versions == ["2.10", "latest"]
+    assert [entry.versions for entry in matrix.entries_of("pyro-ppl")] == [["2.10", "latest"]]
     (known,) = matrix.model_known()
     assert (known.expect, known.expires) == (Verdict.FAIL, dt.date(2030, 1, 31))
     assert known.place == f"{RESOURCES / 'matrix' / 'sound.yaml'}:19:5"
@@ -44,7 +44,7 @@ def test_shipped_file() -> None:
     """The file of this repository is right, and covers the articles' images."""
     matrix = load(ROOT / "matrix.yaml")
     assert {"torch-2.6", "torch-2.9", "article-2.6", "article-2.9"} <= set(matrix.images)
-    for name, library in matrix.libraries.items():
+    for name, library in matrix.entries:
         assert library.versions == ["installed"] or len(library.versions) >= 2, name
 
 
@@ -96,6 +96,23 @@ def test_shipped_file() -> None:
                 "(docs/adding-a-library.md); did you mean 'pyro-ppl'?",
                 "unknown-library.yaml:5:8: none of these has probes in probes/libraries",
                 "unknown-library.yaml:7:20: no library 'gpytorsh'",
+            ],
+        ),
+        (
+            "labels",
+            [
+                "labels.yaml:5:7: a further entry of 'pyro-ppl' needs a `label:`, which tells its cells apart in their",
+                "labels.yaml:7:30: the label 'old' is that of another entry of 'pyro-ppl':",
+            ],
+        ),
+        (
+            "wrong-entries",
+            [
+                "wrong-entries.yaml:4:30: unknown key 'wiht'; did you mean 'with'?",
+                "wrong-entries.yaml:5:35: unknown key 'lable'; did you mean 'label'?",
+                "wrong-entries.yaml:6:35: 'a@b' is a name in check ids: letters, digits, `.`, `_` and `-`",
+                "wrong-entries.yaml:7:3: List should have at least 1 item",
+                "wrong-entries.yaml:8:3: Input should be a valid dictionary",
             ],
         ),
         (

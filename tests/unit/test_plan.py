@@ -12,7 +12,7 @@ from tests.support import RESOURCES
 from torch_compat_matrix.runner.matrix.expand import expand
 from torch_compat_matrix.runner.matrix.load import load
 from torch_compat_matrix.runner.matrix.select import SelectionError, installed_plan
-from torch_compat_matrix.runner.model import Plan
+from torch_compat_matrix.runner.model import PROBES, Plan
 
 
 def plan(backend: str = "docker", *selectors: str, probes: tuple[str, ...] = ()) -> Plan:
@@ -47,6 +47,35 @@ def test_what_is_handed_to_pip() -> None:
     assert found["one/torch-installed"].requires == ()
     assert found["one/bayes-stack"].requires == ("pyro-ppl==1.9.1", "torchbnn==1.2", "tqdm==4.66")
     assert found["one/bayes-stack"].members == ("pyro-ppl", "torchbnn")
+
+
+def test_a_library_may_have_several_entries() -> None:
+    """A label tells the cells of the further entries apart; the ids of the first are those of an only entry."""
+    whole = expand(load(RESOURCES / "matrix" / "entries.yaml"), "docker")
+    assert {cell.id: (cell.requires, cell.probes) for cell in whole.cells if cell.image == "one"} == {
+        "one/pyro-ppl-1.8.6": (("pyro-ppl==1.8.6",), PROBES),
+        "one/pyro-ppl-1.9.1": (("pyro-ppl==1.9.1",), PROBES),
+        "one/pyro-ppl-1.9.1@numpy1": (("pyro-ppl==1.9.1", "numpy<2"), ("import", "sample")),
+        "one/pyro-ppl-latest@numpy-1.26": (("pyro-ppl", "numpy==1.26.4"), PROBES),
+        "one/torch-installed": ((), PROBES),
+    }
+    assert [cell.id for cell in whole.cells if cell.version == "1.7.0"] == ["two/pyro-ppl-1.7.0"]  # by `include:`
+    assert Plan.from_json(json.loads(json.dumps(whole.to_json()))) == whole
+
+
+@pytest.mark.parametrize(
+    ("selector", "found"),
+    [
+        ("one/pyro-ppl-1.9.1", ["one/pyro-ppl-1.9.1"]),
+        ("one/pyro-ppl-1.9.1@numpy1", ["one/pyro-ppl-1.9.1@numpy1"]),
+        ("*@numpy1", ["one/pyro-ppl-1.9.1@numpy1", "two/pyro-ppl-1.9.1@numpy1"]),
+        ("one/pyro-ppl-1.9.1*", ["one/pyro-ppl-1.9.1", "one/pyro-ppl-1.9.1@numpy1"]),
+        ("one/pyro-ppl", [f"one/pyro-ppl-{v}" for v in ("1.8.6", "1.9.1", "1.9.1@numpy1", "latest@numpy-1.26")]),
+    ],
+)
+def test_a_label_is_selected_as_part_of_the_version(selector: str, found: list[str]) -> None:
+    """The version alone is the entry without a label, the library's name all of its entries."""
+    assert cells(expand(load(RESOURCES / "matrix" / "entries.yaml"), "docker", [selector])) == found
 
 
 def test_backend_takes_the_images_it_can_launch() -> None:
