@@ -20,7 +20,7 @@ import time
 import traceback
 from importlib import metadata
 from types import ModuleType
-from typing import Any, Callable, Dict, List, TypedDict
+from typing import Any, Callable, Dict, List, Optional, TypedDict
 
 from . import evidence, facts
 from .contract import CellOrder, MemberOrder
@@ -132,8 +132,7 @@ def _right_place(module: ModuleType, distribution: str, cell: CellTask) -> None:
         f"{module.__name__} has no code: {list(getattr(module, '__path__', []))} without an __init__.py",
     )
     place = os.path.realpath(str(module.__file__))
-    overlay = cell["overlay"]
-    inside = bool(overlay) and place.startswith(os.path.realpath(str(overlay)) + os.sep)
+    inside = _inside(place, cell["overlay"])
     wanted = facts.canonical(distribution) in [facts.canonical(name) for name in cell["added"]]
     evidence.require(
         inside == wanted,
@@ -142,11 +141,16 @@ def _right_place(module: ModuleType, distribution: str, cell: CellTask) -> None:
     )
 
 
+def _inside(place: str, overlay: Optional[str]) -> bool:
+    return bool(overlay) and os.path.realpath(place).startswith(os.path.realpath(str(overlay)) + os.sep)
+
+
 def _same_environment(cell: CellTask) -> None:
-    """Require that the overlay shadows no package of the image, except those under test."""
+    """Require that the overlay shadows no package of the image, except those under test and those to be replaced."""
     overlay = cell["overlay"]
     tested = [facts.canonical(member["distribution"]) for member in cell["members"]]
-    held = {name: version for name, version in cell["image_packages"].items() if name not in tested}
+    free = {*tested, *cell["replaces"]}
+    held = {name: version for name, version in cell["image_packages"].items() if name not in free}
     if overlay:
         for distribution in metadata.distributions(path=[str(overlay)]):
             name = facts.canonical(distribution.metadata["Name"] or "")
@@ -155,6 +159,13 @@ def _same_environment(cell: CellTask) -> None:
                 "environment-changed",
                 f"{name} {distribution.version} of the overlay shadows the image's {held.get(name)}",
             )
+    for name, version in cell["replaces"].items():
+        loaded = getattr(sys.modules.get(name.replace("-", "_")), "__file__", None)
+        evidence.require(
+            loaded is None or _inside(loaded, overlay),
+            "environment-changed",
+            f"{name} comes from {loaded}, and is not the {version} that replaces the image's for this cell",
+        )
     torch = sys.modules.get("torch")
     if torch is not None and "torch" in held:
         evidence.require(

@@ -22,6 +22,7 @@ class CellOrder(TypedDict):
     id: str
     overlay: Optional[str]
     added: List[str]
+    replaces: Dict[str, str]
     members: List[MemberOrder]
     probes: List[str]
     isolation: str

@@ -25,6 +25,7 @@ MARKS = {
     Verdict.NOT_RUN: "❔",
 }
 ON_GPU, ON_CPU = "✅", "☑️"
+REPLACED = "🔀"
 MEANINGS = {
     Verdict.FAIL: "fails",
     Verdict.CRASH: "crashes",
@@ -152,15 +153,26 @@ def number(table: Table) -> tuple[Note, ...]:
         plain = (
             outcome.verdict is Verdict.PASS or waits(outcome) or outcome.reason in ("import-failed", "not-applicable")
         )
-        if plain and not (judged.surprise or outcome.flaky):
+        if plain and not (judged.surprise or outcome.flaky or _noted(outcome)):
             continue
         # host trouble, and what kept the whole image from starting, concern the image, not each cell
         whole = not outcome.verdict.final or outcome.image in table.unstarted
         cell = ("", "") if whole else (outcome.subject, outcome.version)
         key = (outcome.image, *cell, outcome.verdict.value, outcome.reason, outcome.evidence)
         groups.setdefault(key, []).append(judged)
-    ordered = sorted(groups.values(), key=lambda members: (not members[0].surprise, members[0].known is not None))
+    ordered = sorted(groups.values(), key=_urgency)
     return tuple(Note(index, tuple(members)) for index, members in enumerate(ordered, 1))
+
+
+def _urgency(members: Sequence[Judged]) -> tuple[bool, bool, bool]:
+    """Surprises come first, then the other failures, then what a pass has to say of its packages."""
+    first = members[0]
+    return not first.surprise, _noted(first.outcome) and not first.outcome.flaky, first.known is not None
+
+
+def _noted(outcome: Outcome) -> bool:
+    """Whether a pass holds only for other packages than the image's."""
+    return outcome.verdict is Verdict.PASS and bool(outcome.install_note)
 
 
 def _grid(table: Table, notes: Sequence[Note]) -> Iterator[str]:
@@ -189,6 +201,8 @@ def _legend(table: Table, used: Iterable[Verdict]) -> Iterator[str]:
             yield f"{MARKS[verdict]} {MEANINGS[verdict]}"
     if any(outcome.flaky for outcome in passed):
         yield "🔁 flaky: passes after a fresh process failed"
+    if any(outcome.replaced for outcome in passed):
+        yield f"{REPLACED} with packages of the image replaced"
     yield "[n] see note n"
 
 
@@ -196,6 +210,8 @@ def _box(table: Table, box: Mapping[str, Judged], numbers: Mapping[str, int]) ->
     if not box:
         return ""
     marks = "".join(mark(table, box[probe].outcome) if probe in box else "·" for probe in PROBES)
+    passed = [judged.outcome for judged in box.values() if judged.outcome.verdict is Verdict.PASS]
+    marks += REPLACED if any(outcome.replaced for outcome in passed) else ""
     noted = sorted({numbers[judged.outcome.check] for judged in box.values() if judged.outcome.check in numbers})
     return marks + "".join(f"[{number}](#note-{number})" for number in noted)
 
@@ -220,14 +236,16 @@ def _notes(notes: Sequence[Note]) -> Iterator[str]:
         cell = next(iter(cells)) if len(cells) == 1 else f"{outcome.image}/*"
         where = cell if len(cells) == 1 else f"{outcome.image}, {len(cells)} cells"
         kind = f"**{first.surprise}**: " if first.surprise else ""
-        what = f"`{outcome.reason}`" if outcome.reason else outcome.verdict.value
         blame = f", blame: {outcome.blame}" if outcome.blame else ""
+        what = f"`{outcome.reason}` ({outcome.verdict.value}{blame})" if outcome.reason else outcome.verdict.value
         anchor = f'<a id="note-{note.number}"></a>'
-        yield f"{note.number}. {anchor}{kind}{text(where)} ({probes}): {what} ({outcome.verdict.value}{blame})"
+        yield f"{note.number}. {anchor}{kind}{text(where)} ({probes}): {what}"
         if outcome.detail and outcome.detail != outcome.evidence:
             yield f"   - {prose(outcome.detail)}"
         if outcome.evidence:
             yield f"   - evidence: {code(outcome.evidence)}"
+        if outcome.install_note:
+            yield f"   - {prose(outcome.install_note)}"
         if outcome.drift:
             yield f"   - a plain install would replace: {text(', '.join(outcome.drift))}"
         if outcome.remedy:

@@ -71,7 +71,8 @@ def json_text(table: Table, changes: Changes | None) -> Iterator[str]:
 
 
 def _judged(judged: Judged) -> dict[str, Any]:
-    more = {"surprise": judged.surprise} if judged.surprise else {}
+    notes = {"surprise": judged.surprise, "install_note": judged.outcome.install_note}
+    more = {name: note for name, note in notes.items() if note}
     return {**judged.outcome.to_json(), **more, **({"known": judged.known.to_json()} if judged.known else {})}
 
 

@@ -11,6 +11,7 @@ from enum import Enum
 from sys import intern
 from typing import Any, Literal, get_args
 
+from torch_compat_matrix.runner.pins import name_of
 from torch_compat_matrix.runner.selector import Address, address
 
 ProbeName = Literal["import", "sample", "autograd", "compile"]
@@ -24,6 +25,8 @@ LATEST = "latest"
 HOST = "host"
 HERE = "here"
 """The image that the interpreter of this command is, where it stands for no other."""
+TORCH = "torch"
+"""The package that makes an image what it is: a matrix replaces it by another image."""
 
 
 class Verdict(str, Enum):
@@ -173,6 +176,11 @@ class Cell:
         return address(self.id, self.subject)
 
     @property
+    def asked(self) -> frozenset[str]:
+        """The names of the packages that may replace those of the image, since the matrix asks for them."""
+        return frozenset(map(name_of, self.requires)) - {TORCH, ""}
+
+    @property
     def checks(self) -> tuple[Check, ...]:
         return tuple(Check(cell=self, probe=probe) for probe in self.probes)
 
@@ -284,6 +292,8 @@ class Outcome:
     """The exact set added to the image (`name==version`)."""
     drift: tuple[str, ...] = ()
     """The packages that a plain install would replace (`torch 2.6.0 -> 2.13.0`)."""
+    replaced: tuple[str, ...] = ()
+    """The packages of the image that were replaced for the check (`numpy 2.4.6 -> 1.26.4`)."""
     installed: str = ""
     """The imported version."""
     isolation: str = ""
@@ -321,6 +331,11 @@ class Outcome:
     def address(self) -> Address:
         return address(self.check, self.subject)
 
+    @property
+    def install_note(self) -> str:
+        """How the packages under test differ from the image's; empty where they only add to them."""
+        return f"{', '.join(self.replaced)}, as the matrix asks" if self.replaced else ""
+
     def to_json(self) -> dict[str, Any]:
         """Only the fields that differ from their defaults."""
         return {name: _plain(getattr(self, name)) for name in self.__slots__ if getattr(self, name) not in ("", (), {})}
@@ -329,7 +344,7 @@ class Outcome:
     def from_json(cls, data: Mapping[str, Any]) -> Outcome:
         """The outcome from plain data; unknown fields, of later versions, are ignored."""
         known = {name: data[name] for name in cls.__slots__ if name in data}
-        for name in ("resolved", "drift", "notes", "attempts"):
+        for name in ("resolved", "drift", "replaced", "notes", "attempts"):
             if name in known:
                 known[name] = tuple(map(intern, known[name]))
         known["parts"] = tuple(known.get("parts", ()))

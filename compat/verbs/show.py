@@ -60,6 +60,7 @@ def describe(outcome: Outcome, header: dict[str, Any], environment: dict[str, An
         ),
         "installed": outcome.installed,
         "added to the image": ", ".join(outcome.resolved),
+        "replaced": outcome.install_note,
         "drift": ", ".join(outcome.drift),
         "isolation": outcome.isolation,
         "earlier attempts": ", ".join(outcome.attempts),

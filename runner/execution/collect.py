@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch_compat_matrix.runner.backends.base import Exit
 from torch_compat_matrix.runner.errors import Trouble
 from torch_compat_matrix.runner.execution.protocol import Work
 from torch_compat_matrix.runner.model import Check, Limits, Outcome, Verdict, check_id, utc_now
+from torch_compat_matrix.runner.pins import changes
 from torch_compat_matrix.runner.verdicts.classify import Classified, classify
 from torch_compat_matrix.runner.verdicts.rules import reason_for
 
@@ -136,15 +137,16 @@ class Collector:
         seen = self.pending.pop((begun["cell"], begun["probe"]), [])
         return self._outcome(self.work[begun["cell"]], [*seen, observation])
 
-    def _classify(self, observation: ObservationFrame) -> Classified:
-        found = classify(observation, self.facts or {}, self.limits, self.backend)
+    def _classify(self, observation: ObservationFrame, facts: Mapping[str, Any]) -> Classified:
+        found = classify(observation, facts, self.limits, self.backend)
         if found.reason not in self.not_the_images:
             return found
         reason = reason_for("no-stand-in")
         return replace(found, verdict=reason.verdict, reason=reason.code, blame=reason.blame, remedy=reason.remedy)
 
     def _outcome(self, work: Work, seen: Sequence[ObservationFrame]) -> Outcome:
-        classified = [(self._classify(observation), observation) for observation in seen]
+        facts = _with(work, self.facts) if self.facts else {}
+        classified = [(self._classify(observation, facts), observation) for observation in seen]
         worst, observation = min(classified, key=lambda pair: WORST_FIRST.index(pair[0].verdict))
         cell, stack = work.cell, len(work.cell.members) > 1
         verdict = worst.verdict
@@ -168,6 +170,7 @@ class Collector:
             environment=self.environment,
             resolved=tuple(f"{name}=={version}" for name, version in sorted(work.added.items())),
             drift=work.drift,
+            replaced=_replaced(work),
             installed=", ".join(_of(member, member["installed"], stack) for member in seen if member["installed"]),
             isolation=observation["isolation"],
             metrics={
@@ -192,6 +195,15 @@ class Collector:
             attempts=attempts,
             flaky=verdict is Verdict.PASS and any(member.get("flaky") for member in seen),
         )
+
+
+def _with(work: Work, facts: Facts) -> Mapping[str, Any]:
+    """The facts as the cell's probes found them: with the versions of the packages that its overlay replaces."""
+    return {**facts, "packages": {**facts["packages"], **{name: work.added[name] for name in work.replaces}}}
+
+
+def _replaced(work: Work) -> tuple[str, ...]:
+    return tuple(changes(work.replaces, {name: work.added[name] for name in work.replaces}))
 
 
 def _of(observation: ObservationFrame, text: str, stack: bool, mark: str = "") -> str:

@@ -200,11 +200,14 @@ class Preparation:
         folder = None
         if resolution.add:
             folder = overlay.build(resolution.add, facts, self.index, self.home, stand_in=ready.prepared.stand_in)
+        held = {canonical(name): version for name, version in facts["packages"].items()}
+        added = {name: resolution.versions.get(name, "") for name in map(name_of, resolution.add)}
         return Work(
             cell=cell,
             overlay=folder,
-            added={name: resolution.versions.get(name, "") for name in map(name_of, resolution.add)},
+            added=added,
             versions={name: resolution.versions.get(canonical(name), "") for name in cell.members},
+            replaces={name: held[name] for name in added if name in held},
             drift=resolution.drift,
             notes=(*left, *resolution.notes),
         )

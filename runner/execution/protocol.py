@@ -29,9 +29,16 @@ class Work:
     """Distribution -> version of everything in the overlay."""
     versions: Mapping[str, str] = field(default_factory=dict)
     """Member -> the version that must be imported; empty where the image's own is under test."""
+    replaces: Mapping[str, str] = field(default_factory=dict)
+    """Package of the image that the overlay replaces -> its version in the image."""
     drift: tuple[str, ...] = ()
     """The packages that a plain install would replace."""
     notes: tuple[str, ...] = ()
+
+    @property
+    def isolation(self) -> str:
+        """`fresh` where the warm process may hold, imported by torch, a package of the image that is replaced."""
+        return "fresh" if self.replaces.keys() - set(self.cell.members) else self.cell.isolation
 
 
 def order(
@@ -75,8 +82,9 @@ def _cell(work: Work, limits: Limits) -> CellOrder:
         "overlay": work.overlay.name if work.overlay else None,
         "added": sorted(work.added),
         "members": [{"distribution": name, "version": work.versions.get(name, "")} for name in work.cell.members],
+        "replaces": {name: work.added[name] for name in work.replaces if name in work.cell.asked},
         "probes": list(work.cell.probes),
-        "isolation": work.cell.isolation,
+        "isolation": work.isolation,
         "timeout_s": limits.timeout_s,
         "compile_timeout_s": limits.seconds("compile"),
     }

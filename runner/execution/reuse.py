@@ -40,7 +40,7 @@ def keys(
         sorted(models) if limits.gpus != "none" else [],
         asdict(limits),
         {name: image.expects.get(name) for name in ("tools", "services")},
-        work.cell.isolation,
+        work.isolation,
         sorted(settings.items()),
         # a package from a URL has no version that tells it from another; the overlay's name does
         *([work.overlay.name] if work.overlay and "" in work.added.values() else []),

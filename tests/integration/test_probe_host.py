@@ -265,6 +265,37 @@ def test_overlay_must_not_hide_the_image(torch_python: str, world: Path) -> None
     assert observations[0]["code"] == "environment-changed"
 
 
+@pytest.mark.parametrize(
+    ("requires", "said"),
+    [
+        (("hostile-0==1.0", "sympy<1"), "passed"),
+        (("hostile-0==1.0", "networkx<1"), "sympy 0.0 of the overlay shadows the image's"),
+        (("hostile-0==1.0", "torch<1"), "torch 0.0 of the overlay shadows the image's"),
+    ],
+)
+def test_the_matrix_may_replace_what_it_asks_for(
+    torch_python: str, world: Path, requires: tuple[str, ...], said: str
+) -> None:
+    """By name, and in a process that has not imported the image's; torch stays the image's in any case."""
+    name = "torch" if "torch" in said else "sympy"
+    folder = world / "overlays" / f"replaces-{name}"
+    if not folder.exists():
+        distribution(folder, "hostile-0")
+        distribution(folder, name, "0.0", "" if name == "sympy" else "raise ImportError('the image has a better one')")
+    sound = cell("hostile-0")
+    asked = replace(
+        sound,
+        cell=replace(sound.cell, requires=requires),
+        overlay=folder,
+        added={"hostile-0": "1.0", name: "0.0"},
+        replaces={name: "9.9"},
+    )
+    found = observe(torch_python, world, [asked])
+    (imported, _) = [frame for frame in found if frame["kind"] == "observation"]
+    assert imported["isolation"] == "fresh"
+    assert imported.get("message", imported["status"]).startswith(said)
+
+
 def test_a_crash_stays_one_where_its_confirmation_starts_slowly(torch_python: str, world: Path) -> None:
     """A fresh process imports what the fork had already: that time is not the probe's."""
     slowly = "import sys, time\ntime.sleep(0 if 'torch' in sys.modules else 4)\n__version__ = '1.0'\n"

@@ -60,3 +60,20 @@ def test_pass_after_a_failure(flaky: bool, disagreed: bool) -> None:
     assert outcome is not None
     assert (outcome.verdict, outcome.attempts) == (Verdict.PASS, ("crash",))
     assert (outcome.flaky, outcome.warm_disagreed) == (flaky, disagreed)
+
+
+def test_a_replaced_package_is_told_and_counts() -> None:
+    """With both versions beside the verdict, and in the reason, which speaks of the version that was there."""
+    cell = Cell(image="i", subject="s", version="stack", requires=("a==1", "numpy<2"), members=("a",))
+    work = Work(cell=cell, added={"a": "1", "numpy": "1.26.4"}, replaces={"numpy": "2.4.6"})
+    collector = Collector([work], Limits())
+    facts: Any = {"packages": {"numpy": "2.4.6"}, "torch": None}
+    collector.enter(facts, "e")
+    outcome = collector.add(observation("a"))
+    assert outcome is not None
+    assert outcome.replaced == ("numpy 2.4.6 -> 1.26.4",)
+    assert outcome.install_note == "numpy 2.4.6 -> 1.26.4, as the matrix asks"
+    raised = "numpy.dtype size changed, may indicate binary incompatibility. Expected 96, got 88"
+    outcome = collector.add(observation("a", status="raised", exception=["ValueError"], message=raised))
+    assert outcome is not None
+    assert (outcome.reason, "1.26.4" in outcome.detail) == ("numpy-abi", True)

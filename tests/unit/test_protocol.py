@@ -36,6 +36,23 @@ def test_each_launch_has_a_nonce_of_its_own() -> None:
     assert first["cells"][0]["added"] == ["dep", "l"]
 
 
+def test_a_cell_that_replaces_packages_has_a_process_of_its_own() -> None:
+    """The warm process has imported some of them with torch; only those that the matrix names may be replaced."""
+    requires = ("l==1", "NumPy<2", "torch<3", "member==1")
+    cell = Cell(image="i", subject="l", version="1", requires=requires, members=("l", "member"))
+    added = {"l": "1", "numpy": "1.26.4", "torch": "2.0", "unasked": "1.0", "member": "1"}
+
+    def ordered(*replaced: str) -> tuple[dict[str, str], str]:
+        work = Work(cell=cell, overlay=Path("key"), added=added, replaces=dict.fromkeys(replaced, "9"))
+        (only,) = order(Image(name="i"), [work], device="cpu")["cells"]
+        return only["replaces"], only["isolation"]
+
+    assert ordered() == ({}, "warm")
+    assert ordered("member") == ({"member": "1"}, "warm")
+    assert ordered("numpy") == ({"numpy": "1.26.4"}, "fresh")
+    assert ordered("torch", "unasked") == ({}, "fresh")
+
+
 def typed() -> dict[str, dict[str, str]]:
     """TypedDict -> its own keys with their types, as the contract's source has them; a base for required keys aside."""
     found: dict[str, dict[str, str]] = {}

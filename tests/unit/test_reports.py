@@ -6,6 +6,7 @@ import datetime as dt
 import json
 import os
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
@@ -38,6 +39,33 @@ def test_golden_report(table: Table) -> None:
     if os.environ.get("COMPAT_GOLDEN"):
         GOLDEN.write_text(found)
     assert found == GOLDEN.read_text()
+
+
+def noted(tmp_path: Path, **change: Any) -> Table:
+    """The small journal's table, with this in every outcome of torchbnn's cell in the stand-in."""
+    found = records()
+    for record in found:
+        if record.get("check", "").startswith("stand-in/torchbnn-1.2/"):
+            record.update({"verdict": "pass", "flaky": False, "attempts": [], **change})
+    return load(write(tmp_path / "journal.jsonl", found), TODAY)
+
+
+def test_replaced_packages_stand_beside_the_pass(tmp_path: Path) -> None:
+    """In the box, explained by the legend and a note of its own, and in the JSON."""
+    table = noted(tmp_path, replaced=["numpy 2.4.6 -> 1.26.4"])
+    report = markdown(table, None)
+    (row,) = [line for line in report.splitlines() if line.startswith("| torchbnn 1.2")]
+    assert "☑️☑️☑️☑️🔀[" in row
+    assert "🔀 with packages of the image replaced" in report
+    assert "   - numpy 2.4.6 -&#62; 1.26.4, as the matrix asks" in report
+    assert report.count("🔀") == 2
+    (outcome,) = [one for one in _outcomes(table) if one["check"] == "stand-in/torchbnn-1.2/sample"]
+    assert outcome["install_note"] == "numpy 2.4.6 -> 1.26.4, as the matrix asks"
+    assert "🔀" not in GOLDEN.read_text()
+
+
+def _outcomes(table: Table) -> Any:
+    return json.loads("".join(json_text(table, None)))["outcomes"]
 
 
 def test_surprises(table: Table) -> None:
