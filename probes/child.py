@@ -167,11 +167,12 @@ def _same_environment(cell: CellTask) -> None:
             f"{name} comes from {loaded}, and is not the {version} that replaces the image's for this cell",
         )
     torch = sys.modules.get("torch")
-    if torch is not None and "torch" in held:
+    expected = cell["replaces"].get("torch") or held.get("torch")
+    if torch is not None and expected:
         evidence.require(
-            _release(torch.__version__) == _release(held["torch"]),
+            _release(torch.__version__) == _release(expected),
             "environment-changed",
-            f"torch is {torch.__version__}, the image's is {held['torch']}",
+            f"torch is {torch.__version__}, {'the image' if 'torch' in held else 'pip'}'s is {expected}",
         )
 
 

@@ -42,7 +42,7 @@ def _case(judged: Judged) -> str:
     names = {"name": outcome.check, "classname": outcome.image, "time": f"{outcome.seconds:.3f}"}
     properties = {
         name: getattr(value, "value", value)
-        for name in ("verdict", "reason", "blame", "device", "device_name", "installed", "reused")
+        for name in ("verdict", "reason", "blame", "device", "device_name", "installed", "install_note", "reused")
         for value in [getattr(outcome, name)]
         if value
     }

@@ -25,7 +25,7 @@ MARKS = {
     Verdict.NOT_RUN: "❔",
 }
 ON_GPU, ON_CPU = "✅", "☑️"
-REPLACED = "🔀"
+REPLACED, CONSTRAINED = "🔀", "📌"
 MEANINGS = {
     Verdict.FAIL: "fails",
     Verdict.CRASH: "crashes",
@@ -203,6 +203,8 @@ def _legend(table: Table, used: Iterable[Verdict]) -> Iterator[str]:
         yield "🔁 flaky: passes after a fresh process failed"
     if any(outcome.replaced for outcome in passed):
         yield f"{REPLACED} with packages of the image replaced"
+    if any(outcome.drift for outcome in passed):
+        yield f"{CONSTRAINED} passes constrained; a plain `pip install` replaces packages of the image"
     yield "[n] see note n"
 
 
@@ -212,6 +214,7 @@ def _box(table: Table, box: Mapping[str, Judged], numbers: Mapping[str, int]) ->
     marks = "".join(mark(table, box[probe].outcome) if probe in box else "·" for probe in PROBES)
     passed = [judged.outcome for judged in box.values() if judged.outcome.verdict is Verdict.PASS]
     marks += REPLACED if any(outcome.replaced for outcome in passed) else ""
+    marks += CONSTRAINED if any(outcome.drift for outcome in passed) else ""
     noted = sorted({numbers[judged.outcome.check] for judged in box.values() if judged.outcome.check in numbers})
     return marks + "".join(f"[{number}](#note-{number})" for number in noted)
 
@@ -246,7 +249,7 @@ def _notes(notes: Sequence[Note]) -> Iterator[str]:
             yield f"   - evidence: {code(outcome.evidence)}"
         if outcome.install_note:
             yield f"   - {prose(outcome.install_note)}"
-        if outcome.drift:
+        if outcome.drift and outcome.verdict is not Verdict.PASS:
             yield f"   - a plain install would replace: {text(', '.join(outcome.drift))}"
         if outcome.remedy:
             yield f"   - remedy: {prose(outcome.remedy)}"

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch_compat_matrix.reports.escape import code, count, grid, text
 from torch_compat_matrix.reports.table import Table
-from torch_compat_matrix.runner.model import Verdict
+from torch_compat_matrix.runner.model import Verdict, shown
 from torch_compat_matrix.runner.pins import name_of
 
 MOST_METRICS = 2000
@@ -26,8 +26,7 @@ def drift(table: Table) -> Iterator[str]:
     yield "A plain `pip install` would replace these packages of the image:"
     yield ""
     for cell, drift in drifting.items():
-        shown = ", ".join(drift[:10]) + (f" and {len(drift) - 10} more" if len(drift) > 10 else "")
-        yield f"- {text(cell)}: {text(shown)}"
+        yield f"- {text(cell)}: {text(shown(drift))}"
     yield ""
 
 

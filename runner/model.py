@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import Enum
 from sys import intern
@@ -18,6 +18,10 @@ ProbeName = Literal["import", "sample", "autograd", "compile"]
 PROBES: tuple[ProbeName, ...] = get_args(ProbeName)
 """The probes, in the order in which they run and are shown."""
 
+Install = Literal["constrained", "plain"]
+"""How a cell's packages are installed: beside those of the image, or as `pip install` does it, replacing some."""
+PLAIN: Install = "plain"
+
 EXPECTS = "expects"
 """The library in an expectation's id: `image/expects/what`."""
 INSTALLED = "installed"
@@ -26,7 +30,9 @@ HOST = "host"
 HERE = "here"
 """The image that the interpreter of this command is, where it stands for no other."""
 TORCH = "torch"
-"""The package that makes an image what it is: a matrix replaces it by another image."""
+"""The package that makes an image what it is: only a plain install replaces it."""
+MOST_CHANGES = 10
+"""How many changes of packages are shown in a line: a new torch comes with a dozen packages of CUDA."""
 
 
 class Verdict(str, Enum):
@@ -161,6 +167,7 @@ class Cell:
     """`warm`: forked from a process that has imported torch; `fresh`: a process of its own."""
     label: str = ""
     """Tells the entries of a library in the matrix apart; empty for the only or the first of them."""
+    install: Install = "constrained"
 
     @property
     def id(self) -> str:
@@ -175,10 +182,9 @@ class Cell:
     def address(self) -> Address:
         return address(self.id, self.subject)
 
-    @property
-    def asked(self) -> frozenset[str]:
-        """The names of the packages that may replace those of the image, since the matrix asks for them."""
-        return frozenset(map(name_of, self.requires)) - {TORCH, ""}
+    def may_replace(self, name: str) -> bool:
+        """Whether the package may replace that of the image: the matrix names it, or takes whatever pip does."""
+        return self.install == PLAIN or (name != TORCH and name in map(name_of, self.requires))
 
     @property
     def checks(self) -> tuple[Check, ...]:
@@ -294,6 +300,8 @@ class Outcome:
     """The packages that a plain install would replace (`torch 2.6.0 -> 2.13.0`)."""
     replaced: tuple[str, ...] = ()
     """The packages of the image that were replaced for the check (`numpy 2.4.6 -> 1.26.4`)."""
+    install: str = ""
+    """`plain` where they were replaced as `pip install` does it; else empty."""
     installed: str = ""
     """The imported version."""
     isolation: str = ""
@@ -333,8 +341,15 @@ class Outcome:
 
     @property
     def install_note(self) -> str:
-        """How the packages under test differ from the image's; empty where they only add to them."""
-        return f"{', '.join(self.replaced)}, as the matrix asks" if self.replaced else ""
+        """How the packages under test differ from the image's, or from those that pip would take; empty if neither."""
+        notes = []
+        if self.replaced:
+            why = "as a plain `pip install` does" if self.install == PLAIN else "as the matrix asks"
+            notes.append(f"{shown(self.replaced)}, {why}")
+        if self.drift and self.verdict is Verdict.PASS:
+            replaces = shown(self.drift).replace(" -> ", " by ")
+            notes.append(f"passes constrained; a plain `pip install` replaces {replaces}")
+        return "; ".join(notes)
 
     def to_json(self) -> dict[str, Any]:
         """Only the fields that differ from their defaults."""
@@ -361,6 +376,14 @@ def _plain(value: Any) -> Any:
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
     return value
+
+
+def shown(changes: Sequence[str]) -> str:
+    """The first of these changes of packages (`torch 2.6.0 -> 2.13.0`), torch's own before all, and how many follow."""
+    ordered = sorted(changes, key=lambda change: not change.startswith(f"{TORCH} "))
+    return ", ".join(ordered[:MOST_CHANGES]) + (
+        f" and {len(changes) - MOST_CHANGES} more" if changes[MOST_CHANGES:] else ""
+    )
 
 
 def digest(value: object) -> str:

@@ -206,6 +206,8 @@ def _answer(choice: Choice, search: Search, folder: Path, backend: str | None) -
     yield f"written: {', '.join(str(short(folder / name)) for name in FILES if (folder / name).exists())}"
     if not place.image.tag:
         yield f"No Dockerfile: {place.image.name} had no `tag:` in the matrix of its run."
+    asked = [f"{name}=={version}" for name, version in choice.versions.items()]
+    yield f"install: {shlex.join(['pip', 'install', '-c', str(short(folder / 'constraints.txt')), *asked])}"
     proof = backend or ("docker" if place.image.tag else place.backend)
     yield f"verify: {shlex.join(_command(folder, proof))}"
 
@@ -234,6 +236,8 @@ def _nothing(search: Search, matrix: Matrix | None, names: Sequence[str], option
         yield f"{name}: {'recorded evidence' if evidence else 'no recorded evidence'}"
         for seen in evidence[:SHOWN]:
             what = seen.versions[name] if len(seen.versions) == 1 else f"in the stack {seen.subject} ({seen.name})"
+            if seen.replaced:
+                what = f"{seen.versions[name]} with packages of the image replaced ({seen.name})"
             why = seen.lacking(search.required[name] if len(seen.versions) == 1 else search.probes)
             yield f"  {seen.place.where}, {what}: {why or 'verified'}"
         if len(evidence) > SHOWN:

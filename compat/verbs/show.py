@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from torch_compat_matrix.runner.errors import NothingSelected, Status, did_you_mean
 from torch_compat_matrix.runner.matrix.select import names_of
 from torch_compat_matrix.runner.model import Outcome
+from torch_compat_matrix.runner.pins import name_of, version_of
 from torch_compat_matrix.runner.records.runs import Run, home
 from torch_compat_matrix.runner.selector import Selector
 
@@ -25,9 +26,11 @@ def main(options: argparse.Namespace) -> Status:
         near = did_you_mean(options.cell, names_of(plan.cells))
         raise NothingSelected(f"{options.cell}: not in run {current.id}{near}")
     header = current.header()
+    requires = {cell.id: cell.requires for cell in plan.cells}
     environments = current.environments()
     for outcome in outcomes:
-        print("\n".join(describe(outcome, header, environments.get(outcome.environment, {}))), end="\n\n")
+        environment = environments.get(outcome.environment, {})
+        print("\n".join(describe(outcome, header, environment, requires.get(outcome.cell, ()))), end="\n\n")
     for check in left:
         print(f"{check.id}: {'not yet' if going else 'not run'}")
     if left and going:
@@ -37,8 +40,10 @@ def main(options: argparse.Namespace) -> Status:
     return Status.AS_EXPECTED if outcomes else Status.INCOMPLETE
 
 
-def describe(outcome: Outcome, header: dict[str, Any], environment: dict[str, Any]) -> Iterable[str]:
-    """An outcome in lines: verdict, evidence, environment, and the command that reproduces it."""
+def describe(
+    outcome: Outcome, header: dict[str, Any], environment: dict[str, Any], requires: Sequence[str] = ()
+) -> Iterable[str]:
+    """An outcome in lines: verdict, evidence, environment, and the commands that install and reproduce it."""
     settings = header.get("settings", {})
     yield f"{outcome.check}: {outcome.verdict.value}{' (flaky)' if outcome.flaky else ''}"
     facts = environment.get("facts", {})
@@ -60,7 +65,8 @@ def describe(outcome: Outcome, header: dict[str, Any], environment: dict[str, An
         ),
         "installed": outcome.installed,
         "added to the image": ", ".join(outcome.resolved),
-        "replaced": outcome.install_note,
+        "install with": shlex.join(_pip(outcome, requires)) if outcome.resolved else "",
+        "note": outcome.install_note,
         "drift": ", ".join(outcome.drift),
         "isolation": outcome.isolation,
         "earlier attempts": ", ".join(outcome.attempts),
@@ -95,6 +101,19 @@ def describe(outcome: Outcome, header: dict[str, Any], environment: dict[str, An
     source = header["plan"].get("source", "")
     command += ["--matrix", source] if source.endswith(".yaml") and source != "matrix.yaml" else []
     yield f"  {'reproduce:':<20}{shlex.join(command)}"
+
+
+def _pip(outcome: Outcome, requires: Sequence[str]) -> list[str]:
+    """The command that installs into the image what was tested.
+
+    Where a plain install would replace packages of the image, it names these as they are, and all that was added.
+    """
+    added = {name_of(pin): pin for pin in outcome.resolved if version_of(pin)}
+    lines = [line if "[" in line else added.get(name_of(line), line) for line in requires]
+    if outcome.drift:
+        lines += [pin for name, pin in added.items() if name not in map(name_of, requires)]
+        lines += [f"{name}=={held}" for name, held, *_ in map(str.split, outcome.drift)]
+    return ["pip", "install", *lines]
 
 
 def _number(metric: Mapping[str, Any]) -> str:

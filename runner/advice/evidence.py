@@ -54,7 +54,8 @@ class Seen:
     place: Place
     subject: str
     versions: Mapping[str, str]
-    """The library, or the members of the stack, with their versions."""
+    """The library, or the members of the stack, and the packages that they replaced, with their versions."""
+    members: frozenset[str] = frozenset()
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     runs: dict[str, str] = field(default_factory=dict)
     """Probe -> the run of its outcome."""
@@ -69,6 +70,11 @@ class Seen:
     def resolved(self) -> dict[str, str]:
         """The exact packages that were added to the image."""
         return {name: version for outcome in self.outcomes.values() for name, version in pins(outcome).items()}
+
+    @property
+    def replaced(self) -> frozenset[str]:
+        """The packages of the image that were replaced, other than by the library or the members themselves."""
+        return frozenset(name for outcome in self.outcomes.values() for name in _replaced(outcome)) - self.members
 
     def take(self, outcome: Outcome, run: str) -> None:
         """Replace an older outcome, unless the newer is only host trouble."""
@@ -173,7 +179,7 @@ class Evidence:
         versions = _versions(cell, outcome, place)
         key = place.key, cell.label, tuple(sorted(versions.items()))
         if key not in self.seen:
-            self.seen[key] = Seen(place=place, subject=cell.subject, versions=versions)
+            self.seen[key] = Seen(place=place, subject=cell.subject, versions=versions, members=frozenset(cell.members))
         seen = self.seen[key]
         seen.place, seen.subject = place, cell.subject
         seen.take(outcome, run)
@@ -184,8 +190,18 @@ def pins(outcome: Outcome) -> dict[str, str]:
     return {name: version for name, version in read_pins(outcome.resolved).items() if version}
 
 
+def _replaced(outcome: Outcome) -> list[str]:
+    """The names of the packages of the image that were replaced."""
+    return [change.partition(" ")[0] for change in outcome.replaced]
+
+
 def _versions(cell: Cell, outcome: Outcome, place: Place) -> dict[str, str]:
-    """The members' versions; the requested version where none was recorded."""
+    """The versions of the members, as requested where none was recorded, and of what was replaced in the image."""
+    added = pins(outcome)
+    return {**{name: added.get(name, "") for name in _replaced(outcome)}, **_members(cell, outcome, place)}
+
+
+def _members(cell: Cell, outcome: Outcome, place: Place) -> dict[str, str]:
     added, held = pins(outcome), place.facts.get("packages") or {}
     if cell.version == LATEST:
         return {cell.subject: added.get(cell.subject) or outcome.installed or LATEST}

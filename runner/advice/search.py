@@ -104,12 +104,16 @@ class Search:
         versions = set()
         for seen in self.evidence.within(place):
             alone = seen.versions.keys() == {name} and not seen.lacking(self.required[name])
-            if alone or (seen.versions.keys() >= self.wanted.keys() and not seen.lacking(self.probes)):
+            if alone or (self._speaks(seen) and not seen.lacking(self.probes)):
                 versions.add(seen.versions[name])
         asked = self.wanted[name]
         fits = SpecifierSet(f"=={asked}" if asked else "", prereleases=True)
         fitting = (version for version in versions if number(version) != NONE and version in fits)
         return sorted(fitting, key=number, reverse=True)
+
+    def _speaks(self, seen: Seen) -> bool:
+        """Whether the evidence covers all that is wanted, and replaced nothing of the image that is not."""
+        return seen.replaced <= self.wanted.keys() <= seen.versions.keys()
 
     def _among(self, place: Place, ladders: Mapping[str, Sequence[str]]) -> Choice | None:
         """The newest combination that resolves; after a conflict, the next older version of the conflicting library."""
@@ -163,7 +167,7 @@ class Search:
     def _covering(self, place: Place, versions: Mapping[str, str]) -> list[Seen]:
         """The evidence that verifies all of these versions at once, the latest first."""
         covering = [seen for seen in self.evidence.within(place) if seen.versions.items() >= versions.items()]
-        return [seen for seen in reversed(covering) if not seen.lacking(self.probes)]
+        return [seen for seen in reversed(covering) if self._speaks(seen) and not seen.lacking(self.probes)]
 
     def failed(self, place: Place, packages: Mapping[str, str], excused: bool = False) -> str:
         """The failure of some of these packages together, or of all the libraries; empty where there is none.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from torch_compat_matrix.runner.backends.base import Exit
 from torch_compat_matrix.runner.errors import Trouble
 from torch_compat_matrix.runner.execution.protocol import Work
-from torch_compat_matrix.runner.model import Check, Limits, Outcome, Verdict, check_id, utc_now
+from torch_compat_matrix.runner.model import PLAIN, TORCH, Check, Limits, Outcome, Verdict, check_id, utc_now
 from torch_compat_matrix.runner.pins import changes
 from torch_compat_matrix.runner.verdicts.classify import Classified, classify
 from torch_compat_matrix.runner.verdicts.rules import reason_for
@@ -171,6 +171,7 @@ class Collector:
             resolved=tuple(f"{name}=={version}" for name, version in sorted(work.added.items())),
             drift=work.drift,
             replaced=_replaced(work),
+            install=cell.install if work.replaces and cell.install == PLAIN else "",
             installed=", ".join(_of(member, member["installed"], stack) for member in seen if member["installed"]),
             isolation=observation["isolation"],
             metrics={
@@ -199,7 +200,9 @@ class Collector:
 
 def _with(work: Work, facts: Facts) -> Mapping[str, Any]:
     """The facts as the cell's probes found them: with the versions of the packages that its overlay replaces."""
-    return {**facts, "packages": {**facts["packages"], **{name: work.added[name] for name in work.replaces}}}
+    now = {name: work.added[name] for name in work.replaces}
+    torch = {"version": now[TORCH]} if TORCH in now else facts["torch"]
+    return {**facts, "packages": {**facts["packages"], **now}, "torch": torch}
 
 
 def _replaced(work: Work) -> tuple[str, ...]:

@@ -193,7 +193,7 @@ class Preparation:
         cell = replace(cell, members=tuple(name for name in cell.members if name not in absent))
         if left and not cell.members:
             raise Trouble("not-applicable", "; ".join(left))
-        resolution = resolve.resolve(cell.requires, facts, self.index, self.home / "resolutions")
+        resolution = resolve.resolve(cell.requires, facts, self.index, self.home / "resolutions").under(cell.install)
         if resolution.problem:
             return resolution
         _refuse_misfits(resolution.versions, ready.prepared)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from torch_compat_matrix.runner.model import Cell, Image, Limits
+from torch_compat_matrix.runner.model import TORCH, Cell, Image, Limits
 
 if TYPE_CHECKING:
     from torch_compat_matrix.probes.contract import CellOrder, Frame, WorkOrder
@@ -38,7 +38,8 @@ class Work:
     @property
     def isolation(self) -> str:
         """`fresh` where the warm process may hold, imported by torch, a package of the image that is replaced."""
-        return "fresh" if self.replaces.keys() - set(self.cell.members) else self.cell.isolation
+        imported = self.replaces.keys() - (set(self.cell.members) - {TORCH})
+        return "fresh" if imported else self.cell.isolation
 
 
 def order(
@@ -82,7 +83,7 @@ def _cell(work: Work, limits: Limits) -> CellOrder:
         "overlay": work.overlay.name if work.overlay else None,
         "added": sorted(work.added),
         "members": [{"distribution": name, "version": work.versions.get(name, "")} for name in work.cell.members],
-        "replaces": {name: work.added[name] for name in work.replaces if name in work.cell.asked},
+        "replaces": {name: work.added[name] for name in work.replaces if work.cell.may_replace(name)},
         "probes": list(work.cell.probes),
         "isolation": work.isolation,
         "timeout_s": limits.timeout_s,

@@ -41,6 +41,7 @@ def keys(
         asdict(limits),
         {name: image.expects.get(name) for name in ("tools", "services")},
         work.isolation,
+        work.cell.install,
         sorted(settings.items()),
         # a package from a URL has no version that tells it from another; the overlay's name does
         *([work.overlay.name] if work.overlay and "" in work.added.values() else []),

@@ -58,6 +58,7 @@ def _cells_of(matrix: Matrix, image: str) -> list[Cell]:
                     probes=answered(library.probes or matrix.probes, (name,)),
                     isolation=library.isolation,
                     label=library.label or "",
+                    install=library.install or matrix.install,
                 )
             )
     for name, stack in matrix.stacks.items():
@@ -71,6 +72,7 @@ def _cells_of(matrix: Matrix, image: str) -> list[Cell]:
                 requires=tuple(stack.requires),
                 members=members,
                 probes=probes,
+                install=stack.install or matrix.install,
             )
         )
     return cells

@@ -22,7 +22,7 @@ from pydantic import (
 )
 
 from torch_compat_matrix.runner import model
-from torch_compat_matrix.runner.model import INSTALLED, LATEST, PROBES, Limits, Local, ProbeName, Verdict
+from torch_compat_matrix.runner.model import INSTALLED, LATEST, PROBES, Install, Limits, Local, ProbeName, Verdict
 
 UNITS = {"k": 10, "m": 20, "g": 30, "t": 40}
 
@@ -151,6 +151,7 @@ class LibraryEntry(Entry):
     with_: list[Req] = Field([], alias="with", description="further requirements to install with it")
     probes: list[ProbeName] | None = Field(None, description="run only these probes")
     isolation: Literal["warm", "fresh"] = Field("warm", description="fresh: a process of its own for each probe")
+    install: Install | None = Field(None, description="instead of the file's")
     label: Name | None = Field(
         None, description="tells several entries of a library apart in ids: library-version@label"
     )
@@ -170,6 +171,7 @@ class StackEntry(Entry):
 
     requires: list[Req] = Field(description="pinned requirements", min_length=1)
     probes: list[ProbeName] | None = None
+    install: Install | None = Field(None, description="instead of the file's")
 
 
 class ExcludeEntry(Entry):
@@ -203,6 +205,11 @@ class Matrix(Entry):
 
     limits: LimitsEntry = LimitsEntry()
     probes: list[ProbeName] = Field([*PROBES], description="probes to run, unless a library says otherwise")
+    install: Install = Field(
+        "constrained",
+        description="constrained: what fits beside the image's packages; plain: what `pip install` does, which may "
+        "replace some of them, torch among them",
+    )
     images: dict[Name, ImageEntry] = Field(min_length=1)
     libraries: dict[Name, LibraryEntries] = Field({}, description="libraries by the name of their distribution")
     stacks: dict[Name, StackEntry] = {}

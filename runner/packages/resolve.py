@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from torch_compat_matrix.runner.files import locked, write_whole
-from torch_compat_matrix.runner.model import digest
+from torch_compat_matrix.runner.model import PLAIN, digest
 from torch_compat_matrix.runner.packages import uv
 from torch_compat_matrix.runner.packages.pip_config import Index
 from torch_compat_matrix.runner.packages.stubs import Held
@@ -23,7 +23,7 @@ from torch_compat_matrix.runner.pins import changes, is_name, name_of, read_pins
 PASSING = ("index-unreachable", "index-refused", "disk-full", "install-failed")
 """Passing problems, which are not cached."""
 
-_SCHEMA = 1
+_SCHEMA = 2
 _COMPILE = ("pip", "compile", "--no-header", "--no-annotate")
 
 
@@ -33,6 +33,8 @@ class Resolution:
 
     add: tuple[str, ...] = ()
     """`name==version` of each package that the image lacks (`name @ URL` where a URL is required)."""
+    plain: tuple[str, ...] = ()
+    """The same for a plain `pip install`, with the packages that it would replace; empty where it equals `add`."""
     versions: Mapping[str, str] = field(default_factory=dict)
     """Canonical name -> version of all resolved packages, the image's own among them."""
     drift: tuple[str, ...] = ()
@@ -46,8 +48,15 @@ class Resolution:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Resolution:
         """The resolution from `asdict`'s data, by way of JSON."""
-        lists: dict[str, Any] = {name: tuple(data[name]) for name in ("add", "drift", "notes")}
+        lists: dict[str, Any] = {name: tuple(data[name]) for name in ("add", "plain", "drift", "notes")}
         return cls(**{**data, **lists})
+
+    def under(self, install: str) -> Resolution:
+        """The resolution for that way to install; a plain install adds whatever pip does, and so has no drift."""
+        if install != PLAIN or self.problem not in ("", "drift"):
+            return self
+        versions = {**self.versions, **read_pins(self.plain)}
+        return Resolution(add=self.plain or self.add, versions=versions, notes=self.notes)
 
 
 def resolve(requirements: Sequence[str], facts: Mapping[str, Any], index: Index, cache: Path) -> Resolution:
@@ -101,6 +110,7 @@ class _Question:
         if not drift:
             return self._unmet(ran)
         return Resolution(
+            plain=self._plain(picks),
             versions=picks,
             drift=drift,
             problem="drift",
@@ -135,10 +145,13 @@ class _Question:
         new = [name for name in lines if not (name in held and same_version(versions[name], held[name]))]
         add = tuple(lines[name] for name in new)
         newer = free and any(free.get(name) != versions[name] for name in new)
+        picks, drift = self._drift(free) if newer else ({}, ())
+        plain = self._plain(picks)
         return Resolution(
             add=add,
+            plain=plain if set(plain) != set(add) else (),
             versions=versions,
-            drift=self._drift(free)[1] if newer else (),
+            drift=drift,
             notes=tuple(re.findall(r"^warning: (`.* is yanked.*)$", ran.err, re.MULTILINE)),
         )
 
@@ -182,6 +195,12 @@ class _Question:
         picks = read_pins(text.splitlines()) or dict(free)
         kept = (picks.keys() & held.keys()) - self.asked
         return picks, tuple(changes({name: held[name] for name in kept}, {name: picks[name] for name in kept}))
+
+    def _plain(self, picks: Mapping[str, str]) -> tuple[str, ...]:
+        """The lines of what a plain install would add or replace."""
+        held, by_url = self.held.versions, {name_of(line): line for line in self.requirements if " @ " in line}
+        new = [name for name in picks if not (name in held and same_version(picks[name], held[name]))]
+        return tuple(f"{name}=={picks[name]}" if picks[name] else by_url.get(name, name) for name in new)
 
     def _stubs(self) -> Path:
         return self.held.folder.absolute()

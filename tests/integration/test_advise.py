@@ -177,6 +177,26 @@ def test_the_newest_image_and_versions(records: Records, advise: Any, tmp_path: 
     assert f"torch=={NEW}" in written("constraints.txt")
 
 
+def test_the_command_that_installs_it_is_told(records: Records, advise: Any) -> None:
+    """It keeps the image's packages by the constraints that are written beside it."""
+    records.run("captum-1.0", "gpytorch-1.0")
+    assert "install: pip install -c advice/constraints.txt captum==1.0 gpytorch==1.0\n" in advise("captum", "gpytorch")
+
+
+def test_what_passed_with_replaced_packages_says_nothing_of_the_image(records: Records, advise: Any) -> None:
+    """It is shown, and advised only where the packages that replaced the image's are asked for as well."""
+    held = {"helper": "2.4"}
+    change: dict[str, Any] = {"replaced": ["helper 2.4 -> 1.0"], "resolved": ["captum==2.0", "helper==1.0"]}
+    wheel(records.home / "offered", "helper", "1.0")
+    records.run("captum-2.0", packages=held, **change)
+    assert "2.0 with packages of the image replaced (helper 1.0 captum 2.0): verified" in advise("captum", status=3)
+    records.run("captum-1.0", packages=held)
+    advise("captum")
+    assert pinned() == ["captum==1.0"]
+    advise("captum", "helper")
+    assert pinned() == ["captum==2.0", "helper==1.0"]
+
+
 def test_what_the_answer_does_not_say_is_said(records: Records, advise: Any) -> None:
     """No GPU, and never run together: in the answer and in each file."""
     records.run("captum-1.0", "gpytorch-1.0")

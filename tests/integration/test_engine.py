@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from tests.support import scripted_torch
+from tests.support.tinywheels import wheel
 from torch_compat_matrix.runner.backends import process as processes
 from torch_compat_matrix.runner.backends.base import Gpu, Prepared
 from torch_compat_matrix.runner.bundle import BUNDLE
@@ -133,7 +134,8 @@ def engine(backend: Interpreter, what: Plan, home: Path, **settings: Any) -> Eng
     """An engine on a run's folder."""
     folder = home / "runs" / "r"
     folder.mkdir(parents=True, exist_ok=True)
-    return Engine(plan=what, backend=backend, home=home, folder=folder, index=Index.from_pip(os.environ), **settings)
+    settings.setdefault("index", Index.from_pip(os.environ))
+    return Engine(plan=what, backend=backend, home=home, folder=folder, **settings)
 
 
 def probe_hosts() -> set[str]:
@@ -161,6 +163,52 @@ def test_each_check_gets_its_outcome(torch_python: str, bundle: Path) -> None:
     assert found["x/numpy-installed/sample"].device == "cpu"
     assert [(part["name"], part["status"]) for part in found["x/numpy-installed/sample"].parts] == [("draws", "passed")]
     assert found["x/numpy-installed/import"].environment
+
+
+@pytest.mark.parametrize(
+    ("install", "beside", "verdict", "note"),
+    [
+        ("constrained", (), Verdict.UNSUPPORTED, ""),
+        ("constrained", ("networkx<1",), Verdict.UNSUPPORTED, ""),
+        ("plain", (), Verdict.PASS, "torch {torch} -> 0.9, networkx {networkx} -> 0.9, as a plain `pip install` does"),
+    ],
+)
+def test_the_matrix_says_how_to_install(
+    torch_python: str, bundle: Path, install: Any, beside: tuple[str, ...], verdict: Verdict, note: str
+) -> None:
+    """A plain install replaces whatever pip does, torch too; beside the image's packages that is a drift."""
+    wheel(bundle / "offered", "tiny", "1.0", "networkx<1", "torch<1")
+    for name in ("networkx", "torch"):
+        wheel(bundle / "offered", name, "0.9")
+    probes = "DISTRIBUTION = MODULE = 'tiny'\nimport networkx, torch\ndef sample(probe): pass\n"
+    (bundle / "probes" / "libraries" / "tiny.py").write_text(probes)
+    cell = replace(installed("tiny", probes=("import",)), version="1.0", requires=("tiny==1.0", *beside))
+    index = Index(options={"no-index": "1", "find-links": str(bundle / "offered")})
+    running = engine(Interpreter(torch_python), plan(replace(cell, install=install)), bundle / "home", index=index)
+    running.run(running.plan.checks)
+    (outcome,) = outcomes(bundle / "home").values()
+    held = running.preparation.image(running.plan.images[0]).facts["packages"]
+    assert (outcome.verdict, outcome.install_note) == (verdict, note.format(**held)), outcome
+    assert outcome.isolation == ("fresh" if verdict is Verdict.PASS else "")
+    assert outcome.reason == ("" if verdict is Verdict.PASS else "drift")
+
+
+def test_a_companion_of_the_matrix_replaces_that_of_the_image(torch_python: str, bundle: Path) -> None:
+    """In processes of its own: the warm one has imported the image's; the next cell finds the image's again."""
+    wheel(bundle / "offered", "tiny", "1.0", "networkx")
+    wheel(bundle / "offered", "networkx", "0.9")
+    for name in ("tiny", "networkx"):
+        probes = f"DISTRIBUTION = MODULE = {name!r}\nimport torch, networkx\n"
+        (bundle / "probes" / "libraries" / f"{name}.py").write_text(probes + "def imported(probe): pass\n")
+    asked = replace(installed("tiny", probes=("import",)), version="1.0", requires=("tiny==1.0", "networkx<1"))
+    what = plan(asked, installed("networkx", probes=("import",)))
+    index = Index(options={"no-index": "1", "find-links": str(bundle / "offered")})
+    running = engine(Interpreter(torch_python), what, bundle / "home", index=index)
+    running.run(what.checks)
+    held = running.preparation.image(what.images[0]).facts["packages"]["networkx"]
+    own, others = (outcomes(bundle / "home")[check.id] for check in what.checks)
+    assert (own.verdict, own.isolation, own.replaced) == (Verdict.PASS, "fresh", (f"networkx {held} -> 0.9",)), own
+    assert (others.verdict, others.installed, others.replaced) == (Verdict.PASS, held, ())
 
 
 def test_missing_image_is_an_outcome(torch_python: str, bundle: Path) -> None:

@@ -152,6 +152,27 @@ def test_drift_is_named_even_where_the_image_can_be_kept(offered: Path) -> None:
     assert (resolution.problem, resolution.drift) == ("", ("torch 2.13.0+cpu -> 2.15.0",))
 
 
+def test_a_plain_install_has_a_set_of_its_own(offered: Path) -> None:
+    """With the packages that it replaces; it is named only where it is another set, and then nothing is a drift."""
+    wheel(offered, "clip", "3.3", "torch>=2", "vision", "helper")
+    wheel(offered, "vision", "0.28", "torch==2.13.0")
+    wheel(offered, "vision", "0.29", "torch==2.15.0")
+    wheel(offered, "torch", "2.15.0")
+    wheel(offered, "old", "0.8", "numpy<2", "torch")
+    wheel(offered, "numpy", "1.26.4")
+    image = facts(numpy="2.4.6")
+    both, only = answer(offered, image, "clip==3.3"), answer(offered, image, "old==0.8")
+    assert (both.add, both.under("constrained")) == (("clip==3.3", "helper==1.0", "vision==0.28"), both)
+    assert sorted(both.plain) == ["clip==3.3", "helper==1.0", "torch==2.15.0", "vision==0.29"]
+    plain = both.under("plain")
+    assert (plain.add, plain.drift, plain.versions["torch"]) == (both.plain, (), "2.15.0")
+    assert (only.problem, only.add, sorted(only.plain)) == ("drift", (), ["numpy==1.26.4", "old==0.8"])
+    assert (only.under("plain").problem, only.under("plain").add) == ("", only.plain)
+    same = answer(offered, image, "lib==1.0")
+    assert (same.plain, same.under("plain").add) == ((), same.add)
+    assert answer(offered, image, "lib==99").under("plain").problem == "version-not-found"
+
+
 def test_what_is_merely_newer_elsewhere_is_no_drift(offered: Path) -> None:
     """pip leaves installed packages alone unless something demands another version."""
     wheel(offered, "numpy", "9.0")

@@ -63,6 +63,28 @@ def test_a_library_may_have_several_entries() -> None:
     assert Plan.from_json(json.loads(json.dumps(whole.to_json()))) == whole
 
 
+def test_a_library_may_be_installed_otherwise_than_the_rest(tmp_path: Path) -> None:
+    """The file says how to install, a library or a stack may say otherwise; plans of earlier versions say nothing."""
+    path = tmp_path / "matrix.yaml"
+    libraries = "pyro-ppl: { versions: [latest], install: constrained }, torchbnn: { versions: [latest] }"
+    stacks = "a: { requires: [torchbnn] }, b: { requires: [torchbnn], install: constrained }"
+    text = f"images: {{ one: {{ tag: 'a:1' }} }}\nlibraries: {{ {libraries} }}\nstacks: {{ {stacks} }}\n"
+    path.write_text(f"install: plain\n{text}")
+    assert [cell.install for cell in expand(load(path), "docker").cells] == [
+        "constrained",
+        "plain",
+        "plain",
+        "constrained",
+    ]
+    path.write_text(text)
+    whole = expand(load(path), "docker")
+    assert {cell.install for cell in whole.cells} == {"constrained"}
+    earlier = whole.to_json()
+    for cell in earlier["cells"]:
+        del cell["install"], cell["label"]
+    assert Plan.from_json(json.loads(json.dumps(earlier))) == whole
+
+
 @pytest.mark.parametrize(
     ("selector", "found"),
     [

@@ -64,6 +64,21 @@ def test_replaced_packages_stand_beside_the_pass(tmp_path: Path) -> None:
     assert "🔀" not in GOLDEN.read_text()
 
 
+def test_both_answers_of_an_install_stand_beside_the_pass(tmp_path: Path) -> None:
+    """What passes beside the image's packages is not what a plain install gives; torch is named first."""
+    table = noted(tmp_path, drift=["numpy 2.4.6 -> 1.26.4", "torch 2.13.0 -> 2.14.1"])
+    report = markdown(table, None)
+    (row,) = [line for line in report.splitlines() if line.startswith("| torchbnn 1.2")]
+    assert "☑️☑️☑️☑️📌[" in row
+    assert "📌 passes constrained; a plain `pip install` replaces packages of the image" in report
+    note = "passes constrained; a plain `pip install` replaces torch 2.13.0 by 2.14.1, numpy 2.4.6 by 1.26.4"
+    assert f"   - {note}" in report
+    assert {one.get("install_note") for one in _outcomes(table) if one["image"] == "stand-in"} == {None, note}
+    assert "📌" not in GOLDEN.read_text()
+    replaced = noted(tmp_path, replaced=["torch 2.13.0 -> 2.14.1"], install="plain")
+    assert "   - torch 2.13.0 -&#62; 2.14.1, as a plain `pip install` does" in markdown(replaced, None)
+
+
 def _outcomes(table: Table) -> Any:
     return json.loads("".join(json_text(table, None)))["outcomes"]
 

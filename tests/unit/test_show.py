@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
 from torch_compat_matrix.compat.verbs.show import describe
 from torch_compat_matrix.runner.model import Outcome, Verdict
+
+PASS = Outcome(check="i/l-1/sample", image="i", subject="l", version="1", probe="sample", verdict=Verdict.PASS)
 
 
 def test_parts_are_shown_with_their_reasons() -> None:
@@ -28,3 +35,25 @@ def test_parts_are_shown_with_their_reasons() -> None:
         "    failed     12.00 s  moments: off",
         "    skipped     0.00 s  half precision: no such dtype",
     ]
+
+
+@pytest.mark.parametrize(
+    ("requires", "change", "command"),
+    [
+        (("clip",), {"resolved": ("clip==3.3", "vision==0.28")}, "pip install clip==3.3"),
+        (("clip[all]==3.3", "numpy<2"), {"resolved": ("clip==3.3",)}, "pip install 'clip[all]==3.3' 'numpy<2'"),
+        (("clip==3.3", "numpy<2"), {"resolved": ("clip==3.3", "numpy==1.26")}, "pip install clip==3.3 numpy==1.26"),
+        (
+            ("clip==3.3",),
+            {"resolved": ("clip==3.3", "vision==0.28"), "drift": ("torch 2.13.0+cpu -> 2.14.1",)},
+            "pip install clip==3.3 vision==0.28 torch==2.13.0+cpu",
+        ),
+        (("clip==3.3",), {}, ""),
+    ],
+)
+def test_the_command_installs_what_was_tested(requires: tuple[str, ...], change: dict[str, Any], command: str) -> None:
+    """Where a plain install would replace packages of the image, the command keeps them."""
+    outcome = replace(PASS, **change)
+    lines = list(describe(outcome, {"backend": "local", "plan": {}}, {}, requires))
+    found = [line.partition(":")[2].strip() for line in lines if line.startswith("  install with:")]
+    assert found == list(filter(None, [command]))
