@@ -106,14 +106,12 @@ def describe(
 def _pip(outcome: Outcome, requires: Sequence[str]) -> list[str]:
     """The command that installs into the image what was tested.
 
-    Where a plain install would replace packages of the image, it names these as they are, and all that was added.
+    It names the packages of the image that a plain install would replace, as they are, so that pip keeps them.
     """
     added = {name_of(pin): pin for pin in outcome.resolved if version_of(pin)}
     lines = [line if "[" in line else added.get(name_of(line), line) for line in requires]
-    if outcome.drift:
-        lines += [pin for name, pin in added.items() if name not in map(name_of, requires)]
-        lines += [f"{name}=={held}" for name, held, *_ in map(str.split, outcome.drift)]
-    return ["pip", "install", *lines]
+    kept = [f"{name}=={held}" for name, held, *_ in map(str.split, outcome.drift)]
+    return ["pip", "install", *lines, *kept]
 
 
 def _number(metric: Mapping[str, Any]) -> str:
