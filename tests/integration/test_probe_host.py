@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import textwrap
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -80,8 +81,6 @@ def distribution(folder: Path, name: str, version: str = "1.0", code: str = "") 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A bundle with probes of misbehaving libraries, and an overlay that holds those libraries."""
-    import shutil
-
     world = tmp_path_factory.mktemp("world")
     shutil.copytree(BUNDLE, world / "probes")
     for index, body in enumerate(BEHAVIOURS.values()):
@@ -294,6 +293,25 @@ def test_the_matrix_may_replace_what_it_asks_for(
     (imported, _) = [frame for frame in found if frame["kind"] == "observation"]
     assert imported["isolation"] == "fresh"
     assert imported.get("message", imported["status"]).startswith(said)
+
+
+def test_what_is_to_be_replaced_must_not_come_from_the_image(torch_python: str, world: Path) -> None:
+    """Metadata alone is no package: the image's own would be tested under the name of another version."""
+    folder = world / "overlays" / "hollow"
+    distribution(folder, "hostile-0", code="import jinja2\n__version__ = '1.0'\n")
+    distribution(folder, "jinja2", "0.0")
+    shutil.rmtree(folder / "jinja2")
+    sound = cell("hostile-0")
+    requires = ("hostile-0==1.0", "jinja2<1")
+    hollow = replace(
+        sound,
+        cell=replace(sound.cell, requires=requires, probes=("import",)),
+        overlay=folder,
+        added={"hostile-0": "1.0", "jinja2": "0.0"},
+        replaces={"jinja2": "3.1"},
+    )
+    (imported,) = [frame for frame in observe(torch_python, world, [hollow]) if frame["kind"] == "observation"]
+    assert (imported["code"], imported["message"].partition(" from ")[0]) == ("environment-changed", "jinja2 comes")
 
 
 def test_a_crash_stays_one_where_its_confirmation_starts_slowly(torch_python: str, world: Path) -> None:
