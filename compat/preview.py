@@ -102,7 +102,8 @@ def _resolution(cell: Cell, facts: Mapping[str, Any] | None, home: Path) -> tupl
     if cell.members and absent.keys() >= set(cell.members):
         return f"not-applicable: {'; '.join(absent[name] for name in cell.members)}", "none"
     index = Index.from_pip(os.environ)
-    resolution = resolve.resolve(cell.requires, facts, index, home / "resolutions").under(cell.install)
+    answer = resolve.resolve(cell.requires, facts, index, home / "resolutions", newest=cell.newest)
+    resolution = answer.under(cell.install)
     if resolution.problem:
         return f"{resolution.problem}: {', '.join(resolution.drift) or resolution.detail[:80]}", "none"
     if not resolution.add:

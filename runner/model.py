@@ -11,7 +11,7 @@ from enum import Enum
 from sys import intern
 from typing import Any, Literal, get_args
 
-from torch_compat_matrix.runner.pins import name_of
+from torch_compat_matrix.runner.pins import canonical, name_of
 from torch_compat_matrix.runner.selector import Address, address
 
 ProbeName = Literal["import", "sample", "autograd", "compile"]
@@ -177,6 +177,11 @@ class Cell:
     def variant(self) -> str:
         """The version with its label, as ids, tables and records have it."""
         return variant(self.version, self.label)
+
+    @property
+    def newest(self) -> tuple[str, ...]:
+        """The distribution that is to be the newest, even where the image holds another."""
+        return (canonical(self.subject),) if self.version == LATEST else ()
 
     @property
     def address(self) -> Address:

@@ -94,6 +94,25 @@ def _holds(marker: str, facts: Mapping[str, Any]) -> bool:
         return True
 
 
+def too_new(needs_python: str, python: str) -> bool:
+    """Whether a Requires-Python leaves out this Python although it is not too old, as an upper bound does."""
+    lower = ",".join(re.findall(r"(?:>=|>|~=)[^,]+", needs_python)).replace("~=", ">=")
+    return admits(f"python{needs_python}", python) is False and admits(f"python{lower}", python) is True
+
+
+def is_standard(requirement: str) -> bool:
+    """Whether a requirement can be read by the letter of the standard (PEP 508), as pip 24.1 and newer do."""
+    try:
+        from packaging.requirements import InvalidRequirement, Requirement  # only now: a bare host has none
+    except ModuleNotFoundError:
+        return True
+    try:
+        Requirement(requirement)
+    except InvalidRequirement:
+        return False
+    return True
+
+
 def changes(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
     """`name 1.0 -> 2.0` for each name whose version changed, or that only one of the sets has."""
 

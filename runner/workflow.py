@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -165,6 +166,7 @@ def engine_for(opened: OpenRun, *, index: Index | None = None, settled: Settled 
         seed=settings.seed,
         full=settings.full,
         compile_cache=settings.compile_cache,
+        asked_since=time.time() if settings.rerun else 0,
         done=opened.done,
         **more,
     )

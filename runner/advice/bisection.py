@@ -14,7 +14,8 @@ from torch_compat_matrix.runner.packages.target import Target
 from torch_compat_matrix.runner.pins import canonical, read_pins
 
 UNRESOLVED = (
-    *("unsatisfiable", "version-not-found", "yanked", "no-wheel", "python-too-old", "needs-in-image"),
+    *("unsatisfiable", "version-not-found", "yanked", "no-wheel", "python-too-old", "python-too-new"),
+    *("needs-in-image", "pip-refuses-metadata", "constraints-unreadable"),
     *("sdist-build-failed", "install-failed", "index-unreachable", "index-refused"),
 )
 """Reasons for which a point says nothing: the library was never probed."""

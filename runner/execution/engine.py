@@ -52,6 +52,8 @@ class Engine:
     full: bool = False
     compile_cache: bool = False
     """Keep the code that torch.compile made for the next run."""
+    asked_since: float = 0
+    """Resolutions that are older (seconds since the epoch) are asked for again."""
     settled: Settled = lambda keys: {}
     listen: Callable[[Outcome], None] = lambda outcome: None
     say: Callable[[str], None] = lambda text: None
@@ -88,6 +90,7 @@ class Engine:
             gpus=self.gpus,
             recorder=self.recorder,
             running=self.running,
+            asked_since=self.asked_since,
         )
 
     def batches(self, checks: Iterable[Check]) -> tuple[Batch, ...]:

@@ -21,7 +21,7 @@ from torch_compat_matrix.runner.execution.recorder import Recorder
 from torch_compat_matrix.runner.execution.schedule import Batch
 from torch_compat_matrix.runner.files import locked, write_whole
 from torch_compat_matrix.runner.model import INSTALLED, Cell, Image, Verdict, digest
-from torch_compat_matrix.runner.packages import overlay, resolve
+from torch_compat_matrix.runner.packages import overlay
 from torch_compat_matrix.runner.packages.pip_config import Index
 from torch_compat_matrix.runner.packages.resolve import Resolution
 from torch_compat_matrix.runner.pins import canonical, left_out, name_of
@@ -67,6 +67,8 @@ class Preparation:
     gpus: Sequence[Gpu]
     recorder: Recorder
     running: Running
+    asked_since: float = 0
+    """Resolutions that are older (seconds since the epoch) are asked for again."""
     _images: dict[str, Future[Ready]] = field(default_factory=dict)
     _cells: dict[str, Future[Work | Resolution]] = field(default_factory=dict)
     _guard: threading.Lock = field(default_factory=threading.Lock)
@@ -193,13 +195,19 @@ class Preparation:
         cell = replace(cell, members=tuple(name for name in cell.members if name not in absent))
         if left and not cell.members:
             raise Trouble("not-applicable", "; ".join(left))
-        resolution = resolve.resolve(cell.requires, facts, self.index, self.home / "resolutions").under(cell.install)
+        resolution, folder = overlay.install(
+            cell.requires,
+            facts,
+            self.index,
+            self.home,
+            newest=cell.newest,
+            since=self.asked_since,
+            how=cell.install,
+            stand_in=ready.prepared.stand_in,
+        )
         if resolution.problem:
             return resolution
         _refuse_misfits(resolution.versions, ready.prepared)
-        folder = None
-        if resolution.add:
-            folder = overlay.build(resolution.add, facts, self.index, self.home, stand_in=ready.prepared.stand_in)
         held = {canonical(name): version for name, version in facts["packages"].items()}
         added = {name: resolution.versions.get(name, "") for name in map(name_of, resolution.add)}
         return Work(

@@ -24,8 +24,8 @@ def keys(
 ) -> dict[str, str]:
     """Check id -> key; empty on a host whose GPUs differ, since only the lease decides which GPU a batch gets.
 
-    A key holds the image's identity, the exact packages added, the probes' source and the rules that name reasons, GPU
-    model and driver, limits, seed and step counts.
+    A key holds the image's identity, the exact packages added and what is said of them, the probes' source and the
+    rules that name reasons, GPU model and driver, limits, seed and step counts.
     """
     models = {(gpu.name, gpu.driver) for gpu in gpus}
     image, limits = prepared.image, prepared.image.limits
@@ -36,6 +36,7 @@ def keys(
         prepared.identity,
         sorted(work.added.items()),
         sorted(work.versions.items()),
+        [work.drift, work.notes],
         [source(member) for member in work.cell.members],
         sorted(models) if limits.gpus != "none" else [],
         asdict(limits),

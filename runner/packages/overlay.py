@@ -5,18 +5,52 @@ from __future__ import annotations
 import json
 import platform
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
+from email.parser import HeaderParser
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from torch_compat_matrix.runner.errors import Trouble
 from torch_compat_matrix.runner.files import build_once, stamps, write_whole
-from torch_compat_matrix.runner.model import digest, utc_now
+from torch_compat_matrix.runner.model import Install, digest, utc_now
 from torch_compat_matrix.runner.packages import buildline, uv
+from torch_compat_matrix.runner.packages.pip import is_strict
 from torch_compat_matrix.runner.packages.pip_config import Index
+from torch_compat_matrix.runner.packages.resolve import Resolution, resolve
 from torch_compat_matrix.runner.packages.target import Target
+from torch_compat_matrix.runner.pins import canonical, is_standard, too_new
+
+
+def install(
+    requirements: Sequence[str],
+    facts: Mapping[str, Any],
+    index: Index,
+    home: Path,
+    *,
+    newest: Collection[str] = (),
+    since: float = 0,
+    how: Install = "constrained",
+    stand_in: bool = False,
+) -> tuple[Resolution, Path | None]:
+    """As `resolve`, with the overlay of what is added; where its metadata is such as pip refuses, pip itself is asked.
+
+    uv mends what pip refuses, and passes over upper bounds of Python; only the packages themselves show it.  `how`:
+    which of pip's two answers is taken (`install:` of the matrix).
+    """
+    answer = partial(resolve, requirements, facts, index, home / "resolutions", newest=newest, since=since)
+    resolution = answer().under(how)
+    if resolution.problem or not resolution.add:
+        return resolution, None
+    folder = build(resolution.add, facts, index, home, stand_in=stand_in)
+    refused = refusals(folder, facts, strict=is_strict(facts["packages"].get("pip", "")))
+    if not refused:
+        return resolution, folder
+    resolution = answer(refused=refused).under(how)
+    add = () if resolution.problem else resolution.add
+    return resolution, build(add, facts, index, home, stand_in=stand_in) if add else None
 
 
 def build(add: Sequence[str], facts: Mapping[str, Any], index: Index, home: Path, *, stand_in: bool = False) -> Path:
@@ -52,6 +86,29 @@ def _build(add: Sequence[str], facts: Mapping[str, Any], index: Index, home: Pat
         write_whole(folder.with_suffix(".json"), [json.dumps(manifest, indent=2) + "\n"])
 
     return build_once(folder, fill)
+
+
+def refusals(folder: Path, facts: Mapping[str, Any], *, strict: bool) -> dict[str, str]:
+    """Name -> what pip holds against a package here that uv accepts: an upper bound of Python, a broken requirement.
+
+    `strict`: pip refuses requirements outside the standard, as 24.1 and newer do.
+    """
+    refused = {}
+    for path in sorted(folder.glob("*.dist-info/METADATA")):
+        metadata = HeaderParser().parsestr(path.read_text(encoding="utf-8", errors="replace"))
+        needs = str(metadata["Requires-Python"] or "")
+        broken = [text for text in metadata.get_all("Requires-Dist") or () if strict and not is_standard(text)]
+        words = [f"Requires-Python: {needs}"] if needs and _leaves_out(needs, facts["python"]) else broken
+        if words:
+            refused[canonical(metadata["Name"])] = f"{metadata['Name']} {metadata['Version']} ({words[0]})"
+    return refused
+
+
+def _leaves_out(needs_python: str, python: str) -> bool:
+    try:
+        return too_new(needs_python, python)
+    except ValueError:  # outside the standard: pip passes over it
+        return False
 
 
 def folder_of(add: Sequence[str], facts: Mapping[str, Any], home: Path, *, cpu_line: bool = False) -> Path:

@@ -13,18 +13,25 @@ from pathlib import Path
 
 from torch_compat_matrix.runner.files import user_home
 from torch_compat_matrix.runner.model import digest
+from torch_compat_matrix.runner.packages.constraints import Constraint, Reader, redact
 
-_WHAT = ("index-url", "extra-index-url", "find-links", "no-index", "only-binary", "no-binary", "pre")
+_FILES = ("constraint", "build-constraint")
+"""pip's options that name files; what these hold counts, not where they lie."""
+_ALONE = ("no-deps", "prefer-binary", "upgrade", "upgrade-strategy", "ignore-requires-python", "uploaded-prior-to")
+"""pip's options that uv does not have, or means otherwise."""
+_WHAT = ("index-url", "extra-index-url", "find-links", "no-index", "only-binary", "no-binary", "pre", *_ALONE)
 """pip's options that decide which packages it finds; several values of an option are separated by white space."""
 _HOW = ("trusted-host", "cert", "client-cert", "proxy", "timeout", "keyring-provider")
 """pip's options that decide how it reaches an index."""
 
 _UV_WHAT = (
     *("UV_DEFAULT_INDEX", "UV_INDEX", "UV_INDEX_URL", "UV_EXTRA_INDEX_URL", "UV_INDEX_STRATEGY", "UV_FIND_LINKS"),
-    *("UV_CONSTRAINT", "UV_OVERRIDE", "UV_EXCLUDE", "UV_EXCLUDE_NEWER", "UV_PRERELEASE", "UV_RESOLUTION"),
+    *("UV_OVERRIDE", "UV_EXCLUDE", "UV_EXCLUDE_NEWER", "UV_PRERELEASE", "UV_RESOLUTION"),
     *("UV_TORCH_BACKEND", "UV_OFFLINE"),
 )
-"""uv's own variables that decide which packages it finds."""
+"""uv's own variables that decide which packages it finds, and of which pip knows nothing."""
+_UV_FILES = {"constraint": "UV_CONSTRAINT", "build-constraint": "UV_BUILD_CONSTRAINT"}
+"""uv's own variables for files that pip, too, can be given."""
 
 _UV_VARIABLES = {
     "index-url": "UV_DEFAULT_INDEX",
@@ -62,13 +69,17 @@ class Index:
             if name.startswith("PIP_"):
                 merged[":env:", _normal(name[4:])] = value
         options = {
-            {"default-timeout": "timeout"}.get(name, name): value
+            {"default-timeout": "timeout", "no-dependencies": "no-deps"}.get(name, name): value
             for wanted in ("global", "install", ":env:")
             for (section, name), value in merged.items()
             if section == wanted and value.strip()  # pip ignores empty values
         }
+        for name in options.keys() & set(_FILES):  # an image has another working folder
+            options[name] = " ".join(
+                word if "://" in word else str(Path(word).expanduser().absolute()) for word in options[name].split()
+            )
         return cls(
-            options={name: options[name].strip() for name in (*_WHAT, *_HOW) if name in options},
+            options={name: options[name].strip() for name in (*_WHAT, *_HOW, *_FILES) if name in options},
             uv={name: value for name, value in environ.items() if name.startswith("UV_")},
             surroundings={name: environ[name] for name in _SURROUNDINGS if environ.get(name)},
         )
@@ -102,7 +113,7 @@ class Index:
             variables["UV_HTTP_TIMEOUT"] = str(max(1, round(float(self.options["timeout"]))))
         if self.options.get("keyring-provider") == "subprocess":
             variables["UV_KEYRING_PROVIDER"] = "subprocess"
-        variables |= self.uv
+        variables |= {name: value for name, value in self.uv.items() if name not in _UV_FILES.values()}
         if {"UV_INDEX", "UV_EXTRA_INDEX_URL"} & variables.keys():
             # pip takes the best version of all indexes; uv by default the best of the first that knows the name, so
             # that an extra index with one old torch would hide all newer ones.
@@ -119,7 +130,28 @@ class Index:
             for value in re.split(r"[\s,]+", self.options.get(name, "")):
                 if value:
                     flags += [f"--{name}", value]
+        for place in self._places("build-constraint"):
+            flags += ["--build-constraints", place]
         return (*flags, *(("--prerelease", "allow") if self._on("pre") else ()))
+
+    def constraints(self) -> tuple[Constraint, ...]:
+        """The lines of all constraint files, pip's and uv's; Trouble where a file cannot be read."""
+        return self._read_constraints("constraint")
+
+    @property
+    def no_deps(self) -> bool:
+        """Whether pip leaves dependencies out."""
+        return self._on("no-deps")
+
+    @property
+    def pips_alone(self) -> tuple[str, ...]:
+        """The options that are set and that only pip itself can follow."""
+        return tuple(name for name in _ALONE if name in self.options)
+
+    @property
+    def uvs_alone(self) -> tuple[str, ...]:
+        """uv's own variables that are set and that pip cannot follow."""
+        return tuple(name for name in _UV_WHAT if self.uv.get(name))
 
     def pip_environment(self) -> dict[str, str]:
         """pip's own variables, for an install inside an image; the paths in them are in `paths`."""
@@ -145,17 +177,31 @@ class Index:
 
     @property
     def contents(self) -> str:
-        """A hash that changes when a file is put into a local find-links folder."""
+        """A hash that changes with the text of a constraint file, and when a file is put into a find-links folder."""
         folders = [Path(link.removeprefix("file://")) for link in self.find_links()]
-        return digest([folder.stat().st_mtime_ns for folder in folders if folder.exists()])
+        seen: list[object] = [folder.stat().st_mtime_ns for folder in folders if folder.exists()]
+        seen += [str(constraint) for name in _FILES for constraint in self._read_constraints(name)]
+        reader = self._reader()
+        more = [place for name in ("UV_OVERRIDE", "UV_EXCLUDE") for place in self.uv.get(name, "").split()]
+        return digest([*seen, *(str(line) for place in more for line in reader.read(place))])
+
+    def _places(self, option: str) -> tuple[str, ...]:
+        return (*self.values(option), *self.uv.get(_UV_FILES[option], "").split())
+
+    def _read_constraints(self, option: str) -> tuple[Constraint, ...]:
+        reader = self._reader()
+        return tuple(constraint for place in self._places(option) for constraint in reader.read(place))
+
+    def _reader(self) -> Reader:
+        bundle = next((self.surroundings[name] for name in _BUNDLES if name in self.surroundings), "")
+        return Reader(
+            cert=self.options.get("cert", bundle),
+            proxy=self.options.get("proxy", ""),
+            timeout_s=float(self.options.get("timeout", 15)),
+        )
 
     def _on(self, name: str) -> bool:
         return self.options.get(name, "").lower() in ("1", "y", "yes", "t", "true", "on")
-
-
-def redact(text: str) -> str:
-    """The text without user names, passwords and tokens in its URLs."""
-    return re.sub(r"(?<=://)[^/\s]+@", "***@", text)
 
 
 def _files(environ: Mapping[str, str]) -> list[Path]:

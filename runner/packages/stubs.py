@@ -1,4 +1,4 @@
-"""The packages of an image, shown to uv as stubs: wheels of metadata alone.
+"""The packages of an image, shown to uv and to pip as stubs: wheels, and an installation, of metadata alone.
 
 The versions of vendor builds (`2.6.0a0+nv25.1`, `2.13.0+cpu`) are on no index, and what an index says about the same
 number (torch and its dozen nvidia packages) is not true of a conda build.  A stub has the image's own version and
@@ -26,6 +26,8 @@ _VERSION = re.compile(
 )
 """PEP 440's grammar; pip, too, ignores an installed distribution whose version is outside it."""
 
+_SCHEMA = 2
+_INSTALLED = "installed"
 _BUILD = 999999
 """A wheel's build number: of two wheels with the same version and tags, the greater number wins."""
 
@@ -46,14 +48,26 @@ class Held:
         }
         metadata = {canonical(name): entry for name, entry in facts.get("metadata", {}).items()}
         tags = target.tags
-        held = cls(versions=versions, folder=home / digest([versions, metadata, tags]), tags=tags)
+        held = cls(versions=versions, folder=home / digest([_SCHEMA, versions, metadata, tags]), tags=tags)
 
         def write(folder: Path) -> None:
             for name, version in versions.items():
-                _write(folder / held.wheel(name), name, version, tags, metadata.get(name, {}))
+                text = _metadata(name, version, metadata.get(name, {}))
+                info = f"{name.replace('-', '_')}-{version.replace('-', '_')}.dist-info"
+                with ZipFile(folder / held.wheel(name), "w") as wheel:
+                    wheel.writestr(f"{info}/METADATA", text)
+                    wheel.writestr(f"{info}/WHEEL", f"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: {tags}\n")
+                    wheel.writestr(f"{info}/RECORD", "")
+                (folder / _INSTALLED / info).mkdir(parents=True)
+                (folder / _INSTALLED / info / "METADATA").write_text(text, encoding="utf-8")
 
         build_once(held.folder, write)
         return held
+
+    @property
+    def installed(self) -> Path:
+        """The folder in which pip finds the packages installed."""
+        return self.folder.absolute() / _INSTALLED
 
     def wheel(self, name: str) -> str:
         """The file name of a package's stub."""
@@ -75,12 +89,8 @@ class Held:
         return "".join(f"{name}=={self.versions[name]}\n" for name in names)
 
 
-def _write(path: Path, name: str, version: str, tags: str, metadata: Mapping[str, Any]) -> None:
+def _metadata(name: str, version: str, metadata: Mapping[str, Any]) -> str:
     lines = ["Metadata-Version: 2.1", f"Name: {name}", f"Version: {version}"]
     lines += [f"Requires-Dist: {' '.join(requirement.split())}" for requirement in metadata.get("requires", ())]
     lines += [f"Provides-Extra: {extra}" for extra in metadata.get("extras", ())]
-    folder = f"{name.replace('-', '_')}-{version.replace('-', '_')}.dist-info"
-    with ZipFile(path, "w") as wheel:
-        wheel.writestr(f"{folder}/METADATA", "\n".join(lines) + "\n")
-        wheel.writestr(f"{folder}/WHEEL", f"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: {tags}\n")
-        wheel.writestr(f"{folder}/RECORD", "")
+    return "\n".join(lines) + "\n"

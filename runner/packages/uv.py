@@ -18,10 +18,12 @@ from tempfile import TemporaryDirectory
 
 from torch_compat_matrix.runner.errors import Trouble
 from torch_compat_matrix.runner.files import home, user_home
-from torch_compat_matrix.runner.packages.pip_config import redact
+from torch_compat_matrix.runner.packages.constraints import redact
 
 TIMEOUT_S = 1800
 """For a run of uv; a stand-in's torch is several gigabytes."""
+TIMED_OUT = 124
+"""The status of a run that did not end in time."""
 
 _SILENT = r"resolve host|connect to|[Cc]onnection |timed out|unreachable|No route|RPC failed|early EOF|SSL|error: 5\d\d"
 _REFUSED = r"Authentication failed|could not read Username|Permission denied|error: 403"
@@ -41,7 +43,7 @@ REASONS = (
     ("sdist-build-failed", r"Failed to (download and )?build|The build backend returned an error"),
     ("bad-requirement", r"Couldn't parse requirement|expected .* the start of a requirement"),
     ("version-not-found", r"Because (there is no version of )?(\S+)( was not found in [\w ]+)? and you require \2"),
-    ("no-wheel", r"has no wheels with a matching Python|has no wheels with a matching platform"),
+    ("no-wheel", r"has no (usable wheels|wheels with a matching (Python|platform))"),
     ("yanked", r"was yanked \(reason"),
     ("unsatisfiable", r"No solution found"),
 )
@@ -153,9 +155,15 @@ def _caches() -> dict[str, str]:
 def _run(arguments: Sequence[str], environment: Mapping[str, str], stdin: str, timeout_s: float) -> Ran:
     # No Python is downloaded unless the user says so: a test must not depend on what a mirror offers today.
     defaults = {"UV_PYTHON_DOWNLOADS": "never", "UV_LINK_MODE": "hardlink", "UV_NO_PROGRESS": "1", "NO_COLOR": "1"}
+    variables = {**defaults, **os.environ, **_caches(), **environment}
+    return finish([binary(), *arguments], variables, stdin=stdin, timeout_s=timeout_s)
+
+
+def finish(command: Sequence[str], environment: Mapping[str, str], *, stdin: str = "", timeout_s: float) -> Ran:
+    """Run an installer in this environment alone; on a time-out or interruption end it with its builds."""
     with subprocess.Popen(
-        [binary(), *arguments],
-        env={**defaults, **os.environ, **_caches(), **environment},
+        command,
+        env=environment,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -167,7 +175,7 @@ def _run(arguments: Sequence[str], environment: Mapping[str, str], stdin: str, t
             out, err = process.communicate(stdin, timeout=timeout_s)
         except subprocess.TimeoutExpired:
             _end(process)
-            return Ran(status=124, out="", err=f"error: uv did not end within {timeout_s:g} s")
+            return Ran(status=TIMED_OUT, out="", err=f"error: uv did not end within {timeout_s:g} s")
         except BaseException:
             _end(process)
             raise
@@ -175,7 +183,7 @@ def _run(arguments: Sequence[str], environment: Mapping[str, str], stdin: str, t
 
 
 def _end(process: subprocess.Popen[str]) -> None:
-    """End uv with its builds, which share its session."""
+    """End an installer with its builds, which share its session."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.communicate()

@@ -25,6 +25,8 @@ from torch_compat_matrix.runner.backends.base import Gpu, Prepared
 from torch_compat_matrix.runner.bundle import BUNDLE
 from torch_compat_matrix.runner.errors import Trouble
 from torch_compat_matrix.runner.execution.engine import Engine
+from torch_compat_matrix.runner.execution.protocol import Work
+from torch_compat_matrix.runner.execution.reuse import keys
 from torch_compat_matrix.runner.execution.share import Worker
 from torch_compat_matrix.runner.model import Cell, Image, Known, Limits, Outcome, Plan, Verdict, digest
 from torch_compat_matrix.runner.packages.pip_config import Index
@@ -134,7 +136,7 @@ def engine(backend: Interpreter, what: Plan, home: Path, **settings: Any) -> Eng
     """An engine on a run's folder."""
     folder = home / "runs" / "r"
     folder.mkdir(parents=True, exist_ok=True)
-    settings.setdefault("index", Index.from_pip(os.environ))
+    settings = {"index": Index.from_pip(os.environ), **settings}
     return Engine(plan=what, backend=backend, home=home, folder=folder, **settings)
 
 
@@ -400,6 +402,34 @@ def test_compile_cache_is_kept_where_it_is_asked_for(torch_python: str, bundle: 
         engine(backend, what, bundle / name, compile_cache=kept).run(what.checks)
         assert {one.verdict for one in outcomes(bundle / name).values()} == {Verdict.PASS}
     assert len(list((bundle / "home").glob("compiled/*/inductor/*"))) == (2 if kept else 0)
+
+
+def test_a_failed_resolution_is_asked_for_again_where_everything_is(torch_python: str, bundle: Path) -> None:
+    """What is remembered for the day does not outlive the wish to run every check."""
+    cell = replace(installed(probes=("import",)), version="99", requires=("numpy==99",))
+    index = Index(options={"no-index": "1"})
+
+    def reason(**settings: Any) -> str:
+        run = engine(Interpreter(torch_python), plan(cell), bundle, index=index, **settings)
+        run.run(run.plan.cells[0].checks)
+        return run.follower.look()["x/numpy-99/import"].reason
+
+    assert reason() == "version-not-found"
+    (record,) = (bundle / "resolutions").glob("*.json")
+    record.write_text(record.read_text().replace("version-not-found", "no-wheel"))
+    assert reason() == "no-wheel"
+    assert reason(asked_since=time.time() + 1) == "version-not-found"
+
+
+def test_what_is_said_of_a_resolution_is_part_of_the_key(torch_python: str, bundle: Path) -> None:
+    """A reused outcome would show the drift of another day, or the constraints of another run."""
+    prepared = Interpreter(torch_python).prepare(Image(name="x", limits=Limits()))
+    work = Work(cell=installed(probes=("import",)))
+    seen = [
+        keys(piece, prepared, (), {}, "local")["x/numpy-installed/import"]
+        for piece in (work, replace(work, drift=("torch 1 -> 2",)), replace(work, notes=("constraint a==1 of f",)))
+    ]
+    assert len(set(seen)) == 3
 
 
 def test_what_needs_no_gpu_runs_beside_what_does(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:

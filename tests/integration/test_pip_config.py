@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import ast
+import base64
 import os
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
 
 from tests.support.tinywheels import simple_index, wheel
 from torch_compat_matrix.runner.packages import uv
-from torch_compat_matrix.runner.packages.pip_config import Index, redact
+from torch_compat_matrix.runner.packages.constraints import redact
+from torch_compat_matrix.runner.packages.pip_config import Index
 
 
 def told_by_pip(environ: dict[str, str]) -> dict[str, str]:
@@ -171,3 +175,55 @@ def test_an_image_gets_pips_variables_and_the_files_they_name(tmp_path: Path) ->
         "https_proxy": "http://proxy:3128",
     }
     assert set(index.paths()) == {tmp_path / "pypi", tmp_path / "wheels", tmp_path / "ca.pem"}
+
+
+def test_constraint_files_are_named_in_full_and_handed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A relative path is that of this process; an image must see the file at the same place."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.txt").write_text("lib<2\n")
+    (tmp_path / "b.txt").write_text("setuptools<81\n")
+    environ = {
+        "PIP_CONFIG_FILE": os.devnull,
+        "PIP_CONSTRAINT": "a.txt",
+        "PIP_BUILD_CONSTRAINT": "b.txt",
+        "UV_BUILD_CONSTRAINT": "c.txt",
+        "UV_CONSTRAINT": "d.txt",
+    }
+    index = Index.from_pip(environ)
+    assert index.pip_environment()["PIP_CONSTRAINT"] == f"{tmp_path}/a.txt"
+    assert set(index.paths()) == {tmp_path / "a.txt", tmp_path / "b.txt"}
+    assert index.uv_flags() == ("--build-constraints", f"{tmp_path}/b.txt", "--build-constraints", "c.txt")
+    assert not {"UV_CONSTRAINT", "UV_BUILD_CONSTRAINT"} & index.uv_environment().keys()
+
+
+@pytest.mark.parametrize("option", ["constraint", "build-constraint"])
+def test_the_text_of_a_constraint_file_shows(tmp_path: Path, option: str) -> None:
+    """The settings are the same, the contents are not; the file that it names counts too."""
+    (tmp_path / "outer.txt").write_text("-c inner.txt\n")
+    (tmp_path / "inner.txt").write_text("lib<2\n")
+    index = Index(options={option: f"{tmp_path}/outer.txt"})
+    key, contents = index.key, index.contents
+    (tmp_path / "inner.txt").write_text("lib<3\n")
+    assert (index.key == key, index.contents == contents) == (True, False)
+
+
+def test_a_constraint_file_may_lie_behind_a_url_with_a_password(tmp_path: Path) -> None:
+    """It is read as pip reads it, and named without the password."""
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            known = self.headers["Authorization"] == f"Basic {base64.b64encode(b'me:se@cret').decode()}"
+            self.send_response(200 if known else 401)
+            self.end_headers()
+            self.wfile.write(b"-c more.txt\n" if self.path == "/first.txt" else b"lib<2 # why\nother \\\n ==1\n")
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Answer) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        place = f"me:se%40cret@127.0.0.1:{server.server_port}"
+        lines = [str(line) for line in Index(options={"constraint": f"http://{place}/first.txt"}).constraints()]
+        server.shutdown()
+    source = f"http://***@127.0.0.1:{server.server_port}/more.txt"
+    assert lines == [f"constraint lib<2 of {source}", f"constraint other  ==1 of {source}"]

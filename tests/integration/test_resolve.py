@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
+import sys
 import threading
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -12,6 +15,8 @@ from typing import Any
 import pytest
 
 from tests.support.tinywheels import sdist, simple_index, wheel
+from torch_compat_matrix.runner.packages import uv
+from torch_compat_matrix.runner.packages.overlay import install
 from torch_compat_matrix.runner.packages.pip_config import Index
 from torch_compat_matrix.runner.packages.resolve import Resolution, resolve
 
@@ -22,6 +27,27 @@ TORCH = "2.13.0+cpu"
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """uv remembers nothing from one test to the next."""
     monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "uv"))
+
+
+@pytest.fixture(scope="session")
+def releases_of_pip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three pips for Python 3.11, from the index that pip is configured for."""
+    if sys.version_info[:2] != (3, 11) and uv.run(("python", "find", "--no-project", "--system", "3.11"), {}).status:
+        pytest.skip("the images of these tests have Python 3.11, and this host has none")
+    folder, index = tmp_path_factory.mktemp("pips"), Index.from_pip()
+    for release in ("24.0", "24.2", "26.0"):
+        place = folder / f"{release}-3.11"
+        ran = uv.run(("pip", "install", "--no-deps", "--target", str(place), f"pip=={release}"), index.uv_environment())
+        assert not ran.status, ran.err
+    (folder / f"newest-{dt.date.today():%Y-%m}-3.11").symlink_to("26.0-3.11")
+    return folder
+
+
+@pytest.fixture
+def pips(tmp_path: Path, releases_of_pip: Path) -> None:
+    """These pips are fetched already."""
+    (tmp_path / "resolutions").mkdir(exist_ok=True)
+    (tmp_path / "resolutions" / "pips").symlink_to(releases_of_pip)
 
 
 @pytest.fixture
@@ -52,10 +78,12 @@ def needing(image: dict[str, Any], name: str, *requires: str) -> dict[str, Any]:
     return {**image, "metadata": {**image["metadata"], name: {"requires": list(requires), "extras": []}}}
 
 
-def answer(folder: Path, image: dict[str, Any], *requirements: str) -> Resolution:
+def answer(
+    folder: Path, image: dict[str, Any], *requirements: str, options: Mapping[str, str] | None = None, **more: Any
+) -> Resolution:
     """What is resolved when there is nothing but the folder."""
-    index = Index(options={"no-index": "1", "find-links": str(folder)})
-    return resolve(requirements, image, index, folder.parent / "resolutions")
+    index = Index(options={"no-index": "1", "find-links": str(folder), **(options or {})})
+    return resolve(requirements, image, index, folder.parent / "resolutions", **more)
 
 
 def test_only_what_is_missing_is_added(offered: Path) -> None:
@@ -186,7 +214,6 @@ def test_another_version_of_what_was_asked_for_is_no_drift(offered: Path) -> Non
     """The image's own lib gives way to the one under test; another torch is another image."""
     wheel(offered, "torch", "2.9.0")
     assert answer(offered, facts(lib="0.9", helper="1.0"), "lib==1.0").add == ("lib==1.0",)
-    assert answer(offered, facts(lib="0.9", helper="1.0"), "lib").add == ("lib==1.0",)
     assert answer(offered, facts(lib="0.9", helper="0.1"), "lib>=0.5").add == ()
     assert answer(offered, facts(), "torch==2.9.0").problem == "drift"
 
@@ -272,6 +299,17 @@ def test_a_pin_is_answered_from_memory_for_good_and_all_else_for_a_day(offered: 
         record.unlink()
 
 
+def test_what_was_kept_before_a_moment_is_asked_again(offered: Path) -> None:
+    """A failure that is remembered for the day does not outlive the user's wish to ask again."""
+    assert answer(offered, facts(), "late==1.0").problem == "version-not-found"
+    (record,) = (offered.parent / "resolutions").glob("*.json")
+    stored = json.loads(record.read_text())
+    record.write_text(json.dumps({**stored, "resolution": {**stored["resolution"], "problem": "remembered"}}))
+    kept = record.stat().st_mtime
+    assert answer(offered, facts(), "late==1.0").problem == "remembered"
+    assert answer(offered, facts(), "late==1.0", since=kept + 1).problem == "version-not-found"
+
+
 def test_a_new_file_in_find_links_is_seen_at_once(offered: Path) -> None:
     """A missing wheel that somebody puts there is not missing until tomorrow."""
     assert answer(offered, facts(), "late==1.0").problem == "version-not-found"
@@ -291,6 +329,138 @@ def test_packages_that_pip_itself_would_pass_over_do_no_harm(offered: Path) -> N
     """Distribution packages of Linux carry versions and requirements outside the standard."""
     image = needing(facts(debian="0.1.49-debian1~x", odd="1.0"), "odd", "not a requirement", "helper ; bogus == '1'")
     assert answer(offered, image, "lib==1.0").add == ("helper==1.0", "lib==1.0")
+
+
+def test_a_name_that_the_image_meets_stays_unless_the_newest_is_asked_for(offered: Path) -> None:
+    """As `pip install NAME` and `pip install --upgrade NAME` have it."""
+    image = facts(lib="0.9", helper="0.1")
+    assert answer(offered, image, "lib", "helper").add == ()
+    assert answer(offered, image, "lib", "helper", newest=["lib"]).add == ("lib==1.0",)
+
+
+def test_constraints_count_and_are_named(offered: Path) -> None:
+    """Every file counts, pip's and uv's, with the files that it names; another text is another answer."""
+    wheel(offered, "lib", "0.9", "torch>=2", "helper")
+    wheel(offered, "helper", "0.9")
+    (offered.parent / "inner.txt").write_text("helper==0.9  # old\n")
+    file, other = offered.parent / "constraints.txt", offered.parent / "other.txt"
+    file.write_text("lib<1\n")
+    other.write_text("-c inner.txt\nunrelated==3\n")
+    assert answer(offered, facts(), "lib").add == ("helper==1.0", "lib==1.0")
+    index = Index(
+        options={"no-index": "1", "find-links": str(offered), "constraint": str(file)}, uv={"UV_CONSTRAINT": str(other)}
+    )
+    bound = resolve(["lib"], facts(), index, offered.parent / "resolutions")
+    assert bound.add == ("helper==0.9", "lib==0.9")
+    assert {f"constraint lib<1 of {file}", f"constraint helper==0.9 of {offered.parent}/inner.txt"} <= set(bound.notes)
+    assert "unrelated" not in str(bound)
+    file.write_text("lib==1.0\n")
+    assert resolve(["lib"], facts(), index, offered.parent / "resolutions").add == ("helper==0.9", "lib==1.0")
+
+
+def test_a_constraint_that_causes_drift_is_named_in_it(offered: Path, pips: None) -> None:
+    """The image is not to blame, nor the library alone."""
+    file = offered.parent / "constraints.txt"
+    file.write_text("numpy<2\n")
+    wheel(offered, "user", "1.0", "numpy")
+    wheel(offered, "numpy", "1.26.4")
+    resolution = answer(offered, facts(numpy="2.4.6"), "user==1.0", options={"constraint": str(file)})
+    assert (resolution.problem, resolution.drift) == ("drift", ("numpy 2.4.6 -> 1.26.4",))
+    assert f"constraint numpy<2 of {file}" in resolution.detail
+
+
+def test_constraints_that_cannot_be_read_are_the_hosts_trouble_and_not_remembered(offered: Path) -> None:
+    """The file may be there in a minute."""
+    missing = answer(offered, facts(), "lib", options={"constraint": "http://me:secret@127.0.0.1:9/c.txt /no/file"})
+    assert missing.problem == "constraints-unreadable"
+    assert "secret" not in str(missing)
+    assert not list((offered.parent / "resolutions").glob("*.json"))
+
+
+def test_dependencies_may_be_left_out(offered: Path) -> None:
+    """PIP_NO_DEPS."""
+    resolution = answer(offered, facts(), "lib==1.0", options={"no-deps": "1"})
+    assert resolution.add == ("lib==1.0",)
+    assert "pip's option no-deps is set" in resolution.notes
+
+
+@pytest.mark.parametrize("requirement", ["source-only", "needs-source==1.0"])
+def test_a_release_without_a_wheel_is_told_as_such(offered: Path, requirement: str) -> None:
+    """Not as a set of versions that contradict each other."""
+    sdist(offered, "source-only", "1.0")
+    wheel(offered, "needs-source", "1.0", "source-only")
+    assert answer(offered, facts(), requirement, options={"only-binary": ":all:"}).problem == "no-wheel"
+
+
+def test_the_drift_is_pips_own(offered: Path, pips: None) -> None:
+    """pip goes back to older releases of what it has to replace in an order of its own; uv is not asked."""
+    wheel(offered, "clip", "3.3", "vision", "torch")
+    wheel(offered, "vision", "0.29", "torch==2.15.0", "numpy<2.4")
+    for version in ("2.15.0", "2.14.1"):
+        wheel(offered, "torch", version)
+    for version in ("1.26", "2.3", "2.5"):
+        wheel(offered, "numpy", version)
+    resolution = answer(offered, facts(numpy="2.4", pip="24.2"), "clip==3.3")
+    assert resolution.drift == ("numpy 2.4 -> 2.3", "torch 2.13.0+cpu -> 2.15.0")
+
+
+@pytest.mark.parametrize(
+    ("pip", "requirement", "problem", "instead"),
+    [
+        ("24.2", "legacy==1.0", "pip-refuses-metadata", "pip takes legacy 1.1; "),
+        ("24.0", "legacy==1.0", "", ""),
+        ("24.2", "bounded==1.0", "python-too-new", "pip takes bounded 0.9; "),
+        ("24.2", "needs-bounded==1.0", "", ""),
+    ],
+)
+def test_what_pip_refuses_and_uv_mends_is_refused(
+    offered: Path, pips: None, pip: str, requirement: str, problem: str, instead: str
+) -> None:
+    """The image's own pip decides, once the packages have shown their metadata."""
+    wheel(offered, "legacy", "1.0", "helper>=0.1.*")
+    wheel(offered, "legacy", "1.1", "helper>=0.1")
+    wheel(offered, "bounded", "1.0", needs_python=">=3.7,<3.11")
+    wheel(offered, "bounded", "0.9")
+    wheel(offered, "needs-bounded", "1.0", "bounded")
+    index = Index(options={"no-index": "1", "find-links": str(offered)})
+    for _ in range(2):
+        resolution, folder = install([requirement], facts(pip=pip), index, offered.parent)
+        assert problem == resolution.problem
+        assert resolution.detail.startswith(instead)
+        assert (folder is None) == bool(problem)
+    assert "bounded==1.0" not in resolution.add
+
+
+def test_what_keeps_the_image_is_such_as_pip_takes(offered: Path, pips: None) -> None:
+    """uv would keep the image with a release whose metadata pip refuses; pip keeps it with an older one."""
+    wheel(offered, "clip", "3.3", "vision", "torch")
+    wheel(offered, "vision", "0.30", "torch==2.15.0")
+    wheel(offered, "vision", "0.29", "torch==2.13.0", "helper>=0.1.*")
+    wheel(offered, "vision", "0.28", "torch==2.13.0")
+    wheel(offered, "torch", "2.15.0")
+    index = Index(options={"no-index": "1", "find-links": str(offered)})
+    resolution, folder = install(["clip==3.3"], facts(pip="24.2"), index, offered.parent)
+    assert resolution.add == ("clip==3.3", "vision==0.28")
+    assert resolution.drift == ("torch 2.13.0+cpu -> 2.15.0",)
+    assert folder is not None
+
+
+def test_without_the_images_python_pip_is_not_asked(offered: Path) -> None:
+    """uv's answer stands, with a note; what pip is known to refuse is refused."""
+    wheel(offered, "clip", "3.3", "torch>=2", "vision")
+    wheel(offered, "vision", "0.28", "torch==2.13.0")
+    wheel(offered, "vision", "0.29", "torch==2.15.0")
+    wheel(offered, "torch", "2.15.0")
+    wheel(offered, "legacy", "1.0", "helper>=0.1.*")
+    image = {**facts(), "python": "3.77.0", "abi": "cp377"}
+    resolution = answer(offered, image, "clip==3.3")
+    assert resolution.add == ("clip==3.3", "vision==0.28")
+    assert resolution.drift == ("torch 2.13.0+cpu -> 2.15.0",)
+    assert resolution.notes == ("pip itself was not asked: this host has no Python 3.77",)
+    index = Index(options={"no-index": "1", "find-links": str(offered)})
+    wheel(offered, "bounded", "1.0", needs_python=">=3.7,<3.11")
+    for requirement, problem in {"legacy==1.0": "pip-refuses-metadata", "bounded==1.0": "python-too-new"}.items():
+        assert problem == install([requirement], image, index, offered.parent)[0].problem
 
 
 @pytest.mark.slow

@@ -1,0 +1,83 @@
+"""The lines of constraint files, local or behind a URL, each with the file that it stands in."""
+
+from __future__ import annotations
+
+import base64
+import re
+import ssl
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from urllib.error import URLError
+from urllib.parse import unquote, urljoin, urlsplit
+from urllib.request import HTTPSHandler, ProxyHandler, Request, build_opener
+
+from torch_compat_matrix.runner.errors import Trouble
+
+
+@dataclass(frozen=True, slots=True)
+class Constraint:
+    """A line of a constraint file; both without secrets only as text."""
+
+    line: str
+    source: str
+
+    def __str__(self) -> str:
+        return f"constraint {redact(self.line)} of {redact(self.source)}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reader:
+    """Reads constraint files as pip would reach them."""
+
+    cert: str = ""
+    proxy: str = ""
+    timeout_s: float = 15
+
+    def read(self, place: str) -> tuple[Constraint, ...]:
+        """The constraints in a file or behind a URL, and in the files that it names; Trouble where one is not there."""
+        return tuple(self._lines(place, {place}))
+
+    def _lines(self, place: str, seen: set[str]) -> Iterator[Constraint]:
+        for raw in re.sub(r"\\\r?\n", "", self._text(place)).splitlines():
+            line = re.sub(r"(^|\s)#.*$", "", raw).strip()
+            more = re.match(r"(?:-c|-r|--constraint|--requirement)[\s=]*(\S+)", line)
+            if more is None:
+                if line:
+                    yield Constraint(line, place)
+                continue
+            other = urljoin(place, more[1]) if "://" in place else str(Path(place).parent / more[1])
+            if other not in seen:
+                seen.add(other)
+                yield from self._lines(other, seen)
+
+    def _text(self, place: str) -> str:
+        try:
+            if "://" in place:
+                return _fetched(place, self.cert, self.proxy, self.timeout_s)
+            return Path(place).expanduser().read_text(encoding="utf-8")
+        except (OSError, ValueError) as error:
+            cause = error.reason if isinstance(error, URLError) else getattr(error, "strerror", None) or error
+            raise Trouble("constraints-unreadable", f"{redact(place)}: {redact(str(cause))}") from None
+
+
+@cache
+def _fetched(url: str, cert: str, proxy: str, timeout_s: float) -> str:
+    parts = urlsplit(url)
+    request = Request(parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl())
+    if parts.username:
+        login = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+        request.add_header("Authorization", f"Basic {base64.b64encode(login.encode()).decode()}")
+    folder = Path(cert).is_dir()
+    trusted = ssl.create_default_context(cafile=None if folder else cert or None, capath=cert if folder else None)
+    proxies = {"http": proxy, "https": proxy} if proxy else None
+    opener = build_opener(HTTPSHandler(context=trusted), ProxyHandler(proxies))
+    with opener.open(request, timeout=timeout_s) as answer:
+        text: str = answer.read().decode()
+    return text
+
+
+def redact(text: str) -> str:
+    """The text without user names, passwords and tokens in its URLs."""
+    return re.sub(r"(?<=://)[^/\s]+@", "***@", text)
