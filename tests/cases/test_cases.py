@@ -128,9 +128,7 @@ def check_outcome(outcome: Mapping[str, Any], right: Mapping[str, Any]) -> None:
     for name in ("verdict", "reason", "blame"):
         if name in right:
             assert outcome.get(name) in listed(right[name]), json.dumps(outcome, indent=1)
-    check_words(
-        json.dumps([outcome.get(name, "") for name in ("detail", "evidence", "remedy", "notes", "drift")]), right
-    )
+    check_words(json.dumps([outcome.get(name) for name in WORDS]), right)
 
 
 def check_words(text: str, right: Mapping[str, Any]) -> None:
