@@ -33,6 +33,7 @@ KINDS = {  # the product's reason code -> the class of the answer
     "python-too-new": "python",
     "no-wheel": "no wheel",
     "sdist-build-failed": "build",
+    "needs-in-image": "build",
     "metadata-refused": "metadata",
     "bad-requirement": "bad requirement",
     "index-unreachable": "unreachable",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import tarfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -73,6 +74,7 @@ def _members(
     module = name.replace("-", "_")
     metadata = [f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}"]
     metadata += [f"Requires-Dist: {each}" for each in requires]
+    metadata += [f"Provides-Extra: {extra}" for extra in sorted(set(re.findall(r'extra == "(.+?)"', str(requires))))]
     metadata += [f"Requires-Python: {needs_python}"] if needs_python else []
     info = f"{module}-{version}.dist-info"
     return {
