@@ -92,15 +92,19 @@ def _interpreter(version: str) -> str:
 
 
 def ask_pip(
-    python: Path, requires: Sequence[str], variables: Mapping[str, str], facts: Mapping[str, Any], kept: Path
+    python: Path,
+    requires: Sequence[str],
+    variables: Mapping[str, str],
+    facts: Mapping[str, Any],
+    kept: Path,
+    place: Path,
 ) -> Answer:
-    """The answer of the environment's own pip, which changes nothing; kept in a file."""
-    if kept.exists():
-        return Answer(**json.loads(kept.read_text()))
-    answer = _pip(python, requires, variables, facts)
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    kept.write_text(json.dumps(asdict(answer)))
-    return answer
+    """The answer of the environment's own pip, which changes nothing; kept in a file, without this session's place."""
+    if not kept.exists():
+        answer = json.dumps(asdict(_pip(python, requires, variables, facts)))
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        kept.write_text(answer.replace(str(place), "{place}"))
+    return Answer(**json.loads(kept.read_text().replace("{place}", str(place))))
 
 
 def _pip(python: Path, requires: Sequence[str], variables: Mapping[str, str], facts: Mapping[str, Any]) -> Answer:

@@ -36,7 +36,7 @@ def test_resolution_is_pips(
     python, facts = environment(pair.environment, HOME / "pip")
     requires, variables = pair.write(tmp_path, offer(session / "offered"))
     kept = HOME / "pip" / "answers" / time.strftime("%Y-%m-%d") / f"{pair.key}.json"
-    pip = ask_pip(python, requires, variables, facts, kept)
+    pip = ask_pip(python, requires, variables, facts, kept, session)
     index = Index.from_pip({**os.environ, **variables})
     product = ours(resolve(requires, facts, index, session / "resolutions"))
     equal, of = count_equal(pip, product)
