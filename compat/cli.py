@@ -149,7 +149,18 @@ def parser() -> argparse.ArgumentParser:
     advise.add_argument("--out", type=Path, metavar="DIR", help="folder of the files (default: advice)")
     advise.add_argument("--run", action="store_true", help="run the combination as a stack now")
 
+    clean = verbs.add_parser(
+        "clean",
+        help="remove stand-ins, overlays, caches, volumes and pulled images that no run has used for long; runs stay",
+    )
+    clean.add_argument("--older-than", metavar="AGE", help="last used longer ago than 12h, 30d, 8w (default: 30d)")
+    clean.add_argument("--to-size", metavar="SIZE", help="remove the longest unused until the rest fits (20GB)")
+    clean.add_argument("--all", action="store_true", help="whatever its age")
+    clean.add_argument("--runs", action="store_true", help="choose among the recorded runs too; the history stays")
+    clean.add_argument("--dry-run", action="store_true", help="only list it")
+
     doctor = verbs.add_parser("doctor", help="check each backend on this machine, with remedies for trouble")
+    doctor.add_argument("--matrix", type=Path, default=Path("matrix.yaml"), help="whose images need room (%(default)s)")
     doctor.add_argument("--backend", choices=sorted(BACKENDS), help="check only this backend")
 
     for verb in verbs.choices.values():

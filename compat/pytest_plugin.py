@@ -82,7 +82,7 @@ class MatrixSession:
         from torch_compat_matrix.runner.backends.base import connect
         from torch_compat_matrix.runner.errors import CompatError
         from torch_compat_matrix.runner.records.runs import Run, home
-        from torch_compat_matrix.runner.workflow import OpenRun, RunSettings, open_run, plan_from, tell
+        from torch_compat_matrix.runner.workflow import OpenRun, RunSettings, make_room, open_run, plan_from, tell
 
         option = self.config.getoption
         settings = RunSettings(jobs=self.from_xdist.get("workercount"), rerun=option("compat_rerun"))
@@ -96,6 +96,7 @@ class MatrixSession:
                 self.opened = OpenRun(run=run, plan=self.plan, backend=backend, settings=settings)
                 return
             backend.reap()
+            make_room(self.plan, backend)
             command = ["pytest", *map(str, self.config.invocation_params.args)]
             self.opened = open_run(self.plan, backend, settings, command)
             self.going.enter_context(self.opened.run.going())

@@ -8,7 +8,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -50,8 +50,13 @@ def write_whole(path: Path, pieces: Iterable[str]) -> None:
 
 
 def build_once(folder: Path, build: Callable[[Path], None]) -> Path:
-    """The folder, which `build` fills unless it exists; a second caller waits for the first."""
+    """The folder, which `build` fills unless it exists; a second caller waits for the first.
+
+    Its time stamp is that of its last use, by which `compat clean` chooses.
+    """
     if folder.is_dir():
+        with suppress(OSError):  # a home that can only be read
+            os.utime(folder)
         return folder
     with locked(folder.with_suffix(".lock")):
         if not folder.is_dir():

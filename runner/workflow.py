@@ -6,16 +6,17 @@ import json
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
+from torch_compat_matrix.runner import storage
 from torch_compat_matrix.runner.backends import gpus
 from torch_compat_matrix.runner.backends.base import Backend, Finding, connect, require
 from torch_compat_matrix.runner.backends.here import installed
 from torch_compat_matrix.runner.bundle import catalogue
-from torch_compat_matrix.runner.errors import INSTALL, CompatError, NothingSelected, UsageError
+from torch_compat_matrix.runner.errors import INSTALL, BackendUnusable, CompatError, NothingSelected, UsageError
 from torch_compat_matrix.runner.execution.engine import Engine, Settled
 from torch_compat_matrix.runner.files import cores
 from torch_compat_matrix.runner.matrix.select import installed_plan, select
@@ -75,6 +76,8 @@ class OpenRun:
     settings: RunSettings
     done: frozenset[str] = frozenset()
     """Checks that had a final outcome before the resume."""
+    holds: IO[str] = field(default_factory=lambda: storage.in_use(home()))
+    """Keeps `compat clean` from the home while the run is open."""
 
     @property
     def checks(self) -> list[Check]:
@@ -120,6 +123,24 @@ def _read_plan(path: Path) -> Plan:
         if entry.problem and any(entry.distribution in cell.members for cell in plan.cells):
             raise UsageError(entry.problem, "mend the file, or leave the library out", str(path))
     return plan
+
+
+def make_room(plan: Plan, backend: Backend, say: Say = lambda text: None) -> None:
+    """Remove what killed runs left and what is beyond COMPAT_HOME_LIMIT, then refuse to begin without enough disk.
+
+    Raises BackendUnusable where the plan's images need more than is free.
+    """
+    limit = os.environ.get("COMPAT_HOME_LIMIT")
+    with storage.unused(home()) as unused:
+        doomed = storage.leftovers(home()) if unused else []
+        if unused and limit:
+            doomed += storage.superfluous(storage.contents(home()), to_size=storage.parsed_size(limit))
+        for entry in doomed:
+            entry.remove()
+            say(f"removed {entry.kind}/{entry.name} ({storage.shown_size(entry.size)})")
+    finding = backend.room(plan.images)
+    if not finding.works:
+        raise BackendUnusable(finding.detail, remedy_of(finding), f"--backend {backend.name}")
 
 
 def open_run(plan: Plan, backend: Backend, settings: RunSettings, command: Sequence[str]) -> OpenRun:

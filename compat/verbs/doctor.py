@@ -5,23 +5,26 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
 from torch_compat_matrix.runner.backends.base import BACKENDS, Backend, Finding, connect
 from torch_compat_matrix.runner.backends.gpus import VISIBLE, offered
-from torch_compat_matrix.runner.errors import BackendUnusable, Status, Trouble
+from torch_compat_matrix.runner.errors import BackendUnusable, CompatError, Status, Trouble
+from torch_compat_matrix.runner.model import Image
 from torch_compat_matrix.runner.records.runs import home
-from torch_compat_matrix.runner.workflow import remedy_of
+from torch_compat_matrix.runner.workflow import plan_from, remedy_of
 
 
 def main(options: argparse.Namespace) -> Status:
     """Print the findings of each backend."""
     worst = Status.AS_EXPECTED
+    images = _images(options.matrix)
     for name in [options.backend] if options.backend else list(BACKENDS):
         print(f"{name}:")
         findings: Sequence[Finding]
         try:
             backend = connect(name, home())
-            findings = [*backend.doctor(), _gpus(backend)]
+            findings = [*backend.doctor(), backend.room(images), _gpus(backend)]
         except (BackendUnusable, Trouble) as error:
             findings = [Finding(what=name, works=False, detail=str(error), remedy=error.remedy, code=error.code)]
             worst = Status.NO_BACKEND if options.backend else worst
@@ -30,6 +33,15 @@ def main(options: argparse.Namespace) -> Status:
             if remedy_of(finding):
                 print(f"       -> {remedy_of(finding)}")
     return worst
+
+
+def _images(matrix: Path) -> Sequence[Image]:
+    """The images of the matrix, for whose disk space there must be room; none where it is absent or wrong."""
+    try:
+        return plan_from(matrix, backend="local").images if matrix.exists() else ()
+    except CompatError as error:
+        print(f"{matrix}: {error}")
+        return ()
 
 
 def _gpus(backend: Backend) -> Finding:

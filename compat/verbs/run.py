@@ -18,6 +18,7 @@ from torch_compat_matrix.runner.workflow import (
     RunSettings,
     execute,
     isolated,
+    make_room,
     open_run,
     resume_run,
 )
@@ -41,8 +42,10 @@ def main(options: argparse.Namespace) -> Status:
 
 
 def start(plan: Plan, backend: str, settings: RunSettings, command: Sequence[str]) -> OpenRun:
-    """Open a new run on a backend that answers."""
-    return open_run(plan, connect(backend, home()), settings, command)
+    """Open a new run on a backend that answers and has room."""
+    connected = connect(backend, home())
+    make_room(plan, connected, say)
+    return open_run(plan, connected, settings, command)
 
 
 def work_through(opened: OpenRun, out: Path | None = None, baseline: str | None = None) -> Status:

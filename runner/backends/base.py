@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from torch_compat_matrix.runner.errors import BackendUnusable, Trouble
 from torch_compat_matrix.runner.model import Image, Limits
+from torch_compat_matrix.runner.storage import Kept
 
 if TYPE_CHECKING:
     from torch_compat_matrix.probes.contract import WorkOrder
@@ -84,17 +85,15 @@ class Finding:
     remedy: str = ""
 
 
-def room(home: Path) -> Finding:
-    """Free disk space where environments and overlays are kept; a CUDA build of torch takes 5 GB."""
-    existing = next(folder for folder in (home, *home.parents) if folder.exists())
+def room(folder: Path, needed: float) -> Finding:
+    """Free disk space in a folder that needs so many bytes more."""
+    existing = next(place for place in (folder, *folder.parents) if place.exists())
     free = shutil.disk_usage(existing).free
     return Finding(
         what="disk",
-        works=free > 6e9,
-        detail=f"{free / 1e9:.0f} GB free for {home}",
-        remedy=""
-        if free > 6e9
-        else "a stand-in with a CUDA build of torch takes 5 GB: set COMPAT_HOME to a larger disk",
+        works=free >= needed,
+        detail=f"{free / 1e9:.1f} GB free in {folder}, and {needed / 1e9:.1f} GB needed",
+        code="" if free >= needed else "disk-full",
     )
 
 
@@ -153,6 +152,12 @@ class Backend(Protocol):
 
     def reap(self) -> Sequence[str]:
         """Remove the leftovers of launches whose owner died, and name them."""
+
+    def room(self, images: Sequence[Image]) -> Finding:
+        """The free disk space, and what those of the images need at least that are not yet here."""
+
+    def kept(self) -> Sequence[Kept]:
+        """What the engine keeps for later runs, outside the home."""
 
     def doctor(self) -> Sequence[Finding]:
         """The findings of `compat doctor`, with remedies."""

@@ -26,11 +26,13 @@ from torch_compat_matrix.runner.backends.base import Finding, Gpu, Prepared, roo
 from torch_compat_matrix.runner.backends.container import ContainerLaunch
 from torch_compat_matrix.runner.backends.docker_errors import named, needs_writable_root
 from torch_compat_matrix.runner.backends.docker_gpus import LABEL, EngineGpus, remove, request
+from torch_compat_matrix.runner.backends.docker_storage import COMPILED_VOLUME, OVERLAY_VOLUME, WHOLE, kept
 from torch_compat_matrix.runner.backends.owner import alive, owner
 from torch_compat_matrix.runner.bundle import BUNDLE, NAME
 from torch_compat_matrix.runner.errors import Trouble
 from torch_compat_matrix.runner.files import locked
 from torch_compat_matrix.runner.model import Image, Limits, digest, repository
+from torch_compat_matrix.runner.storage import Kept
 
 PLACE = "/compat"
 COMPILED = f"{PLACE}/compiled"
@@ -69,9 +71,11 @@ class DockerBackend:
         held = self.peek(image)
         if held is None:
             assert image.reference is not None
-            with named(f"pulling {image.reference}"), locked(self.home / "pulls" / digest(image.reference)):
+            pulled = self.home / "pulls" / digest(image.reference)
+            with named(f"pulling {image.reference}"), locked(pulled):
                 if self.peek(image) is None:
                     self.client.images.pull(image.reference, all_tags=False)
+                    pulled.write_text(image.reference)  # `compat clean` may remove it
             held = self.peek(image)
         if held is None:
             raise Trouble("image-not-found", f"{image.reference} was pulled, but the engine does not hold it")
@@ -160,8 +164,8 @@ class DockerBackend:
         gpu: Gpu | None,
         read_only: bool,
     ) -> Container:
-        kept = order.get("compile_cache")
-        compiled = COMPILED if kept else "/tmp"
+        cache = order.get("compile_cache")
+        compiled = COMPILED if cache else "/tmp"
         places = {
             "HOME": HOME,
             "TMPDIR": "/tmp",
@@ -179,8 +183,8 @@ class DockerBackend:
         mounts = [
             Mount(f"{PLACE}/overlays/{key}", volume, type="volume", read_only=True) for key, volume in volumes.items()
         ]
-        if kept:
-            mounts.append(Mount(COMPILED, f"compat-compiled-{kept}", type="volume"))
+        if cache:
+            mounts.append(Mount(COMPILED, f"{COMPILED_VOLUME}{cache}", type="volume"))
         return self.client.containers.create(
             prepared.identity,
             entrypoint=[prepared.python],
@@ -226,8 +230,11 @@ class DockerBackend:
 
         A volume cannot be renamed into place: a marker volume, made last, tells that the overlay's volume is whole.
         """
-        name, marker = f"compat-overlay-{key}", f"compat-overlay-{key}-whole"
-        with locked(self.home / "volumes" / key):
+        name = f"{OVERLAY_VOLUME}{key}"
+        marker = f"{name}{WHOLE}"
+        used = self.home / "volumes" / key
+        with locked(used):
+            os.utime(used)
             if self._volume(marker):
                 return name
             with suppress(NotFound):
@@ -272,17 +279,25 @@ class DockerBackend:
                         removed.append(f"container {container.name}")
         return removed
 
+    def room(self, images: Sequence[Image]) -> Finding:
+        """The free disk space for the images that are not yet pulled: 3 GB each, the least that a CUDA build takes."""
+        missing = [image for image in images if image.reference is not None and self.peek(image) is None]
+        root = Path(self.client.info().get("DockerRootDir", ""))
+        # the engine may be on another machine, whose disk only its own errors tell of
+        return room(root if root.is_dir() else self.home, 3e9 * len(missing) if root.is_dir() else 0)
+
+    def kept(self) -> Sequence[Kept]:
+        """The volumes of overlays and compiled code, and the images that this home has pulled."""
+        with named("looking for what the engine keeps"):
+            return list(kept(self.client, self.home))
+
     def doctor(self) -> Sequence[Finding]:
-        """The engine, its answer to a container that asks for GPUs, and its disk."""
+        """The engine, and its answer to a container that asks for GPUs."""
         info, where = self.client.info(), self.client.api.base_url
-        root = Path(info.get("DockerRootDir", "/var/lib/docker"))
         engine = (
             f"{info.get('ServerVersion')} at {where}, {info.get('Driver')}, cgroup v{info.get('CgroupVersion', '1')}"
         )
-        findings = [Finding(what="engine", works=True, detail=engine), self.engine_gpus.finding()]
-        if root.exists():  # the engine may be on another machine
-            findings.append(room(root))
-        return findings
+        return [Finding(what="engine", works=True, detail=engine), self.engine_gpus.finding()]
 
 
 def _readable(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:

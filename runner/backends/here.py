@@ -8,13 +8,16 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from torch_compat_matrix.runner.backends import gpus
 from torch_compat_matrix.runner.backends import process as processes
-from torch_compat_matrix.runner.backends.base import Finding, Gpu, Launched, Prepared
+from torch_compat_matrix.runner.backends.base import Finding, Gpu, Launched, Prepared, room
+from torch_compat_matrix.runner.errors import BackendUnusable
 from torch_compat_matrix.runner.model import Image, Limits, digest
+from torch_compat_matrix.runner.storage import Kept
 
 OF_THE_USER = (
     *("CUDA_DEVICE_ORDER", "CUDA_MODULE_LOADING", "NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE"),
@@ -23,8 +26,13 @@ OF_THE_USER = (
 """Variables that change a GPU's behaviour: `here` tests the caller's own environment."""
 
 
+REMEDY = "start compat with the interpreter that holds torch: `that/python -m torch_compat_matrix ...`"
+
+
 def connect(home: Path) -> HereBackend:
-    """The backend of this interpreter."""
+    """The backend of this interpreter; BackendUnusable where it lacks torch, which no overlay could replace."""
+    if find_spec("torch") is None:
+        raise BackendUnusable(f"{sys.executable} has no torch", REMEDY, "--backend here")
     return HereBackend(home)
 
 
@@ -89,14 +97,14 @@ class HereBackend:
         """Remove the folders of launches whose owner died."""
         return processes.reap()
 
+    def room(self, images: Sequence[Image]) -> Finding:
+        """The free disk space; overlays of some MB are all that it takes."""
+        return room(self.home, 1e8)
+
+    def kept(self) -> Sequence[Kept]:
+        """Nothing: all of it is in the home."""
+        return ()
+
     def doctor(self) -> Sequence[Finding]:
-        """Whether this interpreter holds torch; torch is not imported."""
-        version = installed().get("torch")
-        return [
-            Finding(
-                what="torch here",
-                works=version is not None,
-                detail=f"torch {version}" if version else f"{sys.executable} has no torch",
-                remedy="" if version else "start compat with the interpreter that holds torch",
-            )
-        ]
+        """The torch of this interpreter, which is not imported."""
+        return [Finding(what="torch here", works=True, detail=f"torch {installed().get('torch', 'without a version')}")]

@@ -16,6 +16,7 @@ from torch_compat_matrix.runner.errors import Trouble
 from torch_compat_matrix.runner.model import Image, Limits
 from torch_compat_matrix.runner.packages import standin, uv
 from torch_compat_matrix.runner.packages.pip_config import Index
+from torch_compat_matrix.runner.storage import Kept
 
 
 def connect(home: Path) -> LocalBackend:
@@ -86,10 +87,19 @@ class LocalBackend:
         """Remove the folders of launches whose owner died."""
         return processes.reap()
 
+    def room(self, images: Sequence[Image]) -> Finding:
+        """The free disk space for the stand-ins that are not yet built: 1 GB each, 5 GB with a CUDA build of torch."""
+        missing = [image for image in images if image.local is not None and self.peek(image) is None]
+        return room(self.home, len(missing) * (5e9 if gpus.offered(self)[0] else 1e9))
+
+    def kept(self) -> Sequence[Kept]:
+        """Nothing: all of it is in the home."""
+        return ()
+
     def doctor(self) -> Sequence[Finding]:
-        """Whether uv works, and the free disk space for environments."""
+        """Whether uv works."""
         try:
             installer = Finding(what="uv", works=True, detail=uv.version())
         except Trouble as trouble:
             installer = Finding(what="uv", works=False, detail=str(trouble), code=trouble.code)
-        return [installer, room(self.home)]
+        return [installer]

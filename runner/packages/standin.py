@@ -76,6 +76,7 @@ def build(local: Local, home: Path, index: Index, gpu: bool) -> StandIn:
                 shutil.rmtree(folder, ignore_errors=True)
                 raise
             write_whole(complete, [json.dumps(record)])
+        os.utime(folder)  # its last use, by which `compat clean` chooses
         return StandIn(python=python, **_record(complete))
 
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -21,7 +21,7 @@ import pytest
 from tests.support import scripted_torch
 from tests.support.tinywheels import wheel
 from torch_compat_matrix.runner.backends import process as processes
-from torch_compat_matrix.runner.backends.base import Gpu, Prepared
+from torch_compat_matrix.runner.backends.base import Finding, Gpu, Prepared
 from torch_compat_matrix.runner.bundle import BUNDLE
 from torch_compat_matrix.runner.errors import Trouble
 from torch_compat_matrix.runner.execution.engine import Engine
@@ -32,6 +32,7 @@ from torch_compat_matrix.runner.model import Cell, Image, Known, Limits, Outcome
 from torch_compat_matrix.runner.packages.pip_config import Index
 from torch_compat_matrix.runner.records import history
 from torch_compat_matrix.runner.records.journal import Follower
+from torch_compat_matrix.runner.storage import Kept
 
 
 class Interpreter:
@@ -80,6 +81,14 @@ class Interpreter:
             if self.ending and order["cells"] and len(self.launches) == 1:
                 threading.Thread(target=end_when, args=(launch, self.ending)).start()
             yield launch
+
+    def room(self, images: Sequence[Image]) -> Finding:
+        """Always enough."""
+        return Finding(what="disk", works=True, detail="")
+
+    def kept(self) -> Sequence[Kept]:
+        """Nothing."""
+        return ()
 
     def gpus(self) -> tuple[Gpu, ...]:
         """What the test offers."""

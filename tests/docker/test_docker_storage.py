@@ -1,0 +1,51 @@
+"""What the engine keeps for a home, and how it goes: volumes by their last use, images that the home has pulled."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import docker
+
+from tests.docker.test_docker import empty_image
+from tests.support.registries import Registry
+from torch_compat_matrix.runner.backends.docker import DockerBackend
+from torch_compat_matrix.runner.model import Image, Limits
+
+
+def test_volumes_of_overlays_are_kept_and_can_go(backend: DockerBackend, tag: str, tmp_path: Path) -> None:
+    """A volume and its marker go together, so that the overlay is filled again when it is needed again."""
+    folder = tmp_path / "overlays" / "fedcba9876543210"
+    folder.mkdir(parents=True)
+    (folder / "data").write_text("x" * 100_000)
+    prepared = backend.prepare(Image(name="a", tag=tag))
+    limits = Limits(memory=1 << 30, shm=64 << 20)
+    order = {"cells": [], "deadline_s": 60, "nonce": "0"}
+    for _ in range(2):
+        with backend.launch(prepared, order, {folder.name: folder}, limits=limits, labels={}) as launch:
+            launch.kill()
+        (entry,) = [entry for entry in backend.kept() if entry.name.endswith(folder.name)]
+        assert entry.kind == "volumes" and entry.size >= 100_000 and entry.used > 1e9
+        entry.remove()
+        assert not [volume for volume in backend.client.volumes.list() if folder.name in volume.name]
+
+
+def test_an_image_is_ours_only_where_we_pulled_it(registry: Registry, tag: str, tmp_path: Path) -> None:
+    """An image that was here before stays, whatever its age."""
+    client = docker.from_env()
+    client.login(registry.user, registry.password, registry=f"http://{registry.host}")
+    backend = DockerBackend(client, tmp_path)
+    backend.prepare(Image(name="a", tag=tag))
+    assert [entry for entry in backend.kept() if entry.kind == "images"] == []
+    name = f"{registry.host}/test/cleaned:1"
+    pushed = Image(name="b", tag=name)
+    client.api.import_image_from_data(empty_image(), repository=f"{registry.host}/test/cleaned", tag="1")
+    assert "error" not in client.images.push(name)
+    client.images.remove(name)
+    assert backend.room([pushed]).detail.endswith(" 3.0 GB needed")
+    backend.prepare(pushed)
+    assert backend.room([pushed]).detail.endswith(" 0.0 GB needed")
+    (entry,) = [entry for entry in backend.kept() if entry.kind == "images"]
+    assert entry.name == name
+    entry.remove()
+    assert backend.peek(pushed) is None and backend.peek(Image(name="a", tag=tag)) is not None
+    assert [entry for entry in backend.kept() if entry.kind == "images"] == []
