@@ -34,6 +34,10 @@ VERDICT_OF = {"died": Verdict.CRASH, "timeout": Verdict.TIMEOUT}
 """The verdict of an attempt that a fresh process repeated."""
 
 
+Attempts = Mapping[str, tuple[str, ...]]
+"""Check id -> the verdicts of earlier launches."""
+
+
 def from_reason(
     check: Check,
     code: str,
@@ -88,10 +92,13 @@ class Collector:
         backend: str = "",
         stand_in: bool = False,
         misfits: bool = False,
+        attempts: Attempts | None = None,
     ) -> None:
         self.backend = backend
         self.work = {piece.cell.id: piece for piece in work}
         self.limits = limits
+        self.attempts = attempts or {}
+        """The verdicts of earlier launches, by the check's id."""
         self.not_the_images = frozenset(
             (*(("cpu-only-torch",) if stand_in else ()), *(("missing-operator",) if misfits else ()))
         )
@@ -150,11 +157,11 @@ class Collector:
         worst, observation = min(classified, key=lambda pair: WORST_FIRST.index(pair[0].verdict))
         cell, stack = work.cell, len(work.cell.members) > 1
         verdict = worst.verdict
-        attempts = tuple(
-            VERDICT_OF.get(status, Verdict.FAIL).value for member in seen for status in member.get("attempts", ())
-        )
+        check = check_id(cell.id, observation["probe"])
+        before = self.attempts.get(check, ())
+        repeated = (status for member in seen for status in member.get("attempts", ()))
         return Outcome(
-            check=check_id(cell.id, observation["probe"]),
+            check=check,
             image=cell.image,
             subject=cell.subject,
             version=cell.variant,
@@ -193,8 +200,8 @@ class Collector:
             traceback=observation.get("traceback", ""),
             seconds=round(sum(member.get("seconds", 0.0) for member in seen), 3),
             started=utc_now(),
-            attempts=attempts,
-            flaky=verdict is Verdict.PASS and any(member.get("flaky") for member in seen),
+            attempts=(*before, *(VERDICT_OF.get(status, Verdict.FAIL).value for status in repeated)),
+            flaky=verdict is Verdict.PASS and (bool(before) or any(member.get("flaky") for member in seen)),
         )
 
 

@@ -15,7 +15,7 @@ from torch_compat_matrix.runner.backends.base import Backend, Gpu
 from torch_compat_matrix.runner.backends.gpus import lease, offered
 from torch_compat_matrix.runner.errors import Trouble
 from torch_compat_matrix.runner.execution import reuse
-from torch_compat_matrix.runner.execution.collect import from_reason, from_trouble
+from torch_compat_matrix.runner.execution.collect import Attempts, from_reason, from_trouble
 from torch_compat_matrix.runner.execution.device import BESIDE_A_GPU, uses_gpu, wants_gpu
 from torch_compat_matrix.runner.execution.durations import Estimate
 from torch_compat_matrix.runner.execution.launch import Launch, LaunchResult, Running
@@ -24,13 +24,11 @@ from torch_compat_matrix.runner.execution.protocol import Work
 from torch_compat_matrix.runner.execution.recorder import Recorder
 from torch_compat_matrix.runner.execution.schedule import Batch, batches
 from torch_compat_matrix.runner.files import cores, try_lock
-from torch_compat_matrix.runner.model import Cell, Check, Outcome, Plan, Verdict
+from torch_compat_matrix.runner.model import Cell, Check, Outcome, Plan, Verdict, check_id
 from torch_compat_matrix.runner.packages.pip_config import Index
 from torch_compat_matrix.runner.packages.resolve import Resolution
 from torch_compat_matrix.runner.records.journal import Follower
 from torch_compat_matrix.runner.verdicts.rules import reason_for
-
-INFRA_RETRIES = 2
 
 Settled = Callable[[Iterable[str]], Mapping[str, tuple[Outcome, Mapping[str, Any]]]]
 """Keys -> the outcome of earlier runs under them, with its environment; only where all outcomes under a key agree."""
@@ -230,29 +228,58 @@ class Engine:
         ]
         return [cell for cell in rest if cell.probes]
 
-    def _launch_until_answered(self, ready: Ready, work: list[Work]) -> None:
-        """Launch until every check is answered: after a death without its check, after host trouble twice more."""
+    def _launch_until_answered(self, ready: Ready, work: Sequence[Work]) -> None:
+        """Launch until every check is answered.
+
+        Host trouble is tried again after a pause.  A probe host that dies may have been killed by any cell of its
+        launch: the check of that moment is asked again alone, and a launch that ends without an answer is halved until
+        the cell that ends it stands alone.
+        """
         self.recorder.expect(ready.prepared.image.name, ready.prediction)
-        troubles, warm = 0, True
-        while work and not self.running.stopped:
-            result = self._launch(ready, work, warm)
-            work = self._unanswered(work)
-            if result.warm_up_died:
+        groups, warm, troubles, answered = [list(work)], True, 0, False
+        attempts: dict[str, tuple[str, ...]] = {}
+        while groups and not self.running.stopped:
+            group = groups.pop()
+            result = self._launch(ready, group, warm, attempts)
+            left = self._unanswered(group)
+            progress = _checks(left) < _checks(group)
+            answered |= progress
+            troubles = 0 if progress else troubles
+            if result.warm_up_died and warm:
                 warm = False
+                groups.append(left)
+            elif result.died is not None:
+                alone, others = _apart(left, result.died.check)
+                if _checks(group) == 1:
+                    self.recorder.outcomes([replace(result.died, attempts=attempts.get(result.died.check, ()))])
+                else:
+                    attempts[result.died.check] = (result.died.verdict.value,)
+                groups += [others, alone]
             elif result.trouble is not None:
                 passing = reason_for(result.trouble.code).verdict is Verdict.INFRA
-                if not passing or troubles == INFRA_RETRIES:
-                    self._settle([piece.cell for piece in work], result.trouble, attempts=("infra",) * troubles)
-                    return
-                troubles += 1
+                if passing and self.running.pause(troubles + 1):
+                    troubles += 1
+                    groups.append(left)
+                else:
+                    self._settle([piece.cell for piece in left], result.trouble, attempts=("infra",) * troubles)
+            elif progress:
+                groups.append(left)
+            elif len(left) > 1:
+                groups += [left[len(left) // 2 :], left[: len(left) // 2]]
+            elif left:
+                self._settle([left[0].cell], _ender(result, answered))
+            groups = [group for group in map(self._unanswered, groups) if group]
 
-    def _launch(self, ready: Ready, work: Sequence[Work], warm: bool) -> LaunchResult:
+    def _launch(self, ready: Ready, work: Sequence[Work], warm: bool, attempts: Attempts) -> LaunchResult:
         """Launch once, on a leased GPU where the image wants a GPU."""
         with ExitStack() as stack:
             on_gpu = uses_gpu(ready.prepared.image, self.gpus, ready.facts)
             gpu = stack.enter_context(lease(self.gpus)) if on_gpu else None
-            for leftover in self.backend.reap():  # a dead owner's lock is free at once, but its container remains
-                self.say(f"removed a leftover of a dead owner: {leftover}")
+            try:
+                for leftover in self.backend.reap():  # a dead owner's lock is free at once, but its container remains
+                    self.say(f"removed a leftover of a dead owner: {leftover}")
+            except Trouble as trouble:
+                return LaunchResult(trouble=trouble)
             return Launch(
                 backend=self.backend,
                 prepared=ready.prepared,
@@ -265,6 +292,7 @@ class Engine:
                 compile_cache=self.compile_cache,
                 threads=self.threads,
                 warm=warm,
+                attempts=attempts,
             ).run()
 
     def _settle(self, cells: Iterable[Cell], trouble: Trouble, attempts: tuple[str, ...] = ()) -> None:
@@ -279,6 +307,27 @@ class Engine:
             for cell in cells
             for check in cell.checks
         )
+
+
+def _checks(work: Iterable[Work]) -> int:
+    return sum(len(piece.cell.probes) for piece in work)
+
+
+def _apart(work: Sequence[Work], check: str) -> tuple[list[Work], list[Work]]:
+    """The work of one check, and the rest."""
+    alone, others = [], []
+    for piece in work:
+        own = tuple(probe for probe in piece.cell.probes if check_id(piece.cell.id, probe) == check)
+        rest = tuple(probe for probe in piece.cell.probes if probe not in own)
+        alone += [replace(piece, cell=replace(piece.cell, probes=own))] if own else []
+        others += [replace(piece, cell=replace(piece.cell, probes=rest))] if rest else []
+    return alone, others
+
+
+def _ender(result: LaunchResult, others_answered: bool) -> Trouble:
+    """The trouble of a cell that gets no answer in a launch of its own: its own doing where other cells get theirs."""
+    ended = result.ended or Trouble("host-error", "the probe host ended in peace, and without an answer")
+    return Trouble("ends-launch", str(ended), evidence=ended.evidence) if others_answered else ended
 
 
 def _share(launches: int) -> int:

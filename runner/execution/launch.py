@@ -2,32 +2,55 @@
 
 from __future__ import annotations
 
+import random
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from torch_compat_matrix.runner.backends.base import Backend, Exit, Gpu, Launched, Prepared
 from torch_compat_matrix.runner.errors import Trouble
 from torch_compat_matrix.runner.execution import protocol
-from torch_compat_matrix.runner.execution.collect import Collector
+from torch_compat_matrix.runner.execution.collect import Attempts, Collector
 from torch_compat_matrix.runner.execution.device import check_lease
 from torch_compat_matrix.runner.execution.protocol import SILENCE_S, Work
 from torch_compat_matrix.runner.execution.recorder import Recorder
-from torch_compat_matrix.runner.model import digest
+from torch_compat_matrix.runner.model import Outcome, digest
 
 if TYPE_CHECKING:
     from torch_compat_matrix.probes.contract import BeginFrame, Facts, Frame, WorkOrder
 
 
-class Running:
-    """The running launches, so that any thread can end all of them."""
+PAUSES_S = (1.0, 2.0, 4.0, 8.0)
+"""The pauses before another try after host trouble; a container engine that restarts is away for some 10 s.
 
-    def __init__(self) -> None:
+A bare host of the `here` backend has the standard library alone, so no library for retries can serve here.
+"""
+
+
+class Running:
+    """The running launches, so that any thread can end all of them, also while it waits for the host to recover."""
+
+    def __init__(self, pauses: Sequence[float] = PAUSES_S) -> None:
         self.launches: set[Launched] = set()
         self.guard = threading.Lock()
-        self.stopped = False
+        self.pauses = pauses
+        self.ending = threading.Event()
+
+    @property
+    def stopped(self) -> bool:
+        """Whether nothing more may begin."""
+        return self.ending.is_set()
+
+    def pause(self, tries: int) -> bool:
+        """Wait after that many tries in vain; return whether to try again.
+
+        The pause varies by a quarter, so that launches which failed together do not return together.
+        """
+        if tries > len(self.pauses):
+            return False
+        return not self.ending.wait(self.pauses[tries - 1] * random.uniform(0.75, 1.25))
 
     @contextmanager
     def hold(self, launched: Launched) -> Iterator[None]:
@@ -46,7 +69,7 @@ class Running:
     def stop(self) -> None:
         """End all launches, now and in future."""
         with self.guard:
-            self.stopped = True
+            self.ending.set()
             launches = list(self.launches)
         for launched in launches:
             launched.kill()
@@ -61,6 +84,10 @@ class LaunchResult:
     trouble: Trouble | None = None
     warm_up_died: bool = False
     """The probe host died in its warm-up: launch again with `warm` off."""
+    died: Outcome | None = None
+    """The probe host died during this check; the outcome is not yet recorded."""
+    ended: Trouble | None = None
+    """The probe host ended outside any probe, before its work was done."""
     stderr: str = ""
 
 
@@ -91,6 +118,7 @@ class Launch:
     threads: int = 1
     """Its share of the cores."""
     warm: bool = True
+    attempts: Attempts = field(default_factory=dict)
     keep_facts: bool = False
     """Record the environment even without work."""
 
@@ -106,6 +134,7 @@ class Launch:
             backend=self.backend.name,
             stand_in=self.prepared.stand_in,
             misfits=bool(self.prepared.misfits),
+            attempts=self.attempts,
         )
         heard, ended = _Heard(), None
         try:
@@ -173,15 +202,15 @@ class Launch:
             heard.complete = frame["state"] == "complete"
 
     def _cut_short(self, ended: Exit, heard: _Heard, collector: Collector) -> LaunchResult:
-        """The result of a probe host that ended before its work was done; the running probe records the death."""
+        """The result of a probe host that ended before its work was done."""
         if heard.warming:
             return LaunchResult(facts=heard.facts, warm_up_died=True, stderr=ended.stderr)
         if heard.begun is not None:
-            self.recorder.outcomes([collector.died(heard.begun, ended)])
-            return LaunchResult(facts=heard.facts, stderr=ended.stderr)
+            died = collector.died(heard.begun, ended)
+            return LaunchResult(facts=heard.facts, died=died, stderr=ended.stderr)
         trouble = Trouble(
             "host-error",
             f"the probe host ended with status {ended.status} outside any probe",
             evidence=ended.stderr.strip()[-400:],
         )
-        return LaunchResult(facts=heard.facts, trouble=trouble, stderr=ended.stderr)
+        return LaunchResult(facts=heard.facts, ended=trouble, stderr=ended.stderr)

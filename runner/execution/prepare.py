@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import threading
-import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -36,9 +36,6 @@ FACTS_SCHEMA = 2
 
 OF_A_LAUNCH = ("user", "uid", "cpus", "driver", "gpus")
 """Facts that are read at each launch, and never kept."""
-
-ATTEMPTS = 3
-"""How often the preparation of an image is tried where the host is in trouble."""
 
 
 def facts_path(home: Path, backend: str, identity: str) -> Path:
@@ -135,17 +132,16 @@ class Preparation:
 
     def _made_ready(self, image: Image) -> Ready:
         self.say(f"preparing {image.name}")
-        for attempt in range(ATTEMPTS):
-            time.sleep(attempt)
+        for tries in itertools.count(1):
             try:
                 self._spare_pull(image)
                 prepared = self.backend.prepare(image)
                 facts = self._facts(prepared)
                 return Ready(prepared=prepared, facts=facts, prediction=self._predict(image, facts))
             except Trouble as trouble:
-                if reason_for(trouble.code).verdict is not Verdict.INFRA or attempt + 1 == ATTEMPTS:
+                if reason_for(trouble.code).verdict is not Verdict.INFRA or not self.running.pause(tries):
                     raise
-        raise AssertionError("the last attempt returns or raises")
+        raise AssertionError("the last try returns or raises")
 
     def _spare_pull(self, image: Image) -> None:
         """Raise Trouble for an image that is not yet pulled and, by its tag, cannot run on any GPU here."""

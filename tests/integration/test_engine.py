@@ -25,6 +25,7 @@ from torch_compat_matrix.runner.backends.base import Finding, Gpu, Prepared
 from torch_compat_matrix.runner.bundle import BUNDLE
 from torch_compat_matrix.runner.errors import Trouble
 from torch_compat_matrix.runner.execution.engine import Engine
+from torch_compat_matrix.runner.execution.launch import Running
 from torch_compat_matrix.runner.execution.protocol import Work
 from torch_compat_matrix.runner.execution.reuse import keys
 from torch_compat_matrix.runner.execution.share import Worker
@@ -48,6 +49,7 @@ class Interpreter:
         self.launches: list[list[str]] = []
         self.offered = offered
         self.ending = ""
+        self.endings = 0
         self.prepared: list[str] = []
         self.home = Path("unused")
         self.leased: list[str] = []
@@ -78,7 +80,8 @@ class Interpreter:
                 raise Trouble("engine-unreachable", "the engine went away")
         keep = ("PYTHONPATH",)
         with processes.launched(self.python, order, overlays, home=self.home, gpu=gpu, keep=keep) as launch:
-            if self.ending and order["cells"] and len(self.launches) == 1:
+            if self.endings and any("sympy" in cell["id"] for cell in order["cells"]):
+                self.endings -= 1
                 threading.Thread(target=end_when, args=(launch, self.ending)).start()
             yield launch
 
@@ -104,9 +107,10 @@ class Interpreter:
 
 
 def end_when(launch: processes.ProcessLaunch, marker: str) -> None:
-    """Kill the probe host once the file is there."""
+    """Kill the probe host once the file is there, and remove the file."""
     while not Path(marker).exists():
         time.sleep(0.01)
+    Path(marker).unlink()
     os.kill(launch.popen.pid, signal.SIGKILL)
 
 
@@ -234,28 +238,72 @@ def test_missing_image_is_an_outcome(torch_python: str, bundle: Path) -> None:
 def test_host_trouble_is_tried_again_twice(torch_python: str, bundle: Path) -> None:
     """Then it is named, and no library is blamed."""
     what = plan(installed())
-    engine(Interpreter(torch_python, troubles=2), what, bundle / "a").run(what.checks)
+    engine(Interpreter(torch_python, troubles=2), what, bundle / "a", running=Running((0, 0))).run(what.checks)
     assert {one.verdict for one in outcomes(bundle / "a").values()} == {Verdict.PASS}
     backend = Interpreter(torch_python, troubles=9)
-    engine(backend, what, bundle / "b").run(what.checks)
+    engine(backend, what, bundle / "b", running=Running((0, 0))).run(what.checks)
     assert len(backend.launches) == 3
     for one in outcomes(bundle / "b").values():
         assert (one.verdict, one.reason, one.blame) == (Verdict.INFRA, "engine-unreachable", "host")
         assert one.attempts == ("infra", "infra")
 
 
-def test_death_of_the_probe_host_costs_one_check(torch_python: str, bundle: Path) -> None:
-    """The check at which it died is named, the rest runs in a new launch, and none of its children lives on."""
+def test_probe_host_that_dies_twice_at_a_check_is_its_outcome(torch_python: str, bundle: Path) -> None:
+    """The check is asked again alone before it is blamed; the rest runs, and no child lives on."""
     what = plan(installed("sympy"), installed("numpy"))
     backend = Interpreter(torch_python)
-    backend.ending = str(bundle / "begun")
+    backend.ending, backend.endings = str(bundle / "begun"), 2
     before = probe_hosts()
     engine(backend, what, bundle / "home").run(what.checks)
     found = outcomes(bundle / "home")
-    assert found["x/sympy-installed/sample"].verdict in (Verdict.CRASH, Verdict.INFRA)
+    blamed = found["x/sympy-installed/sample"]
+    assert (blamed.verdict, blamed.attempts) == (Verdict.INFRA, ("infra",))  # nobody knows who sends SIGKILL
     assert found["x/numpy-installed/sample"].verdict is Verdict.PASS
-    assert len(backend.launches) >= 2
+    assert ["x/sympy-installed"] in backend.launches[1:]
     assert probe_hosts() == before
+
+
+def test_a_check_that_was_shot_down_once_passes_alone(torch_python: str, bundle: Path) -> None:
+    """Whoever killed the probe host, the check of that moment did not: it passes, and both attempts are told."""
+    (bundle / "probes" / "libraries" / "sympy.py").write_text(
+        "DISTRIBUTION = MODULE = 'sympy'\nNEEDS = ()\n"
+        f"def sample(probe):\n    open({str(bundle / 'begun')!r}, 'w').close(); import time; time.sleep(2)\n"
+    )
+    what = plan(installed("sympy"), installed("numpy"))
+    backend = Interpreter(torch_python)
+    backend.ending, backend.endings = str(bundle / "begun"), 1
+    engine(backend, what, bundle / "home").run(what.checks)
+    found = outcomes(bundle / "home")
+    assert {check: one.verdict for check, one in found.items()} == dict.fromkeys(found, Verdict.PASS)
+    shot = found["x/sympy-installed/sample"]
+    assert (shot.attempts, shot.flaky) == (("infra",), True)
+
+
+def test_the_cell_that_ends_launches_is_found(torch_python: str, bundle: Path) -> None:
+    """It gets its verdict and its neighbours theirs, in a number of launches that grows with the logarithm."""
+    wrapper = bundle / "python"
+    wrapper.write_text(
+        f'#!/bin/sh\ngrep -q sympy order.json ../order.json 2>/dev/null && exit 3\nexec {torch_python} "$@"\n'
+    )
+    wrapper.chmod(0o755)
+    names = ("jinja2", "numpy", "sympy", "networkx")
+    what = plan(*(installed(name, probes=("import",)) for name in names))
+    backend = Interpreter(str(wrapper))
+    engine(backend, what, bundle / "home", running=Running(())).run(what.checks)
+    found = {one.subject: (one.verdict, one.reason) for one in outcomes(bundle / "home").values()}
+    passes = dict.fromkeys(("jinja2", "numpy", "networkx"), (Verdict.PASS, ""))
+    assert found == {**passes, "sympy": (Verdict.CRASH, "ends-launch")}
+    assert len(backend.launches) == 5
+
+
+def test_an_image_that_ends_every_launch_blames_no_library(torch_python: str, bundle: Path) -> None:
+    """Nothing else tells its cells apart, so it is host trouble; and the run ends."""
+    wrapper = bundle / "python"
+    wrapper.write_text(f'#!/bin/sh\ngrep -q \'"cells": \\[{{\' ../order.json && exit 3\nexec {torch_python} "$@"\n')
+    wrapper.chmod(0o755)
+    what = plan(installed("jinja2", probes=("import",)), installed("numpy", probes=("import",)))
+    engine(Interpreter(str(wrapper)), what, bundle / "home", running=Running(())).run(what.checks)
+    assert {(one.verdict, one.reason) for one in outcomes(bundle / "home").values()} == {(Verdict.INFRA, "host-error")}
 
 
 @pytest.mark.parametrize(
