@@ -91,6 +91,10 @@ def parser() -> argparse.ArgumentParser:
     show.add_argument("cell", metavar="CELL", help="a cell or check, or a glob over them")
     show.add_argument("--run", default="latest", help="id of the run, or its beginning (%(default)s)")
 
+    runs = verbs.add_parser("runs", help="list the recorded runs: state, what each covered, verdicts, size")
+    runs.add_argument("--last", type=int, default=20, metavar="N", help="at most so many, the newest (%(default)s)")
+    runs.add_argument("--json", action="store_true", help="print the list as JSON")
+
     diff = verbs.add_parser("diff", help="compare two runs, and name the likely causes of the changes")
     diff.add_argument("before", nargs="?", metavar="A", help="the earlier run (default: the baseline of B)")
     diff.add_argument("after", nargs="?", default="latest", metavar="B", help="the later run (%(default)s)")

@@ -83,7 +83,9 @@ class Run:
         if not runs or (name != "latest" and len(runs) > 1):
             number = "no run" if not runs else "more than one run"
             wanted = "" if name == "latest" else f" that begins with {name!r}"
-            raise NoRun(f"{home / 'runs'}: there is {number}{wanted}; `compat run` makes a run, `ls` lists the runs")
+            raise NoRun(
+                f"{home / 'runs'}: there is {number}{wanted}; `compat run` makes a run, `compat runs` lists them"
+            )
         return runs[-1]
 
     @classmethod

@@ -1,0 +1,54 @@
+"""`compat runs`: the recorded runs, with their states and what each of them covered."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections import Counter
+from typing import Any
+
+from tabulate import tabulate
+
+from torch_compat_matrix.runner.errors import Status
+from torch_compat_matrix.runner.records.runs import NoRun, Run, home
+from torch_compat_matrix.runner.storage import shown_size, size
+
+
+def main(options: argparse.Namespace) -> Status:
+    """Print a row for each run, the newest first."""
+    runs = Run.all(home())[::-1][: options.last]
+    if not runs:
+        print(f"{home()}: no run yet; `compat run` makes one")
+        return Status.AS_EXPECTED
+    rows = [_row(run) for run in runs]
+    if options.json:
+        print(json.dumps(rows, indent=1))
+    else:
+        print(tabulate([row.values() for row in rows], headers=list(rows[0]), tablefmt="simple"))
+    return Status.AS_EXPECTED
+
+
+def _row(run: Run) -> dict[str, Any]:
+    try:
+        header, plan, outcomes = run.header(), run.plan(), run.outcomes()
+    except NoRun:
+        return dict.fromkeys(("run", "state", "backend", "checks", "covers", "verdicts", "size"), "") | {
+            "run": run.id,
+            "state": "never began",
+        }
+    verdicts = Counter(outcome.verdict.value for outcome in outcomes.values())
+    images = [image.name for image in plan.images if plan.cells_of(image)]
+    subjects = list(dict.fromkeys(cell.subject for cell in plan.cells))
+    return {
+        "run": run.id,
+        "state": "still going" if run.is_going() else "complete" if run.ended() else "interrupted",
+        "backend": header["backend"],
+        "checks": f"{len(outcomes)} of {len(plan.checks)}",
+        "covers": f"{_few(images)} x {_few(subjects)}",
+        "verdicts": ", ".join(f"{number} {verdict}" for verdict, number in verdicts.most_common()),
+        "size": shown_size(size(run.folder)),
+    }
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names) if len(names) < 4 else f"{', '.join(names[:2])} and {len(names) - 2} more"
