@@ -49,31 +49,34 @@ def write_whole(path: Path, pieces: Iterable[str]) -> None:
         stream.writelines(pieces)
 
 
-def build_once(folder: Path, build: Callable[[Path], None]) -> Path:
-    """The folder, which `build` fills unless it exists; a second caller waits for the first.
+def build_once(folder: Path, build: Callable[[Path], None], is_whole: Callable[[Path], bool] = Path.is_dir) -> Path:
+    """The folder, which `build` fills unless it exists and `is_whole`; a second caller waits for the first.
 
     Its time stamp is that of its last use, by which `compat clean` chooses.
     """
-    if folder.is_dir():
+    if folder.is_dir() and is_whole(folder):
         with suppress(OSError):  # a home that can only be read
             os.utime(folder)
         return folder
     with locked(folder.with_suffix(".lock")):
-        if not folder.is_dir():
+        if not (folder.is_dir() and is_whole(folder)):
             for leftover in folder.parent.glob(f".{folder.name}.*.partial"):  # of a builder that was killed
                 shutil.rmtree(leftover)
             with replacing(folder) as partial:
                 partial.mkdir()
                 build(partial)
+                if folder.is_dir():  # a damaged folder goes at once, since a launch may look into it
+                    folder.rename(doomed := partial.with_suffix(".doomed.partial"))
+                    shutil.rmtree(doomed)
     return folder
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold the lock file, once its holder has released it."""
+def locked(path: Path, *, shared: bool = False) -> Iterator[None]:
+    """Hold the lock file, once its holders have released it; shared holders are held up by one that is not alone."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
+        fcntl.flock(stream, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
         yield
 
 

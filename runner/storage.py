@@ -21,6 +21,9 @@ from torch_compat_matrix.runner.errors import UsageError
 CACHES = ("compiled", "facts", "overlays", "resolutions", "standins")
 """The folders of a home whose entries can be made again."""
 
+BESIDE = (".lock", ".users", ".sealed")
+"""The ends of names of files that belong to the folder beside them."""
+
 SCRATCH = "scratch"
 """The folder under `resolutions` for the files of a question to the resolver; a killed process leaves some."""
 
@@ -71,7 +74,7 @@ def contents(home: Path, runs: bool = False) -> list[Kept]:
         Kept(kind=kind, name=path.name, size=size(path), used=_used(path), remove=_remover(path))
         for kind in (*CACHES, *(["runs"] if runs else []))
         for path in sorted((home / kind).glob("*"))
-        if path.suffix != ".lock" and path.name != SCRATCH and not path.name.startswith(".")
+        if path.suffix not in BESIDE and path.name != SCRATCH and not path.name.startswith(".")
         if not (path.suffix == ".json" and path.with_suffix("").is_dir())  # it describes the folder
     ]
 
@@ -143,7 +146,7 @@ def _used(path: Path) -> float:
 
 def _remover(path: Path) -> Callable[[], None]:
     def remove() -> None:
-        beside = [path.with_suffix(".json"), path.with_suffix(".lock")] if path.is_dir() else [path]
+        beside = [path.with_suffix(suffix) for suffix in (*BESIDE, ".json")] if path.is_dir() else [path]
         if path.is_dir():
             doomed = path.with_name(f".{path.name}.clean.partial")  # whole or gone, also when the removal is killed
             shutil.rmtree(doomed, ignore_errors=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch_compat_matrix.runner.backends import gpus
 from torch_compat_matrix.runner.backends import process as processes
 from torch_compat_matrix.runner.backends.base import Finding, Gpu, Launched, Prepared, room
 from torch_compat_matrix.runner.errors import Trouble
+from torch_compat_matrix.runner.files import locked
 from torch_compat_matrix.runner.model import Image, Limits
 from torch_compat_matrix.runner.packages import standin, uv
 from torch_compat_matrix.runner.packages.pip_config import Index
@@ -66,6 +67,7 @@ class LocalBackend:
             python=str(built.python),
         )
 
+    @contextmanager
     def launch(
         self,
         prepared: Prepared,
@@ -75,9 +77,17 @@ class LocalBackend:
         limits: Limits,
         labels: Mapping[str, str],
         gpu: Gpu | None = None,
-    ) -> AbstractContextManager[Launched]:
-        """Start the probe host as a process; the limits of memory, shm and network apply to containers only."""
-        return processes.launched(prepared.python, order, overlays, home=self.home, gpu=gpu)
+    ) -> Iterator[Launched]:
+        """Start the probe host as a process; the limits of memory, shm and network apply to containers only.
+
+        A stand-in that a library has changed meanwhile is built again first.
+        """
+        self.prepare(prepared.image)
+        with (
+            locked(standin.users_of(Path(prepared.python)), shared=True),
+            processes.launched(prepared.python, order, overlays, home=self.home, gpu=gpu) as launch,
+        ):
+            yield launch
 
     def gpus(self) -> Sequence[Gpu]:
         """The GPUs that nvidia-smi lists and CUDA_VISIBLE_DEVICES allows."""

@@ -94,6 +94,7 @@ def launched(
         kept = order.get("compile_cache")
         environment.update(_places(folder / "home", home / "compiled" / kept if kept else folder / "home"))
         environment["PATH"] = os.pathsep.join([str(Path(python).parent), os.environ.get("PATH", os.defpath)])
+        environment["PYTHONDONTWRITEBYTECODE"] = "1"  # the folders of packages are sealed
         environment["CUDA_VISIBLE_DEVICES"] = gpu.uuid if gpu is not None else ""
         with (folder / "stderr").open("wb") as stderr:
             popen = subprocess.Popen(

@@ -278,6 +278,7 @@ class Engine:
             try:
                 for leftover in self.backend.reap():  # a dead owner's lock is free at once, but its container remains
                     self.say(f"removed a leftover of a dead owner: {leftover}")
+                self.preparation.mend(work)
             except Trouble as trouble:
                 return LaunchResult(trouble=trouble)
             return Launch(

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -68,6 +69,8 @@ class Preparation:
     """Resolutions that are older (seconds since the epoch) are asked for again."""
     _images: dict[str, Future[Ready]] = field(default_factory=dict)
     _cells: dict[str, Future[Work | Resolution]] = field(default_factory=dict)
+    _overlays: dict[Path, Callable[[], Path]] = field(default_factory=dict)
+    """The overlays of this run, each with what builds it."""
     _guard: threading.Lock = field(default_factory=threading.Lock)
     _pullers: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(2, "prepare"))
     _resolvers: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(4, "resolve"))
@@ -84,6 +87,12 @@ class Preparation:
     def cell(self, cell: Cell, ready: Ready) -> Work | Resolution:
         """The cell with its overlay, or the resolution that is its answer; Trouble where there is neither."""
         return self._cell(cell, ready).result()
+
+    def mend(self, work: Sequence[Work]) -> None:
+        """Build again each overlay that a library has changed since it was built."""
+        for piece in work:
+            if piece.overlay in self._overlays:
+                self._overlays[piece.overlay]()
 
     def look(self, prepared: Prepared, keep: bool = False) -> Facts:
         """The facts of the image, launched without cells and without a GPU; Trouble where it does not tell them.
@@ -203,6 +212,9 @@ class Preparation:
         )
         if resolution.problem:
             return resolution
+        if folder is not None:
+            again = partial(overlay.build, resolution.add, facts, self.index, self.home)
+            self._overlays[folder] = partial(again, stand_in=ready.prepared.stand_in)
         _refuse_misfits(resolution.versions, ready.prepared)
         held = {canonical(name): version for name, version in facts["packages"].items()}
         added = {name: resolution.versions.get(name, "") for name in map(name_of, resolution.add)}

@@ -17,6 +17,7 @@ from torch_compat_matrix.runner.errors import Trouble
 from torch_compat_matrix.runner.files import build_once, stamps, write_whole
 from torch_compat_matrix.runner.model import Install, digest, utc_now
 from torch_compat_matrix.runner.packages import buildline, uv
+from torch_compat_matrix.runner.packages import manifest as manifests
 from torch_compat_matrix.runner.packages.pip import is_strict
 from torch_compat_matrix.runner.packages.pip_config import Index
 from torch_compat_matrix.runner.packages.resolve import Resolution, resolve
@@ -56,7 +57,7 @@ def install(
 def build(add: Sequence[str], facts: Mapping[str, Any], index: Index, home: Path, *, stand_in: bool = False) -> Path:
     """The folder with these packages for the image that the facts describe; its name is its key.
 
-    Its files are hard links into uv's cache, so mount it read-only and never write to a file in it.  For a stand-in,
+    A folder that differs from its manifest is built again.  For a stand-in,
     whose torch may be of another build line than the image's, the packages are taken from its torch's line; Trouble
     `no-stand-in` where that does not have them.
     """
@@ -84,8 +85,9 @@ def _build(add: Sequence[str], facts: Mapping[str, Any], index: Index, home: Pat
         _refuse_foreign(partial, facts)
         manifest = {"schema": 1, "add": sorted(add), **asdict(target), "built": utc_now(), "uv": uv.version()}
         write_whole(folder.with_suffix(".json"), [json.dumps(manifest, indent=2) + "\n"])
+        manifests.seal(partial, folder)
 
-    return build_once(folder, fill)
+    return build_once(folder, fill, lambda folder: not manifests.damage(folder))
 
 
 def refusals(folder: Path, facts: Mapping[str, Any], *, strict: bool) -> dict[str, str]:

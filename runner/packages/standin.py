@@ -7,6 +7,7 @@ import os
 import platform
 import re
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -16,10 +17,13 @@ from typing import Any
 from torch_compat_matrix.runner.errors import Trouble
 from torch_compat_matrix.runner.files import locked, stamps, write_whole
 from torch_compat_matrix.runner.model import HOST, Local, digest
-from torch_compat_matrix.runner.packages import buildline, uv
+from torch_compat_matrix.runner.packages import buildline, manifest, uv
 from torch_compat_matrix.runner.packages.pip_config import Index
 from torch_compat_matrix.runner.packages.resolve import PASSING
 from torch_compat_matrix.runner.pins import canonical, name_of
+
+WARM_UP_S = 300
+"""How long the first import of torch may take on a busy host."""
 
 CORRECT = "Correct `requires` of `local:` of the image."
 """The remedy where the stand-in's own packages cannot be had: no library has a part in it."""
@@ -62,20 +66,26 @@ _CPU_INDEX = _Source(
 def build(local: Local, home: Path, index: Index, gpu: bool) -> StandIn:
     """The environment that `local` describes, built on first use; without a GPU it gets a CPU build of torch.
 
+    An environment that differs from its manifest is built again.
     Raises `Trouble` with uv's own explanation.
     """
     folder = _folder(local, home, index, gpu)
     python, complete = folder / "bin" / "python", folder / "complete.json"
     with locked(folder.with_suffix(".lock")):
         # A virtual environment cannot be moved into place: it is whole when its marker is there.
-        if not (python.exists() and "misfits" in _record(complete)):
-            shutil.rmtree(folder, ignore_errors=True)
-            try:
-                record = _build(local, folder, python, index, gpu)
-            except BaseException:
+        built = python.exists() and "misfits" in _record(complete)
+        if built and not manifest.is_sealed(folder):  # by an earlier version
+            manifest.seal(folder)
+        if not built or manifest.damage(folder):
+            with locked(users_of(python)):  # a damaged stand-in goes once no launch runs in it
                 shutil.rmtree(folder, ignore_errors=True)
-                raise
-            write_whole(complete, [json.dumps(record)])
+                try:
+                    record = _build(local, folder, python, index, gpu)
+                    write_whole(complete, [json.dumps(record)])
+                    manifest.seal(folder)
+                except BaseException:
+                    shutil.rmtree(folder, ignore_errors=True)
+                    raise
         os.utime(folder)  # its last use, by which `compat clean` chooses
         return StandIn(python=python, **_record(complete))
 
@@ -85,6 +95,11 @@ def find(local: Local, home: Path, index: Index, gpu: bool) -> StandIn | None:
     folder = _folder(local, home, index, gpu)
     record = _record(folder / "complete.json")
     return StandIn(python=folder / "bin" / "python", **record) if record else None
+
+
+def users_of(python: Path) -> Path:
+    """The lock file that each launch in a stand-in shares."""
+    return python.parent.parent.with_suffix(".users")
 
 
 def foresee(local: Local, index: Index) -> None:
@@ -128,6 +143,7 @@ def _build(local: Local, folder: Path, python: Path, index: Index, gpu: bool) ->
     if ran.status:
         raise ran.trouble(f"there is no Python {_version(local)} for the stand-in")
     source, misfits = _install(local, python, index, gpu) if local.requires else (_PLAIN, {})
+    _write_bytecode(python)
     listed = uv.run(("pip", "list", "--format", "json", *_into(python)), {})
     packages = {canonical(package["name"]): package["version"] for package in json.loads(listed.out)}
     number = re.search(r"^version\w* = (\S+)", (folder / "pyvenv.cfg").read_text(), re.MULTILINE)
@@ -138,6 +154,13 @@ def _build(local: Local, folder: Path, python: Path, index: Index, gpu: bool) ->
         cuda = buildline.cuda_of(_packages(python)) or ""
         misfits = {name: buildline.explain({name: misfits[name]}, packages["torch"], cuda) for name in misfits}
     return {"identity": digest([name, packages]), "description": name, "misfits": misfits}
+
+
+def _write_bytecode(python: Path) -> None:
+    """Import once all that each launch will import, since a launch writes no bytecode into the sealed folder."""
+    modules = "torch", "torch._dynamo", "torch._inductor.compile_fx", "torch.distributions"
+    code = "\n".join(f"try: import {module}\nexcept Exception: pass" for module in modules)
+    subprocess.run([python, "-c", code], capture_output=True, check=False, timeout=WARM_UP_S)
 
 
 def _managed(version: str) -> list[str]:

@@ -1,0 +1,92 @@
+"""The manifest of an installed folder: what each of its files held when it was built, and whether it still does.
+
+Libraries under test run as the user who owns the folder, often as root, whom no mode of a file keeps from writing.  So
+a folder is checked before each launch, and built again where a file was changed, added or removed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from torch_compat_matrix.runner.files import cores, write_whole
+
+_SEEN = ("st_size", "st_mtime_ns", "st_ctime_ns", "st_ino")
+"""Where none of these changed, a file is not read again: its time of change can be set by the clock alone."""
+
+
+def seal(folder: Path, place: Path | None = None) -> None:
+    """Write the manifest of a folder that will stand in `place`; from now on nobody but root can write to its files."""
+    for path in _files(folder).values():
+        if not path.is_symlink():
+            path.chmod(path.stat().st_mode & ~0o222)
+    files = _files(folder)
+    with ThreadPoolExecutor(cores()) as pool:
+        hashes = pool.map(_hash, files.values())
+    entries = {name: [found, *_seen(files[name])] for name, found in zip(files, hashes, strict=True)}
+    write_whole(manifest_of(place or folder), [json.dumps(entries)])
+
+
+def is_sealed(folder: Path) -> bool:
+    """Whether the folder has a manifest."""
+    return manifest_of(folder).exists()
+
+
+def damage(folder: Path) -> str:
+    """The first difference between a folder and its manifest; empty where there is none.
+
+    A file whose hash is right though its times are not, as after a move of the whole home, is no damage.
+    """
+    try:
+        sealed: dict[str, list[Any]] = json.loads(manifest_of(folder).read_text())
+    except (OSError, ValueError):
+        return "its manifest cannot be read"
+    files = _files(folder)
+    for name in sorted(sealed.keys() ^ files.keys()):
+        return f"{name} was {'removed' if name in sealed else 'added'}"
+    touched = [name for name, path in files.items() if _seen(path) != sealed[name][1:]]
+    for name in touched:
+        if _hash(files[name]) != sealed[name][0]:
+            return f"{name} was changed"
+    if touched:
+        with suppress(OSError):  # a home that can only be read
+            entries = {name: [sealed[name][0], *_seen(files[name])] for name in files}
+            write_whole(manifest_of(folder), [json.dumps(entries)])
+    return ""
+
+
+def manifest_of(folder: Path) -> Path:
+    """The file that holds the manifest of a folder."""
+    return folder.with_suffix(".sealed")
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    """Every file and link below the folder, by its relative name."""
+    return {str(path.relative_to(folder)): path for path in _walk(folder)}
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    for parent, folders, names in os.walk(folder):
+        links = [name for name in folders if Path(parent, name).is_symlink()]
+        yield from (Path(parent, name) for name in (*names, *links))
+
+
+def _seen(path: Path) -> list[int]:
+    status = path.lstat()
+    return [getattr(status, name) for name in _SEEN]
+
+
+def _hash(path: Path) -> str:
+    if path.is_symlink():
+        return f"link to {path.readlink()}"
+    found = hashlib.sha256()
+    with path.open("rb") as stream:
+        while data := stream.read(1 << 20):
+            found.update(data)
+    return found.hexdigest()
