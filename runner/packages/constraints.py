@@ -14,6 +14,7 @@ from urllib.parse import unquote, urljoin, urlsplit
 from urllib.request import HTTPSHandler, ProxyHandler, Request, build_opener
 
 from torch_compat_matrix.runner.errors import Trouble
+from torch_compat_matrix.runner.text import redact
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +77,3 @@ def _fetched(url: str, cert: str, proxy: str, timeout_s: float) -> str:
     with opener.open(request, timeout=timeout_s) as answer:
         text: str = answer.read().decode()
     return text
-
-
-def redact(text: str) -> str:
-    """The text without user names, passwords and tokens in its URLs."""
-    return re.sub(r"(?<=://)[^/\s]+@", "***@", text)

@@ -17,11 +17,11 @@ from typing import Any
 
 from torch_compat_matrix.runner.files import build_once
 from torch_compat_matrix.runner.packages import uv
-from torch_compat_matrix.runner.packages.constraints import redact
 from torch_compat_matrix.runner.packages.pip_config import Index
 from torch_compat_matrix.runner.packages.stubs import Held
 from torch_compat_matrix.runner.packages.target import Target
 from torch_compat_matrix.runner.pins import admits, name_of, too_new, version_of
+from torch_compat_matrix.runner.text import redact
 
 TIMEOUT_S = 300
 """For a dry run; pip may try one release after another, and build each for its metadata."""

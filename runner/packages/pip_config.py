@@ -13,7 +13,8 @@ from pathlib import Path
 
 from torch_compat_matrix.runner.files import user_home
 from torch_compat_matrix.runner.model import digest
-from torch_compat_matrix.runner.packages.constraints import Constraint, Reader, redact
+from torch_compat_matrix.runner.packages.constraints import Constraint, Reader
+from torch_compat_matrix.runner.text import redact
 
 _FILES = ("constraint", "build-constraint")
 """pip's options that name files; what these hold counts, not where they lie."""

@@ -18,7 +18,7 @@ from tempfile import TemporaryDirectory
 
 from torch_compat_matrix.runner.errors import Trouble
 from torch_compat_matrix.runner.files import home, user_home
-from torch_compat_matrix.runner.packages.constraints import redact
+from torch_compat_matrix.runner.text import redact
 
 TIMEOUT_S = 1800
 """For a run of uv; a stand-in's torch is several gigabytes."""

@@ -5,24 +5,29 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from torch_compat_matrix.runner.model import Outcome
+from torch_compat_matrix.runner.text import fit
 
 SCHEMA = 1
 
+_SUSPECT = re.compile(rb"[\x7f-\xff]|\\[ubfr]|://|\?")
+"""In a record that may hold a secret or an active character; few do, and to walk through all of them takes long."""
+
 
 def append(path: Path, *records: Mapping[str, Any]) -> None:
-    """Add records and return when they are on disk.
+    """Add records, redacted and inert, and return when they are on disk.
 
     The file lock keeps the lines of several processes apart.  A line torn by a kill is ended first, so that it
     spoils no other line.
     """
-    data = "".join(json.dumps(record, separators=(",", ":"), ensure_ascii=False) + "\n" for record in records).encode(
-        errors="replace"
-    )
+    data = "".join(
+        json.dumps(fit(record), separators=(",", ":"), ensure_ascii=False) + "\n" for record in records
+    ).encode()
     with path.open("ab+", buffering=0) as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
         end = stream.seek(0, os.SEEK_END)
@@ -37,7 +42,11 @@ def append(path: Path, *records: Mapping[str, Any]) -> None:
 
 
 def read(path: Path, offset: int = 0) -> Iterator[tuple[dict[str, Any], int]]:
-    """Each whole record after a byte offset, with the offset behind it; torn lines are skipped."""
+    """Each whole record after a byte offset, with the offset behind it; torn lines are skipped.
+
+    Records of earlier versions, and of other hands, may hold secrets and active characters: these are read as `append`
+    would have written them.
+    """
     with path.open("rb") as stream:
         stream.seek(offset)
         for line in stream:
@@ -49,7 +58,7 @@ def read(path: Path, offset: int = 0) -> Iterator[tuple[dict[str, Any], int]]:
             except ValueError:
                 continue
             if isinstance(record, dict):
-                yield record, offset
+                yield fit(record) if _SUSPECT.search(line) else record, offset
 
 
 class Follower:
