@@ -70,7 +70,7 @@ class Exit:
     """Exit status; negative is the signal that ended it."""
     oom_killed: bool = False
     stderr: str = ""
-    """The last 16 KiB of its standard error."""
+    """Both ends of its standard error, and how much was left out between them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -13,8 +13,7 @@ from docker.models.containers import Container
 
 from torch_compat_matrix.runner.backends.base import Exit
 from torch_compat_matrix.runner.backends.docker_errors import trouble_of
-
-STDERR_TAIL = 16 << 10
+from torch_compat_matrix.runner.streams import Kept, whole_lines
 
 
 class ContainerLaunch:
@@ -24,7 +23,8 @@ class ContainerLaunch:
         self.container = container
         self.name = str(container.name)
         self.notes: tuple[str, ...] = ()
-        self.stderr = b""
+        self.said = Kept()
+        """Its standard error."""
         self.stream = self._attach(logs=False)
 
     def _attach(self, logs: bool) -> Any:
@@ -36,18 +36,20 @@ class ContainerLaunch:
         The frames' own numbers tell repeated lines apart.
         """
         for attempt in range(5):
-            pending = b""
             try:
-                for out, err in self.stream:
-                    self.stderr = (self.stderr + (err or b""))[-STDERR_TAIL:]
-                    *whole, pending = (pending + (out or b"")).split(b"\n")
-                    yield from (line + b"\n" for line in whole)
+                yield from whole_lines(self._printed())
                 if not self._runs():
                     return
             except (requests.exceptions.RequestException, OSError):
                 time.sleep(0.5 * attempt)
             with suppress(APIError, requests.exceptions.RequestException):
-                self.stream = self._attach(logs=True)
+                self.stream, self.said = self._attach(logs=True), Kept()
+
+    def _printed(self) -> Iterator[bytes]:
+        for out, err in self.stream:
+            self.said.add(err or b"")
+            if out:
+                yield out
 
     def _runs(self) -> bool:
         try:
@@ -69,7 +71,7 @@ class ContainerLaunch:
             state = self.container.attrs["State"]
         except (NotFound, APIError, requests.exceptions.RequestException) as error:
             raise trouble_of(error, "asking how the container ended") from error
-        said = self.stderr.decode(errors="replace")
+        said = self.said.text()
         if status in (126, 127) and "exec " in said:  # the engine's init starts, and then finds no interpreter
             raise trouble_of(DockerException(said.strip()), "starting the probe host")
         return Exit(status=int(status), oom_killed=bool(state.get("OOMKilled")), stderr=said)

@@ -39,6 +39,7 @@ COMPILED = f"{PLACE}/compiled"
 USER = "65534:65534"
 HOME = "/tmp/home"
 PASSED_ON = ("LANG", "LC_ALL", "TZ")
+LOG = {"max-size": "32m", "max-file": "2"}
 CACHES = ("inductor", "triton", "torch_extensions", "nv")
 WRITABLE_ROOT = "the container's root was writable: the engine's GPU hook fails on a read-only one"
 
@@ -206,7 +207,7 @@ class DockerBackend:
             shm_size=limits.shm,
             pids_limit=limits.pids,
             nano_cpus=int(limits.cpus * 1e9) if limits.cpus else None,
-            log_config=LogConfig(type="json-file", config={}),  # a broken stream is read again from there
+            log_config=LogConfig(type="json-file", config=LOG),  # a broken stream is read again from there
             device_requests=[request(gpu)] if gpu else None,
             detach=True,
         )

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from fnmatch import fnmatchcase
@@ -18,6 +19,7 @@ from torch_compat_matrix.runner.backends.base import Exit, Gpu
 from torch_compat_matrix.runner.backends.owner import alive, owner
 from torch_compat_matrix.runner.bundle import BUNDLE, NAME
 from torch_compat_matrix.runner.errors import Trouble
+from torch_compat_matrix.runner.streams import Kept, pieces, whole_lines
 
 PASSED_ON = (
     *("LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "CUDA_HOME", "CUDA_PATH"),
@@ -27,8 +29,6 @@ PASSED_ON = (
 """The environment variables that a launched probe host inherits, by which it finds the machine's driver, compilers and
 MPS daemon."""
 
-STDERR_TAIL = 16 << 10
-
 PREFIX = "compat-"
 """The beginning of a launch's folder name; the pid behind it is for readers, the file `owner` in it decides."""
 
@@ -36,16 +36,27 @@ PREFIX = "compat-"
 class ProcessLaunch:
     """A probe host that runs as a process of this machine, in a session of its own."""
 
-    def __init__(self, popen: subprocess.Popen[bytes], stderr: Path) -> None:
+    def __init__(self, popen: subprocess.Popen[bytes]) -> None:
+        assert popen.stdout is not None and popen.stderr is not None
         self.popen = popen
-        self.stderr = stderr
+        self.stdout, self.stderr = popen.stdout, popen.stderr
+        self.said = Kept()
+        """Its standard error."""
         self.name = f"process {popen.pid}"
         self.notes: tuple[str, ...] = ()
 
     def lines(self) -> Iterator[bytes]:
-        """Its standard output, line by line."""
-        assert self.popen.stdout is not None
-        yield from self.popen.stdout
+        """Its standard output, line by line; its standard error is taken meanwhile."""
+        yield from whole_lines(self._printed())
+
+    def _printed(self) -> Iterator[bytes]:
+        for stream, data in pieces(self.stdout, self.stderr):
+            if stream is self.stderr:
+                self.said.add(data)
+            elif data:
+                yield data
+            else:  # a process that it left behind may hold its standard error for ever
+                return
 
     def kill(self) -> None:
         """End the probe host, which ends its children; the rest of its session is killed."""
@@ -57,11 +68,12 @@ class ProcessLaunch:
             os.killpg(self.popen.pid, signal.SIGKILL)
 
     def exit(self) -> Exit:
-        """Its exit status and the end of its standard error."""
+        """Its exit status and both ends of its standard error."""
         status = self.popen.wait()
-        with self.stderr.open("rb") as stream:
-            stream.seek(max(0, self.stderr.stat().st_size - STDERR_TAIL))
-            return Exit(status=status, stderr=stream.read().decode(errors="replace"))
+        with suppress(TimeoutError):
+            for _, data in pieces(self.stderr, until=time.monotonic() + 0.2):
+                self.said.add(data)
+        return Exit(status=status, stderr=self.said.text())
 
 
 @contextmanager
@@ -96,24 +108,24 @@ def launched(
         environment["PATH"] = os.pathsep.join([str(Path(python).parent), os.environ.get("PATH", os.defpath)])
         environment["PYTHONDONTWRITEBYTECODE"] = "1"  # the folders of packages are sealed
         environment["CUDA_VISIBLE_DEVICES"] = gpu.uuid if gpu is not None else ""
-        with (folder / "stderr").open("wb") as stderr:
-            popen = subprocess.Popen(
-                [python, "-m", NAME, str(path), "--overlays", root, "--watch-stdin"],
-                cwd=folder / "bundle",
-                env=environment,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=stderr,
-                start_new_session=True,
-            )
-        yield ProcessLaunch(popen, folder / "stderr")
+        popen = subprocess.Popen(
+            [python, "-m", NAME, str(path), "--overlays", root, "--watch-stdin"],
+            cwd=folder / "bundle",
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            bufsize=0,
+            start_new_session=True,
+        )
+        yield ProcessLaunch(popen)
     except OSError as error:
         if popen is None:
             raise Trouble("host-error", f"the probe host cannot be started: {error}") from error
         raise
     finally:
         if popen is not None:
-            for stream in (popen.stdin, popen.stdout):
+            for stream in (popen.stdin, popen.stdout, popen.stderr):
                 if stream is not None:
                     stream.close()
             with suppress(ProcessLookupError):

@@ -9,16 +9,18 @@ import shutil
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, TemporaryFile
 
 from torch_compat_matrix.runner.errors import Trouble
-from torch_compat_matrix.runner.files import home, user_home
-from torch_compat_matrix.runner.text import redact
+from torch_compat_matrix.runner.files import home, user_home, write_whole
+from torch_compat_matrix.runner.streams import Kept, pieces
+from torch_compat_matrix.runner.text import one_line, redact
 
 TIMEOUT_S = 1800
 """For a run of uv; a stand-in's torch is several gigabytes."""
@@ -28,6 +30,9 @@ TIMED_OUT = 124
 _SILENT = r"resolve host|connect to|[Cc]onnection |timed out|unreachable|No route|RPC failed|early EOF|SSL|error: 5\d\d"
 _REFUSED = r"Authentication failed|could not read Username|Permission denied|error: 403"
 """What git says of a host that does not answer, and of one that does not let it in."""
+
+MOST_ANSWER, MOST_SAID = 8 << 20, 256 << 10
+"""Bytes that are kept of uv's answer, and of either end of its remarks, which quote what a build printed."""
 
 REASONS = (
     ("disk-full", r"No space left on device|Disk quota exceeded"),
@@ -41,8 +46,11 @@ REASONS = (
     ("needs-in-image", r"The built wheel \S+ is not compatible with the target"),
     ("needs-in-image", r"ModuleNotFoundError: No module named 'torch'"),
     ("sdist-build-failed", r"Failed to (download and )?build|The build backend returned an error"),
-    ("bad-requirement", r"Couldn't parse requirement|expected .* the start of a requirement"),
-    ("version-not-found", r"Because (there is no version of )?(\S+)( was not found in [\w ]+)? and you require \2"),
+    ("bad-requirement", r"Couldn't parse requirement|expected .{0,200} the start of a requirement"),
+    (
+        "version-not-found",
+        r"Because (there is no version of )?(\S+)( was not found in [\w ]{1,80})? and you require \2",
+    ),
     ("no-wheel", r"has no (usable wheels|wheels with a matching (Python|platform))"),
     ("yanked", r"was yanked \(reason"),
     ("unsatisfiable", r"No solution found"),
@@ -61,7 +69,7 @@ class Ran:
     @property
     def reason(self) -> str:
         """The stable reason code of uv's error; `install-failed` where no pattern matches."""
-        words = " ".join(self.err.split())
+        words = one_line(self.err)
         return next((code for code, pattern in REASONS if re.search(pattern, words)), "install-failed")
 
     @property
@@ -163,32 +171,38 @@ def _run(arguments: Sequence[str], environment: Mapping[str, str], stdin: str, t
 
 def finish(command: Sequence[str], environment: Mapping[str, str], *, stdin: str = "", timeout_s: float) -> Ran:
     """Run an installer in this environment alone; on a time-out or interruption end it with its builds."""
-    with subprocess.Popen(
-        command,
-        env=environment,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        errors="replace",
-        start_new_session=True,
-    ) as process:
+    out, err = Kept(head=MOST_ANSWER), Kept(head=MOST_SAID, tail=MOST_SAID)
+    with TemporaryFile() as given:
+        given.write(stdin.encode())
+        given.seek(0)
+        process = subprocess.Popen(
+            command,
+            env=environment,
+            stdin=given,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            bufsize=0,
+            start_new_session=True,
+        )
+    assert process.stdout is not None and process.stderr is not None
+    with process:
         try:
-            out, err = process.communicate(stdin, timeout=timeout_s)
-        except subprocess.TimeoutExpired:
-            _end(process)
-            return Ran(status=TIMED_OUT, out="", err=f"error: uv did not end within {timeout_s:g} s")
-        except BaseException:
-            _end(process)
+            for stream, data in pieces(process.stdout, process.stderr, until=time.monotonic() + timeout_s):
+                (out if stream is process.stdout else err).add(data)
+            process.wait(timeout_s)
+        except BaseException as error:
+            with suppress(ProcessLookupError):  # the installer with its builds, which share its session
+                os.killpg(process.pid, signal.SIGKILL)
+            if isinstance(error, (TimeoutError, subprocess.TimeoutExpired)):
+                return Ran(status=TIMED_OUT, out="", err=f"error: uv did not end within {timeout_s:g} s")
             raise
-    return Ran(status=process.returncode, out=out, err=err)
+    return Ran(status=process.returncode, out=out.text(), err=err.text())
 
 
-def _end(process: subprocess.Popen[str]) -> None:
-    """End an installer with its builds, which share its session."""
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
+def redact_sources(packages: Path) -> None:
+    """Redact the origins of the packages in a folder: uv leaves the query of a URL in direct_url.json."""
+    for path in packages.glob("*.dist-info/direct_url.json"):
+        write_whole(path, [redact(path.read_text())])
 
 
 def brief(explanation: str, limit: int = 600) -> str:
