@@ -7,6 +7,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -47,6 +48,15 @@ def write_whole(path: Path, pieces: Iterable[str]) -> None:
     """Replace a text file in one step, so that a reader never sees half of it."""
     with replacing(path) as partial, partial.open("w", encoding="utf-8", errors="replace") as stream:
         stream.writelines(pieces)
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a text file that its owner alone may read, from its first byte on."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):  # and not a terminal; it may have been there, for all to read
+            os.fchmod(descriptor, 0o600)
+        stream.write(text)
 
 
 def build_once(folder: Path, build: Callable[[Path], None], is_whole: Callable[[Path], bool] = Path.is_dir) -> Path:

@@ -24,6 +24,7 @@ from torch_compat_matrix.runner.model import Check, Outcome, Plan
 from torch_compat_matrix.runner.packages.pip_config import Index
 from torch_compat_matrix.runner.records import history
 from torch_compat_matrix.runner.records.runs import Run, home
+from torch_compat_matrix.runner.text import SECRET
 from torch_compat_matrix.runner.verdicts.rules import reason_for
 
 try:
@@ -163,6 +164,11 @@ def resume_run(name: str) -> OpenRun:
         settings=RunSettings.from_json(header.get("settings", {})),
         done=done,
     )
+    asked = [requirement for check in opened.checks for requirement in check.cell.requires]
+    asked += [requirement for image in opened.plan.images if image.local for requirement in image.local.requires]
+    if opened.checks and any(SECRET in requirement for requirement in asked):
+        why = "the secrets in the URLs of its plan are not kept in a journal, and the file that had them is gone"
+        raise UsageError(why, "start a new run with `compat run`", str(run.private_plan))
     run.resume()
     return opened
 

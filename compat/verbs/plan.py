@@ -8,8 +8,10 @@ import json
 from torch_compat_matrix.compat.progress import say
 from torch_compat_matrix.runner.backends.base import connect
 from torch_compat_matrix.runner.errors import Status, UsageError, writing
+from torch_compat_matrix.runner.files import write_private
 from torch_compat_matrix.runner.model import Plan
 from torch_compat_matrix.runner.records.runs import home
+from torch_compat_matrix.runner.text import redact
 from torch_compat_matrix.runner.workflow import plan_from
 
 
@@ -24,7 +26,14 @@ def main(options: argparse.Namespace) -> Status:
         print(preview(plan, connect(options.backend, home()), home()))
         return Status.AS_EXPECTED
     with writing(options.json, "name another file with --json"):
-        options.json.write_text(json.dumps(plan.to_json(), indent=1))
+        text = json.dumps(plan.to_json(), indent=1)
+        if redact(text) == text:
+            options.json.write_text(text)
+        else:
+            write_private(options.json, text)
+            say(
+                f"{options.json} holds the secrets of its URLs: only you may read it; ${{VARIABLE}} in a URL needs none"
+            )
     print(f"plan: {options.json} ({len(plan.cells)} cells, {len(plan.checks)} checks)")
     return Status.AS_EXPECTED
 

@@ -23,6 +23,7 @@ from torch_compat_matrix.runner.packages.pip_config import Index
 from torch_compat_matrix.runner.packages.resolve import Resolution, resolve
 from torch_compat_matrix.runner.packages.target import Target
 from torch_compat_matrix.runner.pins import canonical, is_standard, too_new
+from torch_compat_matrix.runner.text import fit
 
 
 def install(
@@ -83,7 +84,7 @@ def _build(add: Sequence[str], facts: Mapping[str, Any], index: Index, home: Pat
     def fill(partial: Path) -> None:
         _install(add, target, index, partial, cpu_line)
         _refuse_foreign(partial, facts)
-        manifest = {"schema": 1, "add": sorted(add), **asdict(target), "built": utc_now(), "uv": uv.version()}
+        manifest = {"schema": 1, "add": fit(sorted(add)), **asdict(target), "built": utc_now(), "uv": uv.version()}
         write_whole(folder.with_suffix(".json"), [json.dumps(manifest, indent=2) + "\n"])
         manifests.seal(partial, folder)
 
@@ -132,6 +133,7 @@ def _install(add: Sequence[str], target: Target, index: Index, folder: Path, cpu
     ran = uv.run(("pip", "install", *flags, "-r", "-"), variables, stdin="\n".join(add))
     if ran.status:
         raise ran.trouble("the packages cannot be fetched")
+    uv.redact_sources(folder)
 
 
 def _refuse_foreign(folder: Path, facts: Mapping[str, Any]) -> None:

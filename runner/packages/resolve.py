@@ -22,6 +22,7 @@ from torch_compat_matrix.runner.packages.pip_config import Index
 from torch_compat_matrix.runner.packages.stubs import Held
 from torch_compat_matrix.runner.packages.target import Target
 from torch_compat_matrix.runner.pins import admits, canonical, changes, name_of, read_pins, same_version, version_of
+from torch_compat_matrix.runner.text import redact
 
 PASSING = ("index-unreachable", "index-refused", "disk-full", "install-failed", "constraints-unreadable")
 """Passing problems, which are not cached."""
@@ -79,8 +80,9 @@ def resolve(
 
     A package of the image that meets a requirement stays, as pip leaves it; one of the `newest` is brought to its
     newest release (`pip install --upgrade`).  Answers are kept in `cache`: for good where each requirement is pinned
-    and met, else for the day; one that was kept before `since` (seconds since the epoch) is not used.  `refused`: what
-    pip holds against packages of the answer (name -> words), which it is then asked about.
+    and met, else for the day; one with a secret in a URL is not kept, and one that was kept before `since` (seconds
+    since the epoch) is not used.  `refused`: what pip holds against packages of the answer (name -> words), which it
+    is then asked about.
     """
     target = Target.of(facts)
     held = Held.of(facts, target, cache / "stubs")
@@ -98,11 +100,12 @@ def resolve(
             return kept
         question = _Question(tuple(requirements), frozenset(newest) - {"torch"}, pip, constraints, refused or {})
         resolution = question.answer()
-        if resolution.problem not in PASSING:
-            settled = not resolution.problem and not any(note.startswith(_UNASKED) for note in resolution.notes)
-            lasting = settled and all(map(version_of, requirements))
-            record = {"day": "" if lasting else today, "judged": bool(refused), "resolution": asdict(resolution)}
-            write_whole(path, [json.dumps(record)])
+        settled = not resolution.problem and not any(note.startswith(_UNASKED) for note in resolution.notes)
+        lasting = settled and all(map(version_of, requirements))
+        record = {"day": "" if lasting else today, "judged": bool(refused), "resolution": asdict(resolution)}
+        answer = json.dumps(record)
+        if resolution.problem not in PASSING and redact(answer) == answer:
+            write_whole(path, [answer])
         return resolution
 
 

@@ -201,6 +201,7 @@ def _install(local: Local, python: Path, index: Index, gpu: bool) -> tuple[_Sour
             stdin="\n".join(local.requires),
         )
         if not ran.status:
+            uv.redact_sources(_packages(python))
             taken, misfits = source, buildline.misfits_in(_packages(python))
             if not misfits:
                 break

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import platform
 import secrets
 from collections.abc import Iterator, Sequence
@@ -13,10 +14,11 @@ from typing import Any
 
 from torch_compat_matrix.runner import __version__
 from torch_compat_matrix.runner.errors import ANOTHER_HOME, CompatError, NothingSelected, writing
-from torch_compat_matrix.runner.files import cores, is_locked, locked
+from torch_compat_matrix.runner.files import cores, is_locked, locked, write_private
 from torch_compat_matrix.runner.files import home as home
 from torch_compat_matrix.runner.model import Outcome, Plan, utc_now
 from torch_compat_matrix.runner.records.journal import Follower, append, read
+from torch_compat_matrix.runner.text import redact
 
 STILL_GOING = "still going"
 """The state of a run that has no end yet, and that a living process works on."""
@@ -44,6 +46,11 @@ class Run:
     def journal(self) -> Path:
         return self.folder / "journal.jsonl"
 
+    @property
+    def private_plan(self) -> Path:
+        """The plan with the secrets in its URLs, which the journal lacks; there only while a resume may need them."""
+        return self.folder / "plan.json"
+
     @classmethod
     def create(cls, home: Path, plan: Plan, backend: str, command: Sequence[str], settings: dict[str, Any]) -> Run:
         """Make a run whose first record holds its plan, backend, command and host."""
@@ -52,6 +59,9 @@ class Run:
         run = cls(home / "runs" / f"{stamp}-{secrets.token_hex(2)}")
         with writing(run.folder, ANOTHER_HOME, HomeUnusable):
             run.folder.mkdir(parents=True)
+            whole = json.dumps(plan.to_json())
+            if redact(whole) != whole:
+                write_private(run.private_plan, whole)
         append(
             run.journal,
             {
@@ -102,7 +112,8 @@ class Run:
 
     def plan(self) -> Plan:
         """The plan of the run."""
-        return Plan.from_json(self.header()["plan"])
+        kept = self.private_plan
+        return Plan.from_json(json.loads(kept.read_text()) if kept.exists() else self.header()["plan"])
 
     def outcomes(self) -> dict[str, Outcome]:
         """The latest outcome of each check."""
@@ -148,3 +159,6 @@ class Run:
     def finish(self, state: str) -> None:
         """Record the end of the run: `complete` or `interrupted`."""
         append(self.journal, {"kind": "end", "finished": utc_now(), "state": state})
+        kept = self.private_plan
+        if kept.exists() and state == "complete" and all(each.verdict.final for each in self.outcomes().values()):
+            kept.unlink()
