@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from torch_compat_matrix.compat.progress import say
 from torch_compat_matrix.runner.backends.base import BACKENDS
 from torch_compat_matrix.runner.errors import ANOTHER_HOME, INSTALL, CompatError, Status
 
@@ -181,14 +182,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(import_module(f"torch_compat_matrix.compat.verbs.{options.verb}").main(options))
     except KeyboardInterrupt:
-        print("compat: interrupted; all recorded outcomes stay, and `compat run --resume` continues", file=sys.stderr)
+        say("compat: interrupted; all recorded outcomes stay, and `compat run --resume` continues")
         return Status.INTERRUPTED
     except BrokenPipeError:
         return Status.AS_EXPECTED
     except CompatError as error:
         from torch_compat_matrix.runner.workflow import tell
 
-        print(f"compat: {tell(error)}", file=sys.stderr)
+        say(f"compat: {tell(error)}")
         return int(error.status)
     except OSError as error:
         from torch_compat_matrix.runner.files import home

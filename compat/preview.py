@@ -20,6 +20,7 @@ from torch_compat_matrix.runner.packages import resolve, standin
 from torch_compat_matrix.runner.packages.overlay import folder_of
 from torch_compat_matrix.runner.packages.pip_config import Index
 from torch_compat_matrix.runner.pins import left_out, name_of
+from torch_compat_matrix.runner.text import one_line
 from torch_compat_matrix.runner.verdicts.preflight import build_of, predict
 from torch_compat_matrix.runner.workflow import remedy_of
 
@@ -71,11 +72,12 @@ def _image(image: Image, backend: str, facts: Mapping[str, Any] | None) -> Itera
         where = f"stand-in, {python} with {', '.join(image.local.requires)}"
     else:
         where = image.reference or "this interpreter"
-    yield f"{image.name}: {where}"
+    yield one_line(f"{image.name}: {where}")
     if facts is None:
         yield "  never launched from here: its first launch shows its packages, and so what each cell adds"
     elif facts.get("torch"):
-        yield f"  Python {facts['python']}, torch {facts['torch']['version']}, CUDA {facts['torch']['cuda'] or 'none'}"
+        torch = facts["torch"]
+        yield "  " + one_line(f"Python {facts['python']}, torch {torch['version']}, CUDA {torch['cuda'] or 'none'}")
 
 
 def _warnings(image: Image, facts: Mapping[str, Any] | None, backend: Backend) -> Iterator[str]:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
 
 from torch_compat_matrix.runner.model import Outcome, Verdict
+from torch_compat_matrix.runner.text import one_line, printable
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
@@ -19,7 +20,12 @@ STYLES = {Verdict.PASS: "green", Verdict.SKIP: "dim", Verdict.INFRA: "magenta", 
 
 def say(text: str) -> None:
     """Print a remark to standard error, apart from the answer."""
-    print(text, file=sys.stderr, flush=True)
+    print(printable(text), file=sys.stderr, flush=True)
+
+
+def answer(text: str, end: str = "\n") -> None:
+    """Print the answer to standard output."""
+    print(printable(text), end=end)
 
 
 class Lines:
@@ -34,7 +40,7 @@ class Lines:
     def say(self, text: str) -> None:
         """Print a remark between outcomes."""
         with self.lock:
-            print(text, file=self.stream, flush=True)
+            print(printable(text), file=self.stream, flush=True)
 
     def outcome(self, outcome: Outcome) -> None:
         """Count and show an outcome."""
@@ -45,7 +51,7 @@ class Lines:
     def show(self, outcome: Outcome) -> None:
         """Print `[3/28] pass image/library-version/probe cpu 1.2 s`."""
         done = sum(self.counts.values())
-        print(f"[{done}/{self.total}] {line(outcome)}", file=self.stream, flush=True)
+        print(printable(f"[{done}/{self.total}] {line(outcome)}"), file=self.stream, flush=True)
 
 
 class Live(Lines):
@@ -58,12 +64,12 @@ class Live(Lines):
 
     def say(self, text: str) -> None:
         """Print a remark above the bar."""
-        self.bar.console.print(text, markup=False, highlight=False)
+        self.bar.console.print(printable(text), markup=False, highlight=False)
 
     def show(self, outcome: Outcome) -> None:
         """Print a coloured line above the bar, and advance the bar."""
         style = STYLES.get(outcome.verdict, "red")
-        self.bar.console.print(line(outcome), style=style, markup=False, highlight=False)
+        self.bar.console.print(printable(line(outcome)), style=style, markup=False, highlight=False)
         summary = ", ".join(f"{count} {verdict.value}" for verdict, count in self.counts.most_common())
         self.bar.update(self.task, advance=1, description=summary)
 
@@ -74,7 +80,8 @@ def line(outcome: Outcome) -> str:
     why = f"  {outcome.reason}" if outcome.reason else ""
     flaky = "  flaky" if outcome.flaky else ""
     reused = f"  reused from {outcome.reused}" if outcome.reused else ""
-    return f"{outcome.verdict.value:<11} {outcome.check}{where} {outcome.seconds:.1f} s{why}{flaky}{reused}"
+    rest = one_line(f"{outcome.check}{where} {outcome.seconds:.1f} s{why}{flaky}{reused}")
+    return f"{outcome.verdict.value:<11} {rest}"
 
 
 @contextmanager

@@ -82,6 +82,7 @@ class MatrixSession:
         from torch_compat_matrix.runner.backends.base import connect
         from torch_compat_matrix.runner.errors import CompatError
         from torch_compat_matrix.runner.records.runs import Run, home
+        from torch_compat_matrix.runner.text import printable
         from torch_compat_matrix.runner.workflow import OpenRun, RunSettings, make_room, open_run, plan_from, tell
 
         option = self.config.getoption
@@ -101,7 +102,7 @@ class MatrixSession:
             self.opened = open_run(self.plan, backend, settings, command)
             self.going.enter_context(self.opened.run.going())
         except CompatError as error:
-            raise pytest.UsageError(tell(error)) from error
+            raise pytest.UsageError(printable(tell(error))) from error
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
@@ -194,6 +195,7 @@ class CheckItem(pytest.Item):
         """Wait for the outcome; here host trouble is raised and an inapplicable probe skipped, before any failure."""
         from torch_compat_matrix.runner.judging import judge
         from torch_compat_matrix.runner.model import Verdict
+        from torch_compat_matrix.runner.text import one_line
 
         outcome = self.matrix.outcome(self.check)
         self.judged = judge(outcome, self.matrix.plan.known, dt.date.today())
@@ -201,7 +203,7 @@ class CheckItem(pytest.Item):
         if not outcome.verdict.final:
             raise HostTrouble(f"{outcome.reason}: {outcome.detail}\n{outcome.remedy}")
         if outcome.verdict is Verdict.SKIP and not self.judged.surprise:
-            pytest.skip(f"{outcome.reason}: {outcome.detail}")
+            pytest.skip(one_line(f"{outcome.reason}: {outcome.detail}"))
 
     def runtest(self) -> None:
         """Raise nothing, KnownFailure or UnexpectedOutcome, as the outcome requires."""
@@ -222,8 +224,10 @@ class CheckItem(pytest.Item):
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
         """The outcome's own words; a traceback through the runner would say nothing about the library."""
+        from torch_compat_matrix.runner.text import printable
+
         if isinstance(excinfo.value, (HostTrouble, KnownFailure, UnexpectedOutcome)):
-            return str(excinfo.value)
+            return printable(str(excinfo.value))
         return super().repr_failure(excinfo, style)
 
     def reportinfo(self) -> tuple[Path, None, str]:

@@ -11,6 +11,7 @@ from torch_compat_matrix.reports.table import Table
 from torch_compat_matrix.runner.model import Outcome
 from torch_compat_matrix.runner.pins import changes as changed_pins
 from torch_compat_matrix.runner.pins import read_pins
+from torch_compat_matrix.runner.text import one_line
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -102,7 +103,7 @@ def _of_images(before: Table, after: Table) -> Iterator[Cause]:
         changed = [f"{what} {old[what] or 'none'} -> {new[what] or 'none'}" for what in new if old[what] != new[what]]
         packages = [record["facts"].get("packages", {}) for record in (then[name], now[name])]
         for change in (*changed, *changed_pins(*packages)):
-            yield Cause(scope=name, what=f"{name}: {change}")
+            yield Cause(scope=name, what=one_line(f"{name}: {change}"))
 
 
 def _of_cells(before: Table, after: Table) -> Iterator[Cause]:
@@ -115,7 +116,7 @@ def _of_cells(before: Table, after: Table) -> Iterator[Cause]:
         seen.add(cell)
         changed = changed_pins(read_pins(then.resolved), read_pins(now.resolved))
         if changed:
-            yield Cause(scope=cell, what=f"{cell}: installs {', '.join(changed)}")
+            yield Cause(scope=cell, what=one_line(f"{cell}: installs {', '.join(changed)}"))
 
 
 def as_json(changes: Changes) -> dict[str, Any]:

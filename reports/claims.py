@@ -148,7 +148,7 @@ def _subject(condition: Mapping[str, Any]) -> str:
 def page(table: Table, judged: Sequence[Judged]) -> Iterator[str]:
     """The page of the claims as Markdown, the false ones first."""
     counts = ", ".join(f"{sum(claim.verdict == verdict for claim in judged)} {verdict}" for verdict in ORDER)
-    yield f"# Claims judged by run {table.run}\n\n**{counts}.** The table of the run is in report.md.\n"
+    yield f"# Claims judged by run {text(table.run)}\n\n**{counts}.** The table of the run is in report.md.\n"
     for verdict in ORDER:
         of_verdict = [entry for entry in judged if entry.verdict == verdict]
         if not of_verdict:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from functools import lru_cache
 from xml.sax.saxutils import escape, quoteattr
@@ -10,6 +9,7 @@ from xml.sax.saxutils import escape, quoteattr
 from torch_compat_matrix.reports.table import Table, waits
 from torch_compat_matrix.runner.judging import Judged
 from torch_compat_matrix.runner.model import Verdict
+from torch_compat_matrix.runner.text import inert
 
 
 def junit(table: Table) -> Iterator[str]:
@@ -48,7 +48,7 @@ def _case(judged: Judged) -> str:
     }
     listed = "".join(f"<property{_attributes({'name': name, 'value': value})}/>" for name, value in properties.items())
     kind, message, body = _result(judged)
-    result = f"<{kind}{_attributes({'message': message})}>{escape(clean(body))}</{kind}>" if kind else ""
+    result = f"<{kind}{_attributes({'message': message})}>{escape(inert(body))}</{kind}>" if kind else ""
     return f"    <testcase{_attributes(names)}><properties>{listed}</properties>{result}</testcase>\n"
 
 
@@ -78,12 +78,4 @@ def _attributes(named: dict[str, str]) -> str:
 
 @lru_cache(4096)
 def _quoted(value: str) -> str:
-    return quoteattr(clean(value))
-
-
-_BAD = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-
-
-def clean(text: str) -> str:
-    """Text without the characters that XML 1.0 cannot hold."""
-    return _BAD.sub("\ufffd", text)
+    return quoteattr(inert(value))

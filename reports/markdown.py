@@ -239,10 +239,11 @@ def _notes(notes: Sequence[Note]) -> Iterator[str]:
         cell = next(iter(cells)) if len(cells) == 1 else f"{outcome.image}/*"
         where = cell if len(cells) == 1 else f"{outcome.image}, {len(cells)} cells"
         kind = f"**{first.surprise}**: " if first.surprise else ""
-        blame = f", blame: {outcome.blame}" if outcome.blame else ""
-        what = f"`{outcome.reason}` ({outcome.verdict.value}{blame})" if outcome.reason else outcome.verdict.value
+        blame = f", blame: {text(outcome.blame)}" if outcome.blame else ""
+        verdict = outcome.verdict.value
+        what = f"{code(outcome.reason)} ({verdict}{blame})" if outcome.reason else verdict
         anchor = f'<a id="note-{note.number}"></a>'
-        yield f"{note.number}. {anchor}{kind}{text(where)} ({probes}): {what}"
+        yield f"{note.number}. {anchor}{kind}{text(f'{where} ({probes})')}: {what}"
         if outcome.detail and outcome.detail != outcome.evidence:
             yield f"   - {prose(outcome.detail)}"
         if outcome.evidence:
@@ -256,7 +257,7 @@ def _notes(notes: Sequence[Note]) -> Iterator[str]:
         if {*outcome.attempts} - {outcome.verdict.value}:
             yield f"   - earlier attempts: {text(', '.join(outcome.attempts))}"
         if outcome.reused:
-            yield f"   - reused from run `{outcome.reused}` of {outcome.started}"
+            yield f"   - reused from run {code(outcome.reused)} of {text(outcome.started)}"
         if first.known is not None:
             link = f" ({first.known.link})" if first.known.link else ""
             expires = f", until {first.known.expires}" if first.known.expires else ""

@@ -93,7 +93,8 @@ def expectations(table: Table) -> Iterator[str]:
         outcome = judged.outcome
         seen = outcome.evidence or outcome.detail.partition("seen: ")[2] or outcome.detail
         verdict = {Verdict.PASS: "true", Verdict.FAIL: "**false**"}.get(outcome.verdict, "not seen")
-        rows.append([outcome.image, outcome.probe, outcome.version, text(seen), f"{verdict} {judged.surprise}".strip()])
+        said = [text(words) for words in (outcome.image, outcome.probe, outcome.version, seen)]
+        rows.append([*said, f"{verdict} {judged.surprise}".strip()])
     yield grid(rows, ("image", "subject", "said", "seen", "verdict"))
     yield ""
 
@@ -153,11 +154,12 @@ def made(table: Table) -> Iterator[str]:
     command = header.get("command") or ["compat"]
     yield "## How this was made"
     yield ""
-    yield f"- {code(shlex.join(command))} on the backend `{header.get('backend')}`"
-    yield f"- run `{table.run}`, {header.get('started')} to {table.finished}, {table.state}"
-    yield f"- host: {text(str(host.get('platform')))}, {host.get('cpus')} CPUs, Python {host.get('python')}"
+    yield f"- {code(shlex.join(command))} on the backend {code(str(header.get('backend')))}"
+    yield f"- run {code(table.run)}, " + text(f"{header.get('started')} to {table.finished}, {table.state}")
+    yield "- host: " + text(f"{host.get('platform')}, {host.get('cpus')} CPUs, Python {host.get('python')}")
     reused = Counter(outcome.reused for outcome in table.outcomes.values() if outcome.reused)
     for run, number in sorted(reused.items()):
-        yield f"- {count(number, 'outcome')} reused from run `{run}`, since nothing changed"
-    yield f"- matrix: {text(str(header.get('plan', {}).get('source')))}; torch-compat-matrix {header.get('version')}"
+        yield f"- {count(number, 'outcome')} reused from run {code(run)}, since nothing changed"
+    source = header.get("plan", {}).get("source")
+    yield "- matrix: " + text(f"{source}; torch-compat-matrix {header.get('version')}")
     yield ""

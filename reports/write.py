@@ -17,6 +17,7 @@ from torch_compat_matrix.reports.markdown import markdown, summary
 from torch_compat_matrix.reports.table import Table, load
 from torch_compat_matrix.runner.files import write_whole
 from torch_compat_matrix.runner.judging import Judged
+from torch_compat_matrix.runner.text import printable
 
 SCHEMA = 1
 
@@ -49,7 +50,7 @@ def compile_report(journal: Path, out: Path, baseline: Path | None = None) -> Co
     except (
         ModuleNotFoundError
     ) as error:  # a bare host: everything is in the JSON, and the journal can be taken elsewhere
-        print(f"report.md not written: {error.name} is not installed; run `compat report` where it is")
+        print(printable(f"report.md not written: {error.name} is not installed; run `compat report` where it is"))
         path = out / "report.json"
     return Compiled(
         path=path,

@@ -8,7 +8,7 @@ from typing import Any
 SECRET = "***"
 """Stands in redacted text in place of a secret."""
 
-_USER = re.compile(r"(?<=://)(?!git@|(?:\$\{\w+\}:?)+@)[^/\s]+@")
+_USER = re.compile(r"(?<=://)(?!git@|(?:[\w.-]+:)?(?:\$\{\w+\}:?)+@)[^/\s]+@")
 _AFTER_PATH = re.compile(r"""(://[^\s?#"'<>`|]*|(?=\?[\w.%~-]+=))(\?[^\s#"'<>`|)\]]*)?(\#[^\s"'<>`|)\]]*)?""")
 _VARIABLE = r"(?:[\w.%~-]+=)?\$\{\w+\}"
 _OPEN_QUERY = re.compile(_VARIABLE)

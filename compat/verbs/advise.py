@@ -6,11 +6,11 @@ import argparse
 import os
 import re
 import shlex
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from torch_compat_matrix.compat.progress import answer, say
 from torch_compat_matrix.compat.verbs.report import short
 from torch_compat_matrix.compat.verbs.run import start, work_through
 from torch_compat_matrix.runner.advice import derived_image as derived
@@ -39,14 +39,14 @@ def main(options: argparse.Namespace) -> Status:
     wanted = _wanted(options.libraries)
     evidence = Evidence(Run.all(home()))
     if evidence.unread:
-        print(f"skipped, written by another version of compat: {', '.join(evidence.unread)}", file=sys.stderr)
+        say(f"skipped, written by another version of compat: {', '.join(evidence.unread)}")
     _refuse_unknown(wanted, evidence)
     matrix = _matrix(options.matrix)
     names = _gpus(options)
     search = _search(evidence, wanted, matrix, names, options)
     choice = search.choose()
     if choice is None:
-        print("\n".join(_nothing(search, matrix, names, options)))
+        answer("\n".join(_nothing(search, matrix, names, options)))
         return Status.NOTHING_SELECTED
     folder = options.out or Path("advice")
     _write(folder, choice, search.probes)
@@ -56,7 +56,7 @@ def main(options: argparse.Namespace) -> Status:
         search = _search(Evidence(Run.all(home())), choice.versions, matrix, names, options)
         choice = _again(search, choice, status)
         _write(folder, choice, search.probes)
-    print("\n".join(_answer(choice, search, folder, options.backend)))
+    answer("\n".join(_answer(choice, search, folder, options.backend)))
     return status
 
 

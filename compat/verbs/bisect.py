@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import datetime as dt
 import os
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import takewhile
@@ -13,6 +12,7 @@ from typing import Any
 
 from packaging.version import InvalidVersion, Version
 
+from torch_compat_matrix.compat.progress import answer, say
 from torch_compat_matrix.runner.advice import bisection as bisect
 from torch_compat_matrix.runner.backends.base import Backend, connect
 from torch_compat_matrix.runner.errors import NothingSelected, Status, UsageError
@@ -22,6 +22,7 @@ from torch_compat_matrix.runner.packages.pip_config import Index
 from torch_compat_matrix.runner.pins import canonical, changes, read_pins
 from torch_compat_matrix.runner.records import history
 from torch_compat_matrix.runner.records.runs import Run, home
+from torch_compat_matrix.runner.text import one_line
 from torch_compat_matrix.runner.workflow import OpenRun, RunSettings, engine_for, plan_from
 
 DAYS = 4 * 365
@@ -38,7 +39,7 @@ def main(options: argparse.Namespace) -> Status:
         turn = _by_date(steps, options) if options.by == "date" else _by_version(steps, options)
     except bisect.NoTurn as error:
         raise bisect.NoTurn(str(error), place=f"{cell.id}/{probe}") from error
-    print("\n".join(_lines(turn, options.by)))
+    answer("\n".join(_lines(turn, options.by)))
     return Status.AS_EXPECTED
 
 
@@ -112,7 +113,7 @@ class _Steps:
             history.sync(self.home)
             self.seen[point] = self.engine.follower.look()[check.id]
             reused = f", reused from {self.seen[point].reused}" if self.seen[point].reused else ""
-            print(f"  {point}: {_verdict(self.seen[point])}{reused}", file=sys.stderr, flush=True)
+            say(f"  {point}: {_verdict(self.seen[point])}{reused}")
         return self.seen[point]
 
     def _settled(self, keys: Iterable[str]) -> dict[str, tuple[Outcome, Mapping[str, Any]]]:
@@ -185,7 +186,7 @@ def _lines(turn: bisect.Turn, by: str) -> Iterator[str]:
     yield f"{turn.after}: {_verdict(turn.now)}"
     for words in (turn.now.detail, turn.now.evidence):
         if words:
-            yield f"    {words}"
+            yield f"    {one_line(words)}"
     changed = changes(read_pins(turn.then.resolved), read_pins(turn.now.resolved))
     yield f"installed packages that changed between the two: {', '.join(changed) or 'none'}"
     if by == "date" and not changed:

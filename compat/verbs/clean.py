@@ -6,7 +6,7 @@ import argparse
 from collections import Counter
 from collections.abc import Iterable
 
-from torch_compat_matrix.compat.progress import say
+from torch_compat_matrix.compat.progress import answer, say
 from torch_compat_matrix.runner.backends.base import BACKENDS, connect
 from torch_compat_matrix.runner.errors import BackendUnusable, CompatError, Status
 from torch_compat_matrix.runner.records.runs import home
@@ -40,12 +40,12 @@ def main(options: argparse.Namespace) -> Status:
         doomed = [*leftovers(home()), *superfluous(found, older_than=older_than, to_size=to_size)]
         done = "would remove" if options.dry_run else "removed"
         for entry in doomed:
-            print(f"{done} {entry.kind}/{entry.name}: {shown_size(entry.size)}")
+            answer(f"{done} {entry.kind}/{entry.name}: {shown_size(entry.size)}")
             if not options.dry_run:
                 entry.remove()
     names = {(entry.kind, entry.name) for entry in doomed}
-    print(f"{'to free' if options.dry_run else 'freed'}: {_by_kind(doomed)}")
-    print(f"kept: {_by_kind(entry for entry in found if (entry.kind, entry.name) not in names)}")
+    answer(f"{'to free' if options.dry_run else 'freed'}: {_by_kind(doomed)}")
+    answer(f"kept: {_by_kind(entry for entry in found if (entry.kind, entry.name) not in names)}")
     return Status.AS_EXPECTED
 
 

@@ -6,6 +6,7 @@ import argparse
 import json
 from collections.abc import Iterator, Sequence
 
+from torch_compat_matrix.compat.progress import answer
 from torch_compat_matrix.reports.changes import Changes, as_json, compare
 from torch_compat_matrix.reports.table import Table, load
 from torch_compat_matrix.runner.errors import NothingSelected, Status, writing
@@ -32,7 +33,7 @@ def main(options: argparse.Namespace) -> Status:
     if options.json is not None:
         with writing(options.json, "name another file with --json"):
             options.json.write_text(json.dumps(as_json(changes), indent=1) + "\n")
-    print("\n".join(_lines(before, after, changes)))
+    answer("\n".join(_lines(before, after, changes)))
     return Status.SURPRISES if changes.failing else Status.AS_EXPECTED
 
 

@@ -7,11 +7,13 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from torch_compat_matrix.compat.progress import answer
 from torch_compat_matrix.runner.backends.base import BACKENDS, Backend, Finding, connect
 from torch_compat_matrix.runner.backends.gpus import VISIBLE, offered
 from torch_compat_matrix.runner.errors import BackendUnusable, CompatError, Status, Trouble
 from torch_compat_matrix.runner.model import Image
 from torch_compat_matrix.runner.records.runs import home
+from torch_compat_matrix.runner.text import one_line
 from torch_compat_matrix.runner.workflow import plan_from, remedy_of
 
 
@@ -20,7 +22,7 @@ def main(options: argparse.Namespace) -> Status:
     worst = Status.AS_EXPECTED
     images = _images(options.matrix)
     for name in [options.backend] if options.backend else list(BACKENDS):
-        print(f"{name}:")
+        answer(f"{name}:")
         findings: Sequence[Finding]
         try:
             backend = connect(name, home())
@@ -29,9 +31,9 @@ def main(options: argparse.Namespace) -> Status:
             findings = [Finding(what=name, works=False, detail=str(error), remedy=error.remedy, code=error.code)]
             worst = Status.NO_BACKEND if options.backend else worst
         for finding in findings:
-            print(f"  {'ok ' if finding.works else 'no '} {finding.what}: {finding.detail}")
+            answer(f"  {'ok ' if finding.works else 'no '} {finding.what}: {one_line(finding.detail)}")
             if remedy_of(finding):
-                print(f"       -> {remedy_of(finding)}")
+                answer(f"       -> {remedy_of(finding)}")
     return worst
 
 
@@ -40,7 +42,7 @@ def _images(matrix: Path) -> Sequence[Image]:
     try:
         return plan_from(matrix, backend="local").images if matrix.exists() else ()
     except CompatError as error:
-        print(f"{matrix}: {error}")
+        answer(f"{matrix}: {error}")
         return ()
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator, Sequence
 
+from torch_compat_matrix.compat.progress import answer
 from torch_compat_matrix.runner.errors import NothingSelected, Status
 from torch_compat_matrix.runner.model import Outcome
 from torch_compat_matrix.runner.records import history
 from torch_compat_matrix.runner.records.runs import home
 from torch_compat_matrix.runner.selector import Selector
+from torch_compat_matrix.runner.text import one_line
 
 
 def main(options: argparse.Namespace) -> Status:
@@ -21,7 +23,7 @@ def main(options: argparse.Namespace) -> Status:
     if not timelines:
         raise NothingSelected(f"{options.cell}: in no recorded run; `compat plan` lists the cells of the matrix")
     for check, seen in timelines.items():
-        print("\n".join([check, *_lines(seen)]))
+        answer("\n".join([check, *_lines(seen)]))
     return Status.AS_EXPECTED
 
 
@@ -29,11 +31,11 @@ def _flaky() -> Status:
     checks = history.flaky(home())
     for flaky in checks:
         before = f" and {len(flaky.runs) - 1} runs before" if len(flaky.runs) > 1 else ""
-        print(
+        answer(
             f"{flaky.check}: {flaky.passes} passes and {flaky.failures} failures, though nothing changed, "
             f"in {flaky.runs[-1]}{before}"
         )
-    print(f"flaky checks: {len(checks)}" if checks else "no flaky check; name a cell to see its verdicts")
+    answer(f"flaky checks: {len(checks)}" if checks else "no flaky check; name a cell to see its verdicts")
     return Status.AS_EXPECTED
 
 
@@ -48,8 +50,8 @@ def _lines(seen: Sequence[tuple[str, Outcome]]) -> Iterator[str]:
             continue
         if same:
             yield f"  ... the same in {same} more"
-        why = f" {outcome.reason}: {outcome.detail}" if outcome.reason else ""
-        yield f"  {run}  {outcome.verdict.value}{why}"
+        why = one_line(f"{outcome.reason}: {outcome.detail}") if outcome.reason else ""
+        yield f"  {run}  {outcome.verdict.value} {why}".rstrip()
         if before is not None:
             yield f"      since {outcome.started}: {_changed(before, outcome)}"
         before, same = outcome, 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
-from torch_compat_matrix.compat.progress import say
+from torch_compat_matrix.compat.progress import answer, say
 from torch_compat_matrix.runner.backends.base import connect
 from torch_compat_matrix.runner.errors import Status, UsageError, writing
 from torch_compat_matrix.runner.files import write_private
@@ -23,7 +23,7 @@ def main(options: argparse.Namespace) -> Status:
             from torch_compat_matrix.compat.preview import preview
         except ModuleNotFoundError as error:  # a bare host
             raise UsageError(f"{error.name} is not installed here", "write the plan to a file with --json") from error
-        print(preview(plan, connect(options.backend, home()), home()))
+        answer(preview(plan, connect(options.backend, home()), home()))
         return Status.AS_EXPECTED
     with writing(options.json, "name another file with --json"):
         text = json.dumps(plan.to_json(), indent=1)
@@ -34,7 +34,7 @@ def main(options: argparse.Namespace) -> Status:
             say(
                 f"{options.json} holds the secrets of its URLs: only you may read it; ${{VARIABLE}} in a URL needs none"
             )
-    print(f"plan: {options.json} ({len(plan.cells)} cells, {len(plan.checks)} checks)")
+    answer(f"plan: {options.json} ({len(plan.cells)} cells, {len(plan.checks)} checks)")
     return Status.AS_EXPECTED
 
 

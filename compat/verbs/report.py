@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from torch_compat_matrix.compat.progress import answer
 from torch_compat_matrix.reports.write import compile_report
 from torch_compat_matrix.runner.errors import Status, writing
 from torch_compat_matrix.runner.records import history
@@ -23,8 +24,8 @@ def report(run: Run, out: Path | None = None, baseline: str | None = None) -> St
     with writing(folder, "name another folder with --out"):
         compiled = compile_report(run.journal, folder, before.journal if before else None)
     history.sync(home())
-    print(compiled.summary)
-    print(f"report: {short(compiled.path)}")
+    answer(compiled.summary)
+    answer(f"report: {short(compiled.path)}")
     if compiled.surprises:
         return Status.SURPRISES
     return Status.INCOMPLETE if compiled.incomplete else Status.AS_EXPECTED

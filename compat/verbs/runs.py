@@ -9,6 +9,7 @@ from typing import Any
 
 from tabulate import tabulate
 
+from torch_compat_matrix.compat.progress import answer
 from torch_compat_matrix.runner.errors import Status
 from torch_compat_matrix.runner.records.runs import NoRun, Run, home
 from torch_compat_matrix.runner.storage import shown_size, size
@@ -18,13 +19,13 @@ def main(options: argparse.Namespace) -> Status:
     """Print a row for each run, the newest first."""
     runs = Run.all(home())[::-1][: options.last]
     if not runs:
-        print(f"{home()}: no run yet; `compat run` makes one")
+        answer(f"{home()}: no run yet; `compat run` makes one")
         return Status.AS_EXPECTED
     rows = [_row(run) for run in runs]
     if options.json:
-        print(json.dumps(rows, indent=1))
+        answer(json.dumps(rows, indent=1))
     else:
-        print(tabulate([row.values() for row in rows], headers=list(rows[0]), tablefmt="simple"))
+        answer(tabulate([row.values() for row in rows], headers=list(rows[0]), tablefmt="simple"))
     return Status.AS_EXPECTED
 
 

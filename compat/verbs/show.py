@@ -7,12 +7,14 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from torch_compat_matrix.compat.progress import answer
 from torch_compat_matrix.runner.errors import NothingSelected, Status, did_you_mean
 from torch_compat_matrix.runner.matrix.select import names_of
 from torch_compat_matrix.runner.model import Outcome
 from torch_compat_matrix.runner.pins import name_of, version_of
 from torch_compat_matrix.runner.records.runs import Run, home
 from torch_compat_matrix.runner.selector import Selector
+from torch_compat_matrix.runner.text import one_line
 
 
 def main(options: argparse.Namespace) -> Status:
@@ -30,13 +32,13 @@ def main(options: argparse.Namespace) -> Status:
     environments = current.environments()
     for outcome in outcomes:
         environment = environments.get(outcome.environment, {})
-        print("\n".join(describe(outcome, header, environment, requires.get(outcome.cell, ()))), end="\n\n")
+        answer("\n".join(describe(outcome, header, environment, requires.get(outcome.cell, ()))), end="\n\n")
     for check in left:
-        print(f"{check.id}: {'not yet' if going else 'not run'}")
+        answer(f"{check.id}: {'not yet' if going else 'not run'}")
     if left and going:
-        print(f"run {current.id} is still going: {len(seen)} of {len(plan.checks)} checks are done")
+        answer(f"run {current.id} is still going: {len(seen)} of {len(plan.checks)} checks are done")
     elif left:
-        print(f"run {current.id} ended early: `compat run --resume {current.id}` goes on")
+        answer(f"run {current.id} ended early: `compat run --resume {current.id}` goes on")
     return Status.AS_EXPECTED if outcomes else Status.INCOMPLETE
 
 
@@ -77,12 +79,13 @@ def describe(
     }
     for name, text in rows.items():
         if text:
-            yield f"  {name + ':':<20}{text}"
+            yield f"  {name + ':':<20}{one_line(text)}"
     if outcome.parts:
         yield "  parts:"
         for part in outcome.parts:
             message = part.get("message", "").partition("\n")[0]
-            yield f"    {part['status']:<8}{part['seconds']:>8.2f} s  {part['name']}{message and ': '}{message}"
+            words = one_line(f"{part['name']}{message and ': '}{message}")
+            yield f"    {part['status']:<8}{part['seconds']:>8.2f} s  {words}"
     for name, text in (("traceback", outcome.traceback), ("output", outcome.output)):
         if text:
             yield f"  {name}:"

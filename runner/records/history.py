@@ -18,6 +18,7 @@ from torch_compat_matrix.runner.model import Outcome, Verdict
 from torch_compat_matrix.runner.records.journal import read
 from torch_compat_matrix.runner.records.runs import Run
 from torch_compat_matrix.runner.selector import Selector, address
+from torch_compat_matrix.runner.text import printable
 
 SCHEMA = 1
 Result = TypeVar("Result")
@@ -75,7 +76,8 @@ def _set_aside(path: Path, seen: int | None, error: Exception) -> None:
         path.replace(aside)
         for ending in ("-wal", "-shm"):
             path.with_name(path.name + ending).unlink(missing_ok=True)
-    print(f"{path}: {error}; set aside as {aside.name} and rebuilt from the journals", file=sys.stderr)
+    said = f"{path}: {error}; set aside as {aside.name} and rebuilt from the journals"
+    print(printable(said), file=sys.stderr)
 
 
 def _inode(path: Path) -> int | None:

@@ -15,6 +15,7 @@ URLS = {
     "https://S3cret@host/x.whl": "https://***@host/x.whl",
     "git+https://S3cret@github.com/o/r.git@v1": "git+https://***@github.com/o/r.git@v1",
     "git+https://x-access-token:S3cret@github.com/o/r@main#egg=r": "git+https://***@github.com/o/r@main#egg=r",
+    "https://${NAME}:S3cret@host/x.whl": "https://***@host/x.whl",
     "https://host/x.whl?token=S3cret&v=1": "https://host/x.whl?***&***",
     "https://host/x.whl?S3cret": "https://host/x.whl?***",
     "https://host/x.whl?c2VjS3cret=": "https://host/x.whl?***",
@@ -27,6 +28,7 @@ URLS = {
 HARMLESS = (
     "git+ssh://git@github.com/o/r.git@v1",
     "x @ https://${TOKEN}@host/x.whl",
+    "x @ https://me:${TOKEN}@host/x.whl",
     "x @ https://${USER_NAME}:${TOKEN}@host/x.whl?key=${KEY}",
     "https://github.com/pytorch/pytorch/issues/1#issuecomment-2034567890",
     "https://pytorch.org/docs/stable/generated/torch.compile.html#torch.compile",
