@@ -21,7 +21,7 @@ from torch_compat_matrix.runner.records.runs import STILL_GOING, Run
 _Item = TypeVar("_Item")
 
 HERE = re.compile(
-    r"(?:/[^\s/'\"():]+)+/"
+    r"(?:/[^\s/'\"():]{1,255}){1,20}/"
     r"(?=(?:site|dist)-packages/|overlays/[0-9a-f]{16}/|bundle/(?:compat_)?probes/|lib/python3)"
 )
 """The part of a path that differs between machines: what leads to the packages."""

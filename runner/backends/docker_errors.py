@@ -27,7 +27,7 @@ MEANINGS = (
     ("wrong-architecture", r"no matching manifest for|does not match the specified platform|exec format error"),
     (
         "image-not-found",
-        r"manifest unknown|manifest for .* not found|repository does not exist|No such image|pull access denied"
+        r"manifest unknown|manifest for .{0,300} not found|repository does not exist|No such image|pull access denied"
         r"|name unknown|invalid reference format|not found: manifest",
     ),
     (
@@ -37,8 +37,9 @@ MEANINGS = (
     ),
     (
         "no-python",
-        r"exec \S+ failed: No such file"
-        r"|executable file not found in \$PATH|exec: .*no such file or directory|stat .*: no such file or directory",
+        r"exec \S{1,300} failed: No such file"
+        r"|executable file not found in \$PATH"
+        r"|exec: .{0,300}no such file or directory|stat .{0,300}: no such file or directory",
     ),
 )
 """Reason code and the pattern of an engine's own words that shows it, the most telling first."""

@@ -13,11 +13,17 @@ from torch_compat_matrix.runner.verdicts.rules import REASONS, RULES, Reason, Ru
 
 DIRECT_CAUSE = "\nThe above exception was the direct cause of the following exception:\n"
 IN_PASSING = "\nDuring handling of the above exception, another exception occurred:\n"
-COMPILER = r'^ *File "[^"]*/(torch/_inductor|triton)/[^"]*".*'
+COMPILER = r'^ *File "(?=[^"\n]*/(?:torch/_inductor|triton)/)[^"\n]*".*'
 """A frame of the compiler in the stacks that a probe prints when its time is up."""
 
-LAST_WORDS = r"^terminate called|^\s*what\(\):|symbol lookup error|^Fatal Python error|^Could not load library"
+FRAME = r'^ +File "([^"\n]+)", line \d+(?:, in [^\n]*)?(?:\n +([^\n]*))?'
+"""A frame of a traceback: its path, and the source line."""
+
+LAST_WORDS = r"^terminate called|^[ \t]*what\(\):|symbol lookup error|^Fatal Python error|^Could not load library"
 """The first line of a dying process's explanation; earlier output has nothing to do with the death."""
+
+MOST = 32 << 10
+"""Characters of either end of a message, a traceback or an output that the rules search."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,8 +90,8 @@ def explain(observation: Mapping[str, Any], known: Mapping[str, str], packages: 
 def read_signs(observation: Mapping[str, Any]) -> Signs:
     """The signs in an observation of status `raised` or `died`."""
     died = observation["status"] == "died"
-    trace, output = str(observation.get("traceback", "")), str(observation.get("output", ""))
-    message, types = str(observation.get("message", "")), tuple(observation.get("exception", ()))
+    trace, output, message = (_ends(str(observation.get(name, ""))) for name in ("traceback", "output", "message"))
+    types = tuple(observation.get("exception", ()))
     kind = types[0].rpartition(".")[2] if types else ""
     said = _last_words(output) if died else "\n".join([message, *_causes(trace)])
     return Signs(
@@ -184,7 +190,7 @@ def _causes(trace: str) -> list[str]:
 
 def _innermost_frame(trace: str) -> str:
     """`path: source line` of the frame that raised."""
-    frames = re.findall(r'^ +File "([^"]+)", line \d+(?:, in [^\n]*)?(?:\n +([^\n]*))?', trace, re.MULTILINE)
+    frames = re.findall(FRAME, trace, re.MULTILINE)
     return ": ".join(frames[-1]) if frames else ""
 
 
@@ -208,6 +214,11 @@ def _signal(observation: Mapping[str, Any]) -> str:
         return signal.Signals(number).name if number else ""
     except ValueError:
         return f"SIG{number}"
+
+
+def _ends(text: str) -> str:
+    """The text, without its middle where that is too long to tell anything."""
+    return text if len(text) <= 2 * MOST else f"{text[:MOST]}\n{text[-MOST:]}"
 
 
 def _line_of(match: re.Match[str]) -> str:

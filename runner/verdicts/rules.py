@@ -122,12 +122,13 @@ _PROBE = r"[/\\](?:compat_)?probes[/\\](?:libraries[/\\]\w+|evidence|probe|compi
 _COMPILERS = r"(?:\S*[/-])?(?:gcc|g\+\+|cc|c\+\+|clang|clang\+\+|nvcc|ninja|cmake)(?:-\d+)?"
 _BUILD_ERROR = r"(?:.+\.)?(?:CalledProcessError|CppCompileError|InductorError|BackendCompilerFailed|CompilationError)"
 _SHARED = r"(?:torch|torchvision|torchaudio|triton|numpy|scipy|pandas|sklearn)"
-_NO_THREAD = r"pthread_create failed.*Operation not permitted"
+_NO_THREAD = r"pthread_create failed.{0,300}Operation not permitted"
 _NO_HEADERS = r"Python\.h: No such file or directory"
 _NO_LIBRARY = r"cannot find -l(?P<library>\w+)"
 _GONE_FROM_PYTHON = r"distutils|imp|asyncore|asynchat|smtpd|cgi|crypt|pipes|telnetlib|imghdr|sndhdr|lib2to3"
-_CUDA_LIBRARY = r"lib(?:cu(?:blas|sparse|solver|fft|dnn|rand)|nvJitLink|nvrtc|nccl)[\w-]*\.so[\w.]*"
-_CACHE = r"(?:/tmp/|\S*(?:torchinductor|\.triton|torch_extensions))\S*"
+_CUDA_LIBRARY = r"(?<![\w.-])lib(?:cu(?:blas|sparse|solver|fft|dnn|rand)|nvJitLink|nvrtc|nccl)[\w-]*\.so[\w.]*"
+_FILE = r"(?<![^\s'\"(\[])(?P<file>{}[^\s'\"(\[]+)"  # a whole word: to begin within it would cost its length anew
+_CACHE = r"(?=/tmp/|[^\s'\"(\[]*(?:torchinductor|\.triton|torch_extensions))"
 _NAMESPACE = rf"(?P<namespace>{_SHARED}(?:\.[\w.]+)?)"
 # How programs quote an error of CUDA: torch as `CUDA error: ...`, once as `cuda runtime error (2) : ...`, and as
 # `... cudaGetDeviceCount(). ... Error 802: ...`; NCCL as `Cuda failure 802 '...'`.
@@ -145,21 +146,23 @@ RULES = (
     Rule("probe-misfit", says=r"unexpected keyword argument|missing \d+ required", raises=r"TypeError", within=_PROBE),
     # Libraries that cannot be loaded; torch's own before those of extensions.
     Rule("cuda-library-conflict", says=rf"(?P<library>{_CUDA_LIBRARY}): undefined symbol"),
-    Rule("cuda-library-conflict", says=r"(?P<library>libtorch\w*\.so): undefined symbol: (?:nccl|cu|nv)\w+"),
+    Rule("cuda-library-conflict", says=r"(?<!\w)(?P<library>libtorch\w*\.so): undefined symbol: (?:nccl|cu|nv)\w+"),
     Rule("cuda-library-conflict", says=r"(?P<library>cuDNN) version (?:incompatibility|mismatch)"),
     Rule("undefined-symbol", says=r"undefined symbol: (?P<symbol>\w+)"),
     Rule("missing-module", says=r"(?P<module>[Nn]um[Pp]y) is not available", lacks="numpy"),
     Rule("numpy-abi", says=r"_ARRAY_API not found|numpy\.core\.(?:multiarray|umath) failed to import"),
     Rule("numpy-abi", says=r"numpy\.\w+ size changed|module compiled against A[BP]I version|^Numpy is not available"),
     Rule("glibc-too-old", says=r"version [`'](?P<version>(?:GLIBC|GLIBCXX|CXXABI)_[\d.]+)' not found"),
-    Rule("noexec-cache", says=r"(?P<file>\S+): failed to map segment from shared object: Operation not permitted"),
-    Rule("noexec-cache", says=rf"(?P<file>{_CACHE}): failed to map segment from shared object"),
+    Rule(
+        "noexec-cache", says=rf"{_FILE.format('')}: failed to map segment from shared object: Operation not permitted"
+    ),
+    Rule("noexec-cache", says=rf"{_FILE.format(_CACHE)}: failed to map segment from shared object"),
     Rule("noexec-cache", says=r"Permission denied: '(?P<file>[^']+\.so)'"),
     Rule("wrong-architecture", says=r"Exec format error|wrong ELF class|cannot execute binary file"),
     Rule("no-gpu", says=r"lib(?:cuda|nvidia-ml)\.so\.1: cannot open shared object file"),
     Rule("cpu-only-torch", says=r"lib(?:c10|torch)_cuda\w*\.so: cannot open shared object file"),
-    Rule("missing-shared-library", says=r"(?P<library>lib[\w.+-]+): cannot open shared object file"),
-    Rule("missing-shared-library", says=r"(?P<library>lib\w+\.so)\.\*\[0-9\] not found in the system path"),
+    Rule("missing-shared-library", says=r"(?<![\w.+-])(?P<library>lib[\w.+-]+): cannot open shared object file"),
+    Rule("missing-shared-library", says=r"(?<!\w)(?P<library>lib\w+\.so)\.\*\[0-9\] not found in the system path"),
     Rule("missing-shared-library", says=r"Unable to load any of \{(?P<library>lib[\w.]+)"),
     Rule("missing-shared-library", says=r"failed to open (?P<library>libnvrtc-builtins\.so(?:\.\d+)*)"),
     # GPU and driver.
@@ -189,7 +192,7 @@ RULES = (
     Rule("cuda-out-of-memory", says=r"CUDA out of memory|CUDA error: out of memory|CUBLAS_STATUS_ALLOC_FAILED"),
     Rule("cuda-out-of-memory", says=rf"{_CUDA_SAYS}out of memory"),
     # torch's allocator asks NVML who holds the memory only once there is none left.
-    Rule("cuda-out-of-memory", says=r"NVML_SUCCESS == .+ INTERNAL ASSERT FAILED at .+CUDACachingAllocator"),
+    Rule("cuda-out-of-memory", says=r"NVML_SUCCESS == .{1,200} INTERNAL ASSERT FAILED at .{1,300}CUDACachingAllocator"),
     Rule("illegal-memory-access", says=r"illegal memory access was encountered|CUDA error: misaligned address"),
     Rule("device-side-assert", says=r"device-side assert triggered"),
     Rule("cuda-launch-failure", says=r"CUDA error: (?:unspecified launch failure|an illegal instruction)"),
@@ -200,7 +203,7 @@ RULES = (
     Rule("cuda-library-error", says=r"was unable to find an engine to execute this computation"),
     Rule("cuda-library-error", says=r"no valid convolution algorithms available in (?P<library>CuDNN)"),
     Rule("shared-memory-too-small", says=r"while creating shared memory segment (?:/dev/shm/)?nccl"),
-    Rule("nccl-unreachable", says=r"ncclSystemError|NCCL error.*unhandled system error|ncclRemoteError"),
+    Rule("nccl-unreachable", says=r"ncclSystemError|NCCL error.{0,300}unhandled system error|ncclRemoteError"),
     Rule("nccl-unreachable", says=r"no socket interface found|is neither AF_INET\(2\) nor AF_INET6"),
     # Whatever else keeps CUDA from starting at all.
     Rule(
@@ -217,7 +220,7 @@ RULES = (
     Rule("out-of-memory", says=r"DefaultCPUAllocator: (?:can't allocate|not enough) memory|std::bad_alloc"),
     Rule("out-of-memory", says=r"Errno 12\] Cannot allocate memory|shared object: Cannot allocate memory"),
     Rule("shared-memory-too-small", says=r"killed by signal: Bus error|(?:out of|insufficient) shared memory"),
-    Rule("shared-memory-too-small", says=r"unable to (?:write|open|resize|mmap|allocate shared memory).*torch_"),
+    Rule("shared-memory-too-small", says=r"unable to (?:write|open|resize|mmap|allocate shared memory).{0,300}torch_"),
     Rule("shared-memory-too-small", says=r"No space left on device", within=r"multiprocessing/synchronize"),
     Rule("too-many-files", says=r"Too many open files|received 0 items of ancdata"),
     Rule("seccomp-too-old", says=_NO_THREAD),
@@ -228,7 +231,8 @@ RULES = (
     Rule("no-user-entry", says=r"getpwuid\(\): uid not found|No username set in the environment"),
     Rule("permission-denied-read-only", says=r"(?:Read-only file system|Permission denied): '(?P<file>[^']+)'"),
     Rule(
-        "permission-denied-read-only", says=r"cannot cache function .*no locator available for file '(?P<file>[^']+)'"
+        "permission-denied-read-only",
+        says=r"cannot cache function .{0,300}no locator available for file '(?P<file>[^']+)'",
     ),
     Rule("no-network", says=r"failure in name resolution|Name or service not known|Network is unreachable"),
     Rule("no-network", says=r"couldn't connect to '?https?://|Max retries exceeded with url|Failed to resolve"),
