@@ -19,13 +19,15 @@ def wheel(
     tags: str = "py3-none-any",
     needs_python: str = "",
     files: Mapping[str, str] = MappingProxyType({}),
+    code: str = "",
 ) -> Path:
-    """A wheel with one module that knows its version, and with further files (path -> text)."""
+    """A wheel with one module that knows its version and runs this code, and with further files (path -> text)."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name.replace('-', '_')}-{version}-{tags}.whl"
     with ZipFile(path, "w") as archive:
         for member, text in _members(name, version, requires, tags, needs_python, files).items():
-            archive.writestr(member, text)
+            module = member == f"{name.replace('-', '_')}.py"
+            archive.writestr(member, text + code if module else text)
     return path
 
 
