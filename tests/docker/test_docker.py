@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -113,6 +114,29 @@ def test_output_streams_stay_apart(scripted: DockerBackend, tag: str) -> None:
     lines, ended = run(scripted, tag, code)
     assert [json.loads(line)["n"] for line in lines] == list(range(20000))
     assert (ended.status, ended.stderr, ended.oom_killed) == (3, "on stderr\n", False)
+
+
+def test_a_flood_is_read_in_little_memory_and_not_kept_by_the_engine(scripted: DockerBackend, tag: str) -> None:
+    """A line without end is left out, the ends of standard error are kept, and the engine's log turns over."""
+    code = """
+for descriptor in (1, 2):
+    for _ in range(100):
+        left = memoryview(b"x" * (1 << 20))
+        while left: left = left[os.write(descriptor, left):]
+print(flush=True); say(after=1)
+"""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    prepared = scripted.prepare(Image(name="x", tag=tag))
+    order = {"code": code, "deadline_s": 60}
+    with scripted.launch(prepared, order, {}, limits=Limits(memory=1 << 30), labels={}) as launch:
+        launch.container.reload()
+        assert launch.container.attrs["HostConfig"]["LogConfig"] == {
+            "Type": "json-file",
+            "Config": {"max-size": "32m", "max-file": "2"},
+        }
+        assert [json.loads(line) for line in launch.lines()] == [{"after": 1}]
+        assert f"[... {(100 << 20) - (20 << 10)} bytes left out ...]" in launch.exit().stderr
+    assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) << 10 < 100_000_000
 
 
 def test_lines_come_while_it_runs_and_kill_ends_it(scripted: DockerBackend, tag: str) -> None:

@@ -116,8 +116,8 @@ def test_a_build_that_floods(tmp_path: Path) -> None:
     """What a package prints as it is built is uv's to tell, and ours to cut."""
     sdist(tmp_path, "lib", "1.0", at_build="import sys; [sys.stderr.write('x' * (1 << 20)) for _ in range(100)]; 1 / 0")
     program = (
-        "import resource, sys; from torch_compat_matrix.runner.packages import uv;"
-        "ran = uv.run(('pip', 'install', '--no-index', '--target', 'target', 'lib-1.0.tar.gz'), {'UV_CACHE_DIR': 'uv'});"
+        "import resource; from torch_compat_matrix.runner.packages import uv;"
+        "ran = uv.run(('pip', 'install', '--no-index', '--target', 'x', 'lib-1.0.tar.gz'), {'UV_CACHE_DIR': 'uv'});"
         "print(ran.reason, len(ran.err) < 1 << 20, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10)"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
