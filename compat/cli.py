@@ -196,12 +196,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         if not Path(str(error.filename)).is_relative_to(home()):
             raise
-        print(f"compat: {error.filename}: {error.strerror}\n{ANOTHER_HOME}", file=sys.stderr)
+        say(f"compat: {error.filename}: {error.strerror}\n{ANOTHER_HOME}")
         return Status.INCOMPLETE
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] in ("", __name__.partition(".")[0]):
             raise
-        print(f"compat: {error.name} is not installed here\n{INSTALL}", file=sys.stderr)  # a bare host
+        say(f"compat: {error.name} is not installed here\n{INSTALL}")  # a bare host
         return Status.BAD_MATRIX
 
 
