@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -20,6 +19,7 @@ from torch_compat_matrix.runner.packages import resolve, standin
 from torch_compat_matrix.runner.packages.overlay import folder_of
 from torch_compat_matrix.runner.packages.pip_config import Index
 from torch_compat_matrix.runner.pins import left_out, name_of
+from torch_compat_matrix.runner.records.shapes import kept_facts
 from torch_compat_matrix.runner.text import one_line
 from torch_compat_matrix.runner.verdicts.preflight import build_of, predict
 from torch_compat_matrix.runner.workflow import remedy_of
@@ -54,16 +54,10 @@ def preview(plan: Plan, backend: Backend, home: Path) -> str:
     return "\n\n".join(blocks)
 
 
-def known_facts(image: Image, backend: Backend, home: Path) -> dict[str, Any] | None:
+def known_facts(image: Image, backend: Backend, home: Path) -> Mapping[str, Any] | None:
     """The facts that an earlier launch found in the image as it is here now; None where it was never launched."""
     prepared = backend.peek(image)
-    if prepared is None:
-        return None
-    try:
-        facts: dict[str, Any] = json.loads(facts_path(home, backend.name, prepared.identity).read_text())
-    except OSError:
-        return None
-    return facts
+    return None if prepared is None else kept_facts(facts_path(home, backend.name, prepared.identity))
 
 
 def _image(image: Image, backend: str, facts: Mapping[str, Any] | None) -> Iterator[str]:

@@ -28,6 +28,12 @@ def answer(text: str, end: str = "\n") -> None:
     print(printable(text), end=end)
 
 
+def say_unreadable(records: int, where: str) -> None:
+    """Say that evidence was lost: how many records of these journals cannot be read."""
+    if records:
+        say(f"{where}: {records} record{'' if records == 1 else 's'} cannot be read")
+
+
 class Lines:
     """One line per outcome, safe for logs and for CI."""
 

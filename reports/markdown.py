@@ -87,11 +87,12 @@ def summary(table: Table, changes: Changes | None) -> str:
         if number:
             sentences.append(f"{number} {kind if number == 1 and kind != 'expired' else plural}.")
     if not table.surprises:
-        sentences.append(
-            "Everything is as expected." if not (table.incomplete or table.waiting) else "No surprise so far."
-        )
+        clean = not (table.incomplete or table.waiting or table.unreadable)
+        sentences.append("Everything is as expected." if clean else "No surprise so far.")
     if table.incomplete:
         sentences.append(f"{count(len(table.incomplete), 'check')} without a verdict.")
+    if table.unreadable:
+        sentences.append(f"{count(table.unreadable, 'record')} cannot be read.")
     untrue = sum(judged.outcome.verdict is Verdict.FAIL for judged in table.expectations)
     if untrue:
         sentences.append(f"{count(untrue, 'expectation')} of images not met.")

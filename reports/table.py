@@ -15,8 +15,9 @@ from typing import Any, TypeVar
 from torch_compat_matrix.reports.expectations import expected
 from torch_compat_matrix.runner.judging import Judged, judge
 from torch_compat_matrix.runner.model import PROBES, Known, Outcome, Verdict, cell_id, check_id, utc_now, variant
-from torch_compat_matrix.runner.records.journal import read
+from torch_compat_matrix.runner.records.journal import Journal
 from torch_compat_matrix.runner.records.runs import STILL_GOING, Run
+from torch_compat_matrix.runner.records.shapes import outcome as outcome_of
 
 _Item = TypeVar("_Item")
 
@@ -39,6 +40,8 @@ class Table:
     finished: str = ""
     state: str = "interrupted"
     today: dt.date = field(default_factory=dt.date.today)
+    unreadable: int = 0
+    """The records of the journal that cannot be read."""
 
     @property
     def run(self) -> str:
@@ -153,16 +156,17 @@ def portable(outcome: Outcome) -> Outcome:
 
 
 def load(journal: Path, today: dt.date | None = None) -> Table:
-    """The run that a journal records; a torn last line and records of unknown kind are skipped."""
+    """The run that a journal records; records of unknown kind are skipped, unreadable ones counted."""
     header: dict[str, Any] = {}
     outcomes: dict[str, Outcome] = {}
     environments: dict[str, Any] = {}
     end: dict[str, Any] = {}
     going = Run(journal.parent).is_going()  # asked first: a run that ends from here on says so in its journal
-    for record, _ in _uncollected(read(journal)):
-        kind = record.get("kind")
+    records = Journal(journal)
+    for record in _uncollected(iter(records)):
+        kind = record["kind"]
         if kind == "outcome":
-            outcomes[record["check"]] = portable(Outcome.from_json(record))
+            outcomes[record["check"]] = portable(outcome_of(record))
         elif kind == "environment":
             environments[record["key"]] = record
         elif kind == "run":
@@ -183,6 +187,7 @@ def load(journal: Path, today: dt.date | None = None) -> Table:
         finished=end.get("finished", "") or utc_now(),
         state=state,
         today=today or dt.date.today(),
+        unreadable=records.unreadable,
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from torch_compat_matrix.reports.claims import judge, page
 from torch_compat_matrix.reports.junit import junit
 from torch_compat_matrix.reports.markdown import markdown, summary
 from torch_compat_matrix.reports.table import Table, load
-from torch_compat_matrix.runner.files import write_whole
+from torch_compat_matrix.runner.files import to_json, write_whole
 from torch_compat_matrix.runner.judging import Judged
 from torch_compat_matrix.runner.text import printable
 
@@ -62,12 +61,11 @@ def compile_report(journal: Path, out: Path, baseline: Path | None = None) -> Co
 
 def json_text(table: Table, changes: Changes | None) -> Iterator[str]:
     """The JSON report in pieces, a line per outcome, so that 100,000 of them need not be in memory at once."""
-    encode = json.JSONEncoder(ensure_ascii=False).encode
     for name, value in _frame(table, changes).items():
-        yield f'{"{" if name == "schema" else ","}\n"{name}": {encode(value)}'
+        yield f'{"{" if name == "schema" else ","}\n"{name}": {to_json(value)}'
     yield ',\n"outcomes": ['
     for number, judged in enumerate(table.judged):
-        yield ("," if number else "") + "\n " + encode(_judged(judged))
+        yield ("," if number else "") + "\n " + to_json(_judged(judged))
     yield "\n]\n}\n"
 
 
@@ -86,6 +84,7 @@ def _frame(table: Table, changes: Changes | None) -> dict[str, Any]:
         "finished": table.finished,
         "state": table.state,
         "warm_disagreed": table.warm_disagreed,
+        "unreadable": table.unreadable,
         "environments": {
             key: {name: value for name, value in record.items() if name not in ("kind", "key")}
             for key, record in table.environments.items()

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
+import json
+import math
 import os
 import re
 import secrets
 import shutil
 import stat
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any, TypeVar
 from urllib.parse import unquote
+
+Kept = TypeVar("Kept")
 
 
 def home() -> Path:
@@ -25,6 +32,23 @@ def user_home() -> Path:
         return Path.home()
     except RuntimeError:
         return Path(os.devnull)
+
+
+def to_json(value: Any, indent: int | None = None) -> str:
+    """Plain data as valid JSON on one line, or indented: what is no finite number becomes null, as in JavaScript."""
+    separators = (",", ":") if indent is None else None
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=separators, indent=indent)
+    except ValueError:
+        return json.dumps(_finite(value), ensure_ascii=False, allow_nan=False, separators=separators, indent=indent)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {_finite(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return list(map(_finite, value))
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 @contextmanager
@@ -85,8 +109,7 @@ def build_once(folder: Path, build: Callable[[Path], None], is_whole: Callable[[
 def locked(path: Path, *, shared: bool = False) -> Iterator[None]:
     """Hold the lock file, once its holders have released it; shared holders are held up by one that is not alone."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as stream:
-        fcntl.flock(stream, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+    with _holding(path, fcntl.LOCK_SH if shared else fcntl.LOCK_EX):
         yield
 
 
@@ -94,13 +117,83 @@ def locked(path: Path, *, shared: bool = False) -> Iterator[None]:
 def try_lock(path: Path) -> Iterator[bool]:
     """Hold the lock file if it is free; yield whether this process holds it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as stream:
+    with _holding(path, fcntl.LOCK_EX | fcntl.LOCK_NB) as descriptor:
+        yield descriptor is not None
+
+
+@contextmanager
+def _holding(path: Path, how: int) -> Iterator[int | None]:
+    """Yield a descriptor that holds the lock file, which every user may lock; None where another holds it."""
+    while True:
+        descriptor = _lock_file(path)
         try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
+            try:
+                fcntl.flock(descriptor, how)
+            except BlockingIOError:
+                yield None
+                return
+            if _is_at(descriptor, path):  # else it was removed meanwhile, and the next process locks another file
+                yield descriptor
+                return
+        finally:
+            os.close(descriptor)
+
+
+def _lock_file(path: Path) -> int:
+    """A descriptor of the lock file, made with mode 0666 whatever the umask.
+
+    It is linked into place: in a sticky folder, the kernel refuses O_CREAT for a file of another user
+    (fs.protected_regular).
+    """
+    flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+    while True:
+        with suppress(FileNotFoundError):
+            return os.open(path, flags)
+        new = path.with_name(f".{path.name}.{secrets.token_hex(8)}.partial")
+        descriptor = os.open(new, flags | os.O_CREAT | os.O_EXCL, 0o666)
+        try:
+            os.fchmod(descriptor, 0o666)
+            with suppress(FileExistsError):
+                os.link(new, path)
+        finally:
+            os.close(descriptor)
+            new.unlink()
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def read_whole(path: Path, most: int) -> bytes:
+    """The content of a regular file; OSError for any other, and for one of more than `most` bytes."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe without a writer is not waited for
+    with os.fdopen(descriptor, "rb") as stream:
+        kind = os.fstat(descriptor)
+        if not stat.S_ISREG(kind.st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file", str(path))
+        if kind.st_size > most:
+            raise OSError(errno.EFBIG, f"it has {kind.st_size} bytes, more than {most}", str(path))
+        return stream.read(most)
+
+
+def read_cache(path: Path, parse: Callable[[Any], Kept]) -> Kept | None:
+    """What `parse` makes of the JSON of a cache; None where there is none.
+
+    Garbage, at which `parse` raises, is thrown away, and that is said.
+    """
+    try:
+        return parse(json.loads(path.read_bytes()))
+    except FileNotFoundError:
+        return None
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError, IsADirectoryError):
+        print(f"{path}: no cache of compat; thrown away, and made again", file=sys.stderr)
+        remove = shutil.rmtree if path.is_dir() else os.unlink
+        with suppress(FileNotFoundError):
+            remove(path)
+        return None
 
 
 def is_locked(path: Path) -> bool:

@@ -18,12 +18,13 @@ from torch_compat_matrix.runner.backends.here import installed
 from torch_compat_matrix.runner.bundle import catalogue
 from torch_compat_matrix.runner.errors import INSTALL, BackendUnusable, CompatError, NothingSelected, UsageError
 from torch_compat_matrix.runner.execution.engine import Engine, Settled
-from torch_compat_matrix.runner.files import cores
+from torch_compat_matrix.runner.files import cores, read_whole
 from torch_compat_matrix.runner.matrix.select import installed_plan, select
 from torch_compat_matrix.runner.model import Check, Outcome, Plan
 from torch_compat_matrix.runner.packages.pip_config import Index
 from torch_compat_matrix.runner.records import history
 from torch_compat_matrix.runner.records.runs import Run, home
+from torch_compat_matrix.runner.records.shapes import plan_of
 from torch_compat_matrix.runner.text import SECRET
 from torch_compat_matrix.runner.verdicts.rules import reason_for
 
@@ -37,6 +38,8 @@ else:
 
 MATRIX = Path("matrix.yaml")
 """The matrix file where none is named."""
+MOST_PLAN = 256 << 20
+"""Bytes of a plan file; 100,000 checks take 30 MB."""
 
 Say = Callable[[str], None]
 
@@ -116,8 +119,11 @@ def plan_from(
 
 def _read_plan(path: Path) -> Plan:
     try:
-        plan = Plan.from_json(json.loads(path.read_text()))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        plan = plan_of(json.loads(read_whole(path, MOST_PLAN)))
+    except OSError as error:
+        why = f"cannot be read: {error.strerror}"
+        raise UsageError(why, "name another file with --plan", str(path)) from error
+    except (ValueError, RecursionError) as error:
         why = f"not a plan: {type(error).__name__}: {error}"
         raise UsageError(why, "write the plan again with `compat plan --json FILE`", str(path)) from error
     for entry in catalogue().values():

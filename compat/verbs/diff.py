@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterator, Sequence
 
 from torch_compat_matrix.compat.progress import answer
 from torch_compat_matrix.reports.changes import Changes, as_json, compare
 from torch_compat_matrix.reports.table import Table, load
 from torch_compat_matrix.runner.errors import NothingSelected, Status, writing
+from torch_compat_matrix.runner.files import to_json
 from torch_compat_matrix.runner.model import cell_of
 from torch_compat_matrix.runner.records.runs import Run, home
 
@@ -32,7 +32,7 @@ def main(options: argparse.Namespace) -> Status:
     changes = compare(before, after)
     if options.json is not None:
         with writing(options.json, "name another file with --json"):
-            options.json.write_text(json.dumps(as_json(changes), indent=1) + "\n")
+            options.json.write_text(to_json(as_json(changes), indent=1) + "\n")
     answer("\n".join(_lines(before, after, changes)))
     return Status.SURPRISES if changes.failing else Status.AS_EXPECTED
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator, Sequence
 
-from torch_compat_matrix.compat.progress import answer
+from torch_compat_matrix.compat.progress import answer, say_unreadable
 from torch_compat_matrix.runner.errors import NothingSelected, Status
 from torch_compat_matrix.runner.model import Outcome
 from torch_compat_matrix.runner.records import history
@@ -17,6 +17,7 @@ from torch_compat_matrix.runner.text import one_line
 def main(options: argparse.Namespace) -> Status:
     """Print the timelines of the selected checks."""
     history.sync(home())
+    say_unreadable(history.unreadable(home()), "the journals")
     if options.cell is None:
         return _flaky()
     timelines = history.timelines(home(), Selector(options.cell), options.last)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 
 from torch_compat_matrix.compat.progress import answer, say
 from torch_compat_matrix.runner.backends.base import connect
 from torch_compat_matrix.runner.errors import Status, UsageError, writing
-from torch_compat_matrix.runner.files import write_private
+from torch_compat_matrix.runner.files import to_json, write_private
 from torch_compat_matrix.runner.model import Plan
 from torch_compat_matrix.runner.records.runs import home
 from torch_compat_matrix.runner.text import redact
@@ -26,7 +25,7 @@ def main(options: argparse.Namespace) -> Status:
         answer(preview(plan, connect(options.backend, home()), home()))
         return Status.AS_EXPECTED
     with writing(options.json, "name another file with --json"):
-        text = json.dumps(plan.to_json(), indent=1)
+        text = to_json(plan.to_json(), indent=1)
         if redact(text) == text:
             options.json.write_text(text)
         else:

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from torch_compat_matrix.compat.progress import answer
+from torch_compat_matrix.compat.progress import answer, say_unreadable
 from torch_compat_matrix.runner.errors import NothingSelected, Status, did_you_mean
 from torch_compat_matrix.runner.matrix.select import names_of
 from torch_compat_matrix.runner.model import Outcome
@@ -30,6 +30,7 @@ def main(options: argparse.Namespace) -> Status:
     header = current.header()
     requires = {cell.id: cell.requires for cell in plan.cells}
     environments = current.environments()
+    say_unreadable(current.unreadable(), f"run {current.id}")
     for outcome in outcomes:
         environment = environments.get(outcome.environment, {})
         answer("\n".join(describe(outcome, header, environment, requires.get(outcome.cell, ()))), end="\n\n")

@@ -26,6 +26,7 @@ from torch_compat_matrix.runner.packages.pip_config import Index
 from torch_compat_matrix.runner.packages.resolve import PASSING, Resolution, resolve
 from torch_compat_matrix.runner.packages.target import Target
 from torch_compat_matrix.runner.pins import name_of, same_version, version_of
+from torch_compat_matrix.runner.records.shapes import kept_facts
 
 STACK = "advice"
 """The name of the stack that verifies the combination."""
@@ -83,10 +84,9 @@ def _resolved(requirements: Sequence[str], facts: Mapping[str, Any], index: Inde
 def _metadata(facts: Mapping[str, Any], home: Path) -> Mapping[str, Any]:
     """The requirements of the image's own packages: journals leave them out, the cache of facts has them."""
     for path in sorted((home / "facts").glob("*.json")):
-        kept = json.loads(path.read_text())
-        if all(kept.get(name) == facts.get(name) for name in ("packages", "python", "machine")):
-            metadata: Mapping[str, Any] = kept.get("metadata", {})
-            return metadata
+        kept = kept_facts(path)
+        if kept is not None and all(kept.get(name) == facts.get(name) for name in ("packages", "python", "machine")):
+            return kept["metadata"]
     return {}
 
 

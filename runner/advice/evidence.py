@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from torch_compat_matrix.runner.model import INSTALLED, LATEST, Cell, Image, Outcome, Plan, Verdict, digest
+from torch_compat_matrix.runner.model import INSTALLED, LATEST, Cell, Image, Outcome, Verdict, digest
 from torch_compat_matrix.runner.pins import read_pins
-from torch_compat_matrix.runner.records.journal import read
+from torch_compat_matrix.runner.records.journal import Journal
 from torch_compat_matrix.runner.records.runs import Run
+from torch_compat_matrix.runner.records.shapes import outcome as outcome_of
+from torch_compat_matrix.runner.records.shapes import plan_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,22 +121,22 @@ class Evidence:
 
     def add(self, run: Run) -> None:
         """Add the records of a run; runs come oldest first."""
-        records = [record for record, _ in read(run.journal)]
-        header = next((record for record in records if record.get("kind") == "run"), None)
+        records = list(Journal(run.journal))
+        header = next((record for record in records if record["kind"] == "run"), None)
         if header is None:
             return
         try:
-            plan = Plan.from_json(header["plan"])
-        except (KeyError, TypeError, ValueError):
+            plan = plan_of(header["plan"])
+        except ValueError:
             self.unread.append(run.id)
             return
         cells, images = {cell.id: cell for cell in plan.cells}, {image.name: image for image in plan.images}
         here: dict[str, Place] = {}
         for record in records:
-            if record.get("kind") == "environment" and record["image"] in images:
+            if record["kind"] == "environment" and record["image"] in images:
                 here[record["key"]] = self._place(images[record["image"]], header["backend"], record)
-            elif record.get("kind") == "outcome":
-                outcome = Outcome.from_json(record)
+            elif record["kind"] == "outcome":
+                outcome = outcome_of(record)
                 cell = cells.get(outcome.cell)
                 if cell is not None:
                     for place in self._places(outcome, here, images[cell.image], header["backend"]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,11 +13,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from torch_compat_matrix.runner.errors import CompatError
-from torch_compat_matrix.runner.files import locked
+from torch_compat_matrix.runner.errors import CompatError, writing
+from torch_compat_matrix.runner.files import locked, to_json
 from torch_compat_matrix.runner.model import Outcome, Verdict
-from torch_compat_matrix.runner.records.journal import read
+from torch_compat_matrix.runner.records.journal import Journal
 from torch_compat_matrix.runner.records.runs import Run
+from torch_compat_matrix.runner.records.shapes import outcome as outcome_of
+from torch_compat_matrix.runner.records.shapes import readable
 from torch_compat_matrix.runner.selector import Selector, address
 from torch_compat_matrix.runner.text import printable
 
@@ -34,11 +37,21 @@ CREATE INDEX by_key ON outcomes (key) WHERE key != '' AND reused = '';
 CREATE INDEX by_name ON outcomes (name);
 """
 
+COUNTS = "CREATE TABLE IF NOT EXISTS unreadable (run TEXT PRIMARY KEY, records INTEGER)"
+"""Of the first schema too: an earlier compat leaves the table aside."""
+
+CONTENTS = re.compile(r"no such|malformed|decode|already exists|syntax|not a database")
+"""What SQLite says, beside a DatabaseError, of a file that it can open and whose contents are not ours."""
+
 UNSETTLED = f"({', '.join(repr(verdict.value) for verdict in Verdict if not verdict.final)})"
 
 
 class HistoryUnusable(CompatError):
     """The file comes from a later version of compat, is locked, or its disk is full."""
+
+
+class _Damaged(Exception):
+    """A record in the file is none."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,18 +67,27 @@ class Flaky:
 def _with(home: Path, work: Callable[[sqlite3.Connection], Result]) -> Result:
     """The result of `work` on the file; a damaged file is set aside and rebuilt from the journals."""
     path = home / "history.sqlite"
-    home.mkdir(parents=True, exist_ok=True)
+    with writing(home, "set COMPAT_HOME to a folder that can be written", HistoryUnusable):
+        home.mkdir(parents=True, exist_ok=True)
     seen = _inode(path)
     try:
         with closing(_connect(path)) as connection:
             return work(connection)
-    except sqlite3.DatabaseError as error:
-        if type(error) is not sqlite3.DatabaseError:  # locked, read-only, disk full: not the file's contents
-            raise
+    except (sqlite3.DatabaseError, _Damaged) as error:
+        contents = isinstance(error, _Damaged) or type(error) is sqlite3.DatabaseError or CONTENTS.search(str(error))
+        if not contents:  # locked, read-only, disk full
+            raise _unusable(path, error) from error
         _set_aside(path, seen, error)
-    with closing(_connect(path)) as connection:
-        _sync(connection, home)
-        return work(connection)
+    try:
+        with closing(_connect(path)) as connection:
+            _sync(connection, home)
+            return work(connection)
+    except sqlite3.DatabaseError as error:
+        raise _unusable(path, error) from error
+
+
+def _unusable(path: Path, error: Exception) -> HistoryUnusable:
+    return HistoryUnusable(str(error), "free the disk, make the folder writable, or move the file away", str(path))
 
 
 def _set_aside(path: Path, seen: int | None, error: Exception) -> None:
@@ -100,6 +122,7 @@ def _connect(path: Path) -> sqlite3.Connection:
                 " or move the file away; it is rebuilt from the journals"
             )
         connection.execute("SELECT count(*) FROM runs").fetchone()
+        connection.execute(COUNTS)
     except BaseException:
         connection.close()
         raise
@@ -108,11 +131,13 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 def sync(home: Path) -> None:
     """Add every run whose journal has changed since the last sync."""
-    try:
-        _with(home, lambda connection: _sync(connection, home))
-    except sqlite3.OperationalError as error:
-        place = str(home / "history.sqlite")
-        raise HistoryUnusable(str(error), "free the disk, or move the file away", place) from error
+    _with(home, lambda connection: _sync(connection, home))
+
+
+def unreadable(home: Path) -> int:
+    """The number of records of all runs that cannot be read."""
+    query = "SELECT coalesce(sum(records), 0) FROM unreadable"
+    return int(_with(home, lambda connection: connection.execute(query).fetchone()[0]))
 
 
 def _sync(connection: sqlite3.Connection, home: Path) -> None:
@@ -127,22 +152,24 @@ def _record(connection: sqlite3.Connection, run: Run, size: int) -> None:
     outcomes: dict[str, tuple[Any, ...]] = {}
     environments: dict[str, str] = {}
     header: Mapping[str, Any] = {}
-    for record, _ in read(run.journal):
-        kind = record.get("kind")
+    journal = Journal(run.journal)
+    for record in journal:
+        kind = record["kind"]
         if kind == "outcome":
             fields = ("key", "verdict", "reason", "flaky", "reused")
             values = (record.get(name, "") for name in fields)
-            outcomes[record["check"]] = (run.id, record["check"], *values, json.dumps(record, separators=(",", ":")))
+            outcomes[record["check"]] = (run.id, record["check"], *values, to_json(record))
         elif kind == "environment":
-            environments[record["key"]] = json.dumps(record, separators=(",", ":"))
+            environments[record["key"]] = to_json(record)
         elif kind == "run":
             header = record
     connection.execute("BEGIN IMMEDIATE")
     try:
-        for table in ("runs", "outcomes", "environments"):
+        for table in ("runs", "outcomes", "environments", "unreadable"):
             connection.execute(f"DELETE FROM {table} WHERE run = ?", (run.id,))
         row = (run.id, header.get("started", ""), header.get("backend", ""), size)
         connection.execute("INSERT INTO runs VALUES (?, ?, ?, ?)", row)
+        connection.execute("INSERT INTO unreadable VALUES (?, ?)", (run.id, journal.unreadable))
         connection.executemany("INSERT INTO outcomes VALUES (?, ?, ?, ?, ?, ?, ?, ?)", outcomes.values())
         pairs = ((run.id, key, record) for key, record in environments.items())
         connection.executemany("INSERT INTO environments VALUES (?, ?, ?)", pairs)
@@ -178,11 +205,11 @@ def _settled(connection: sqlite3.Connection, keys: Sequence[str]) -> dict[str, t
     @cache  # thousands of outcomes share an environment
     def environment(run: str, key: str) -> Mapping[str, Any]:
         row = connection.execute("SELECT record FROM environments WHERE run = ? AND key = ?", (run, key)).fetchone()
-        return json.loads(row[0]) if row else {}
+        return _record_of(row[0], "environment") if row else {}
 
     result = {}
     for key, run, record in rows:
-        outcome = replace(Outcome.from_json(json.loads(record)), reused=run)
+        outcome = replace(outcome_of(_record_of(record, "outcome")), reused=run)
         result[key] = outcome, environment(run, outcome.environment)
     return result
 
@@ -217,11 +244,28 @@ def timelines(home: Path, selector: Selector, last: int) -> dict[str, list[tuple
         ) WHERE back <= ? ORDER BY name, run
         """
 
-    def work(connection: sqlite3.Connection) -> list[tuple[str, str, str]]:
-        connection.create_function("selected", 2, lambda *names: selector.takes(address(*names)), deterministic=True)
-        return connection.execute(query, (last,)).fetchall()
+    def selected(name: object, subject: object) -> bool:
+        return selector.takes(address(str(name), str(subject)))
+
+    def work(connection: sqlite3.Connection) -> list[tuple[str, Outcome]]:
+        connection.create_function(
+            "selected", 2, lambda *names: selector.takes(address(*map(str, names))), deterministic=True
+        )
+        rows = connection.execute(query, (last,)).fetchall()
+        return [(run, outcome_of(_record_of(record, "outcome"))) for _, run, record in rows]
 
     runs: dict[str, list[tuple[str, Outcome]]] = {}
-    for name, run, record in _with(home, work):
-        runs.setdefault(name, []).append((run, Outcome.from_json(json.loads(record))))
+    for run, outcome in _with(home, work):
+        runs.setdefault(outcome.check, []).append((run, outcome))
     return runs
+
+
+def _record_of(text: Any, kind: str) -> dict[str, Any]:
+    """A record of that kind; where it is none, the file is rebuilt from the journals."""
+    try:
+        record = json.loads(text)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise _Damaged(f"a record is no JSON: {error}") from error
+    if not isinstance(record, dict) or record.get("kind") != kind or not readable(record):
+        raise _Damaged("a record cannot be read")
+    return record

@@ -10,10 +10,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from torch_compat_matrix.runner.files import to_json
 from torch_compat_matrix.runner.model import Outcome
+from torch_compat_matrix.runner.records.shapes import outcome, readable
 from torch_compat_matrix.runner.text import fit
-
-SCHEMA = 1
 
 _SUSPECT = re.compile(rb"[\x7f-\xff]|\\[ubfr]|://|\?")
 """In a record that may hold a secret or an active character; few do, and to walk through all of them takes long."""
@@ -25,9 +25,7 @@ def append(path: Path, *records: Mapping[str, Any]) -> None:
     The file lock keeps the lines of several processes apart.  A line torn by a kill is ended first, so that it
     spoils no other line.
     """
-    data = "".join(
-        json.dumps(fit(record), separators=(",", ":"), ensure_ascii=False) + "\n" for record in records
-    ).encode()
+    data = "".join(to_json(fit(record)) + "\n" for record in records).encode()
     with path.open("ab+", buffering=0) as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
         end = stream.seek(0, os.SEEK_END)
@@ -41,24 +39,41 @@ def append(path: Path, *records: Mapping[str, Any]) -> None:
         os.fsync(stream.fileno())
 
 
-def read(path: Path, offset: int = 0) -> Iterator[tuple[dict[str, Any], int]]:
-    """Each whole record after a byte offset, with the offset behind it; torn lines are skipped.
+class Journal:
+    """The readable records of a journal from a byte offset on, in their order; the others are counted.
 
     Records of earlier versions, and of other hands, may hold secrets and active characters: these are read as `append`
     would have written them.
     """
-    with path.open("rb") as stream:
-        stream.seek(offset)
-        for line in stream:
-            if not line.endswith(b"\n"):
-                return
-            offset += len(line)
-            try:
-                record = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(record, dict):
-                yield fit(record) if _SUSPECT.search(line) else record, offset
+
+    def __init__(self, path: Path, offset: int = 0) -> None:
+        self.path = path
+        self.offset = offset
+        """The end of the last whole line that was read."""
+        self.unreadable = 0
+        """The lines so far that are torn, mistyped, or of a later version of compat."""
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        with self.path.open("rb") as stream:
+            stream.seek(self.offset)
+            for line in stream:
+                if not line.endswith(b"\n"):  # it is being written, or its writer was killed
+                    return
+                self.offset += len(line)
+                record = _record(line)
+                if record is None:
+                    self.unreadable += 1
+                else:
+                    yield record
+
+
+def _record(line: bytes) -> dict[str, Any] | None:
+    try:
+        record = json.loads(line)
+        record = fit(record) if _SUSPECT.search(line) else record
+    except (ValueError, RecursionError):
+        return None
+    return record if isinstance(record, dict) and readable(record) else None
 
 
 class Follower:
@@ -77,9 +92,9 @@ class Follower:
     def look(self) -> dict[str, Outcome]:
         """The latest outcome of every check so far."""
         if self.path.exists():
-            for record, behind in read(self.path, self.offset):
-                self.offset = behind
-                if record.get("kind") == "outcome":
-                    outcome = Outcome.from_json(record)
-                    self.outcomes[outcome.check] = outcome
+            journal = Journal(self.path, self.offset)
+            for record in journal:
+                if record["kind"] == "outcome":
+                    self.outcomes[record["check"]] = outcome(record)
+            self.offset = journal.offset
         return self.outcomes

@@ -6,6 +6,7 @@ import datetime as dt
 import json
 import platform
 import secrets
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +18,8 @@ from torch_compat_matrix.runner.errors import ANOTHER_HOME, CompatError, Nothing
 from torch_compat_matrix.runner.files import cores, is_locked, locked, write_private
 from torch_compat_matrix.runner.files import home as home
 from torch_compat_matrix.runner.model import Outcome, Plan, utc_now
-from torch_compat_matrix.runner.records.journal import Follower, append, read
+from torch_compat_matrix.runner.records.journal import Follower, Journal, append
+from torch_compat_matrix.runner.records.shapes import SCHEMA, plan_of
 from torch_compat_matrix.runner.text import redact
 
 STILL_GOING = "still going"
@@ -66,7 +68,7 @@ class Run:
             run.journal,
             {
                 "kind": "run",
-                "schema": 1,
+                "schema": SCHEMA,
                 "run": run.id,
                 "started": utc_now(),
                 "command": list(command),
@@ -105,15 +107,21 @@ class Run:
 
     def header(self) -> dict[str, Any]:
         """The journal's first record."""
-        for record, _ in read(self.journal):
-            if record.get("kind") == "run":
+        journal = Journal(self.journal)
+        for record in journal:
+            if record["kind"] == "run":
                 return record
+        if journal.unreadable:
+            raise NoRun(f"{self.journal}: the run record cannot be read: it is damaged, or of a later compat")
         raise NoRun(f"{self.journal}: no run record; the run was killed before it began, so start a new one")
 
     def plan(self) -> Plan:
         """The plan of the run."""
         kept = self.private_plan
-        return Plan.from_json(json.loads(kept.read_text()) if kept.exists() else self.header()["plan"])
+        try:
+            return plan_of(json.loads(kept.read_text()) if kept.exists() else self.header()["plan"])
+        except ValueError as error:
+            raise NoRun(f"{self.journal}: the plan cannot be read: {error}; start a new run") from error
 
     def outcomes(self) -> dict[str, Outcome]:
         """The latest outcome of each check."""
@@ -121,7 +129,13 @@ class Run:
 
     def environments(self) -> dict[str, dict[str, Any]]:
         """The environment records by their key."""
-        return {record["key"]: record for record, _ in read(self.journal) if record.get("kind") == "environment"}
+        return {record["key"]: record for record in Journal(self.journal) if record["kind"] == "environment"}
+
+    def unreadable(self) -> int:
+        """The number of records that cannot be read."""
+        journal = Journal(self.journal)
+        deque(journal, maxlen=0)
+        return journal.unreadable
 
     def baseline(self, home: Path, name: str | None = None) -> Run | None:
         """The run to compare with: the named run (`none`: no run), else the last complete run before on its backend."""
@@ -138,9 +152,7 @@ class Run:
 
     def ended(self) -> bool:
         """Whether the run is complete."""
-        return any(
-            record.get("kind") == "end" and record.get("state") == "complete" for record, _ in read(self.journal)
-        )
+        return any(record["kind"] == "end" and record.get("state") == "complete" for record in Journal(self.journal))
 
     @contextmanager
     def going(self) -> Iterator[None]:

@@ -116,7 +116,7 @@ def test_page_shows_what_is_false_first(tmp_path: Path) -> None:
     assert page.index("claim B") < page.index("claim A")
     assert "wrong-moments" in page
     assert "[claims.md](claims.md)" in report
-    assert '"verdict": "false"' in (tmp_path / "report.json").read_text()
+    assert '"verdict":"false"' in (tmp_path / "report.json").read_text()
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,15 @@ from torch_compat_matrix.runner.selector import Selector
 CHECK = "i/l-1/sample"
 
 
+ENVIRONMENT = {
+    "kind": "environment",
+    "key": "e",
+    "image": "i",
+    "reference": "i:1",
+    "facts": {"python": "3.11.7", "gpus": []},
+}
+
+
 def outcome(verdict: str = "pass", key: str = "k", check: str = CHECK, **more: str) -> Outcome:
     """What came of a check."""
     image, cell, probe = check.split("/")
@@ -36,7 +45,7 @@ def run(home: Path, number: int, *outcomes: Outcome) -> Run:
     append(
         made.journal,
         {"kind": "run", "run": made.id, "started": f"2030-01-0{number}", "backend": "local"},
-        {"kind": "environment", "key": "e", "facts": {"gpus": []}},
+        ENVIRONMENT,
         *({"kind": "outcome", **one.to_json()} for one in outcomes),
     )
     return made
@@ -55,7 +64,7 @@ def test_newest_outcome_is_found_by_its_key(tmp_path: Path) -> None:
     run(tmp_path, 3, outcome("infra", detail="no verdict"))
     found, environment = settled(tmp_path, "k", "unknown")["k"]
     assert (found.verdict, found.reused, found.detail) == (Verdict.PASS, second.id, "newer")
-    assert environment == {"kind": "environment", "key": "e", "facts": {"gpus": []}}
+    assert environment == ENVIRONMENT
 
 
 def test_reused_outcome_counts_once(tmp_path: Path) -> None:

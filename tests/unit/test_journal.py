@@ -6,7 +6,7 @@ import multiprocessing
 from pathlib import Path
 
 from torch_compat_matrix.runner.model import Outcome, Verdict
-from torch_compat_matrix.runner.records.journal import Follower, append, read
+from torch_compat_matrix.runner.records.journal import Follower, Journal, append
 
 
 def outcome(number: int, verdict: Verdict = Verdict.PASS) -> Outcome:
@@ -80,7 +80,7 @@ def test_follower_at_the_end_passes_over_what_is_there(tmp_path: Path) -> None:
 def write(path: Path, writer: int) -> None:
     """One of several processes that write at once."""
     for number in range(50):
-        append(path, {"writer": writer, "number": number, "padding": "x" * 9000})
+        append(path, {"kind": "unheard of", "writer": writer, "number": number, "padding": "x" * 9000})
 
 
 def test_writers_do_not_tear_each_other(tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ def test_writers_do_not_tear_each_other(tmp_path: Path) -> None:
         process.start()
     for process in writers:
         process.join()
-    records = [record for record, _ in read(path)]
+    records = list(Journal(path))
     assert len(records) == 200
     for writer in range(4):
         assert [record["number"] for record in records if record["writer"] == writer] == list(range(50))

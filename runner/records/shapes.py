@@ -1,0 +1,343 @@
+"""The records of a journal, as far as their readers rely on them; what does not fit cannot be read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypedDict
+
+from torch_compat_matrix.runner.files import read_cache
+from torch_compat_matrix.runner.model import Known, Outcome, Plan, Verdict
+from torch_compat_matrix.runner.shapes import fits
+
+SCHEMA = 1
+
+
+class _Part(TypedDict):
+    name: str
+    status: str
+    seconds: float
+
+
+class PartRecord(_Part, total=False):
+    """A named step of a probe."""
+
+    code: str
+    message: str
+
+
+class _Outcome(TypedDict):
+    check: str
+    image: str
+    subject: str
+    version: str
+    probe: str
+    verdict: str
+
+
+class OutcomeRecord(_Outcome, total=False):
+    """An outcome; its metrics are looked at one by one."""
+
+    reason: str
+    detail: str
+    evidence: str
+    blame: str
+    remedy: str
+    device: str
+    device_name: str
+    environment: str
+    resolved: list[str]
+    drift: list[str]
+    installed: str
+    isolation: str
+    metrics: Mapping[str, Any]
+    parts: list[PartRecord]
+    notes: list[str]
+    output: str
+    traceback: str
+    seconds: float
+    started: str
+    attempts: list[str]
+    flaky: bool
+    key: str
+    reused: str
+
+
+class Metric(TypedDict):
+    """A measured number."""
+
+    value: float
+    unit: str
+
+
+class TorchRecord(TypedDict, total=False):
+    """How the environment's torch was built."""
+
+    version: str
+    cuda: str | None
+    cudnn: int | None
+
+
+class GpuRecord(TypedDict):
+    """A GPU of the environment."""
+
+    name: str
+    capability: str
+
+
+class Raised(TypedDict):
+    """Why torch told nothing."""
+
+    message: str
+
+
+class Service(TypedDict):
+    """The answer of a service."""
+
+    answers: bool
+    detail: str
+
+
+class _Facts(TypedDict):
+    python: str
+
+
+class FactsRecord(_Facts, total=False):
+    """The facts of an environment."""
+
+    os: str
+    driver: str
+    packages: Mapping[str, str]
+    torch: TorchRecord | None
+    torch_error: Raised
+    gpus: list[GpuRecord]
+    tools: Mapping[str, str | None]
+    services: Mapping[str, Service] | None
+
+
+class Requirements(TypedDict):
+    """The requirements in a distribution's metadata."""
+
+    requires: list[str]
+    extras: list[str]
+
+
+class KeptFacts(TypedDict):
+    """The facts of an image, as its cache keeps them."""
+
+    python: str
+    os: str
+    tools: Mapping[str, str]
+    torch: TorchRecord | None
+    abi: str
+    platform: str
+    machine: str
+    glibc: str
+    packages: Mapping[str, str]
+    metadata: Mapping[str, Requirements]
+
+
+class _Environment(TypedDict):
+    key: str
+    image: str
+    reference: str
+    facts: FactsRecord
+
+
+class EnvironmentRecord(_Environment, total=False):
+    """An environment in which checks ran."""
+
+    digest: str
+    stand_in: bool
+    backend: str
+
+
+class Expects(TypedDict, total=False):
+    """What an image is said to hold."""
+
+    torch: str | None
+    cuda: str | None
+    cudnn: str | None
+    python: str | None
+    os: str | None
+    preinstalled: list[str] | None
+    tools: list[str] | None
+    services: list[str] | None
+
+
+class _Image(TypedDict):
+    name: str
+
+
+class ImageRecord(_Image, total=False):
+    """An image of the plan."""
+
+    expects: Expects | None
+    claim: str | None
+
+
+class CellRecord(TypedDict):
+    """A cell of the plan."""
+
+    image: str
+    subject: str
+    version: str
+    probes: list[str]
+
+
+class Condition(TypedDict, total=False):
+    """A condition of a claim."""
+
+    exists: str
+    expects: str
+    checks: str
+    metric: str
+    at_least: float
+    at_most: float
+    true_note: str
+    false_note: str
+    anywhere: bool
+    gpu: bool
+
+
+class _Claim(TypedDict):
+    id: str
+    source: str
+    says: str
+
+
+class ClaimRecord(_Claim, total=False):
+    """A claim about images and libraries."""
+
+    holds_if: list[Condition]
+    remark: str
+
+
+class _Plan(TypedDict):
+    images: list[ImageRecord]
+    cells: list[CellRecord]
+    known: list[Mapping[str, Any]]
+    source: str
+
+
+class PlanRecord(_Plan, total=False):
+    """The plan of a run."""
+
+    claims: list[ClaimRecord]
+
+
+class Settings(TypedDict, total=False):
+    """The settings of a run."""
+
+    jobs: int | None
+    seed: int
+    full: bool
+    fresh: bool
+    compile_cache: bool
+
+
+class _Run(TypedDict):
+    run: str
+    started: str
+    backend: str
+    plan: PlanRecord
+
+
+class RunRecord(_Run, total=False):
+    """The head of a journal."""
+
+    schema: int
+    command: list[str]
+    settings: Settings
+    host: Mapping[str, Any]
+    version: str
+
+
+class EndRecord(TypedDict, total=False):
+    """The end of a run, or its continuation."""
+
+    finished: str
+    state: str
+
+
+KINDS: Mapping[Any, Any] = {
+    "run": RunRecord,
+    "environment": EnvironmentRecord,
+    "outcome": OutcomeRecord,
+    "end": EndRecord,
+    "resume": EndRecord,
+}
+"""Records of other kinds, of later versions, are passed over by whoever reads."""
+
+VERDICTS = frozenset(verdict.value for verdict in Verdict)
+
+
+def readable(record: Mapping[str, Any]) -> bool:
+    """Whether readers can rely on the record; `outcome` and the plan's `known` entries can be made of it."""
+    kind = record.get("kind")
+    if not isinstance(kind, str) or not fits(KINDS.get(kind, Any))(record):
+        return False
+    if kind == "outcome":
+        return record["verdict"] in VERDICTS
+    if kind == "run":
+        return record.get("schema", SCHEMA) <= SCHEMA and _is_plan(record["plan"])
+    return True
+
+
+def plan_of(data: Any) -> Plan:
+    """The plan of a journal or a plan file; ValueError where it is none."""
+    if not fits(PlanRecord)(data) or not _is_plan(data):
+        raise ValueError("a part of it is missing or has another type")
+    try:
+        plan = Plan.from_json(data)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{type(error).__name__}: {error}") from error
+    if not fits(Plan)(plan):
+        raise ValueError("a part of it has another type")
+    return plan
+
+
+def kept_facts(path: Path) -> KeptFacts | None:
+    """The facts in an image's cache; None where there are none."""
+
+    def parse(data: Any) -> KeptFacts:
+        if not fits(KeptFacts)(data):
+            raise TypeError("a part of it is missing or has another type")
+        facts: KeptFacts = data
+        return facts
+
+    return read_cache(path, parse)
+
+
+def _is_plan(plan: Mapping[str, Any]) -> bool:
+    conditions = (condition for claim in plan.get("claims", ()) for condition in claim.get("holds_if", ()))
+    return all(map(_is_known, plan["known"])) and all(map(_is_condition, conditions))
+
+
+def _is_condition(condition: Mapping[str, Any]) -> bool:
+    try:
+        for name in ("true_note", "false_note"):
+            re.compile(condition.get(name, ""))
+    except (re.error, RecursionError, OverflowError):
+        return False
+    return not condition.keys().isdisjoint(("exists", "expects", "checks"))
+
+
+def _is_known(entry: Mapping[str, Any]) -> bool:
+    try:
+        known = Known.from_json(entry)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return False
+    return fits(Known)(known)
+
+
+def outcome(record: Mapping[str, Any]) -> Outcome:
+    """The outcome of a readable record; a metric that is no finite number becomes a note."""
+    metrics = record.get("metrics", {})
+    lost = [name for name, metric in metrics.items() if not fits(Metric)(metric)]
+    if lost:
+        kept = {name: metric for name, metric in metrics.items() if name not in lost}
+        notes = [*record.get("notes", ()), *(f"the metric {name} is no finite number" for name in lost)]
+        record = {**record, "metrics": kept, "notes": notes}
+    return Outcome.from_json(record)
