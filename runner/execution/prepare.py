@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from torch_compat_matrix.runner.backends.base import Backend, Gpu, Prepared
 from torch_compat_matrix.runner.errors import Trouble
@@ -20,12 +19,13 @@ from torch_compat_matrix.runner.execution.launch import Launch, Running
 from torch_compat_matrix.runner.execution.protocol import Work
 from torch_compat_matrix.runner.execution.recorder import Recorder
 from torch_compat_matrix.runner.execution.schedule import Batch
-from torch_compat_matrix.runner.files import locked, write_whole
+from torch_compat_matrix.runner.files import locked, to_json, write_whole
 from torch_compat_matrix.runner.model import INSTALLED, Cell, Image, Verdict, digest
 from torch_compat_matrix.runner.packages import overlay
 from torch_compat_matrix.runner.packages.pip_config import Index
 from torch_compat_matrix.runner.packages.resolve import Resolution
 from torch_compat_matrix.runner.pins import canonical, left_out, name_of
+from torch_compat_matrix.runner.records.shapes import kept_facts
 from torch_compat_matrix.runner.verdicts.preflight import Prediction, build_of, predict
 from torch_compat_matrix.runner.verdicts.rules import reason_for
 
@@ -179,12 +179,12 @@ class Preparation:
         """
         path = facts_path(self.home, self.backend.name, prepared.identity)
         with locked(path.with_suffix(".lock")):
-            if path.exists():
-                known: ImageFacts = json.loads(path.read_text())
-                return known
+            known = kept_facts(path)
+            if known is not None:
+                return cast("ImageFacts", known)
             facts = self.look(prepared)
             if "torch_error" not in facts:
-                write_whole(path, [json.dumps({name: fact for name, fact in facts.items() if name not in OF_A_LAUNCH})])
+                write_whole(path, [to_json({name: fact for name, fact in facts.items() if name not in OF_A_LAUNCH})])
             return facts
 
     def _resolved(self, cell: Cell, ready: Ready) -> Work | Resolution:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import json
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from torch_compat_matrix.runner.errors import Trouble
-from torch_compat_matrix.runner.files import locked, stamps, write_whole
+from torch_compat_matrix.runner.files import locked, read_cache, stamps, to_json, write_whole
 from torch_compat_matrix.runner.model import PLAIN, Install, digest
 from torch_compat_matrix.runner.packages import uv
 from torch_compat_matrix.runner.packages.constraints import Constraint
@@ -22,6 +21,7 @@ from torch_compat_matrix.runner.packages.pip_config import Index
 from torch_compat_matrix.runner.packages.stubs import Held
 from torch_compat_matrix.runner.packages.target import Target
 from torch_compat_matrix.runner.pins import admits, canonical, changes, name_of, read_pins, same_version, version_of
+from torch_compat_matrix.runner.shapes import fits
 from torch_compat_matrix.runner.text import redact
 
 PASSING = ("index-unreachable", "index-refused", "disk-full", "install-failed", "constraints-unreadable")
@@ -103,20 +103,21 @@ def resolve(
         settled = not resolution.problem and not any(note.startswith(_UNASKED) for note in resolution.notes)
         lasting = settled and all(map(version_of, requirements))
         record = {"day": "" if lasting else today, "judged": bool(refused), "resolution": asdict(resolution)}
-        answer = json.dumps(record)
+        answer = to_json(record)
         if resolution.problem not in PASSING and redact(answer) == answer:
             write_whole(path, [answer])
         return resolution
 
 
 def _kept(path: Path, today: str, since: float, *, judged: bool) -> Resolution | None:
-    try:
-        record, old = json.loads(path.read_text()), path.stat().st_mtime < since
-    except (OSError, ValueError):
-        return None
-    if old or record["day"] not in ("", today) or (judged and not record["judged"]):
-        return None
-    return Resolution.from_json(record["resolution"])
+    def parse(record: Any) -> Resolution | None:
+        resolution = Resolution.from_json(record["resolution"])
+        if not fits(Resolution)(resolution):
+            raise TypeError("a part of it has another type")
+        stale = path.stat().st_mtime < since or record["day"] not in ("", today)
+        return None if stale or (judged and not record["judged"]) else resolution
+
+    return read_cache(path, parse)
 
 
 def _within(constraint: str, picks: Mapping[str, str]) -> bool:

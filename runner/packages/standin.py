@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from torch_compat_matrix.runner.errors import Trouble
-from torch_compat_matrix.runner.files import locked, stamps, write_whole
+from torch_compat_matrix.runner.files import locked, read_cache, stamps, to_json, write_whole
 from torch_compat_matrix.runner.model import HOST, Local, digest
 from torch_compat_matrix.runner.packages import buildline, manifest, uv
 from torch_compat_matrix.runner.packages.pip_config import Index
@@ -73,28 +73,34 @@ def build(local: Local, home: Path, index: Index, gpu: bool) -> StandIn:
     python, complete = folder / "bin" / "python", folder / "complete.json"
     with locked(folder.with_suffix(".lock")):
         # A virtual environment cannot be moved into place: it is whole when its marker is there.
-        built = python.exists() and "misfits" in _record(complete)
-        if built and not manifest.is_sealed(folder):  # by an earlier version
+        built = find(local, home, index, gpu)
+        if built is not None and not manifest.is_sealed(folder):  # by an earlier version
             manifest.seal(folder)
-        if not built or manifest.damage(folder):
+        if built is None or manifest.damage(folder):
             with locked(users_of(python)):  # a damaged stand-in goes once no launch runs in it
                 shutil.rmtree(folder, ignore_errors=True)
                 try:
                     record = _build(local, folder, python, index, gpu)
-                    write_whole(complete, [json.dumps(record)])
+                    write_whole(complete, [to_json(record)])
                     manifest.seal(folder)
                 except BaseException:
                     shutil.rmtree(folder, ignore_errors=True)
                     raise
+            built = StandIn(python=python, **record)
         os.utime(folder)  # its last use, by which `compat clean` chooses
-        return StandIn(python=python, **_record(complete))
+        return built
 
 
 def find(local: Local, home: Path, index: Index, gpu: bool) -> StandIn | None:
     """The environment that `local` describes, if it is built."""
     folder = _folder(local, home, index, gpu)
-    record = _record(folder / "complete.json")
-    return StandIn(python=folder / "bin" / "python", **record) if record else None
+    python = folder / "bin" / "python"
+
+    def parse(record: Any) -> StandIn:
+        known = {name: str(record[name]) for name in ("identity", "description")}
+        return StandIn(python=python, **known, misfits=dict(record["misfits"]))
+
+    return read_cache(folder / "complete.json", parse) if python.exists() else None
 
 
 def users_of(python: Path) -> Path:
@@ -113,15 +119,6 @@ def foresee(local: Local, index: Index) -> None:
     )
     if ran.status and ran.reason not in PASSING:
         raise _cannot_be_built(ran)
-
-
-def _record(complete: Path) -> dict[str, Any]:
-    """What is known of a built stand-in; empty where it is not whole."""
-    try:
-        record: dict[str, Any] = json.loads(complete.read_text())
-    except FileNotFoundError:
-        return {}
-    return record
 
 
 def _folder(local: Local, home: Path, index: Index, gpu: bool) -> Path:
