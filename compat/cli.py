@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch_compat_matrix.compat.progress import say
 from torch_compat_matrix.runner.backends.base import BACKENDS
-from torch_compat_matrix.runner.errors import ANOTHER_HOME, INSTALL, CompatError, Status
+from torch_compat_matrix.runner.errors import INSTALL, CompatError, Status, refused
 
 EPILOG = """\
 A selector is an image, a library (`captum`, `captum-0.8.0`), a cell (image/library-version),
@@ -21,9 +21,9 @@ exit status:
   2  matrix.yaml or the command line is wrong
   3  nothing is selected, or the named run or cell does not exist
   4  the backend cannot be used
-  5  incomplete: host trouble left checks without a verdict, which `compat run --resume` retries,
-     or the run is still going
-  130  interrupted; `compat run --resume` continues
+  5  incomplete: host trouble left checks without a verdict, or a full or read-only disk stopped the work,
+     which `compat run --resume` retries; or the run is still going
+  130  interrupted by Ctrl-C, SIGTERM or SIGHUP; `compat run --resume` continues
 """
 
 
@@ -179,10 +179,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.arguments = list(sys.argv[1:] if arguments is None else arguments)
     from importlib import import_module  # only now: `compat --help` must answer at once
 
+    from torch_compat_matrix.compat.interrupt import interrupt_on_signals, leave
+
+    interrupt_on_signals()
     try:
         return int(import_module(f"torch_compat_matrix.compat.verbs.{options.verb}").main(options))
     except KeyboardInterrupt:
         say("compat: interrupted; all recorded outcomes stay, and `compat run --resume` continues")
+        leave(Status.INTERRUPTED)
         return Status.INTERRUPTED
     except BrokenPipeError:
         return Status.AS_EXPECTED
@@ -192,11 +196,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say(f"compat: {tell(error)}")
         return int(error.status)
     except OSError as error:
-        from torch_compat_matrix.runner.files import home
-
-        if not Path(str(error.filename)).is_relative_to(home()):
-            raise
-        say(f"compat: {error.filename}: {error.strerror}\n{ANOTHER_HOME}")
+        say(f"compat: {refused(error)}")
         return Status.INCOMPLETE
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] in ("", __name__.partition(".")[0]):

@@ -79,7 +79,9 @@ class MatrixSession:
 
     def open(self) -> None:
         """Read the plan and make the run, once: xdist's workers get its folder from the process that started them."""
-        from torch_compat_matrix.runner.backends.base import connect
+        from torch_compat_matrix.compat.interrupt import interrupt_on_signals
+        from torch_compat_matrix.compat.progress import say
+        from torch_compat_matrix.runner.backends.base import connect, reap
         from torch_compat_matrix.runner.errors import CompatError
         from torch_compat_matrix.runner.records.runs import Run, home
         from torch_compat_matrix.runner.text import printable
@@ -91,13 +93,14 @@ class MatrixSession:
             self.plan = plan_from(self.matrix, backend=option("compat_backend"), selectors=option("compat_select"))
             if option("collectonly"):
                 return
+            interrupt_on_signals()
             backend = connect(option("compat_backend"), home())
             if self.from_xdist:
                 run = Run(Path(self.from_xdist["compat_run"]))
                 self.opened = OpenRun(run=run, plan=self.plan, backend=backend, settings=settings)
                 return
-            backend.reap()
-            make_room(self.plan, backend)
+            reap(backend, say)
+            make_room(self.plan, backend, say)
             command = ["pytest", *map(str, self.config.invocation_params.args)]
             self.opened = open_run(self.plan, backend, settings, command)
             self.going.enter_context(self.opened.run.going())
@@ -130,18 +133,34 @@ class MatrixSession:
         assert self.worker is not None, "items run after they were collected"
         return self.worker.outcome(check)
 
-    def pytest_sessionfinish(self) -> None:
+    @pytest.hookimpl(trylast=True)  # after pytest-xdist has ended its workers
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         """End the checks that still run; the process that made the run compiles its report, once."""
         if self.worker is not None:
             self.worker.stop()
         if self.opened is None or self.from_xdist:
             return
+        from torch_compat_matrix.compat.progress import say
+        from torch_compat_matrix.runner.backends.base import reap
+        from torch_compat_matrix.runner.errors import CompatError, refused
+        from torch_compat_matrix.runner.workflow import tell
+
+        if exitstatus == pytest.ExitCode.INTERRUPTED:
+            reap(self.opened.backend, say)  # what workers left that pytest-xdist has killed
+        try:
+            self._report("interrupted" if exitstatus == pytest.ExitCode.INTERRUPTED else "complete")
+        except (CompatError, OSError) as error:
+            say(f"compat: {refused(error) if isinstance(error, OSError) else tell(error)}")
+            session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
+
+    def _report(self, state: str) -> None:
         from torch_compat_matrix.reports.write import compile_report
         from torch_compat_matrix.runner.records import history
         from torch_compat_matrix.runner.records.runs import home
 
+        assert self.opened is not None
         run = self.opened.run
-        run.finish("complete")
+        run.finish(state)
         self.going.close()
         before = run.baseline(home())
         compile_report(run.journal, run.folder, before.journal if before else None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
@@ -83,6 +84,20 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
     if nearest:
         return f"; did you mean {nearest[0]!r}?"
     return f"; there are: {', '.join(words[:12])}{', ...' if len(words) > 12 else ''}" if words else ""
+
+
+def refused(error: OSError) -> str:
+    """The system's error about a file or a disk, with a remedy, as one message."""
+    remedies = {
+        errno.ENOSPC: "free the disk, or set COMPAT_HOME to a folder on another",
+        errno.EDQUOT: "free your quota, or set COMPAT_HOME to a folder on another disk",
+        errno.EFBIG: "raise the limit of a file's size (`ulimit -f`)",
+        errno.EROFS: "set COMPAT_HOME to a folder that can be written",
+        errno.EACCES: "set COMPAT_HOME to a folder that can be written",
+        errno.ENOTDIR: "set COMPAT_HOME to a folder that can be written",
+    }
+    place = f"{error.filename}: " if error.filename else ""
+    return f"{place}{error.strerror or error}\n{remedies.get(error.errno or 0, '')}".rstrip()
 
 
 @contextmanager

@@ -109,7 +109,7 @@ def build_once(folder: Path, build: Callable[[Path], None], is_whole: Callable[[
 def locked(path: Path, *, shared: bool = False) -> Iterator[None]:
     """Hold the lock file, once its holders have released it; shared holders are held up by one that is not alone."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _holding(path, fcntl.LOCK_SH if shared else fcntl.LOCK_EX):
+    with holding(path, fcntl.LOCK_SH if shared else fcntl.LOCK_EX):
         yield
 
 
@@ -117,12 +117,12 @@ def locked(path: Path, *, shared: bool = False) -> Iterator[None]:
 def try_lock(path: Path) -> Iterator[bool]:
     """Hold the lock file if it is free; yield whether this process holds it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _holding(path, fcntl.LOCK_EX | fcntl.LOCK_NB) as descriptor:
+    with holding(path, fcntl.LOCK_EX | fcntl.LOCK_NB) as descriptor:
         yield descriptor is not None
 
 
 @contextmanager
-def _holding(path: Path, how: int) -> Iterator[int | None]:
+def holding(path: Path, how: int = fcntl.LOCK_EX) -> Iterator[int | None]:
     """Yield a descriptor that holds the lock file, which every user may lock; None where another holds it."""
     while True:
         descriptor = _lock_file(path)

@@ -207,12 +207,14 @@ def engine_for(opened: OpenRun, *, index: Index | None = None, settled: Settled 
 
 def execute(opened: OpenRun, *, listen: Callable[[Outcome], None], say: Say) -> None:
     """Run the remaining checks; an interruption ends the running launches and is recorded."""
+    engine = None
     with opened.run.going():
-        engine = engine_for(opened, listen=listen, say=say)
         try:
+            engine = engine_for(opened, listen=listen, say=say)
             engine.run(opened.checks)
         except KeyboardInterrupt:
-            engine.stop()
+            if engine is not None:
+                engine.stop()
             opened.run.finish("interrupted")
             raise
         engine.estimate.save(home(), engine.follower.look().values())

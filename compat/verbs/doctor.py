@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from torch_compat_matrix.compat.progress import answer
-from torch_compat_matrix.runner.backends.base import BACKENDS, Backend, Finding, connect
+from torch_compat_matrix.runner.backends.base import BACKENDS, Backend, Finding, connect, reap
 from torch_compat_matrix.runner.backends.gpus import VISIBLE, offered
 from torch_compat_matrix.runner.errors import BackendUnusable, CompatError, Status, Trouble
 from torch_compat_matrix.runner.model import Image
@@ -26,6 +26,7 @@ def main(options: argparse.Namespace) -> Status:
         findings: Sequence[Finding]
         try:
             backend = connect(name, home())
+            reap(backend, lambda text: answer(f"  {text}"))
             findings = [*backend.doctor(), backend.room(images), _gpus(backend)]
         except (BackendUnusable, Trouble) as error:
             findings = [Finding(what=name, works=False, detail=str(error), remedy=error.remedy, code=error.code)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from torch_compat_matrix.compat.progress import answer, say
-from torch_compat_matrix.runner.backends.base import connect
+from torch_compat_matrix.runner.backends.base import connect, reap
 from torch_compat_matrix.runner.errors import Status, UsageError, writing
 from torch_compat_matrix.runner.files import to_json, write_private
 from torch_compat_matrix.runner.model import Plan
@@ -22,7 +22,9 @@ def main(options: argparse.Namespace) -> Status:
             from torch_compat_matrix.compat.preview import preview
         except ModuleNotFoundError as error:  # a bare host
             raise UsageError(f"{error.name} is not installed here", "write the plan to a file with --json") from error
-        answer(preview(plan, connect(options.backend, home()), home()))
+        backend = connect(options.backend, home())
+        reap(backend, say)
+        answer(preview(plan, backend, home()))
         return Status.AS_EXPECTED
     with writing(options.json, "name another file with --json"):
         text = to_json(plan.to_json(), indent=1)

@@ -9,8 +9,8 @@ from pathlib import Path
 from torch_compat_matrix.compat.progress import progress, say
 from torch_compat_matrix.compat.verbs.plan import plan_of
 from torch_compat_matrix.compat.verbs.report import report
-from torch_compat_matrix.runner.backends.base import connect
-from torch_compat_matrix.runner.errors import Status
+from torch_compat_matrix.runner.backends.base import connect, reap
+from torch_compat_matrix.runner.errors import Status, writing
 from torch_compat_matrix.runner.model import Plan
 from torch_compat_matrix.runner.records.runs import home
 from torch_compat_matrix.runner.workflow import (
@@ -26,6 +26,9 @@ from torch_compat_matrix.runner.workflow import (
 
 def main(options: argparse.Namespace) -> Status:
     """Start or continue a run, and report on it."""
+    if options.out is not None:  # better now than after the run
+        with writing(options.out, "name another folder with --out"):
+            options.out.mkdir(parents=True, exist_ok=True)
     if options.resume:
         return work_through(resume_run(options.resume), options.out, options.baseline)
     settings = RunSettings(
@@ -50,8 +53,7 @@ def start(plan: Plan, backend: str, settings: RunSettings, command: Sequence[str
 
 def work_through(opened: OpenRun, out: Path | None = None, baseline: str | None = None) -> Status:
     """Execute the run's checks, print a line per outcome, and report, even after an interruption."""
-    for leftover in opened.backend.reap():
-        say(f"removed a leftover of a dead run: {leftover}")
+    reap(opened.backend, say)
     say(f"run {opened.run.id}: {len(opened.checks)} checks on {opened.backend.name}")
     with progress(len(opened.checks)) as shown:
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -182,3 +182,12 @@ def connect(name: str, home: Path) -> Backend:
     except ModuleNotFoundError as error:
         raise BackendUnusable(f"{error.name} is not installed", "pip install .", f"--backend {name}") from error
     return backend
+
+
+def reap(backend: Backend, say: Callable[[str], None]) -> None:
+    """Remove the leftovers of dead runs and name them; whatever keeps that from being done is no concern of a run."""
+    try:
+        for leftover in backend.reap():
+            say(f"removed a leftover of a dead run: {leftover}")
+    except Exception as error:  # the backend's own trouble is met, and named, by the launch that follows
+        say(f"leftovers of dead runs were not looked for: {type(error).__name__}: {error}")

@@ -41,6 +41,7 @@ HOME = "/tmp/home"
 PASSED_ON = ("LANG", "LC_ALL", "TZ")
 LOG = {"max-size": "32m", "max-file": "2"}
 CACHES = ("inductor", "triton", "torch_extensions", "nv")
+GPU_PATIENCE_S = 10
 WRITABLE_ROOT = "the container's root was writable: the engine's GPU hook fails on a read-only one"
 
 
@@ -147,6 +148,8 @@ class DockerBackend:
         container = None
         try:
             with named(f"launching {prepared.reference}"):
+                if gpu is not None:
+                    self._await(gpu)
                 container = self._create(prepared, volumes, limits, labels, order, gpu, read_only)
                 container.put_archive(PLACE, self._bundle(order))
                 launch = ContainerLaunch(container)
@@ -181,6 +184,8 @@ class DockerBackend:
         if limits.network == "none":  # an image may name an interface that is not there, and NCCL then finds none
             places["NCCL_SOCKET_IFNAME"] = "lo"
         every = {**labels, "owner": owner(), "deadline": str(int(time.time() + order["deadline_s"] + 60))}
+        if gpu is not None:
+            every["gpu"] = gpu.uuid
         mounts = [
             Mount(f"{PLACE}/overlays/{key}", volume, type="volume", read_only=True) for key, volume in volumes.items()
         ]
@@ -266,6 +271,17 @@ class DockerBackend:
         """The usable GPUs of the engine's machine, once a container that asked for GPUs has started."""
         return self.engine_gpus.taken
 
+    def _await(self, gpu: Gpu) -> None:
+        """Wait until no container holds the leased GPU: it may outlive an owner that this process cannot see."""
+        holding: dict[str, Any] = {"label": f"{LABEL}.gpu={gpu.uuid}", "status": ["created", "running", "paused"]}
+        for _ in range(GPU_PATIENCE_S):
+            holders = self.client.containers.list(all=True, filters=holding, ignore_removed=True)
+            if all(map(_is_late, holders)):
+                return
+            time.sleep(1)
+        names = ", ".join(str(holder.name) for holder in holders)
+        raise Trouble("gpu-busy", f"{gpu.name} ({gpu.uuid}) is held by another run's container: {names}")
+
     def reap(self) -> Sequence[str]:
         """Remove containers whose owner on this machine has died, or whose deadline has passed."""
         removed = []
@@ -273,8 +289,7 @@ class DockerBackend:
             for container in self.client.containers.list(
                 all=True, filters={"label": f"{LABEL}.owner"}, ignore_removed=True
             ):
-                late = time.time() > float(container.labels.get(f"{LABEL}.deadline", "inf"))
-                if late or not alive(container.labels[f"{LABEL}.owner"]):
+                if _is_late(container) or not alive(container.labels[f"{LABEL}.owner"]):
                     with suppress(NotFound, APIError):
                         container.remove(force=True, v=True)
                         removed.append(f"container {container.name}")
@@ -299,6 +314,14 @@ class DockerBackend:
             f"{info.get('ServerVersion')} at {where}, {info.get('Driver')}, cgroup v{info.get('CgroupVersion', '1')}"
         )
         return [Finding(what="engine", works=True, detail=engine), self.engine_gpus.finding()]
+
+
+def _is_late(container: Container) -> bool:
+    """Whether the container's deadline has passed, so that its probe host has ended or hangs."""
+    try:
+        return time.time() > float(container.labels.get(f"{LABEL}.deadline", "inf"))
+    except ValueError:
+        return False
 
 
 def _readable(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:

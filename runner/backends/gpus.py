@@ -9,13 +9,14 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
+from typing import Protocol
 
 from torch_compat_matrix.runner.backends.base import Backend, Gpu
 from torch_compat_matrix.runner.errors import Trouble
-from torch_compat_matrix.runner.files import try_lock
+from torch_compat_matrix.runner.files import holding, try_lock
 
 FIELDS: tuple[str, ...] = ("uuid", "index", "name", "memory.total", "driver_version", "compute_cap", "mig.mode.current")
 NEEDED = 5
@@ -25,6 +26,9 @@ LIST_INSTANCES = ("-L",)
 VISIBLE, ORDER = "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"
 NONE = ("", "-1", "NoDevFiles")
 """First entries of CUDA_VISIBLE_DEVICES that hide all GPUs."""
+
+PLACE = Path("/tmp/torch-compat-matrix-gpus")
+"""The folder of the leases, the same for every process of the machine, whatever its TMPDIR."""
 
 PATIENCE_S = 120.0
 """How long nvidia-smi may take: without persistence mode it starts every GPU, which takes seconds each."""
@@ -186,17 +190,72 @@ def offered(backend: Backend) -> tuple[tuple[Gpu, ...], Trouble | None]:
         return (), trouble
 
 
-@contextmanager
-def lease(gpus: Sequence[Gpu], folder: Path | None = None) -> Iterator[Gpu]:
-    """Exclusive hold of a GPU, once one of these is free.
+class Stops(Protocol):
+    """A run that may be stopped."""
 
-    The lock files, one per GPU, lie in the machine's temporary folder, so that every run on the machine sees them.
+    @property
+    def stopped(self) -> bool:
+        """Whether it was."""
+
+
+@contextmanager
+def lease(gpus: Sequence[Gpu], run: Stops | None = None) -> Iterator[Gpu]:
+    """Exclusive hold of a GPU, once one of these is free and no process of an earlier launch is left on it.
+
+    Raises Trouble where no lease can be had on this machine, and where the run is stopped while it waits.
     """
-    folder = folder or Path(tempfile.gettempdir()) / "torch-compat-matrix-gpus"
-    while True:
+    _make_place()
+    while run is None or not run.stopped:
         for gpu in gpus:
             with ExitStack() as stack:
-                if stack.enter_context(try_lock(folder / f"{gpu.uuid}.lock")):
+                if _is_taken(gpu, stack):
                     yield gpu
                     return
         time.sleep(0.2)
+    raise Trouble("host-error", "the run was stopped while it waited for a GPU")
+
+
+def _is_taken(gpu: Gpu, stack: ExitStack) -> bool:
+    """Whether the GPU is leased to this process now, until the stack closes."""
+    try:
+        if not stack.enter_context(try_lock(PLACE / f"{gpu.uuid}.lock")):
+            return False
+        with try_lock(_launch(gpu)) as over:
+            return over
+    except OSError as error:
+        raise _no_leases(error) from error
+
+
+def launch_lock(gpu: Gpu) -> AbstractContextManager[int | None]:
+    """A descriptor for the process launched on a leased GPU: until it has ended, the GPU cannot be leased again.
+
+    The kernel frees a lease with its owner, and the launched process may outlive that by moments.
+    """
+    _make_place()
+    return holding(_launch(gpu))
+
+
+def _launch(gpu: Gpu) -> Path:
+    return PLACE / f"{gpu.uuid}.launch"
+
+
+def _make_place() -> None:
+    """Make the folder of the leases, which every user may write to, and in which none may remove another's file."""
+    try:
+        if not PLACE.is_dir():
+            new = Path(tempfile.mkdtemp(dir=PLACE.parent))
+            new.chmod(0o1777)
+            try:
+                new.rename(PLACE)
+            except OSError:  # another process was faster
+                new.rmdir()
+    except OSError as error:
+        raise _no_leases(error) from error
+
+
+def _no_leases(error: OSError) -> Trouble:
+    return Trouble(
+        "host-error",
+        f"GPUs cannot be leased: {error.filename or PLACE}: {error.strerror}",
+        f"Every user of this machine needs to write to {PLACE}: `chmod 1777` it as its owner, or remove it.",
+    )

@@ -22,7 +22,7 @@ def alive(name: str) -> bool:
     here, now, visible = _view()
     if host != here or (boot == now and namespace != visible):
         return True
-    return boot == now and _started(pid) == started
+    return boot == now and _started(pid) in (started, "")
 
 
 def _view() -> tuple[str, str, str]:
@@ -36,8 +36,22 @@ def _view() -> tuple[str, str, str]:
 
 
 def _started(pid: str) -> str:
-    """The start of a process in the kernel's ticks, which tells it apart from a later process of the same pid."""
+    """The start of a process in the kernel's ticks, which tells it apart from a later process of the same pid.
+
+    `ended` for none and for one that waits for its parent; empty for another user's that is hidden from this one.
+    """
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-    except OSError:
-        return "ended"
+        state, *fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+        return "ended" if state in "ZX" else fields[18]
+    except (OSError, ValueError, IndexError):
+        return "" if _is_hidden(pid) else "ended"
+
+
+def _is_hidden(pid: str) -> bool:
+    try:
+        os.kill(int(pid), 0)
+    except PermissionError:
+        return True
+    except (OSError, ValueError, OverflowError):
+        return False
+    return False

@@ -10,15 +10,17 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from torch_compat_matrix.runner.backends.base import Exit, Gpu
+from torch_compat_matrix.runner.backends.gpus import launch_lock
 from torch_compat_matrix.runner.backends.owner import alive, owner
 from torch_compat_matrix.runner.bundle import BUNDLE, NAME
 from torch_compat_matrix.runner.errors import Trouble
+from torch_compat_matrix.runner.files import read_whole
 from torch_compat_matrix.runner.streams import Kept, pieces, whole_lines
 
 PASSED_ON = (
@@ -108,16 +110,18 @@ def launched(
         environment["PATH"] = os.pathsep.join([str(Path(python).parent), os.environ.get("PATH", os.defpath)])
         environment["PYTHONDONTWRITEBYTECODE"] = "1"  # the folders of packages are sealed
         environment["CUDA_VISIBLE_DEVICES"] = gpu.uuid if gpu is not None else ""
-        popen = subprocess.Popen(
-            [python, "-m", NAME, str(path), "--overlays", root, "--watch-stdin"],
-            cwd=folder / "bundle",
-            env=environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            bufsize=0,
-            start_new_session=True,
-        )
+        with launch_lock(gpu) if gpu is not None else nullcontext() as lock:
+            popen = subprocess.Popen(
+                [python, "-m", NAME, str(path), "--overlays", root, "--watch-stdin"],
+                cwd=folder / "bundle",
+                env=environment,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                bufsize=0,
+                start_new_session=True,
+                pass_fds=[] if lock is None else [lock],
+            )
         yield ProcessLaunch(popen)
     except OSError as error:
         if popen is None:
@@ -157,9 +161,10 @@ def _places(home: Path, compiled: Path) -> dict[str, str]:
 def reap() -> list[str]:
     """Remove the folders of launches whose owner died; their probe hosts ended with it."""
     removed = []
-    for path in Path(tempfile.gettempdir()).glob(f"{PREFIX}*/owner"):
-        with suppress(OSError):  # another user's, or another process was faster
-            if not alive(path.read_text()):
-                shutil.rmtree(path.parent, ignore_errors=True)
-                removed.append(path.parent.name)
+    with suppress(FileNotFoundError):  # no temporary folder, or another process was faster
+        for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+            with suppress(OSError, ValueError):  # another user's, or none of ours
+                if not alive(read_whole(folder / "owner", 1 << 10).decode()):
+                    shutil.rmtree(folder, ignore_errors=True)
+                    removed.append(folder.name)
     return removed

@@ -5,13 +5,13 @@ from __future__ import annotations
 import threading
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from torch_compat_matrix.runner.backends.base import Backend, Gpu
+from torch_compat_matrix.runner.backends.base import Backend, Gpu, reap
 from torch_compat_matrix.runner.backends.gpus import lease, offered
 from torch_compat_matrix.runner.errors import Trouble
 from torch_compat_matrix.runner.execution import reuse
@@ -25,6 +25,7 @@ from torch_compat_matrix.runner.execution.recorder import Recorder
 from torch_compat_matrix.runner.execution.schedule import Batch, batches
 from torch_compat_matrix.runner.files import cores, try_lock
 from torch_compat_matrix.runner.model import Cell, Check, Outcome, Plan, Verdict, check_id
+from torch_compat_matrix.runner.packages import uv
 from torch_compat_matrix.runner.packages.pip_config import Index
 from torch_compat_matrix.runner.packages.resolve import Resolution
 from torch_compat_matrix.runner.records.journal import Follower
@@ -121,10 +122,11 @@ class Engine:
             ThreadPoolExecutor(self.gpu_jobs, "gpu-batch") as on_gpu,
             ThreadPoolExecutor(self.jobs, "batch") as on_cpu,
         ):
-            futures = [
-                (on_gpu if wants_gpu(batch.image, self.gpus) else on_cpu).submit(self.work, batch) for batch in batches
-            ]
+            futures: list[Future[bool]] = []
             try:
+                for batch in batches:
+                    pool = on_gpu if wants_gpu(batch.image, self.gpus) else on_cpu
+                    futures.append(pool.submit(self.work, batch))
                 for future in as_completed(futures):
                     future.result()
             except BaseException:
@@ -138,6 +140,7 @@ class Engine:
         """End the running launches; the recorded outcomes stay."""
         self.running.stop()
         self.preparation.stop()
+        uv.end_all()
 
     def work(self, batch: Batch) -> bool:
         """Run a batch unless another process runs it; return whether this process ran it."""
@@ -274,10 +277,9 @@ class Engine:
         """Launch once, on a leased GPU where the image wants a GPU."""
         with ExitStack() as stack:
             on_gpu = uses_gpu(ready.prepared.image, self.gpus, ready.facts)
-            gpu = stack.enter_context(lease(self.gpus)) if on_gpu else None
+            gpu = stack.enter_context(lease(self.gpus, self.running)) if on_gpu else None
+            reap(self.backend, self.say)  # a dead owner's lock is free at once, but its container remains
             try:
-                for leftover in self.backend.reap():  # a dead owner's lock is free at once, but its container remains
-                    self.say(f"removed a leftover of a dead owner: {leftover}")
                 self.preparation.mend(work)
             except Trouble as trouble:
                 return LaunchResult(trouble=trouble)

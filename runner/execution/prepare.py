@@ -5,12 +5,12 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from torch_compat_matrix.runner.backends.base import Backend, Gpu, Prepared
 from torch_compat_matrix.runner.errors import Trouble
@@ -31,6 +31,8 @@ from torch_compat_matrix.runner.verdicts.rules import reason_for
 
 if TYPE_CHECKING:
     from torch_compat_matrix.probes.contract import Facts, ImageFacts
+
+Made = TypeVar("Made")
 
 FACTS_SCHEMA = 2
 """Facts of the first schema hold the GPUs of the launch that they came from, or lack torch because of one."""
@@ -82,11 +84,18 @@ class Preparation:
 
     def image(self, image: Image) -> Ready:
         """The prepared image, once it is ready; Trouble where it cannot be prepared."""
-        return self._image(image).result()
+        return self._awaited(self._image(image))
 
     def cell(self, cell: Cell, ready: Ready) -> Work | Resolution:
         """The cell with its overlay, or the resolution that is its answer; Trouble where there is neither."""
-        return self._cell(cell, ready).result()
+        return self._awaited(self._cell(cell, ready))
+
+    def _awaited(self, future: Future[Made]) -> Made:
+        """The result, unless the run is stopped meanwhile: a pull is not waited for then."""
+        while not wait([future], timeout=0.2).done:
+            if self.running.stopped:
+                raise Trouble("host-error", "the run is interrupted")
+        return future.result()
 
     def mend(self, work: Sequence[Work]) -> None:
         """Build again each overlay that a library has changed since it was built."""

@@ -84,6 +84,8 @@ class Ran:
         return Trouble(self.reason, f"{what}: {brief(explanation)}", evidence=evidence(explanation))
 
 
+_running: set[subprocess.Popen[bytes]] = set()
+
 _FINDING = threading.Lock()
 """uv reads sysconfig, whose variables are incomplete while another thread reads them for the first time."""
 
@@ -186,17 +188,31 @@ def finish(command: Sequence[str], environment: Mapping[str, str], *, stdin: str
         )
     assert process.stdout is not None and process.stderr is not None
     with process:
+        _running.add(process)
         try:
             for stream, data in pieces(process.stdout, process.stderr, until=time.monotonic() + timeout_s):
                 (out if stream is process.stdout else err).add(data)
             process.wait(timeout_s)
         except BaseException as error:
-            with suppress(ProcessLookupError):  # the installer with its builds, which share its session
-                os.killpg(process.pid, signal.SIGKILL)
+            _kill(process)
             if isinstance(error, (TimeoutError, subprocess.TimeoutExpired)):
                 return Ran(status=TIMED_OUT, out="", err=f"error: uv did not end within {timeout_s:g} s")
             raise
+        finally:
+            _running.discard(process)
     return Ran(status=process.returncode, out=out.text(), err=err.text())
+
+
+def end_all() -> None:
+    """End every running installer, from any thread: an interrupted run does not wait for a download."""
+    for process in list(_running):
+        _kill(process)
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """End an installer with its builds, which share its session."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def redact_sources(packages: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from torch_compat_matrix.runner.backends import gpus
 from torch_compat_matrix.runner.backends.base import Gpu
 from torch_compat_matrix.runner.backends.gpus import chosen, lease, parse
 from torch_compat_matrix.runner.errors import Trouble
@@ -107,7 +108,8 @@ def test_what_torch_may_call_a_gpu() -> None:
 
 def hold(folder: Path, log: Path, seconds: float) -> None:
     """Lease, say so, hold."""
-    with lease([gpu(0), gpu(1)], folder) as leased, log.open("a") as stream:
+    gpus.PLACE = folder
+    with lease([gpu(0), gpu(1)]) as leased, log.open("a") as stream:
         stream.write(f"{leased.uuid} {time.monotonic()} ")
         time.sleep(seconds)
         stream.write(f"{time.monotonic()}\n")
@@ -128,16 +130,17 @@ def test_a_gpu_is_leased_once(tmp_path: Path) -> None:
         assert before[0] != after[0] or float(before[2]) <= float(after[1])
 
 
-def test_a_dead_owner_frees_its_lease(tmp_path: Path) -> None:
+def test_a_dead_owner_frees_its_lease(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernel does, however it died."""
+    monkeypatch.setattr(gpus, "PLACE", tmp_path / "locks")
     log = tmp_path / "log"
     holder = multiprocessing.get_context("spawn").Process(target=hold, args=(tmp_path / "locks", log, 1000))
     holder.start()
-    with lease([gpu(1)], tmp_path / "locks"):
+    with lease([gpu(1)]):
         pass
     while not log.exists():
         time.sleep(0.01)
     holder.kill()
     holder.join()
-    with lease([gpu(0)], tmp_path / "locks") as leased:
+    with lease([gpu(0)]) as leased:
         assert leased.uuid == "GPU-0"

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from torch_compat_matrix.runner.backends import process
+from torch_compat_matrix.runner.backends import here, process
+from torch_compat_matrix.runner.backends.base import reap
 from torch_compat_matrix.runner.backends.owner import alive, owner
 
 HOST, BOOT, PID, STARTED, NAMESPACE = range(5)
@@ -50,3 +51,33 @@ def test_folder_of_a_dead_owner_is_reaped(
     assert process.reap() == ([] if lives else [told])
     assert (tmp_path / told).exists() == lives
     assert len(list(tmp_path.iterdir())) == 2 + lives
+
+
+def test_garbage_ends_no_reaping(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever wrote it: a folder of another program, a pipe, what is no text, an owner that is none."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    for name, content in (("binary", b"\xff\xfe"), ("empty", b""), ("slashes", b"////////"), ("long", b"x" * 4096)):
+        (tmp_path / f"compat-{name}").mkdir()
+        (tmp_path / f"compat-{name}" / "owner").write_bytes(content)
+    (tmp_path / "compat-pipe").mkdir()
+    os.mkfifo(tmp_path / "compat-pipe" / "owner")
+    (tmp_path / "compat-folder" / "owner").mkdir(parents=True)
+    (tmp_path / "compat-file").touch()
+    assert process.reap() == []
+    (tmp_path / "compat-dead").mkdir()
+    (tmp_path / "compat-dead" / "owner").write_text(owner_with(PID, "no pid"))
+    assert process.reap() == ["compat-dead"]
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "absent"))
+    assert process.reap() == []
+
+
+def test_reaping_never_raises_into_a_run(tmp_path: Path) -> None:
+    """Whatever a backend runs into, the run is told."""
+
+    class Backend(here.HereBackend):
+        def reap(self) -> list[str]:
+            raise FileNotFoundError("gone")
+
+    said: list[str] = []
+    reap(Backend(tmp_path), said.append)
+    assert said == ["leftovers of dead runs were not looked for: FileNotFoundError: gone"]

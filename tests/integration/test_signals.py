@@ -1,0 +1,95 @@
+"""SIGTERM and SIGHUP end a run as Ctrl-C does: nothing goes on, and its end and its report are written."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.support import ROOT
+from tests.support.environments import HOME
+
+MATRIX = """
+images:
+  small:
+    local: { python: "3.11", requires: ["torch==2.13.0", numpy] }
+    limits: { timeout: 60 }
+libraries:
+  torchbnn: { versions: ["1.2"] }
+  pyro-ppl: { versions: ["1.9.1"] }
+"""
+
+
+def records(home: Path) -> list[dict[str, object]]:
+    """The records of the only run so far."""
+    found = []
+    for journal in home.glob("runs/*/journal.jsonl"):
+        found += [json.loads(line) for line in journal.read_text().splitlines()]
+    return found
+
+
+def relatives(place: Path) -> list[str]:
+    """The processes whose environment names this temporary folder."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if f"TMPDIR={place}".encode() in (folder / "environ").read_bytes():
+                found.append((folder / "cmdline").read_text())
+        except OSError:
+            continue
+    return found
+
+
+@pytest.mark.share
+@pytest.mark.parametrize(
+    ("face", "number"),
+    [
+        ("compat", signal.SIGTERM),
+        ("compat", signal.SIGHUP),
+        ("pytest", signal.SIGTERM),
+        ("pytest", signal.SIGHUP),
+        ("pytest -n 2", signal.SIGTERM),
+    ],
+)
+def test_a_signal_ends_a_run_cleanly(tmp_path: Path, torch_python: str, face: str, number: signal.Signals) -> None:
+    """Also where it comes twice in a row."""
+    assert torch_python
+    home, place = tmp_path / "home", tmp_path / "tmp"
+    home.mkdir()
+    place.mkdir()
+    (home / "standins").symlink_to(HOME.absolute() / "standins")
+    (tmp_path / "matrix.yaml").write_text(MATRIX)
+    command = {
+        "compat": ["torch_compat_matrix", "run", "--jobs", "2"],
+        "pytest": ["pytest", "-m", "matrix", "-p", "no:cacheprovider"],
+        "pytest -n 2": ["pytest", "-m", "matrix", "-p", "no:cacheprovider", "-n", "2"],
+    }[face]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "COMPAT_HOME": str(home), "TMPDIR": str(place)}
+    with subprocess.Popen(
+        [sys.executable, "-m", *command],
+        cwd=tmp_path,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        until = time.monotonic() + 200
+        while not any(record["kind"] == "outcome" for record in records(home)):
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        process.send_signal(number)
+        time.sleep(0.1)
+        process.send_signal(number)
+        said = process.communicate(timeout=60)[0]
+    assert process.returncode == (130 if face == "compat" else pytest.ExitCode.INTERRUPTED), said
+    assert "Traceback" not in said
+    assert records(home)[-1] == {"kind": "end", "finished": records(home)[-1]["finished"], "state": "interrupted"}
+    assert len(list(home.glob("runs/*/report.md"))) == 1
+    assert relatives(place) == []
+    assert list(place.glob("compat-*")) == []
