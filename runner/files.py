@@ -117,13 +117,13 @@ def locked(path: Path, *, shared: bool = False) -> Iterator[None]:
 def try_lock(path: Path) -> Iterator[bool]:
     """Hold the lock file if it is free; yield whether this process holds it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with holding(path, fcntl.LOCK_EX | fcntl.LOCK_NB) as descriptor:
+    with holding(path) as descriptor:
         yield descriptor is not None
 
 
 @contextmanager
-def holding(path: Path, how: int = fcntl.LOCK_EX) -> Iterator[int | None]:
-    """Yield a descriptor that holds the lock file, which every user may lock; None where another holds it."""
+def holding(path: Path, how: int = fcntl.LOCK_EX | fcntl.LOCK_NB) -> Iterator[int | None]:
+    """Yield a descriptor that holds the lock file; None where it must not wait and another holds the lock."""
     while True:
         descriptor = _lock_file(path)
         try:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from torch_compat_matrix.compat.progress import answer
+from torch_compat_matrix.compat.progress import answer, say
 from torch_compat_matrix.reports.write import compile_report
 from torch_compat_matrix.runner.errors import Status, writing
 from torch_compat_matrix.runner.records import history
 from torch_compat_matrix.runner.records.runs import Run, home
+from torch_compat_matrix.runner.workflow import tell
 
 
 def main(options: argparse.Namespace) -> Status:
@@ -23,7 +24,10 @@ def report(run: Run, out: Path | None = None, baseline: str | None = None) -> St
     folder = out or run.folder
     with writing(folder, "name another folder with --out"):
         compiled = compile_report(run.journal, folder, before.journal if before else None)
-    history.sync(home())
+    try:
+        history.sync(home())
+    except history.HistoryUnusable as error:  # the report is written all the same: a home may be read-only
+        say(f"history not brought up to date: {tell(error)}")
     answer(compiled.summary)
     answer(f"report: {short(compiled.path)}")
     if compiled.surprises:

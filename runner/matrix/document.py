@@ -8,14 +8,21 @@ from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.events import AliasEvent, CollectionStartEvent, DocumentStartEvent, ScalarEvent
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+from ruamel.yaml.reader import ReaderError
 
 from torch_compat_matrix.runner.errors import CompatError, Status
+from torch_compat_matrix.runner.files import read_whole
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 20
+MOST_SHOWN = 50
+"""Mistakes that a message lists."""
+
+LOST = (ValueError, LookupError, AttributeError, TypeError, AssertionError, NotImplementedError)
+"""What ruamel raises of text that it does not foresee, such as a directive of a version 1.x."""
 
 Path_ = tuple[str | int, ...]
 
@@ -31,15 +38,24 @@ class Mistake:
     def __str__(self) -> str:
         return f"{self.place}: {self.message}"
 
+    @property
+    def line(self) -> tuple[int, int]:
+        """The line and the column."""
+        _, line, column = self.place.rsplit(":", 2)
+        return int(line), int(column)
+
 
 class MatrixError(CompatError):
-    """The file is not a matrix: all its mistakes, with place and remedy."""
+    """The file is not a matrix: its mistakes by line, with place and remedy; the message lists the first of them."""
 
     status = Status.BAD_MATRIX
 
     def __init__(self, mistakes: Iterable[Mistake]) -> None:
-        self.mistakes = tuple(mistakes)
-        super().__init__("\n".join(map(str, self.mistakes)))
+        self.mistakes = tuple(sorted(mistakes, key=lambda mistake: mistake.line))
+        shown = [*map(str, self.mistakes[:MOST_SHOWN])]
+        if len(self.mistakes) > MOST_SHOWN:
+            shown.append(f"and {len(self.mistakes) - MOST_SHOWN:,} more")
+        super().__init__("\n".join(shown))
 
 
 @dataclass
@@ -66,14 +82,7 @@ def read(path: Path) -> Document:
     """The file's document, whose mistakes include every error of its YAML."""
     document = Document(name=str(path))
     try:
-        size = path.stat().st_size
-        if size > MAX_BYTES:
-            message = (
-                f"the file has {size} bytes, more than {MAX_BYTES}, the most that a matrix may have; split the file"
-            )
-            document.mistakes.append(Mistake(f"{path}:1:1", message))
-            return document
-        text = path.read_bytes().decode("utf-8")
+        text = read_whole(path, MAX_BYTES).decode("utf-8")
     except OSError as error:
         document.mistakes.append(
             Mistake(f"{path}:1:1", f"cannot be read: {error.strerror}; name another file with --matrix")
@@ -91,6 +100,13 @@ def read(path: Path) -> Document:
         mark = error.problem_mark or error.context_mark
         where = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else f"{path}:1:1"
         document.mistakes.append(Mistake(where, f"not YAML: {error.problem or error.context}"))
+    except ReaderError as error:
+        line, column = text.count("\n", 0, error.position) + 1, error.position - text.rfind("\n", 0, error.position)
+        number = error.character if isinstance(error.character, int) else ord(error.character)
+        message = f"not YAML: the control character U+{number:04X}; remove it"
+        document.mistakes.append(Mistake(f"{path}:{line}:{column}", message))
+    except (YAMLError, *LOST) as error:
+        document.mistakes.append(Mistake(f"{path}:1:1", f"not YAML: {error}"))
     except RecursionError:
         document.mistakes.append(Mistake(f"{path}:1:1", f"nested deeper than {MAX_DEPTH} levels"))
     return document

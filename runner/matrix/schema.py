@@ -26,12 +26,21 @@ from torch_compat_matrix.runner.model import INSTALLED, LATEST, PROBES, Install,
 
 UNITS = {"k": 10, "m": 20, "g": 30, "t": 40}
 
+MOST_BYTES = 2**60
+MOST_SECONDS = 1_000_000
+MOST_CPUS = 8192
+MOST_PIDS = 2**22
+"""The kernel's own limit."""
+
 
 def _size(text: Any) -> Any:
     size = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", str(text).strip().lower())
     if not size:
         raise ValueError("not a size; write it as Docker does: 512m, 8g")
-    return int(float(size[1]) * 2 ** UNITS.get(size[2], 0))
+    bytes_ = float(size[1]) * 2 ** UNITS.get(size[2], 0)
+    if bytes_ >= MOST_BYTES:
+        raise ValueError("larger than any memory; write a size like 8g")
+    return int(bytes_)
 
 
 _NO_REQUIREMENTS = {
@@ -81,6 +90,7 @@ def _digest(text: str) -> str:
 
 
 Size = Annotated[int, BeforeValidator(_size, json_schema_input_type=str)]
+Seconds = Annotated[float, Field(gt=0, le=MOST_SECONDS)]
 Req = Annotated[str, AfterValidator(_requirement)]
 Ver = Annotated[str, AfterValidator(_version)]
 Name = Annotated[str, AfterValidator(_name)]
@@ -90,7 +100,7 @@ Digest = Annotated[str, AfterValidator(_digest)]
 class Entry(BaseModel):
     """A part of the file, which refuses unknown keys."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class LimitsEntry(Entry):
@@ -99,12 +109,12 @@ class LimitsEntry(Entry):
     gpus: Literal["auto", "required", "none"] | None = Field(
         None, description="auto: a GPU where the host has one; required: skip where it has none; none: never"
     )
-    timeout: PositiveFloat | None = Field(None, description="seconds for one probe, the library's import included")
-    compile_timeout: PositiveFloat | None = Field(None, description="seconds for the `compile` probe; as `timeout`")
+    timeout: Seconds | None = Field(None, description="seconds for one probe, the library's import included")
+    compile_timeout: Seconds | None = Field(None, description="seconds for the `compile` probe; as `timeout`")
     memory: Size | None = Field(None, description="as Docker writes it: 8g")
     shm: Size | None = Field(None, description="size of /dev/shm: 8g")
-    pids: PositiveInt | None = Field(None, description="maximal number of processes")
-    cpus: PositiveFloat | None = Field(None, description="CPU cores")
+    pids: PositiveInt | None = Field(None, le=MOST_PIDS, description="maximal number of processes")
+    cpus: PositiveFloat | None = Field(None, le=MOST_CPUS, description="CPU cores")
     network: str | None = Field(None, description="none, or the name of an engine network")
 
 

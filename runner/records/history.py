@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import sqlite3
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -74,7 +75,12 @@ def _with(home: Path, work: Callable[[sqlite3.Connection], Result]) -> Result:
         with closing(_connect(path)) as connection:
             return work(connection)
     except (sqlite3.DatabaseError, _Damaged) as error:
-        contents = isinstance(error, _Damaged) or type(error) is sqlite3.DatabaseError or CONTENTS.search(str(error))
+        contents = (
+            isinstance(error, _Damaged)
+            or type(error) is sqlite3.DatabaseError
+            or CONTENTS.search(str(error))
+            or path.is_dir()
+        )
         if not contents:  # locked, read-only, disk full
             raise _unusable(path, error) from error
         _set_aside(path, seen, error)
@@ -95,6 +101,9 @@ def _set_aside(path: Path, seen: int | None, error: Exception) -> None:
         if seen is None or _inode(path) != seen:  # another process was quicker: this file is new
             return
         aside = path.with_name(f"{path.name}.damaged")
+        if aside.is_dir() != path.is_dir():
+            shutil.rmtree(aside, ignore_errors=True)
+            aside.unlink(missing_ok=True)
         path.replace(aside)
         for ending in ("-wal", "-shm"):
             path.with_name(path.name + ending).unlink(missing_ok=True)
