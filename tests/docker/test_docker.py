@@ -22,6 +22,7 @@ from tests.support import ROOT
 from tests.support.registries import Registry
 from torch_compat_matrix.runner.backends.base import Exit, Gpu
 from torch_compat_matrix.runner.backends.docker import DockerBackend
+from torch_compat_matrix.runner.backends.docker_gpus import LABEL
 from torch_compat_matrix.runner.errors import Trouble
 from torch_compat_matrix.runner.model import Image, Limits
 from torch_compat_matrix.runner.verdicts.rules import REASONS
@@ -240,6 +241,27 @@ with backend.launch(prepared, {{"deadline_s": 600}}, {{}}, limits=Limits(memory=
         os.kill(process.pid, signal.SIGKILL)
     assert client.containers.get(name).status == "running"
     assert backend.reap() == [f"container {name}"]
+
+
+def test_a_gpu_is_not_free_while_a_container_holds_it(
+    scripted: DockerBackend, client: docker.DockerClient, tag: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though its owner, whom this process cannot see, has left the lease; the container is not ended either."""
+    monkeypatch.setattr("torch_compat_matrix.runner.backends.docker.GPU_PATIENCE_S", 2)
+    gpu = Gpu(uuid="GPU-0", index=0, name="card", memory=0, driver="")
+    labels = {f"{LABEL}.gpu": gpu.uuid, f"{LABEL}.owner": "another-host/boot/1/2/pid:[3]"}
+    holder = client.containers.create(tag, entrypoint=["sleep"], command=["100"], labels=labels)
+    try:
+        assert scripted.reap() == []
+        prepared = scripted.prepare(Image(name="x", tag=tag))
+        with (
+            pytest.raises(Trouble, match=str(holder.name)) as raised,
+            scripted.launch(prepared, {"deadline_s": 9}, {}, limits=Limits(), labels={}, gpu=gpu),
+        ):
+            pass
+        assert raised.value.code == "gpu-busy"
+    finally:
+        holder.remove(force=True)
 
 
 def trouble(backend: DockerBackend, image: Image) -> Trouble:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import time
 from pathlib import Path
 
 import jsonschema
@@ -269,3 +270,27 @@ def test_compiling_may_have_a_limit_of_its_own(tmp_path: Path, own: str, seconds
     path.write_text(f"limits: {{ timeout: 30{own} }}\nimages: {{ a: {{ tag: 'a:1' }} }}\n")
     (image,) = load(path).model_images()
     assert (image.limits.seconds("sample"), image.limits.seconds("compile")) == (30.0, seconds)
+
+
+def test_mistakes_are_listed_by_line_up_to_the_fiftieth(tmp_path: Path) -> None:
+    """The others are counted."""
+    images = "".join(f"  i{number}: {{ tga: x }}\n" for number in range(1200))
+    (tmp_path / "matrix.yaml").write_text(f"images:\n{images}libraries: {{ captum: {{ versions: [one] }} }}\n")
+    with pytest.raises(MatrixError) as raised:
+        load(tmp_path / "matrix.yaml")
+    lines = str(raised.value).splitlines()
+    assert [int(line.split(":")[1]) for line in lines[:50]] == list(range(2, 52))
+    assert lines[50:] == ["and 1,151 more"]
+    assert len(raised.value.mistakes) == 1201
+
+
+def test_a_matrix_of_thousands_of_images_expands_within_seconds(tmp_path: Path) -> None:
+    """3,000 images x 8 versions, in processor time."""
+    images = "".join(f"  i{number}: {{ tag: 'registry.example/team/torch:{number}' }}\n" for number in range(3000))
+    versions = ", ".join(f'"0.{number}.0"' for number in range(8))
+    text = f"images:\n{images}probes: [import]\nlibraries: {{ captum: {{ versions: [{versions}] }} }}\n"
+    (tmp_path / "matrix.yaml").write_text(text)
+    began = time.process_time()
+    plan = expand(load(tmp_path / "matrix.yaml"), "docker")
+    assert len(plan.cells) == 24_000
+    assert time.process_time() - began < 10

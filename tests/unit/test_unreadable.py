@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.support import journals
+from tests.support.mutations import changed
 from torch_compat_matrix.compat import cli
 from torch_compat_matrix.runner.errors import Status
 from torch_compat_matrix.runner.records import history
@@ -134,22 +135,6 @@ def mutations(seed: int, text: bytes) -> Iterator[bytes]:
     else:
         lines[number] = json.dumps(changed(json.loads(lines[number]), chance)).encode() + b"\n"
         yield b"".join(lines)
-
-
-VALUES: tuple[Any, ...] = (None, True, -1, 0, 10**400, 1.5, math.nan, "", "text\udcff", [], [1], {}, {"x": []}, [[[]]])
-
-
-def changed(value: Any, chance: random.Random) -> Any:
-    """The plain data with one value somewhere in it replaced or removed."""
-    if isinstance(value, dict) and value and chance.random() < 0.9:
-        key = chance.choice(list(value))
-        if chance.random() < 0.15:
-            return {name: item for name, item in value.items() if name != key}
-        return {**value, key: changed(value[key], chance)}
-    if isinstance(value, list) and value and chance.random() < 0.9:
-        place = chance.randrange(len(value))
-        return [*value[:place], changed(value[place], chance), *value[place + 1 :]]
-    return chance.choice(VALUES)
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
