@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,6 +62,20 @@ def _asks_for_matrix(config: pytest.Config) -> bool:
     return str(config.getoption("markexpr") or "").split() == ["matrix"]
 
 
+@contextmanager
+def _as_usage_errors() -> Iterator[None]:
+    """Turn the errors that a user sees as one message into those of pytest."""
+    from torch_compat_matrix.runner.errors import CompatError, refused
+    from torch_compat_matrix.runner.workflow import tell
+
+    try:
+        yield
+    except CompatError as error:
+        raise pytest.UsageError(tell(error)) from error
+    except OSError as error:
+        raise pytest.UsageError(refused(error)) from error
+
+
 class MatrixSession:
     """The plan, the run and its worker in one pytest process; pytest-xdist's workers share the run's folder."""
 
@@ -82,14 +96,12 @@ class MatrixSession:
         from torch_compat_matrix.compat.interrupt import interrupt_on_signals
         from torch_compat_matrix.compat.progress import say
         from torch_compat_matrix.runner.backends.base import connect, reap
-        from torch_compat_matrix.runner.errors import CompatError
         from torch_compat_matrix.runner.records.runs import Run, home
-        from torch_compat_matrix.runner.text import printable
-        from torch_compat_matrix.runner.workflow import OpenRun, RunSettings, make_room, open_run, plan_from, tell
+        from torch_compat_matrix.runner.workflow import OpenRun, RunSettings, make_room, open_run, plan_from
 
         option = self.config.getoption
         settings = RunSettings(jobs=self.from_xdist.get("workercount"), rerun=option("compat_rerun"))
-        try:
+        with _as_usage_errors():
             self.plan = plan_from(self.matrix, backend=option("compat_backend"), selectors=option("compat_select"))
             if option("collectonly"):
                 return
@@ -104,8 +116,6 @@ class MatrixSession:
             command = ["pytest", *map(str, self.config.invocation_params.args)]
             self.opened = open_run(self.plan, backend, settings, command)
             self.going.enter_context(self.opened.run.going())
-        except CompatError as error:
-            raise pytest.UsageError(printable(tell(error))) from error
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
@@ -125,7 +135,8 @@ class MatrixSession:
         from torch_compat_matrix.runner.workflow import engine_for
 
         checks = [item.check for item in session.items if isinstance(item, CheckItem)]
-        engine = engine_for(self.opened, joins=True)
+        with _as_usage_errors():
+            engine = engine_for(self.opened, joins=True)
         self.worker = Worker(engine, checks, threads=1 if self.from_xdist else engine.jobs)
 
     def outcome(self, check: Check) -> Outcome:
@@ -212,11 +223,15 @@ class CheckItem(pytest.Item):
 
     def setup(self) -> None:
         """Wait for the outcome; here host trouble is raised and an inapplicable probe skipped, before any failure."""
+        from torch_compat_matrix.runner.errors import refused
         from torch_compat_matrix.runner.judging import judge
         from torch_compat_matrix.runner.model import Verdict
         from torch_compat_matrix.runner.text import one_line
 
-        outcome = self.matrix.outcome(self.check)
+        try:
+            outcome = self.matrix.outcome(self.check)
+        except OSError as error:  # a full disk
+            raise HostTrouble(refused(error)) from None
         self.judged = judge(outcome, self.matrix.plan.known, dt.date.today())
         self.user_properties += _properties(outcome)
         if not outcome.verdict.final:

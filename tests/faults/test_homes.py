@@ -99,7 +99,7 @@ def test_a_read_only_home_is_one_message(place: Path, small_disk: Path) -> None:
 
 @pytest.mark.parametrize("most", [0, 100, 5000, 20_000])
 def test_a_file_that_cannot_grow_is_one_message(place: Path, most: int) -> None:
-    """As a disk that fills up in the middle of a run: what is recorded stays."""
+    """As a disk that fills up in the middle of a run: what is recorded stays; pytest tells it too."""
 
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
@@ -109,6 +109,13 @@ def test_a_file_that_cannot_grow_is_one_message(place: Path, most: int) -> None:
         assert status in (0, 1, Status.BAD_MATRIX, Status.INCOMPLETE), said
         if status not in (0, 1):
             assert "too large" in said or "disk" in said or "database" in said, said
+    command = [sys.executable, "-m", "pytest", "-m", "matrix", "--compat-backend=here", "-p", "no:cacheprovider"]
+    environment = {**os.environ, "COMPAT_HOME": str(place / "home"), "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(
+        command, cwd=place, env=environment, capture_output=True, text=True, preexec_fn=limit, check=False, timeout=120
+    )
+    said = done.stdout + done.stderr
+    assert "Traceback" not in said and "INTERNALERROR" not in said, said
 
 
 @pytest.mark.parametrize("kind", ["device", "pipe", "folder", "absent", "empty", "control", "size", "directive"])

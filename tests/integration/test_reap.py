@@ -7,17 +7,20 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
 
 from tests.support import ROOT
 from torch_compat_matrix.runner.backends import process
+from torch_compat_matrix.runner.backends.owner import alive
 
 LAUNCHER = """
 import sys, time
 from pathlib import Path
 from torch_compat_matrix.runner.backends import process
+from torch_compat_matrix.runner.backends.owner import alive
 process.BUNDLE = Path(sys.argv[1])
 with process.launched(sys.executable, {"device": "cpu"}, {}, home=Path(sys.argv[1]), gpu=None) as launch:
     print(launch.stderr.parent.name, flush=True)
@@ -42,3 +45,19 @@ def test_folder_of_a_killed_launcher_is_reaped(tmp_path: Path, monkeypatch: pyte
         launcher.send_signal(signal.SIGKILL)
     assert process.reap() == [folder]
     assert list(folders.iterdir()) == []
+
+
+def test_an_owner_that_nobody_waits_for_is_dead() -> None:
+    """As in a container without an init, where a killed process stays in the table."""
+    code = "from torch_compat_matrix.runner.backends.owner import owner; print(owner(), flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        name = process.stdout.readline().strip()
+        assert alive(name)
+        process.kill()
+        until = time.monotonic() + 20
+        while alive(name) and time.monotonic() < until:
+            time.sleep(0.01)
+        assert not alive(name)
