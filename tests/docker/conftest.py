@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import secrets
 import shutil
@@ -18,6 +19,7 @@ from tests.support.baseimage import build
 from tests.support.registries import Registry
 from torch_compat_matrix.runner.backends.docker import DockerBackend, connect
 from torch_compat_matrix.runner.errors import Trouble
+from torch_compat_matrix.runner.files import holding
 
 
 @pytest.fixture(scope="session")
@@ -37,8 +39,26 @@ def tag(client: docker.DockerClient) -> str:
     return build(client)
 
 
+ENGINE = Path("/tmp/compat-test-engine.lock")
+"""The lock of the engine, for tests of several processes: `backend` removes what others made meanwhile."""
+
+
 @pytest.fixture
-def backend(client: docker.DockerClient, tmp_path: Path) -> Iterator[DockerBackend]:
+def shared_engine() -> Iterator[None]:
+    """The engine, beside other tests that each look after their own containers."""
+    with holding(ENGINE, fcntl.LOCK_SH):
+        yield
+
+
+@pytest.fixture
+def engine_alone() -> Iterator[None]:
+    """The engine, on which no other test removes anything."""
+    with holding(ENGINE, fcntl.LOCK_EX):
+        yield
+
+
+@pytest.fixture
+def backend(client: docker.DockerClient, tmp_path: Path, shared_engine: None) -> Iterator[DockerBackend]:
     """The backend; what a test made on the engine is removed after it."""
     before = {container.id for container in client.containers.list(all=True)}
     volumes = {volume.name for volume in client.volumes.list()}

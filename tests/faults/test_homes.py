@@ -109,6 +109,8 @@ def test_a_file_that_cannot_grow_is_one_message(place: Path, most: int) -> None:
         assert status in (0, 1, Status.BAD_MATRIX, Status.INCOMPLETE), said
         if status not in (0, 1):
             assert "too large" in said or "disk" in said or "database" in said, said
+    if most == 0:  # pytest itself needs a temporary file
+        return
     command = [sys.executable, "-m", "pytest", "-m", "matrix", "--compat-backend=here", "-p", "no:cacheprovider"]
     environment = {**os.environ, "COMPAT_HOME": str(place / "home"), "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run(
