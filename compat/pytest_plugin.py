@@ -66,14 +66,15 @@ def _asks_for_matrix(config: pytest.Config) -> bool:
 def _as_usage_errors() -> Iterator[None]:
     """Turn the errors that a user sees as one message into those of pytest."""
     from torch_compat_matrix.runner.errors import CompatError, refused
+    from torch_compat_matrix.runner.text import printable
     from torch_compat_matrix.runner.workflow import tell
 
     try:
         yield
     except CompatError as error:
-        raise pytest.UsageError(tell(error)) from error
+        raise pytest.UsageError(printable(tell(error))) from error
     except OSError as error:
-        raise pytest.UsageError(refused(error)) from error
+        raise pytest.UsageError(printable(refused(error))) from error
 
 
 class MatrixSession:

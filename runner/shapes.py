@@ -7,14 +7,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import is_dataclass
 from functools import cache
 from types import UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints, is_typeddict
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints, is_typeddict
 
 Fits = Callable[[Any], bool]
 
 
 @cache
 def fits(kind: Any) -> Fits:
-    """The test for a type: a TypedDict (unknown keys are ignored), dataclass, collection, union or plain type.
+    """The test for a type: a TypedDict (unknown keys are ignored), dataclass, collection, union, literal or plain type.
 
     A float is any finite number.  The test is made once a type, since a report reads 100,000 records.
     """
@@ -35,6 +35,8 @@ def fits(kind: Any) -> Fits:
     if origin in (Union, UnionType):
         choices = tuple(map(fits, inner))
         return lambda value: any(choice(value) for choice in choices)
+    if origin is Literal:
+        return lambda value: value in inner
     if kind is float:
         return finite
     return lambda value: type(value) is kind
