@@ -25,6 +25,10 @@ left out: without it torch.hub shows a progress bar of its own, and many librari
 """
 
 
+PROOF = ("allocations", "operators")
+"""The `device ...` metrics that prove work on a GPU; some versions of torch cannot count operators."""
+
+
 class Launch(NamedTuple):
     """The data that all cells of a launch share: the order, and the host's own facts and decisions."""
 
@@ -154,10 +158,7 @@ class Cell:
             return seen
         if self.worker is None:
             self.worker = self.open(self.members(), self.warm)
-        seen = self.worker.ask(probe, member, self.limit(probe), fork=True)
-        if self.worker.ended:
-            self.close()
-        return seen
+        return self.ask(self.worker, probe, member, fork=True)
 
     def ask_again(self, doubts: Dict[Tuple[str, str], Seen], imports: Dict[str, Seen]) -> Dict[Tuple[str, str], Seen]:
         """Ask all that failed once more, each member in one fresh process; return what is still in doubt."""
@@ -183,9 +184,19 @@ class Cell:
             if failed(imported):
                 self.close()
                 return imported
-        seen = worker.ask(probe, member, self.limit(probe), fork=False)
+        return self.ask(worker, probe, member, fork=False)
+
+    def ask(self, worker: Worker, probe: str, member: str, fork: bool) -> Seen:
+        """The worker's answer to a probe; on a GPU no pass without the proof of work that the probe counts."""
+        seen = worker.ask(probe, member, self.limit(probe), fork)
         if worker.ended:
             self.close()
+        if seen["status"] == "passed":
+            seen["device"] = self.launch.device
+            elsewhere = getattr(work.probe_module(member), "ELSEWHERE", "")
+            if self.launch.device == "cuda" and not elsewhere and not proves_work(seen):
+                message = "the probe passes without a proof that the library worked on the GPU"
+                seen.update(status="failed", code="wrong-device", message=message)
         return seen
 
     def observe(self, probe: str, member: str, seen: Seen, imported: Seen) -> None:
@@ -195,6 +206,8 @@ class Cell:
             seen["metrics"] = {**imported.get("metrics", {}), **seen.get("metrics", {})}
         if member in self.apart:
             seen["notes"] = [*seen.get("notes", []), APART]
+        if seen.get("device"):  # which it is, the host knows
+            seen["device"] = self.launch.device
         name = self.launch.device_name if seen.get("device") else ""
         seen.update(kind="observation", member=member, cell=self.cell["id"], probe=probe, device_name=name)
         seen["installed"] = imported.get("installed", "")
@@ -225,6 +238,12 @@ def changes_torch(cell: CellOrder, packages: Dict[str, str]) -> bool:
     members = [canonical(member["distribution"]) for member in cell["members"]]
     brought = [canonical(name) for name in cell["added"]]
     return any(name in SOUGHT_BY_TORCH or (name in packages and name not in members) for name in brought)
+
+
+def proves_work(seen: Seen) -> bool:
+    """Whether the answer counts memory that was taken on a GPU, and operators where torch can count them."""
+    counts = [seen["metrics"].get(f"device {what}", {"value": what == "operators"}) for what in PROOF]
+    return all(count["value"] > 0 for count in counts)
 
 
 def failed(seen: Seen) -> bool:

@@ -14,15 +14,16 @@ import os
 import re
 import resource
 import signal
+import socket
 import sys
 import tempfile
 import time
 import traceback
 from importlib import metadata
 from types import ModuleType
-from typing import Any, Callable, Dict, List, Optional, TypedDict
+from typing import Any, Callable, Dict, List, Optional, Tuple, TypedDict
 
-from . import evidence, facts
+from . import evidence, facts, walls
 from .contract import CellOrder, MemberOrder
 from .probe import Probe
 
@@ -83,7 +84,7 @@ def probe_module(distribution: str) -> ModuleType:
 def import_member(member: MemberOrder, cell: CellTask) -> Dict[str, Any]:
     """The import probe: the library imports at the requested version, from its install, and changes nothing else."""
     started = time.perf_counter()
-    seen: Dict[str, Any] = {"kind": "imported", "member": member["distribution"], "status": "passed"}
+    seen: Dict[str, Any] = {"kind": "imported", "status": "passed"}
     try:
         probes = probe_module(member["distribution"])
         module = importlib.import_module(probes.MODULE)
@@ -193,7 +194,7 @@ def _spoils_forks() -> bool:
 def answer(name: str, member: str, settings: Settings) -> Dict[str, Any]:
     """Run a probe other than import and describe its result."""
     started = time.perf_counter()
-    seen: Dict[str, Any] = {"kind": "result", "member": member, "status": "passed"}
+    seen: Dict[str, Any] = {"kind": "result", "status": "passed"}
     probe = None
     try:
         module = probe_module(member)
@@ -250,17 +251,11 @@ def enter(cell: CellTask) -> None:
         importlib.invalidate_caches()
 
 
-def _import_torch() -> None:
-    try:
-        importlib.import_module("torch")
-    except Exception:
-        pass  # a probe that needs it shows this
+def serve(cell: CellTask, settings: Settings, channel: Channel, commands: socket.socket) -> None:
+    """Import the cell's members, then answer the probes that the host asks for, until it closes the connection.
 
-
-def serve(cell: CellTask, settings: Settings, channel: Channel, commands: int) -> None:
-    """Import the cell's members, then answer the probes that the host asks for, until it closes the pipe.
-
-    A child is forked for a probe, unless the command says that this process itself is to answer.
+    A child is forked for a probe, unless the command says that this process itself is to answer.  Each answer has a
+    channel of its own, which comes with the command.
     """
     enter(cell)
     for member in cell["members"]:
@@ -268,33 +263,46 @@ def serve(cell: CellTask, settings: Settings, channel: Channel, commands: int) -
         if member == cell["members"][-1] and "torch" in cell["image_packages"]:
             _import_torch()  # no time of a probe's own
         channel.say(seen)
-    with os.fdopen(commands) as stream:
-        for line in stream:
-            command = json.loads(line)
-            if command["fork"]:
-                pid = os.fork()
-                if pid == 0:
-                    die_with_parent()
-                    os.setsid()
-                    show_stacks()
-                    channel.say({"kind": "started", "pid": os.getpid()})
-                    leave(channel, answer(command["probe"], command["member"], settings))
-                _, status, usage = os.wait4(pid, 0)
-            else:
-                say_last(channel, answer(command["probe"], command["member"], settings))
-                status, usage = 0, resource.getrusage(resource.RUSAGE_SELF)
-            channel.say({"kind": "ended", "status": status, "maxrss": usage.ru_maxrss * 1024})
+    while True:
+        command, descriptor = receive(commands)
+        if command is None:
+            return
+        own = Channel(descriptor)
+        if command["fork"]:
+            pid = os.fork()
+            if pid == 0:
+                die_with_parent()
+                os.setsid()
+                os.close(channel.descriptor)
+                commands.close()
+                show_stacks()
+                own.say({"kind": "started", "pid": os.getpid()})
+                leave(own, answer(command["probe"], command["member"], settings))
+            _, status, usage = os.wait4(pid, 0)
+        else:
+            say_last(own, answer(command["probe"], command["member"], settings))
+            status, usage = 0, resource.getrusage(resource.RUSAGE_SELF)
+        os.close(descriptor)
+        channel.say({"kind": "ended", "status": status, "maxrss": usage.ru_maxrss * 1024})
 
 
-def read_line(descriptor: int) -> bytes:
-    """A line from a descriptor, byte by byte, so that what follows it stays there."""
-    line = b""
+def _import_torch() -> None:
+    try:
+        importlib.import_module("torch")
+    except Exception:
+        pass  # a probe that needs it shows this
+
+
+def receive(commands: socket.socket) -> Tuple[Any, int]:
+    """The next line from the host as plain data (None at the end), with the descriptor that came with it."""
+    line, descriptor = b"", -1
     while not line.endswith(b"\n"):
-        byte = os.read(descriptor, 1)
-        if not byte:
-            break
-        line += byte
-    return line
+        data, descriptors, _, _ = socket.recv_fds(commands, 65536, 1, socket.MSG_CMSG_CLOEXEC)
+        if not data:
+            return None, descriptor
+        line += data
+        descriptor = descriptors[0] if descriptors else descriptor
+    return json.loads(line), descriptor
 
 
 def leave(channel: Channel, message: Dict[str, Any]) -> None:
@@ -311,11 +319,13 @@ def say_last(channel: Channel, message: Dict[str, Any]) -> None:
 
 
 def main(descriptor: int) -> int:
-    """A fresh process: its first line of standard input is its task, the others are commands."""
+    """A fresh process: standard input is the connection to the host, which sends the task and then commands."""
     die_with_parent()
+    walls.confine()
     show_stacks()
-    commands = os.dup(0)
+    os.set_inheritable(descriptor, False)
+    commands = socket.socket(fileno=os.dup(0))
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    task = json.loads(read_line(commands))
+    task, _ = receive(commands)
     serve(task["cell"], task["settings"], Channel(descriptor), commands)
     return 0

@@ -40,7 +40,6 @@ class Expects(TypedDict):
 class WorkOrder(TypedDict):
     """All the work of a launch."""
 
-    nonce: str
     device: Literal["cpu", "cuda"]
     seed: int
     full: bool
@@ -125,6 +124,7 @@ class LaunchFacts(TypedDict):
     uid: int
     cpus: int
     driver: str
+    hidden: bool
     gpus: List[GpuFacts]
 
 
@@ -157,6 +157,27 @@ class Part(_Part, total=False):
 
     code: str
     message: str
+
+
+class _Answer(TypedDict):
+    kind: Literal["imported", "result"]
+    status: Literal["passed", "failed", "raised", "skipped"]
+    seconds: float
+
+
+class Answer(_Answer, total=False):
+    """A child's answer, all that it says itself; the probe host checks it."""
+
+    code: str
+    message: str
+    exception: List[str]
+    traceback: str
+    installed: str
+    device: str
+    metrics: Dict[str, Metric]
+    notes: List[str]
+    parts: List[Part]
+    spoils_forks: bool
 
 
 class _Observation(TypedDict):

@@ -38,15 +38,15 @@ def canonical(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def gather() -> Facts:
-    """All facts that need no import of torch, within a second."""
-    return cast(Facts, {**_image(), **_launch(), "services": {}})
+def gather(hidden: bool) -> Facts:
+    """All facts that need no import of torch, within a second; `hidden` is one that the host knows."""
+    return cast(Facts, {**_image(), **_launch(hidden), "services": {}})
 
 
-def _launch() -> LaunchFacts:
+def _launch(hidden: bool) -> LaunchFacts:
     """The facts of this launch; torch names the GPUs later."""
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return {"user": _user(), "uid": os.getuid(), "cpus": cpus, "driver": _driver(), "gpus": []}
+    return {"user": _user(), "uid": os.getuid(), "cpus": cpus, "driver": _driver(), "hidden": hidden, "gpus": []}
 
 
 def _image() -> ImageFacts:

@@ -4,10 +4,12 @@ It takes a work order (JSON), imports torch without initialising CUDA, and does 
 and CUDA contexts do not survive a fork.  Its answers leave as frames on the descriptor that was standard output when
 it started:
 
-    compat/1 NONCE SEQUENCE JSON
+    compat/2 MARK SEQUENCE JSON
 
-No output of a library can be mistaken for a frame: descriptor 1 is turned to standard error before any import, children
-write to pipes, and the nonce is new for each launch.
+No output of a library can be mistaken for a frame: descriptor 1 is turned to standard error before any import, and the
+mark is new for each launch, made here and named by the first frame.  No library can write one: children do not have
+that descriptor, and cannot reach it through this process (walls).  Each answers over a channel of its own, whatever it
+says is checked, and it speaks for the probe that it was asked and for no other.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import importlib
 import json
 import os
 import re
+import secrets
 import shutil
 import signal
 import tempfile
@@ -30,7 +33,8 @@ from . import facts, services
 from .cell import Cell, Launch, changes_torch
 from .compiling import prepare
 from .contract import CellOrder, ColdFrame, Facts, Frame, WorkOrder
-from .process import Died, Process, TimedOut, stop_with_parent, sweep
+from .process import BadAnswer, Died, Process, TimedOut, stop_with_parent, sweep
+from .walls import hide
 
 START_S = 30.0
 """Seconds for the start of a fresh process where it is not known how long torch takes to import here."""
@@ -39,28 +43,31 @@ START_S = 30.0
 class Host:
     """Works through an order; every answer is emitted as soon as it is known.
 
-    Frames are written to `descriptor`; `overlays` is the folder that holds the overlays by their keys.
+    Frames are written to `descriptor`; `overlays` is the folder that holds the overlays by their keys; `hidden` says
+    whether children are kept from looking into this process.
     """
 
-    def __init__(self, order: WorkOrder, descriptor: int, overlays: str) -> None:
+    def __init__(self, order: WorkOrder, descriptor: int, overlays: str, hidden: bool) -> None:
         self.order = order
         self.descriptor = descriptor
         self.overlays = overlays
+        self.hidden = hidden
         self.until = time.monotonic() + order["deadline_s"]
+        self.mark = secrets.token_hex(16)
         self.sequence = 0
 
     def emit(self, frame: Frame) -> None:
         """Write a frame."""
         self.sequence += 1
         body = json.dumps(frame, default=str)
-        data = f"compat/1 {self.order['nonce']} {self.sequence} {body}\n".encode()
+        data = f"compat/2 {self.mark} {self.sequence} {body}\n".encode()
         while data:
             data = data[os.write(self.descriptor, data) :]
 
     def run(self) -> None:
         """Warm up, tell the facts, then work through the cells in their order."""
         self.emit({"kind": "hello", "pid": os.getpid()})
-        known = facts.gather()  # before any import: setuptools puts its bundled packages on the path
+        known = facts.gather(self.hidden)  # before any import: setuptools puts its bundled packages on the path
         started = time.monotonic()
         warm = self.order["warm"] and self.warm_up(lambda: importlib.import_module("torch"))
         start_s = 5.0 + 5 * (time.monotonic() - started) if warm else START_S
@@ -117,7 +124,8 @@ class Host:
             for error in ("torch_error", "cuda_error")[: 1 + on_gpu]:
                 try:
                     answer: Any = process.read(time.monotonic() + self.order["timeout_s"])
-                except (Died, TimedOut) as lost:
+                    del answer["kind"]
+                except (Died, TimedOut, BadAnswer) as lost:
                     answer = {error: {"message": f"{type(lost).__name__}: {lost}", "output": process.output()}}
                 known.update(answer)
                 if "torch_error" in known:
@@ -147,26 +155,26 @@ def _compiles_in_forks(cells: List[CellOrder], packages: Dict[str, str]) -> int:
 def _torch_facts(channel: work.Channel, on_gpu: bool) -> None:
     """Send how torch was built and, on a GPU, in a second message how CUDA started."""
     try:
-        channel.say({"torch": facts.gather_torch()})
+        channel.say({"kind": "facts", "torch": facts.gather_torch()})
     except BaseException as error:
-        work.leave(channel, {"torch_error": work.describe(error)})
+        work.leave(channel, {"kind": "facts", "torch_error": work.describe(error)})
     if not on_gpu:
         os._exit(0)
     try:
-        work.leave(channel, {"gpus": facts.start_cuda()})
+        work.leave(channel, {"kind": "facts", "gpus": facts.start_cuda()})
     except BaseException as error:
-        work.leave(channel, {"cuda_error": work.describe(error)})
+        work.leave(channel, {"kind": "facts", "cuda_error": work.describe(error)})
 
 
 def main(arguments: List[str]) -> NoReturn:
     """Read the order, reserve standard output for frames, and work."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("order", help="file that holds the work order")
+    parser.add_argument("order", help="file that holds the work order; - for the first line of standard input")
     parser.add_argument("--overlays", default="", help="folder that holds the overlays by their keys")
     parser.add_argument("--watch-stdin", action="store_true", help="end when standard input is closed")
     options = parser.parse_args(arguments)
-    with open(options.order) as stream:
-        order: WorkOrder = json.load(stream)
+    order: WorkOrder = json.loads(_order(options.order))
+    hidden = hide()
     descriptor = os.dup(1)  # not inheritable across exec
     os.dup2(2, 1)
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
@@ -182,13 +190,28 @@ def main(arguments: List[str]) -> NoReturn:
     signal.signal(signal.SIGTERM, stop)
     if options.watch_stdin:
         stop_with_parent()
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     if order["compile_cache"]:
         _keep_headers()
     try:
-        Host(order, descriptor, options.overlays).run()
+        Host(order, descriptor, options.overlays, hidden).run()
     finally:
         sweep(everything=True)
     os._exit(0)  # unloading torch module by module would take most of a second
+
+
+def _order(name: str) -> bytes:
+    """The content of the file, or the first line of standard input, where nothing behind it is read."""
+    if name != "-":
+        with open(name, "rb") as stream:
+            return stream.read()
+    line = b""
+    while not line.endswith(b"\n"):
+        byte = os.read(0, 1)
+        if not byte:
+            raise EOFError("standard input ends within the order")
+        line += byte
+    return line
 
 
 def _keep_headers() -> None:

@@ -1,4 +1,4 @@
-"""A child of the probe host: three pipes, bounded output, deadlines, and no process left behind."""
+"""A child of the probe host: three channels, bounded output, deadlines, and no process left behind."""
 
 from __future__ import annotations
 
@@ -6,15 +6,21 @@ import json
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 import time
-from typing import Any, Callable, Dict, Set
+from collections import deque
+from typing import Any, Callable, Deque, Dict, Optional, Set, Tuple
 
+from . import walls
 from .child import Channel, die_with_parent
 
 HEAD, TAIL = 4096, 16384
 """The bytes that are kept of a child's output: its beginning and its end."""
+
+LIMIT = 1 << 20
+"""The bytes that a child may send over a channel; answers take some ten thousand."""
 
 PATIENCE_S = 10.0
 """How long a killed child may take to end; one that is stuck in a driver never does."""
@@ -32,27 +38,91 @@ class Died(Exception):
         self.status = status
 
 
-class Process:
-    """A running child with a descriptor each for messages, for its output and for commands."""
+class BadAnswer(Exception):
+    """A child sent what is no answer, or too much."""
 
-    def __init__(self, pid: int, messages: int, printed: int, commands: int) -> None:
+
+class Messages:
+    """The JSON objects of some kinds that arrive over a descriptor, a line each; other lines are passed over.
+
+    A library may write to every descriptor that it finds; raises BadAnswer beyond LIMIT bytes.
+    """
+
+    def __init__(self, descriptor: int, *kinds: str) -> None:
+        self.descriptor = descriptor
+        self.kinds = kinds
+        self.open = True
+        self.taken = 0
+        self.torn = b""
+        self.lines: Deque[bytes] = deque()
+
+    def take(self) -> None:
+        """Read what is there."""
+        data = os.read(self.descriptor, 65536)
+        self.open = bool(data)
+        self.taken += len(data)
+        if self.taken > LIMIT:
+            raise BadAnswer(f"it sent more than {LIMIT} bytes over its channel")
+        *whole, self.torn = (self.torn + data).split(b"\n")
+        self.lines.extend(whole)
+
+    def next(self) -> Optional[Dict[str, Any]]:
+        """The next message, if it is there."""
+        while self.lines:
+            try:
+                message = json.loads(self.lines.popleft(), parse_int=_number)
+            except (ValueError, RecursionError):
+                continue
+            if isinstance(message, dict) and message.get("kind") in self.kinds:
+                return message
+        return None
+
+    def rest(self) -> Optional[Dict[str, Any]]:
+        """The next message of a sender that has ended."""
+        while self.open and select.select([self.descriptor], [], [], 0)[0]:
+            self.take()
+        return self.next()
+
+    def close(self) -> None:
+        """Close the descriptor."""
+        os.close(self.descriptor)
+
+
+def _number(text: str) -> int:
+    if len(text) > 30:
+        raise ValueError("a number for which Python would calculate too long")
+    return int(text)
+
+
+def one_way() -> Tuple[socket.socket, socket.socket]:
+    """The ends to read from and to write to of a socket, which unlike a pipe nobody can open anew through /proc."""
+    reader, writer = socket.socketpair()
+    reader.shutdown(socket.SHUT_WR)
+    writer.shutdown(socket.SHUT_RD)
+    return reader, writer
+
+
+class Process:
+    """A running child with a channel each for its messages, for its output and for commands."""
+
+    def __init__(self, pid: int, messages: int, printed: int, commands: socket.socket) -> None:
         self.pid = pid
-        self.messages = messages
+        self.messages = Messages(messages, "facts", "imported", "ended")
         self.printed = printed
         self.commands = commands
+        self.prints = True
         self.ended = False
         self.status = 0
-        self.pending = b""
         self.head = self.tail = b""
         self.output_bytes = 0
         _spared.add(pid)
 
     @classmethod
-    def fork(cls, function: Callable[[Channel, int], None], private: int) -> Process:
+    def fork(cls, function: Callable[[Channel, socket.socket], None], private: int) -> Process:
         """Run `function(channel, commands)` in a forked child without the `private` descriptor."""
-        messages, messages_end = os.pipe()
+        messages, messages_end = (end.detach() for end in one_way())
         printed, printed_end = os.pipe()
-        commands_end, commands = os.pipe()
+        commands_end, commands = one_way()
         sys.stdout.flush()
         sys.stderr.flush()
         pid = os.fork()
@@ -64,8 +134,10 @@ class Process:
                 os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
                 os.dup2(printed_end, 1)
                 os.dup2(printed_end, 2)
-                for descriptor in (private, messages, printed, printed_end, commands):
+                for descriptor in (private, messages, printed, printed_end):
                     os.close(descriptor)
+                commands.close()
+                walls.confine()
                 function(Channel(messages_end), commands_end)
             except BaseException:
                 import traceback
@@ -73,70 +145,68 @@ class Process:
                 traceback.print_exc()
                 os._exit(70)
             os._exit(0)
-        for descriptor in (messages_end, printed_end, commands_end):
+        commands_end.close()
+        for descriptor in (messages_end, printed_end):
             os.close(descriptor)
         return cls(pid, messages, printed, commands)
 
     @classmethod
     def start(cls, task: Dict[str, Any]) -> Process:
         """Start a fresh interpreter on the same bundle and give it its task; its standard input takes commands."""
-        messages, messages_end = os.pipe()
+        messages, messages_end = (end.detach() for end in one_way())
         printed, printed_end = os.pipe()
-        commands_end, commands = os.pipe()
+        commands_end, commands = one_way()
         bundle = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
         path = os.pathsep.join([bundle, *filter(None, [os.environ.get("PYTHONPATH")])])
         popen = subprocess.Popen(
             [sys.executable, "-m", __package__, "--child", str(messages_end)],
-            stdin=commands_end,
+            stdin=commands_end.fileno(),
             stdout=printed_end,
             stderr=printed_end,
             pass_fds=(messages_end,),
             env=dict(os.environ, PYTHONPATH=path),
             start_new_session=True,
         )
-        for descriptor in (messages_end, printed_end, commands_end):
+        commands_end.close()
+        for descriptor in (messages_end, printed_end):
             os.close(descriptor)
         popen.returncode = 0  # we wait for it ourselves
         process = cls(popen.pid, messages, printed, commands)
         process.send(task)
         return process
 
-    def send(self, command: Dict[str, Any]) -> None:
-        """Send a command; a death of the child is noticed at the next read."""
+    def send(self, command: Dict[str, Any], descriptor: Optional[int] = None) -> None:
+        """Send a command, with a descriptor for the answer; a death of the child is noticed at the next read."""
         data = json.dumps(command).encode() + b"\n"
         try:
-            while data:
-                data = data[os.write(self.commands, data) :]
-        except BrokenPipeError:
+            if descriptor is not None:
+                data = data[socket.send_fds(self.commands, [data], [descriptor]) :]
+            self.commands.sendall(data)
+        except OSError:
             pass
 
-    def read(self, until: float) -> Dict[str, Any]:
+    def read(self, until: float, *answers: Messages) -> Dict[str, Any]:
         """The next message, or TimedOut at that time (time.monotonic), or Died."""
+        sources = (*answers, self.messages)
         while True:
-            line, end, rest = self.pending.partition(b"\n")
-            if end:
-                self.pending = rest
-                try:
-                    message = json.loads(line)
-                except ValueError:
-                    continue  # a library that writes to every descriptor it finds
-                if isinstance(message, dict):
+            for source in sources:
+                message = source.next()
+                if message is not None:
                     return message
-                continue
             self._reap()
             wait = min(0.1, until - time.monotonic()) if not self.ended else 0.0
-            ready, _, _ = select.select([self.messages, self.printed], [], [], max(0.0, wait))
+            listening = [source for source in sources if source.open]
+            descriptors = [source.descriptor for source in listening] + [self.printed] * self.prints
+            ready, _, _ = select.select(descriptors, [], [], max(0.0, wait))
             if self.printed in ready:
                 self._take_output()
-            if self.messages in ready:
-                data = os.read(self.messages, 65536)
-                self.pending += data
-                if data:
-                    continue
-            if self.ended:
-                raise Died(self.status)
+            heard = [source for source in listening if source.descriptor in ready]
+            for source in heard:
+                source.take()
             if time.monotonic() > until:
                 raise TimedOut("no message in time")
+            if self.ended and not any(source.open for source in heard):
+                raise Died(self.status)
 
     def drain(self) -> None:
         """Take the output so far; a leftover process may hold the pipe open for ever."""
@@ -147,6 +217,7 @@ class Process:
 
     def _take_output(self) -> int:
         data = os.read(self.printed, 65536)
+        self.prints = bool(data)
         self.output_bytes += len(data)
         room = HEAD - len(self.head)
         self.head += data[:room]
@@ -195,8 +266,9 @@ class Process:
     def close(self) -> None:
         """End it and close its pipes."""
         self.kill()
-        for descriptor in (self.messages, self.printed, self.commands):
-            os.close(descriptor)
+        self.messages.close()
+        self.commands.close()
+        os.close(self.printed)
 
 
 _spared: Set[int] = set()
@@ -242,6 +314,11 @@ def sweep(everything: bool = False) -> int:
                 pass  # gone already, or a grandchild, which becomes our child once its parent is gone
         time.sleep(0.002)
     return len(killed)
+
+
+def is_descendant(pid: int) -> bool:
+    """Whether it is a process below this one."""
+    return pid in _descendants(os.getpid())
 
 
 def _descendants(root: int) -> Dict[int, str]:

@@ -9,7 +9,9 @@ from typing import Any, Dict, Optional
 
 from . import child as work
 from . import facts
-from .process import Died, Process, TimedOut, sweep
+from .contract import Answer
+from .process import BadAnswer, Died, Messages, Process, TimedOut, is_descendant, one_way, sweep
+from .typed import misfits
 
 GRACE = 5.0
 """Seconds in which a worker must report the end of its killed child."""
@@ -49,8 +51,8 @@ class Worker:
         """The result of the next member's import; an import that ends the process, or takes too long, is its last."""
         before, started = facts.oom_kills(), time.perf_counter()
         try:
-            seen = self.process.read(time.monotonic() + self.timeout_s + self.start_s)
-        except (Died, TimedOut) as error:
+            seen = checked(self.process.read(time.monotonic() + self.timeout_s + self.start_s))
+        except (Died, TimedOut, BadAnswer) as error:
             seen = self._unanswered(error, started, self.process.pid)
         self.start_s = 0.0
         return finished(seen, self.process, before, self.isolation)
@@ -59,24 +61,28 @@ class Worker:
         """The answer to a probe within `limit` seconds, of a child forked for it or of the process itself."""
         before, started = facts.oom_kills(), time.perf_counter()
         self.process.forget_output()
-        self.process.send({"probe": probe, "member": member, "fork": fork})
+        reader, writer = (end.detach() for end in one_way())
+        answers = Messages(reader, "started", "result")
+        self.process.send({"probe": probe, "member": member, "fork": fork}, writer)
+        os.close(writer)
+        message: Seen = {}
         answer: Seen = {}
         pid = 0 if fork else self.process.pid
         until = time.monotonic() + limit
         try:
-            while True:
-                message = self.process.read(until)
+            while message.get("kind") != "ended":
+                message = self.process.read(until, answers)
                 if message["kind"] == "started":
-                    pid = message["pid"]
+                    pid = started_child(message)
                 elif message["kind"] == "result":
                     answer = message
-                elif message["kind"] == "ended":
-                    break
-            answer = answer or death(message["status"], started)
-            metrics = {"peak host memory": {"value": message["maxrss"], "unit": "bytes"}}
-            answer["metrics"] = {**answer.get("metrics", {}), **metrics}
-        except (Died, TimedOut) as error:
+            answer = answer or answers.rest() or {}
+        except (Died, TimedOut, BadAnswer) as error:
             answer = self._unanswered(error, started, pid)
+        else:
+            answer = judged(answer, message, started)
+        finally:
+            answers.close()
         return finished(answer, self.process, before, "fork" if fork else "fresh")
 
     def _unanswered(self, error: Exception, started: float, pid: int) -> Seen:
@@ -84,22 +90,62 @@ class Worker:
         if isinstance(error, Died):
             return death(error.status, started)
         seconds = time.perf_counter() - started
-        ask_for_stacks(pid)
-        if pid != self.process.pid:
+        if isinstance(error, TimedOut):
+            ask_for_stacks(pid)
+        if pid not in (0, self.process.pid):
             kill_session(pid)
             try:
                 while self.process.read(time.monotonic() + GRACE)["kind"] != "ended":
                     pass
-            except (TimedOut, Died):
+            except (TimedOut, Died, BadAnswer):
                 self.process.kill()
         else:
             self.process.kill()
+        if isinstance(error, BadAnswer):
+            return bad_answer(error, started)
         return {"status": "timeout", "message": f"no answer after {seconds:.0f} s", "seconds": seconds}
 
     def close(self) -> None:
         """End it and its leftovers."""
         self.process.close()
         sweep()
+
+
+def checked(message: Seen) -> Seen:
+    """The answer of a child; BadAnswer where it is none, and where it does not say how it failed."""
+    wrong = next(misfits(message, Answer, "the answer"), None)
+    if wrong is None and message["status"] != "passed" and "message" not in message:
+        wrong = f"the answer {message['status']!r} comes without a message"
+    if wrong is not None:
+        raise BadAnswer(wrong)
+    return {name: value for name, value in message.items() if name != "kind"}
+
+
+def started_child(message: Seen) -> int:
+    """The process id of the child that answers; BadAnswer for any other, which must not be killed in its place."""
+    pid = message.get("pid")
+    if type(pid) is not int or not is_descendant(pid):
+        raise BadAnswer(f"it says that it is process {pid!r:.99}")
+    return pid
+
+
+def judged(answer: Seen, ended: Seen, started: float) -> Seen:
+    """The answer of a child that ended as its worker says, with its peak memory."""
+    status, memory = ended.get("status"), ended.get("maxrss")
+    try:
+        if type(status) is not int or type(memory) is not int:
+            raise BadAnswer(f"the child ended with {(status, memory)!r:.99}")
+        seen = checked(answer) if answer else death(status, started)
+    except BadAnswer as error:
+        return bad_answer(error, started)
+    metrics = {"peak host memory": {"value": memory, "unit": "bytes"}}
+    return dict(seen, metrics={**seen.get("metrics", {}), **metrics})
+
+
+def bad_answer(error: BadAnswer, started: float) -> Seen:
+    """The observation of a child whose answer is none."""
+    seconds = time.perf_counter() - started
+    return {"status": "failed", "code": "bad-answer", "message": str(error), "seconds": seconds}
 
 
 def finished(seen: Seen, process: Process, oom_before: int, isolation: str) -> Seen:

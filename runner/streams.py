@@ -6,11 +6,18 @@ import os
 import time
 from collections.abc import Iterable, Iterator
 from selectors import EVENT_READ, DefaultSelector
-from typing import IO
+from typing import Protocol
 
 CHUNK = 64 << 10
 LONGEST_LINE = 8 << 20
 """Bytes of the longest line that is read; the facts of an image with a thousand packages take one million."""
+
+
+class Readable(Protocol):
+    """A pipe or a socket."""
+
+    def fileno(self) -> int:
+        """Its descriptor."""
 
 
 class Kept:
@@ -53,7 +60,7 @@ def whole_lines(pieces: Iterable[bytes], longest: int = LONGEST_LINE) -> Iterato
             begun += rest
 
 
-def pieces(*streams: IO[bytes], until: float = float("inf")) -> Iterator[tuple[IO[bytes], bytes]]:
+def pieces(*streams: Readable, until: float = float("inf")) -> Iterator[tuple[Readable, bytes]]:
     """The unbuffered streams' bytes as they come, an empty piece at the end of each, until all have ended.
 
     TimeoutError at the time `until` (time.monotonic).

@@ -206,7 +206,7 @@ class DockerBackend:
             read_only=read_only,
             cap_drop=["ALL"],
             security_opt=["no-new-privileges"],
-            init=True,
+            init=False,  # as process 1 the probe host collects orphans itself, and no other process holds its output
             mem_limit=limits.memory,
             memswap_limit=limits.memory,
             shm_size=limits.shm,

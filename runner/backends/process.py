@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import time
@@ -38,10 +39,10 @@ PREFIX = "compat-"
 class ProcessLaunch:
     """A probe host that runs as a process of this machine, in a session of its own."""
 
-    def __init__(self, popen: subprocess.Popen[bytes]) -> None:
-        assert popen.stdout is not None and popen.stderr is not None
+    def __init__(self, popen: subprocess.Popen[bytes], answers: socket.socket) -> None:
+        assert popen.stderr is not None
         self.popen = popen
-        self.stdout, self.stderr = popen.stdout, popen.stderr
+        self.stdout, self.stderr = answers.makefile("rb", buffering=0), popen.stderr
         self.said = Kept()
         """Its standard error."""
         self.name = f"process {popen.pid}"
@@ -49,7 +50,8 @@ class ProcessLaunch:
 
     def lines(self) -> Iterator[bytes]:
         """Its standard output, line by line; its standard error is taken meanwhile."""
-        yield from whole_lines(self._printed())
+        with suppress(ConnectionResetError):
+            yield from whole_lines(self._printed())
 
     def _printed(self) -> Iterator[bytes]:
         for stream, data in pieces(self.stdout, self.stderr):
@@ -93,17 +95,17 @@ def launched(
 
     `home` keeps compile caches; `keep` names further environment variables to pass on, `NCCL_*` all that begin so, and
     `variables` sets some.
-    Without a GPU it sees none.  Its standard input stays open as long as this process lives: the probe host ends when
-    that closes, however this process ended.
+    Without a GPU it sees none.  Its standard input and output are sockets, which unlike pipes nobody can open
+    through /proc.  The first brings the order, and stays open as long as this process lives: the probe host ends when
+    it closes, however this process ended.
     """
     folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-"))
+    (orders, its_input), (answers, its_output) = socket.socketpair(), socket.socketpair()
     popen = None
     try:
         (folder / "owner").write_text(owner())
         shutil.copytree(BUNDLE, folder / "bundle" / NAME, ignore=shutil.ignore_patterns("__pycache__"))
         root = str(next(iter(overlays.values())).parent) if overlays else ""
-        path = folder / "order.json"
-        path.write_text(json.dumps(order))
         environment = {**passed_on((*PASSED_ON, *keep)), **(variables or {})}
         kept = order.get("compile_cache")
         environment.update(_places(folder / "home", home / "compiled" / kept if kept else folder / "home"))
@@ -112,26 +114,31 @@ def launched(
         environment["CUDA_VISIBLE_DEVICES"] = gpu.uuid if gpu is not None else ""
         with launch_lock(gpu) if gpu is not None else nullcontext() as lock:
             popen = subprocess.Popen(
-                [python, "-m", NAME, str(path), "--overlays", root, "--watch-stdin"],
+                [python, "-m", NAME, "-", "--overlays", root, "--watch-stdin"],
                 cwd=folder / "bundle",
                 env=environment,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
+                stdin=its_input.fileno(),
+                stdout=its_output.fileno(),
                 stderr=subprocess.PIPE,
                 bufsize=0,
                 start_new_session=True,
                 pass_fds=[] if lock is None else [lock],
             )
-        yield ProcessLaunch(popen)
+        its_input.close()
+        its_output.close()
+        with suppress(ConnectionError):  # it has died; how, is asked later
+            orders.sendall(json.dumps(order).encode() + b"\n")
+        yield ProcessLaunch(popen, answers)
     except OSError as error:
         if popen is None:
             raise Trouble("host-error", f"the probe host cannot be started: {error}") from error
         raise
     finally:
+        for end in (orders, its_input, answers, its_output):
+            end.close()
         if popen is not None:
-            for stream in (popen.stdin, popen.stdout, popen.stderr):
-                if stream is not None:
-                    stream.close()
+            if popen.stderr is not None:
+                popen.stderr.close()
             with suppress(ProcessLookupError):
                 os.killpg(popen.pid, signal.SIGKILL)
             popen.wait()

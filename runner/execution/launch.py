@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import secrets
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -126,7 +127,7 @@ class Launch:
         """Launch, and record every outcome at once."""
         order = self._order()
         overlays = {piece.overlay.name: piece.overlay for piece in self.work if piece.overlay}
-        labels = {"run": self.recorder.journal.parent.name, "batch": order["nonce"][:12]}
+        labels = {"run": self.recorder.journal.parent.name, "batch": secrets.token_hex(6)}
         limits = self.prepared.image.limits
         collector = Collector(
             self.work,
@@ -145,7 +146,7 @@ class Launch:
                 self.running.hold(launched),
             ):
                 collector.notes = launched.notes
-                for frame in self._frames(launched, order["nonce"]):
+                for frame in self._frames(launched):
                     self._take(frame, heard, collector)
                 if not heard.complete and not self.running.stopped:
                     ended = launched.exit()
@@ -166,11 +167,11 @@ class Launch:
             compile_cache=digest([self.prepared.identity, name]) if self.compile_cache else "",
         )
 
-    def _frames(self, launched: Launched, nonce: str) -> Iterator[Frame]:
+    def _frames(self, launched: Launched) -> Iterator[Frame]:
         """The frames as they come; a launch that is silent for longer than a probe and its confirmation is ended."""
         watch = self._watch(launched)
         try:
-            for frame in protocol.frames(launched.lines(), nonce):
+            for frame in protocol.frames(launched.lines()):
                 watch.cancel()
                 watch = self._watch(launched)
                 yield frame

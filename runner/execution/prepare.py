@@ -37,7 +37,7 @@ Made = TypeVar("Made")
 FACTS_SCHEMA = 2
 """Facts of the first schema hold the GPUs of the launch that they came from, or lack torch because of one."""
 
-OF_A_LAUNCH = ("user", "uid", "cpus", "driver", "gpus")
+OF_A_LAUNCH = ("user", "uid", "cpus", "driver", "hidden", "gpus")
 """Facts that are read at each launch, and never kept."""
 
 

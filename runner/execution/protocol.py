@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,14 +52,13 @@ def order(
     threads: int = 0,
     compile_cache: str = "",
 ) -> WorkOrder:
-    """The work order of one launch, with a nonce of its own.
+    """The work order of one launch.
 
     `threads` is the launch's share of the cores, 0 all of them; `compile_cache` names where compiled code is kept.
     """
     limits = image.limits
     checks = sum(len(piece.cell.probes) * len(piece.cell.members) for piece in work)
     return {
-        "nonce": secrets.token_hex(16),
         "device": device,
         "seed": seed,
         "full": full,
@@ -91,18 +89,19 @@ def _cell(work: Work, limits: Limits) -> CellOrder:
     }
 
 
-def frames(lines: Iterable[bytes], nonce: str) -> Iterator[Frame]:
-    """The frames among the lines; lines without this launch's nonce and replayed frames are skipped."""
-    prefix = f"compat/1 {nonce} ".encode()
-    last = 0
+def frames(lines: Iterable[bytes]) -> Iterator[Frame]:
+    """The frames among the lines: those with the mark of the first `hello`, and of them no replayed one."""
+    mark, last = b"", 0
     for line in lines:
-        if not line.startswith(prefix):
+        version, own, number, body = (*line.split(b" ", 3), b"", b"", b"", b"")[:4]
+        if version != b"compat/2" or (mark and own != mark):
             continue
-        number, _, body = line[len(prefix) :].partition(b" ")
         try:
             sequence, frame = int(number), json.loads(body)
         except ValueError:
             continue  # torn by the death of the probe host: the check counts as unanswered
-        if sequence > last:
+        if not mark and frame["kind"] == "hello":
+            mark = own  # nothing but the probe host has started yet
+        if mark and sequence > last:
             last = sequence
             yield frame

@@ -13,9 +13,9 @@ from typing import Any, get_args, get_type_hints
 
 import pytest
 
-from tests.support.typed import misfits
 from torch_compat_matrix.probes import contract
 from torch_compat_matrix.probes.cell import changes_torch
+from torch_compat_matrix.probes.typed import misfits
 from torch_compat_matrix.runner.backends import process as processes
 from torch_compat_matrix.runner.bundle import BUNDLE
 from torch_compat_matrix.runner.execution.protocol import Work, frames, order
@@ -111,7 +111,7 @@ def observe(python: str, world: Path, work: list[Work], **settings: Any) -> list
     overlays = {"key": world / "overlays" / "key"}
     assert list(misfits(json.loads(json.dumps(ordered)), contract.WorkOrder)) == []
     with processes.launched(python, ordered, overlays, home=Path("unused"), gpu=None, keep=keep) as launch:
-        found: list[Any] = list(frames(launch.lines(), ordered["nonce"]))
+        found: list[Any] = list(frames(launch.lines()))
         assert launch.exit().status == 0, launch.exit().stderr
     return found
 

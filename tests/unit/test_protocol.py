@@ -12,26 +12,28 @@ from torch_compat_matrix.runner.model import Cell, Image
 
 
 def test_only_whole_frames_of_this_launch_count() -> None:
-    """Noise, other nonces, torn frames and replayed ones are passed over."""
+    """Noise, other marks, torn frames and replayed ones are passed over; the first `hello` names the mark."""
     lines = [
         b"a library prints\n",
-        b'compat/1 other 1 {"kind": "forged"}\n',
-        b'compat/1 abc 1 {"kind": "hello"}\n',
-        b'compat/1 abc 2 {"kind": "fac',
-        b'compat/1 abc 2 {"kind": "facts"}\n',
-        b'compat/1 abc 1 {"kind": "hello"}\n',
-        b'compat/1 abc x {"kind": "odd"}\n',
-        b'compat/1 abc 3 {"kind": "end"}\n',
+        b"compat/2\n",
+        b'compat/2 other 1 {"kind": "facts"}\n',
+        b'compat/2 abc 1 {"kind": "hello"}\n',
+        b'compat/2 other 2 {"kind": "hello"}\n',
+        b'compat/2 abc 2 {"kind": "fac',
+        b'compat/2 abc 2 {"kind": "facts"}\n',
+        b'compat/2 abc 1 {"kind": "hello"}\n',
+        b'compat/2 abc x {"kind": "odd"}\n',
+        b'compat/2 abc 3 {"kind": "end"}\n',
     ]
-    assert [frame["kind"] for frame in frames(lines, "abc")] == ["hello", "facts", "end"]
+    assert [frame["kind"] for frame in frames(lines)] == ["hello", "facts", "end"]
 
 
-def test_each_launch_has_a_nonce_of_its_own() -> None:
-    """What one launch printed cannot be replayed into another."""
+def test_order_holds_the_cells() -> None:
+    """With the versions that must be imported, and nothing that a library could not know."""
     cell = Cell(image="i", subject="l", version="1", requires=("l==1",), members=("l",))
     work = [Work(cell=cell, overlay=Path("key"), added={"l": "1", "dep": "2"}, versions={"l": "1"})]
     first, second = (order(Image(name="i"), work, device="cpu") for _ in range(2))
-    assert first["nonce"] != second["nonce"]
+    assert first == second
     assert first["cells"][0]["members"] == [{"distribution": "l", "version": "1"}]
     assert first["cells"][0]["added"] == ["dep", "l"]
 

@@ -1,0 +1,114 @@
+"""Hostile libraries: none speaks for another cell, reaches the probe host, or claims what it did not do."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.test_probe_host import distribution
+from tests.support import ROOT
+from torch_compat_matrix.runner.backends import process as processes
+from torch_compat_matrix.runner.bundle import BUNDLE
+from torch_compat_matrix.runner.execution.protocol import Work, frames, order
+from torch_compat_matrix.runner.model import Cell, Image, Limits
+
+HOSTILE = ROOT / "tests" / "resources" / "hostile"
+
+EXPECTED = {
+    "forges_frames": ("raised", "the forger's own failure"),
+    "reaches_into_the_host": ("passed", ""),
+    "forges_a_device": ("passed", ""),
+    "speaks_for_others": ("failed", "the child ended with ('passed', None)"),
+    "floods_its_channel": ("failed", "it sent more than 1048576 bytes over its channel"),
+    "floods_with_lines": ("failed", "it sent more than 1048576 bytes over its channel"),
+    "notes_a_number": ("failed", "the answer.notes[0] is 1, not str"),
+    "measures_nan": ("failed", "the answer.metrics['loss'].value is nan, not float"),
+    "passes_splendidly": (
+        "failed",
+        "the answer.parts[0].status is 'splendid', not 'passed' or 'failed' or 'skipped'",
+    ),
+    "loses_a_field": ("failed", "the answer.parts[0].status lacks"),
+    "kills_another": ("failed", f"it says that it is process {os.getpid()}"),
+    "victim": ("raised", "the victim's own failure"),
+}
+"""Library -> status and message of its sample probe; the victim comes last."""
+
+
+def bundle(folder: Path, names: list[str]) -> None:
+    """A bundle with the probes of these libraries, and an overlay that holds the libraries."""
+    shutil.copytree(BUNDLE, folder / "probes")
+    for name in names:
+        distribution(folder / "overlays" / "key", name.replace("_", "-"))
+        constants = f"DISTRIBUTION = {name.replace('_', '-')!r}\nMODULE = {name!r}\nNEEDS = ()\n"
+        text = f"{constants}RUNNERS = [{os.getpid()}]\n" + (HOSTILE / f"{name}.py").read_text()
+        (folder / "probes" / "libraries" / f"{name}.py").write_text(text)
+
+
+def cell(name: str, isolation: str) -> Work:
+    """A cell of one of these libraries."""
+    library = name.replace("_", "-")
+    asked = Cell(
+        image="x",
+        subject=library,
+        version="1.0",
+        requires=(),
+        members=(library,),
+        probes=("sample",),
+        isolation=isolation,
+    )
+    return Work(cell=asked, overlay=Path("key"), added={library: "1.0"}, versions={library: "1.0"})
+
+
+@pytest.fixture(scope="module", params=["warm", "fresh"])
+def seen(
+    request: pytest.FixtureRequest, torch_python: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Mapping[str, dict[str, Any]]]:
+    """The only observation of each library, from a launch on all of them."""
+    folder = tmp_path_factory.mktemp("hostile")
+    bundle(folder, list(EXPECTED))
+    ordered = order(
+        Image(name="x", limits=Limits(timeout_s=30.0)), [cell(name, request.param) for name in EXPECTED], device="cpu"
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(processes, "BUNDLE", folder / "probes")
+        overlays = {"key": folder / "overlays" / "key"}
+        with processes.launched(torch_python, ordered, overlays, home=folder, gpu=None) as launch:
+            found: list[Any] = list(frames(launch.lines()))
+            assert launch.exit().status == 0, launch.exit().stderr
+    assert found[-1] == {"kind": "end", "state": "complete"}
+    assert next(frame["facts"]["hidden"] for frame in found if frame["kind"] == "facts")
+    observations = [frame for frame in found if frame["kind"] == "observation"]
+    assert [frame["member"].replace("-", "_") for frame in observations] == list(EXPECTED)
+    yield dict(zip(EXPECTED, observations, strict=True))
+
+
+@pytest.mark.share
+@pytest.mark.parametrize("name", EXPECTED)
+def test_each_speaks_for_itself_alone(seen: Mapping[str, dict[str, Any]], name: str) -> None:
+    """Its own verdict, on the device that was ordered, within its time; and nothing of the host was reached."""
+    status, message = EXPECTED[name]
+    assert (seen[name]["status"], seen[name].get("message", "")) == (status, message)
+    assert seen[name].get("code", "") == ("bad-answer" if status == "failed" else "")
+    assert seen[name].get("device", "cpu") == "cpu"
+    assert seen[name]["device_name"] in ("CPU", "")
+    assert seen[name].get("notes", []) == []
+
+
+@pytest.mark.share
+def test_death_of_the_host_belongs_to_its_killer(torch_python: str, tmp_path: Path) -> None:
+    """The last frame says which probe ran; nothing has been said of the next cell."""
+    bundle(tmp_path, ["kills_the_host", "victim"])
+    work = [cell("kills_the_host", "warm"), cell("victim", "warm")]
+    ordered = order(Image(name="x"), work, device="cpu")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(processes, "BUNDLE", tmp_path / "probes")
+        overlays = {"key": tmp_path / "overlays" / "key"}
+        with processes.launched(torch_python, ordered, overlays, home=tmp_path, gpu=None) as launch:
+            found: list[Any] = list(frames(launch.lines()))
+            assert launch.exit().status == -9
+    assert (found[-1]["kind"], found[-1]["member"]) == ("begin", "kills-the-host")

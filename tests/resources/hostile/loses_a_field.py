@@ -1,0 +1,5 @@
+"""A part without a status."""
+
+
+def sample(probe):
+    probe.parts.append({"name": "a", "seconds": 0.0})

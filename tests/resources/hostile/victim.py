@@ -1,0 +1,5 @@
+"""Fails, whatever others say."""
+
+
+def sample(probe):
+    raise RuntimeError("the victim's own failure")
