@@ -39,13 +39,13 @@ EXPECTED = {
 """Library -> status and message of its sample probe; the victim comes last."""
 
 
-def bundle(folder: Path, names: list[str]) -> None:
-    """A bundle with the probes of these libraries, and an overlay that holds the libraries."""
+def bundle(folder: Path, names: list[str], runner: int = os.getpid()) -> None:
+    """A bundle with the probes of these libraries, and an overlay that holds the libraries; `runner` is a process."""
     shutil.copytree(BUNDLE, folder / "probes")
     for name in names:
         distribution(folder / "overlays" / "key", name.replace("_", "-"))
         constants = f"DISTRIBUTION = {name.replace('_', '-')!r}\nMODULE = {name!r}\nNEEDS = ()\n"
-        text = f"{constants}RUNNERS = [{os.getpid()}]\n" + (HOSTILE / f"{name}.py").read_text()
+        text = f"{constants}RUNNERS = [{runner}]\n" + (HOSTILE / f"{name}.py").read_text()
         (folder / "probes" / "libraries" / f"{name}.py").write_text(text)
 
 
