@@ -73,7 +73,7 @@ def test_run_report_and_show(place: Path) -> None:
     said = compat(place, "run", "torchbnn-1.2/sample", "pyro-ppl-1.8.0", "small/torchbnn-0.1.99/import", status=1)
     assert "pass        small/torchbnn-1.2/sample cpu" in said
     assert "unsupported small/pyro-ppl-1.8.0/import" in said
-    assert "skip        demanding/torchbnn-1.2/sample 0.0 s  gpu-required" in said
+    assert "skip        demanding/torchbnn-1.2/sample 0.0 s gpu-required" in said
     assert "1 unexpected failure: torchbnn 0.1.99 in small." in said
     report = place / next(line for line in said.splitlines() if line.startswith("report: ")).removeprefix("report: ")
     assert "CPU only" in report.read_text()
