@@ -23,7 +23,8 @@ from torch_compat_matrix.runner.errors import Trouble
 from torch_compat_matrix.runner.model import Image, Limits, repository
 from torch_compat_matrix.runner.packages import uv
 from torch_compat_matrix.runner.packages.pip_config import Index
-from torch_compat_matrix.runner.packages.resolve import PASSING, Resolution, resolve
+from torch_compat_matrix.runner.packages.resolution import PASSING, Resolution
+from torch_compat_matrix.runner.packages.resolve import resolve
 from torch_compat_matrix.runner.packages.target import Target
 from torch_compat_matrix.runner.pins import name_of, same_version, version_of
 from torch_compat_matrix.runner.records.shapes import kept_facts

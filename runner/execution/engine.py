@@ -27,7 +27,7 @@ from torch_compat_matrix.runner.files import cores, try_lock
 from torch_compat_matrix.runner.model import Cell, Check, Outcome, Plan, Verdict, check_id
 from torch_compat_matrix.runner.packages import uv
 from torch_compat_matrix.runner.packages.pip_config import Index
-from torch_compat_matrix.runner.packages.resolve import Resolution
+from torch_compat_matrix.runner.packages.resolution import Resolution
 from torch_compat_matrix.runner.records.journal import Follower
 from torch_compat_matrix.runner.verdicts.rules import reason_for
 

@@ -23,7 +23,7 @@ from torch_compat_matrix.runner.files import locked, to_json, write_whole
 from torch_compat_matrix.runner.model import INSTALLED, Cell, Image, Verdict, digest
 from torch_compat_matrix.runner.packages import overlay
 from torch_compat_matrix.runner.packages.pip_config import Index
-from torch_compat_matrix.runner.packages.resolve import Resolution
+from torch_compat_matrix.runner.packages.resolution import Resolution
 from torch_compat_matrix.runner.pins import canonical, left_out, name_of
 from torch_compat_matrix.runner.records.shapes import kept_facts
 from torch_compat_matrix.runner.verdicts.preflight import Prediction, build_of, predict

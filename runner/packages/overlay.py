@@ -20,7 +20,8 @@ from torch_compat_matrix.runner.packages import buildline, uv
 from torch_compat_matrix.runner.packages import manifest as manifests
 from torch_compat_matrix.runner.packages.pip import is_strict
 from torch_compat_matrix.runner.packages.pip_config import Index
-from torch_compat_matrix.runner.packages.resolve import Resolution, resolve
+from torch_compat_matrix.runner.packages.resolution import Resolution
+from torch_compat_matrix.runner.packages.resolve import resolve
 from torch_compat_matrix.runner.packages.target import Target
 from torch_compat_matrix.runner.pins import canonical, is_standard, too_new
 from torch_compat_matrix.runner.text import fit

@@ -3,67 +3,26 @@
 from __future__ import annotations
 
 import datetime as dt
-import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from torch_compat_matrix.runner.errors import Trouble
 from torch_compat_matrix.runner.files import locked, read_cache, stamps, to_json, write_whole
-from torch_compat_matrix.runner.model import PLAIN, Install, digest
+from torch_compat_matrix.runner.model import digest
 from torch_compat_matrix.runner.packages import uv
-from torch_compat_matrix.runner.packages.constraints import Constraint
-from torch_compat_matrix.runner.packages.pip import Answer, Pip, Unasked, telling_line
+from torch_compat_matrix.runner.packages.pip import Pip
 from torch_compat_matrix.runner.packages.pip_config import Index
+from torch_compat_matrix.runner.packages.question import UNASKED, Question
+from torch_compat_matrix.runner.packages.resolution import PASSING, Resolution
 from torch_compat_matrix.runner.packages.stubs import Held
 from torch_compat_matrix.runner.packages.target import Target
-from torch_compat_matrix.runner.pins import admits, canonical, changes, name_of, read_pins, same_version, version_of
+from torch_compat_matrix.runner.pins import version_of
 from torch_compat_matrix.runner.shapes import fits
 from torch_compat_matrix.runner.text import redact
 
-PASSING = ("index-unreachable", "index-refused", "disk-full", "install-failed", "constraints-unreadable")
-"""Passing problems, which are not cached."""
-
 _SCHEMA = 3
-_PIPS_REASONS = ("pip-refuses-metadata", "python-too-new")
-"""Refusals of pip's that uv does not know."""
-_UNASKED = "pip itself was not asked"
-_COMPILE = ("pip", "compile", "--no-header", "--no-annotate")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Resolution:
-    """The result of an install into the image."""
-
-    add: tuple[str, ...] = ()
-    """`name==version` of each package that the image lacks (`name @ URL` where a URL is required)."""
-    plain: tuple[str, ...] = ()
-    """The same for a plain `pip install`, with the packages that it would replace; empty where it equals `add`."""
-    versions: Mapping[str, str] = field(default_factory=dict)
-    """Canonical name -> version of all resolved packages, the image's own among them."""
-    drift: tuple[str, ...] = ()
-    """The packages that a plain `pip install` would replace (`torch 2.6.0 -> 2.13.0`), even where none has to be."""
-    problem: str = ""
-    """A stable reason code; empty where the image can be kept as it is."""
-    detail: str = ""
-    evidence: str = ""
-    notes: tuple[str, ...] = ()
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Resolution:
-        """The resolution from `asdict`'s data, by way of JSON."""
-        lists: dict[str, Any] = {name: tuple(data[name]) for name in ("add", "plain", "drift", "notes")}
-        return cls(**{**data, **lists})
-
-    def under(self, install: Install) -> Resolution:
-        """The resolution for that way to install; a plain install adds whatever pip does, and so has no drift."""
-        if install != PLAIN or self.problem not in ("", "drift"):
-            return self
-        versions = {**self.versions, **read_pins(self.plain)}
-        return Resolution(add=self.plain or self.add, versions=versions, notes=self.notes)
 
 
 def resolve(
@@ -98,9 +57,9 @@ def resolve(
         kept = _kept(path, today, since, judged=refused is not None)
         if kept is not None:
             return kept
-        question = _Question(tuple(requirements), frozenset(newest) - {"torch"}, pip, constraints, refused or {})
+        question = Question(tuple(requirements), frozenset(newest) - {"torch"}, pip, constraints, refused or {})
         resolution = question.answer()
-        settled = not resolution.problem and not any(note.startswith(_UNASKED) for note in resolution.notes)
+        settled = not resolution.problem and not any(note.startswith(UNASKED) for note in resolution.notes)
         lasting = settled and all(map(version_of, requirements))
         record = {"day": "" if lasting else today, "judged": bool(refused), "resolution": asdict(resolution)}
         answer = to_json(record)
@@ -118,300 +77,3 @@ def _kept(path: Path, today: str, since: float, *, judged: bool) -> Resolution |
         return None if stale or (judged and not record["judged"]) else resolution
 
     return read_cache(path, parse)
-
-
-def _within(constraint: str, picks: Mapping[str, str]) -> bool:
-    """Whether a pick is within a constraint."""
-    version = picks.get(name_of(constraint), "")
-    try:
-        return bool(version) and admits(constraint, version) is True
-    except ValueError:  # an option, or outside the standard
-        return False
-
-
-@dataclass(frozen=True, slots=True)
-class _Question:
-    requirements: tuple[str, ...]
-    newest: frozenset[str]
-    pip: Pip
-    constraints: tuple[Constraint, ...]
-    refused: Mapping[str, str]
-
-    @property
-    def held(self) -> Held:
-        return self.pip.held
-
-    @property
-    def index(self) -> Index:
-        return self.pip.index
-
-    def answer(self) -> Resolution:
-        """Resolve with the image kept as it is, if possible; name what a plain install would replace in any case."""
-        with ThreadPoolExecutor(max_workers=1) as pool:
-            freely = pool.submit(self._free)
-            ran = self._keeping()
-            free = freely.result()
-        if ran.status and (ran.reason in PASSING or (free.status and free.reason in PASSING)):
-            return self._unmet(free if free.status else ran)
-        resolution = self._judged(ran, free)
-        told = [str(constraint) for constraint in self._binding(resolution)]
-        detail = f"{resolution.detail} ({'; '.join(told)})" if told and resolution.problem else resolution.detail
-        options = [f"pip's option {name} is set" for name in self.index.pips_alone]
-        return replace(resolution, detail=detail, notes=(*resolution.notes, *told, *options))
-
-    def _judged(self, ran: uv.Ran, free: uv.Ran) -> Resolution:
-        """uv's answer, unless there is a doubt: then pip's."""
-        picks = read_pins(free.out.splitlines())
-        if ran.status and ran.reason == "bad-requirement":
-            return self._unmet(ran)
-        if not self._doubtful(ran, picks):
-            return self._met(ran, picks)
-        try:
-            told = self._asked()
-            return self._refusal(told, ran, free) if told.problem else self._as_told(told, ran)
-        except Unasked as cause:
-            resolution = self._unasked(ran, free)
-            return replace(resolution, notes=(*resolution.notes, f"{_UNASKED}: {cause}"))
-
-    def _doubtful(self, ran: uv.Ran, free: Mapping[str, str]) -> bool:
-        """Whether pip may answer otherwise than uv: a failure, a replaced package, what uv does not know or mends."""
-        if ran.status or self.refused or self.index.pips_alone:
-            return True
-        new = self._new(ran)
-        bound = any(name_of(constraint.line) in new for constraint in self.constraints)
-        return bound or self._newer(new, free) or self._has_source(new)
-
-    def _has_source(self, new: Mapping[str, str]) -> bool:
-        """Whether a package would be built from source, which pip may refuse to do or do otherwise."""
-        pins = "\n".join(f"{name}=={version}" for name, version in new.items() if version)
-        flags = (*self.pip.target.flags(), *self.index.uv_flags(), "--no-deps", "--only-binary", ":all:")
-        return bool(pins) and uv.run((*_COMPILE, *flags, "-"), self.index.uv_environment(), stdin=pins).status != 0
-
-    def _asked(self) -> Answer:
-        """pip's answer to a plain install; what is not to be the newest stays where it meets its requirement."""
-        held = self.held.versions
-        stay = {
-            name_of(text) for text in self.requirements if self.newest and self._stays(text, held.get(name_of(text)))
-        }
-        return self._ask_pip(self.held.pins(stay))
-
-    def _ask_pip(self, more_constraints: str) -> Answer:
-        if self.index.uvs_alone:
-            raise Unasked(f"it knows nothing of {', '.join(self.index.uvs_alone)}")
-        constraints = f"{self._constraints()}{more_constraints}"
-        told = self.pip.ask(self.requirements, constraints, upgrade=bool(self.newest))
-        if told.problem in PASSING:
-            raise Unasked(f"{told.problem}: {telling_line(told.detail)}")
-        return told
-
-    def _constraints(self) -> str:
-        return "".join(f"{constraint.line}\n" for constraint in self.constraints)
-
-    def _stays(self, requirement: str, version: str | None) -> bool:
-        return version is not None and name_of(requirement) not in self.newest and bool(admits(requirement, version))
-
-    def _unasked(self, ran: uv.Ran, free: uv.Ran) -> Resolution:
-        """uv's answer, less the releases that pip is known to refuse."""
-        asked = [self.refused[name] for name in self.refused if name in self.asked]
-        if asked:
-            code = "python-too-new" if "(Requires-Python" in asked[0] else "pip-refuses-metadata"
-            return Resolution(problem=code, detail=f"pip refuses {', '.join(asked)}", evidence=asked[0])
-        if not ran.status:
-            known = tuple(f"pip refuses {words}" for words in self.refused.values())
-            resolution = self._met(ran, read_pins(free.out.splitlines()))
-            return replace(resolution, notes=(*resolution.notes, *known))
-        if free.status:
-            return self._unmet(free)
-        picks, drift = self._drift(read_pins(free.out.splitlines()))
-        return self._drifted(ran, self._plain(picks), picks, drift)
-
-    def _as_told(self, told: Answer, ran: uv.Ran) -> Resolution:
-        """What pip told: packages to add, or replacements; then what keeps the image is uv's, if there is anything."""
-        picks = {**self.held.versions, **told.pins}
-        drift = self._replaced(told.pins)
-        if not drift:
-            return Resolution(add=told.lines, versions=picks, notes=told.notes)
-        if ran.status:
-            return self._drifted(ran, told.lines, picks, drift)
-        if not self.refused:
-            return replace(self._met(ran, {}), plain=told.lines, drift=drift)
-        kept = self._ask_pip(self.held.pins(self.held.versions.keys() - self.asked))
-        if not kept.problem:
-            versions = {**picks, **kept.pins}
-            return Resolution(add=kept.lines, plain=told.lines, versions=versions, drift=drift, notes=kept.notes)
-        return Resolution(
-            plain=told.lines,
-            versions=picks,
-            drift=drift,
-            problem="drift",
-            detail=f"an install would replace {', '.join(drift)}: {uv.brief(kept.detail)}",
-            evidence=telling_line(kept.detail),
-        )
-
-    def _refusal(self, told: Answer, ran: uv.Ran, free: uv.Ran) -> Resolution:
-        """Why pip installs nothing, in uv's words where uv gives a reason too: they are clearer."""
-        unbuilt = told.problem == "sdist-build-failed" and free.reason in ("unsatisfiable", "version-not-found")
-        if free.status and told.problem not in _PIPS_REASONS and not unbuilt:
-            return self._unmet(free)
-        if ran.status and ran.reason in ("needs-in-image", "sdist-build-failed", "yanked"):
-            return self._unmet(ran)
-        detail = f"pip {told.pip}: {told.detail}"
-        if told.problem in ("pip-refuses-metadata", "python-too-new"):
-            takes = self._takes()
-            detail = f"{takes}{detail}" if takes else detail
-        return Resolution(problem=told.problem, detail=uv.brief(detail), evidence=telling_line(told.detail))
-
-    def _takes(self) -> str:
-        """The releases that pip takes instead."""
-        found = {
-            name_of(text): self.pip.takes(text, self._constraints()) for text in self.requirements if version_of(text)
-        }
-        pins = [f"{name} {version}" for name, version in found.items() if version]
-        return f"pip takes {', '.join(pins)}; " if pins else ""
-
-    def _binding(self, resolution: Resolution) -> list[Constraint]:
-        """The constraints that have a part in the answer: without them, what they bound would be outside."""
-        named = {*map(name_of, resolution.add), *(change.partition(" ")[0] for change in resolution.drift)}
-        if resolution.problem and not resolution.drift:
-            named |= set(map(canonical, re.findall(r"[\w.-]*\w", resolution.detail)))
-        bounding = [constraint for constraint in self.constraints if name_of(constraint.line) in named]
-        if not bounding:
-            return []
-        ran = replace(self, constraints=())._free()
-        picks = read_pins(ran.out.splitlines()) if not ran.status else {}
-        held = {name: self.held.versions[name] for name in self.held.versions.keys() & named}
-        return [
-            constraint
-            for constraint in bounding
-            if not _within(constraint.line, picks) or not _within(constraint.line, {**picks, **held})
-        ]
-
-    @property
-    def asked(self) -> set[str]:
-        """The required names, whose replacement is no drift; except torch, which makes the image what it is."""
-        return set(map(name_of, self.requirements)) - {"torch", ""}
-
-    def _keeping(self) -> uv.Ran:
-        """Resolve with the image as it is; where that fails, the required packages themselves may be replaced."""
-        held = self.held.versions.keys()
-        ran = self._compile(keep=held - self.newest)
-        if ran.status and ran.reason not in PASSING and (self.asked - self.newest) & held:
-            again = self._compile(keep=held - self.asked)
-            return ran if again.status else again
-        return ran
-
-    def _met(self, ran: uv.Ran, free: Mapping[str, str]) -> Resolution:
-        held, lines = self.held.versions, self._lines(ran)
-        own = {name for name, line in lines.items() if f" @ {self._stubs().as_uri()}/" in line}
-        versions = {**read_pins(lines.values()), **{name: held[name] for name in own}}
-        new = self._new(ran)
-        add = tuple(lines[name] for name in new)
-        picks, drift = self._drift(free) if self._newer(new, free) else ({}, ())
-        plain = self._plain(picks)
-        return Resolution(
-            add=add,
-            plain=plain if set(plain) != set(add) else (),
-            versions=versions,
-            drift=drift,
-            notes=tuple(re.findall(r"^warning: (`.* is yanked.*)$", ran.err, re.MULTILINE)),
-        )
-
-    def _lines(self, ran: uv.Ran) -> dict[str, str]:
-        return {name_of(line): line for line in ran.out.splitlines() if name_of(line)}
-
-    def _new(self, ran: uv.Ran) -> dict[str, str]:
-        """The packages that the image lacks in this version; the version of a URL is empty."""
-        held, lines = self.held.versions, self._lines(ran)
-        pins = {name: version_of(line) for name, line in lines.items() if f" @ {self._stubs().as_uri()}/" not in line}
-        return {name: pin for name, pin in pins.items() if not (name in held and same_version(pin, held[name]))}
-
-    def _newer(self, new: Mapping[str, str], free: Mapping[str, str]) -> bool:
-        """Whether a package would be another version if the image were empty."""
-        return bool(free) and any(free.get(name) != version for name, version in new.items())
-
-    def _drifted(
-        self, ran: uv.Ran, plain: tuple[str, ...], picks: Mapping[str, str], drift: tuple[str, ...]
-    ) -> Resolution:
-        if not drift:
-            return self._unmet(ran)
-        return Resolution(
-            plain=plain,
-            versions=picks,
-            drift=drift,
-            problem="drift",
-            detail=f"an install would replace {', '.join(drift)}: {uv.brief(ran.explanation)}",
-            evidence=uv.evidence(ran.explanation),
-        )
-
-    def _free(self) -> uv.Ran:
-        """Resolve as if the image were empty; where that fails, with the image's packages beside the indexes'."""
-        ran = self._compile(keep=())
-        if ran.status and ran.reason not in PASSING:
-            again = self._run(links=(self._stubs(),))
-            return ran if again.status else again
-        return ran
-
-    def _unmet(self, ran: uv.Ran) -> Resolution:
-        if ran.reason == "version-not-found":
-            # With the best of all indexes, uv does not mention that an index refused to answer.
-            first = self._run(variables={"UV_INDEX_STRATEGY": "first-index"})
-            ran = first if first.reason == "index-refused" else ran
-        text = ran.explanation
-        code = "python-too-old" if ran.reason == "unsatisfiable" and self._too_old(text) else ran.reason
-        return Resolution(problem=code, detail=uv.brief(text), evidence=uv.evidence(text))
-
-    def _too_old(self, explanation: str) -> bool:
-        """Whether the requirements need a newer Python than the image's."""
-        wanted = re.search(r"(?:does not satisfy|requires) Python ?>=?(\d+)\.(\d+)", " ".join(explanation.split()))
-        own = tuple(int(number) for number in self.pip.target.python.split(".")[:2])
-        return wanted is not None and (int(wanted[1]), int(wanted[2])) > own
-
-    def _drift(self, free: Mapping[str, str]) -> tuple[dict[str, str], tuple[str, ...]]:
-        """The result of a plain install, and the packages of the image that it would replace.
-
-        pip takes the newest missing packages and then changes installed packages where these demand it; uv, given
-        the installed versions as preferences, would rather take older packages.  So missing packages are pinned to
-        their newest versions (`free`) before uv may prefer the image's versions.
-        """
-        held = self.held.versions
-        with TemporaryDirectory(prefix="compat-") as folder:
-            pins, output = Path(folder, "pins.txt"), Path(folder, "preferences.txt")
-            pins.write_text("".join(f"{name}=={free[name]}\n" for name in free if free[name] and name not in held))
-            output.write_text(self.held.pins(held.keys() - self.newest))
-            ran = self._run("-c", str(pins), "-o", str(output), links=(self._stubs(),))
-            text = output.read_text() if not ran.status else ""
-        picks = read_pins(text.splitlines()) or dict(free)
-        return picks, self._replaced(picks)
-
-    def _replaced(self, picks: Mapping[str, str]) -> tuple[str, ...]:
-        """The packages of the image, besides those asked for, of which other versions were picked."""
-        kept = (picks.keys() & self.held.versions.keys()) - self.asked
-        return tuple(changes({name: self.held.versions[name] for name in kept}, {name: picks[name] for name in kept}))
-
-    def _plain(self, picks: Mapping[str, str]) -> tuple[str, ...]:
-        """The lines of what a plain install would add or replace."""
-        held, by_url = self.held.versions, {name_of(line): line for line in self.requirements if " @ " in line}
-        new = [name for name in picks if not (name in held and same_version(picks[name], held[name]))]
-        return tuple(f"{name}=={picks[name]}" if picks[name] else by_url.get(name, name) for name in new)
-
-    def _stubs(self) -> Path:
-        return self.held.folder.absolute()
-
-    def _compile(self, keep: Iterable[str]) -> uv.Ran:
-        """Resolve with these packages of the image as they are."""
-        with TemporaryDirectory(prefix="compat-") as folder:
-            constraints = Path(folder, "image.txt")
-            constraints.write_text(self.held.constraints(sorted(keep)))
-            return self._run("-c", str(constraints))
-
-    def _run(self, *arguments: str, links: Sequence[Path] = (), variables: Mapping[str, str] | None = None) -> uv.Ran:
-        with TemporaryDirectory(prefix="compat-") as folder:
-            # UV_CONSTRAINT does not count beside a `-c`.
-            constraints = Path(folder, "constraints.txt")
-            constraints.write_text(self._constraints())
-            flags = (*self.pip.target.flags(), *self.index.uv_flags(), *(("--no-deps",) if self.index.no_deps else ()))
-            return uv.run(
-                (*_COMPILE, *flags, "-c", str(constraints), *arguments, "-"),
-                self.index.uv_environment(*map(str, links)) | dict(variables or {}),
-                stdin="\n".join(self.requirements),
-            )

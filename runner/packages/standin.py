@@ -19,7 +19,7 @@ from torch_compat_matrix.runner.files import locked, read_cache, stamps, to_json
 from torch_compat_matrix.runner.model import HOST, Local, digest
 from torch_compat_matrix.runner.packages import buildline, manifest, uv
 from torch_compat_matrix.runner.packages.pip_config import Index
-from torch_compat_matrix.runner.packages.resolve import PASSING
+from torch_compat_matrix.runner.packages.resolution import PASSING
 from torch_compat_matrix.runner.pins import canonical, name_of
 
 WARM_UP_S = 300

@@ -18,7 +18,8 @@ from tests.support.tinywheels import sdist, simple_index, wheel
 from torch_compat_matrix.runner.packages import uv
 from torch_compat_matrix.runner.packages.overlay import install
 from torch_compat_matrix.runner.packages.pip_config import Index
-from torch_compat_matrix.runner.packages.resolve import Resolution, resolve
+from torch_compat_matrix.runner.packages.resolution import Resolution
+from torch_compat_matrix.runner.packages.resolve import resolve
 
 TORCH = "2.13.0+cpu"
 

@@ -21,7 +21,7 @@ from packaging.version import Version
 
 from tests.pip.pairs import DATA
 from tests.support import ROOT, tinywheels
-from torch_compat_matrix.runner.packages.resolve import Resolution
+from torch_compat_matrix.runner.packages.resolution import Resolution
 
 KINDS = {  # the product's reason code -> the class of the answer
     "": "adds",

@@ -1,0 +1,45 @@
+"""The answer to the question what an install into an image would come to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch_compat_matrix.runner.model import PLAIN, Install
+from torch_compat_matrix.runner.pins import read_pins
+
+PASSING = ("index-unreachable", "index-refused", "disk-full", "install-failed", "constraints-unreadable")
+"""Passing problems, which are not cached."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Resolution:
+    """The result of an install into the image."""
+
+    add: tuple[str, ...] = ()
+    """`name==version` of each package that the image lacks (`name @ URL` where a URL is required)."""
+    plain: tuple[str, ...] = ()
+    """The same for a plain `pip install`, with the packages that it would replace; empty where it equals `add`."""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    """Canonical name -> version of all resolved packages, the image's own among them."""
+    drift: tuple[str, ...] = ()
+    """The packages that a plain `pip install` would replace (`torch 2.6.0 -> 2.13.0`), even where none has to be."""
+    problem: str = ""
+    """A stable reason code; empty where the image can be kept as it is."""
+    detail: str = ""
+    evidence: str = ""
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Resolution:
+        """The resolution from `asdict`'s data, by way of JSON."""
+        lists: dict[str, Any] = {name: tuple(data[name]) for name in ("add", "plain", "drift", "notes")}
+        return cls(**{**data, **lists})
+
+    def under(self, install: Install) -> Resolution:
+        """The resolution for that way to install; a plain install adds whatever pip does, and so has no drift."""
+        if install != PLAIN or self.problem not in ("", "drift"):
+            return self
+        versions = {**self.versions, **read_pins(self.plain)}
+        return Resolution(add=self.plain or self.add, versions=versions, notes=self.notes)
