@@ -10,13 +10,12 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from torch_compat_matrix.runner.files import build_once
-from torch_compat_matrix.runner.packages import uv
+from torch_compat_matrix.runner.packages import interpreters, uv
 from torch_compat_matrix.runner.packages.pip_config import Index
 from torch_compat_matrix.runner.packages.stubs import Held
 from torch_compat_matrix.runner.packages.target import Target
@@ -127,7 +126,7 @@ class Pip:
         if not own_system or not own_machine or self.target.abi.endswith("t"):
             raise Unasked("this host is another platform")
         minor = ".".join(self.target.python.split(".")[:2])
-        python = sys.executable if self.target.host_python else _found(minor)
+        python = sys.executable if self.target.host_python else interpreters.find(minor)
         if not python:
             raise Unasked(f"this host has no Python {minor}")
         return python
@@ -163,12 +162,6 @@ def _release(version: str) -> str:
     """The release in a version such as Debian's `23.0.1+dfsg`."""
     release = re.match(r"\d+(\.\d+)*", version)
     return release[0] if release else ""
-
-
-@cache
-def _found(minor: str) -> str:
-    ran = uv.run(("python", "find", "--no-project", "--system", minor), {})
-    return "" if ran.status else ran.out.strip()
 
 
 def _numbers(version: str) -> tuple[int, ...]:

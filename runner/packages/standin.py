@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 import re
 import shutil
@@ -17,7 +16,7 @@ from typing import Any
 from torch_compat_matrix.runner.errors import Trouble
 from torch_compat_matrix.runner.files import locked, read_cache, stamps, to_json, write_whole
 from torch_compat_matrix.runner.model import HOST, Local, digest
-from torch_compat_matrix.runner.packages import buildline, manifest, uv
+from torch_compat_matrix.runner.packages import buildline, interpreters, manifest, uv
 from torch_compat_matrix.runner.packages.pip_config import Index
 from torch_compat_matrix.runner.packages.resolution import PASSING
 from torch_compat_matrix.runner.pins import canonical, name_of
@@ -133,7 +132,7 @@ def _version(local: Local) -> str:
 def _build(local: Local, folder: Path, python: Path, index: Index, gpu: bool) -> dict[str, Any]:
     """Build the stand-in in place; return its identity, description and misfits."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    for interpreter in (sys.executable if local.python == HOST else local.python, *_managed(local.python)):
+    for interpreter in (sys.executable if local.python == HOST else local.python, *interpreters.managed(local.python)):
         ran = uv.run(("venv", "--no-project", "--python", interpreter, str(folder)), index.uv_environment())
         if ran.reason != "python-not-found":
             break
@@ -158,26 +157,6 @@ def _write_bytecode(python: Path) -> None:
     modules = "torch", "torch._dynamo", "torch._inductor.compile_fx", "torch.distributions"
     code = "\n".join(f"try: import {module}\nexcept Exception: pass" for module in modules)
     subprocess.run([python, "-c", code], capture_output=True, check=False, timeout=WARM_UP_S)
-
-
-def _managed(version: str) -> list[str]:
-    """The interpreters of this version, the newest first, that version managers keep and their shims may hide."""
-    at = Path.home()
-    data = Path(os.environ.get("XDG_DATA_HOME") or at / ".local" / "share")
-    folders = [
-        Path(os.environ.get("PYENV_ROOT") or at / ".pyenv") / "versions",
-        Path(os.environ.get("ASDF_DATA_DIR") or at / ".asdf") / "installs" / "python",
-        Path(os.environ.get("MISE_DATA_DIR") or data / "mise") / "installs" / "python",
-        Path(os.environ.get("RYE_HOME") or at / ".rye") / "py",
-    ]
-    found = [
-        (tuple(map(int, numbers[1].split("."))), str(python))
-        for folder in folders
-        for python in folder.glob("*/bin/python3")
-        if (numbers := re.fullmatch(r"(?:cpython@)?(\d+(?:\.\d+)+)", python.parent.parent.name))
-        and f"{numbers[1]}.".startswith(f"{version}.")
-    ]
-    return [python for _, python in sorted(found, reverse=True)]
 
 
 def _install(local: Local, python: Path, index: Index, gpu: bool) -> tuple[_Source, dict[str, str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import os
 import sys
 import threading
 from collections.abc import Mapping
@@ -15,7 +16,7 @@ from typing import Any
 import pytest
 
 from tests.support.tinywheels import sdist, simple_index, wheel
-from torch_compat_matrix.runner.packages import uv
+from torch_compat_matrix.runner.packages import interpreters, uv
 from torch_compat_matrix.runner.packages.overlay import install
 from torch_compat_matrix.runner.packages.pip_config import Index
 from torch_compat_matrix.runner.packages.resolution import Resolution
@@ -462,6 +463,21 @@ def test_without_the_images_python_pip_is_not_asked(offered: Path) -> None:
     wheel(offered, "bounded", "1.0", needs_python=">=3.7,<3.11")
     for requirement, problem in {"legacy==1.0": "pip-refuses-metadata", "bounded==1.0": "python-too-new"}.items():
         assert problem == install([requirement], image, index, offered.parent)[0].problem
+
+
+def test_a_python_behind_a_shim_runs_the_images_pip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A version manager's shim refuses what is installed but not chosen."""
+    for place, script in {
+        "shims/python3.97": "exit 127",
+        "versions/3.97.1/bin/python3": f'exec {sys.executable} "$@"',
+    }.items():
+        (tmp_path / place).parent.mkdir(parents=True)
+        (tmp_path / place).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / place).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'shims'}:{os.environ['PATH']}")
+    monkeypatch.setenv("PYENV_ROOT", str(tmp_path))
+    assert interpreters.find("3.97")
+    assert interpreters.find("3.96") == ""
 
 
 @pytest.mark.slow
