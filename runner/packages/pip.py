@@ -209,15 +209,17 @@ def _admits(requirement: str, version: str) -> bool:
 
 
 def _words(words: str) -> str:
-    """pip's warnings and errors, without its places, secrets and long lists of versions."""
-    lines = [line for line in words.splitlines() if line.strip() and "is ignored: it is neither" not in line]
+    """pip's warnings and errors, without its advice, places, secrets and long lists of versions."""
+    beside = re.compile(r"\s*$|DEPRECATION: |.* is ignored: it is neither")
+    lines = [line for line in words.splitlines() if not beside.match(line)]
     text = re.sub(r" \(from -r \S+ \(line \d+\)\)| \(from versions: [^)]*\)", "", "\n".join(lines))
     return redact(re.sub(r"(?:[^;\n]+ Requires-Python [^;\n]+; ?){4,}", " ... ", text))
 
 
 def telling_line(words: str) -> str:
-    """pip's most telling line."""
-    lines = words.splitlines()
+    """pip's most telling line: what it holds against a release, the last exception of a build, else its last error."""
+    lines = [line.strip() for line in words.splitlines()]
     telling = [line for line in lines if re.search(r"^Requested .* invalid metadata: |different Python: ", line)]
-    errors = [line for line in lines if re.match(r"ERROR: |\w*Error: |error: ", line)]
-    return (telling[:1] or errors[-1:] or lines[:1] or [""])[0].removeprefix("ERROR: ")[:400]
+    raised = [line for line in lines if re.match(r"(?!ERROR)[\w.]+(Error|Exception|Exit|Unavailable): ", line)]
+    errors = [line for line in lines if re.match(r"ERROR: |error: ", line)]
+    return (telling[:1] or raised[-1:] or errors[-1:] or lines[:1] or [""])[0].removeprefix("ERROR: ")[:400]
