@@ -21,7 +21,11 @@ from packaging.version import Version
 
 from tests.pip.pairs import DATA
 from tests.support import ROOT, tinywheels
+from torch_compat_matrix.runner.errors import Trouble
+from torch_compat_matrix.runner.packages.overlay import install
+from torch_compat_matrix.runner.packages.pip_config import Index
 from torch_compat_matrix.runner.packages.resolution import Resolution
+from torch_compat_matrix.runner.packages.resolve import resolve
 
 KINDS = {  # the product's reason code -> the class of the answer
     "": "adds",
@@ -34,13 +38,15 @@ KINDS = {  # the product's reason code -> the class of the answer
     "no-wheel": "no wheel",
     "sdist-build-failed": "build",
     "needs-in-image": "build",
-    "metadata-refused": "metadata",
+    "pip-refuses-metadata": "metadata",
     "bad-requirement": "bad requirement",
     "index-unreachable": "unreachable",
+    "constraints-unreadable": "no such constraints",
 }
 
 REFUSALS = (  # what pip says on its way to a refusal -> the class of the answer; the first that is found counts
     ("bad requirement", r"Invalid requirement|invalid requirement|UndefinedEnvironmentName|Invalid constraint"),
+    ("no such constraints", r"Could not open requirements file"),
     ("unreachable", r"NewConnectionError|Failed to establish a new connection"),
     ("not found", r"HTTP error 404"),
     ("no wheel", r"is not a supported wheel on this platform"),
@@ -170,6 +176,14 @@ def _is_file_of(name: str, wanted: Requirement) -> bool:
     stem = re.sub(r"\.(whl|tar\.gz|zip)$", "", name)
     version = stem.split("-")[1] if name.endswith(".whl") else stem.rpartition("-")[2]
     return wanted.specifier.contains(version, prereleases=bool(wanted.specifier))
+
+
+def ask_product(requires: Sequence[str], facts: Mapping[str, Any], index: Index, place: Path) -> Answer:
+    """The answer of a run, which fetches what is added, since only that shows some of what pip refuses."""
+    try:
+        return ours(install(requires, facts, index, place)[0])
+    except Trouble:  # a build failed, which a dry run does not try
+        return ours(resolve(requires, facts, index, place / "resolutions"))
 
 
 def ours(resolution: Resolution) -> Answer:

@@ -9,12 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.pip.answers import ask_pip, count_equal, environment, ours
+from tests.pip.answers import ask_pip, ask_product, count_equal, environment
 from tests.pip.pairs import Pair, offer, read_pairs
 from tests.support import ROOT
 from tests.support.environments import HOME
 from torch_compat_matrix.runner.packages.pip_config import Index
-from torch_compat_matrix.runner.packages.resolve import resolve
 
 PAIRS = [
     pytest.param(pair, marks=[pytest.mark.slow, *([pytest.mark.share] if pair.share else [])], id=pair.id)
@@ -38,7 +37,7 @@ def test_resolution_is_pips(
     kept = HOME / "pip" / "answers" / time.strftime("%Y-%m-%d") / f"{pair.key}.json"
     pip = ask_pip(python, requires, variables, facts, kept, session)
     index = Index.from_pip({**os.environ, **variables})
-    product = ours(resolve(requires, facts, index, session / "resolutions"))
+    product = ask_product(requires, facts, index, session)
     equal, of = count_equal(pip, product)
     record_property("agreement", [pip.kind == product.kind, equal, of, pair.differs])
     if pair.differs:
