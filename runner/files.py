@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 from urllib.parse import unquote
 
@@ -103,6 +104,13 @@ def build_once(folder: Path, build: Callable[[Path], None], is_whole: Callable[[
                     folder.rename(doomed := partial.with_suffix(".doomed.partial"))
                     shutil.rmtree(doomed)
     return folder
+
+
+def scratch(cache: Path) -> TemporaryDirectory[str]:
+    """A folder for the length of a `with`; one that a killed process leaves lies below the cache, where it is swept."""
+    folder = cache.absolute() / "scratch"
+    folder.mkdir(parents=True, exist_ok=True)
+    return TemporaryDirectory(dir=folder)
 
 
 @contextmanager

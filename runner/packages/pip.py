@@ -11,10 +11,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
-from torch_compat_matrix.runner.files import build_once
+from torch_compat_matrix.runner.files import build_once, scratch
 from torch_compat_matrix.runner.packages import interpreters, uv
 from torch_compat_matrix.runner.packages.pip_config import Index
 from torch_compat_matrix.runner.packages.stubs import Held
@@ -93,7 +92,7 @@ class Pip:
     def ask(self, requirements: Sequence[str], constraints: str, *, upgrade: bool = False) -> Answer:
         """What `pip install` of the requirements would add or replace; Unasked where that cannot be known here."""
         python, folder = self._python(), self._folder()
-        with TemporaryDirectory(prefix="compat-") as temporary:
+        with scratch(self.home) as temporary:
             place = Path(temporary)
             (place / "constraints.txt").write_text(constraints)
             (place / "requirements.txt").write_text("\n".join(requirements))
@@ -212,7 +211,7 @@ def _words(words: str) -> str:
     """pip's warnings and errors, without its advice, places, secrets and long lists of versions."""
     beside = re.compile(r"\s*$|DEPRECATION: |.* is ignored: it is neither")
     lines = [line for line in words.splitlines() if not beside.match(line)]
-    text = re.sub(r" \(from -r \S+ \(line \d+\)\)| \(from versions: [^)]*\)", "", "\n".join(lines))
+    text = re.sub(r" \(from -r .*? \(line \d+\)\)| \(from versions: [^)]*\)", "", "\n".join(lines))
     return redact(re.sub(r"(?:[^;\n]+ Requires-Python [^;\n]+; ?){4,}", " ... ", text))
 
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
+from torch_compat_matrix.runner.files import scratch
 from torch_compat_matrix.runner.packages import uv
 from torch_compat_matrix.runner.packages.constraints import Constraint
 from torch_compat_matrix.runner.packages.pip import Answer, Pip, Unasked, telling_line
@@ -272,7 +272,7 @@ class Question:
         their newest versions (`free`) before uv may prefer the image's versions.
         """
         held = self.held.versions
-        with TemporaryDirectory(prefix="compat-") as folder:
+        with scratch(self.pip.home) as folder:
             pins, output = Path(folder, "pins.txt"), Path(folder, "preferences.txt")
             pins.write_text("".join(f"{name}=={free[name]}\n" for name in free if free[name] and name not in held))
             output.write_text(self.held.pins(held.keys() - self.newest))
@@ -297,13 +297,13 @@ class Question:
 
     def _compile(self, keep: Iterable[str]) -> uv.Ran:
         """Resolve with these packages of the image as they are."""
-        with TemporaryDirectory(prefix="compat-") as folder:
+        with scratch(self.pip.home) as folder:
             constraints = Path(folder, "image.txt")
             constraints.write_text(self.held.constraints(sorted(keep)))
             return self._run("-c", str(constraints))
 
     def _run(self, *arguments: str, links: Sequence[Path] = (), variables: Mapping[str, str] | None = None) -> uv.Ran:
-        with TemporaryDirectory(prefix="compat-") as folder:
+        with scratch(self.pip.home) as folder:
             # UV_CONSTRAINT does not count beside a `-c`.
             constraints = Path(folder, "constraints.txt")
             constraints.write_text(self._constraints())

@@ -15,10 +15,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from tempfile import TemporaryDirectory, TemporaryFile
+from tempfile import TemporaryFile
 
 from torch_compat_matrix.runner.errors import Trouble
-from torch_compat_matrix.runner.files import home, user_home, write_whole
+from torch_compat_matrix.runner.files import home, scratch, user_home, write_whole
 from torch_compat_matrix.runner.streams import Kept, pieces
 from torch_compat_matrix.runner.text import one_line, redact
 
@@ -122,7 +122,7 @@ def run(
     noisy = re.search(r"Querying Python at `(.+?)` returned an invalid response", ran.err)
     if not ran.status or noisy is None:
         return ran
-    with TemporaryDirectory(prefix="compat-") as folder:
+    with scratch(home() / "resolutions") as folder:
         filtered = Path(folder, "python")
         filtered.write_text(_FILTER.format(shlex.quote(noisy[1])))
         filtered.chmod(0o755)

@@ -325,6 +325,7 @@ def test_many_may_ask_at_once(offered: Path) -> None:
         answers = list(pool.map(lambda _: answer(offered, facts(), "lib==1.0"), range(4)))
     assert [answers[0]] * 4 == answers
     assert not list((offered.parent / "resolutions").glob("**/*.partial"))
+    assert list((offered.parent / "resolutions" / "scratch").iterdir()) == []
 
 
 def test_packages_that_pip_itself_would_pass_over_do_no_harm(offered: Path) -> None:
