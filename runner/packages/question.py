@@ -62,7 +62,7 @@ class Question:
         picks = read_pins(free.out.splitlines())
         if ran.status and ran.reason == "bad-requirement":
             return self._unmet(ran)
-        if not self._doubtful(ran, picks):
+        if not self._doubtful(ran, free):
             return self._met(ran, picks)
         try:
             told = self._asked()
@@ -71,13 +71,13 @@ class Question:
             resolution = self._unasked(ran, free)
             return replace(resolution, notes=(*resolution.notes, f"{UNASKED}: {cause}"))
 
-    def _doubtful(self, ran: uv.Ran, free: Mapping[str, str]) -> bool:
+    def _doubtful(self, ran: uv.Ran, free: uv.Ran) -> bool:
         """Whether pip may answer otherwise than uv: a failure, a replaced package, what uv does not know or mends."""
-        if ran.status or self.refused or self.index.pips_alone:
+        if ran.status or free.status or self.refused or self.index.pips_alone:
             return True
         new = self._new(ran)
         bound = any(name_of(constraint.line) in new for constraint in self.constraints)
-        return bound or self._newer(new, free) or self._has_source(new)
+        return bound or self._newer(new, read_pins(free.out.splitlines())) or self._has_source(new)
 
     def _has_source(self, new: Mapping[str, str]) -> bool:
         """Whether a package would be built from source, which pip may refuse to do or do otherwise."""
@@ -125,7 +125,7 @@ class Question:
 
     def _as_told(self, told: Answer, ran: uv.Ran) -> Resolution:
         """What pip told: packages to add, or replacements; then what keeps the image is uv's, if there is anything."""
-        picks = {**self.held.versions, **told.pins}
+        picks = {**self._needed(ran), **told.pins}
         drift = self._replaced(told.pins)
         if not drift:
             return Resolution(add=told.lines, versions=picks, notes=told.notes)
@@ -199,20 +199,24 @@ class Question:
         return ran
 
     def _met(self, ran: uv.Ran, free: Mapping[str, str]) -> Resolution:
-        held, lines = self.held.versions, self._lines(ran)
-        own = {name for name, line in lines.items() if f" @ {self._stubs().as_uri()}/" in line}
-        versions = {**read_pins(lines.values()), **{name: held[name] for name in own}}
-        new = self._new(ran)
+        lines, new = self._lines(ran), self._new(ran)
         add = tuple(lines[name] for name in new)
         picks, drift = self._drift(free) if self._newer(new, free) else ({}, ())
         plain = self._plain(picks)
         return Resolution(
             add=add,
             plain=plain if set(plain) != set(add) else (),
-            versions=versions,
+            versions=self._needed(ran),
             drift=drift,
             notes=tuple(re.findall(r"^warning: (`.* is yanked.*)$", ran.err, re.MULTILINE)),
         )
+
+    def _needed(self, ran: uv.Ran) -> dict[str, str]:
+        """The versions of all that the requirements need, the image's own packages among them."""
+        held, lines = self.held.versions, {} if ran.status else self._lines(ran)
+        stubs = {name: held[name] for name, line in lines.items() if f" @ {self._stubs().as_uri()}/" in line}
+        required = {name: held[name] for name in set(map(name_of, self.requirements)) & held.keys()}
+        return {**required, **read_pins(lines.values()), **stubs}
 
     def _lines(self, ran: uv.Ran) -> dict[str, str]:
         return {name_of(line): line for line in ran.out.splitlines() if name_of(line)}

@@ -361,6 +361,15 @@ def test_constraints_count_and_are_named(offered: Path) -> None:
     assert resolve(["lib"], facts(), index, offered.parent / "resolutions").add == ("helper==0.9", "lib==1.0")
 
 
+def test_packages_that_nothing_needs_are_no_part_of_pips_answer(offered: Path, pips: None) -> None:
+    """A package of a stand-in that does not fit its torch is the trouble of the cells that need it."""
+    sdist(offered, "source-only", "1.0")
+    wheel(offered, "user", "1.0", "source-only", "helper")
+    resolution = answer(offered, facts(helper="1.0", unneeded="1.0", pip="24.2"), "user")
+    assert resolution.add == ("source-only==1.0", "user==1.0")
+    assert resolution.versions == {"user": "1.0", "source-only": "1.0", "helper": "1.0"}
+
+
 def test_a_constraint_that_causes_drift_is_named_in_it(offered: Path, pips: None) -> None:
     """The image is not to blame, nor the library alone."""
     file = offered.parent / "constraints.txt"
