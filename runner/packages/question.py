@@ -153,11 +153,11 @@ class Question:
             return self._unmet(free)
         if ran.status and ran.reason in ("needs-in-image", "sdist-build-failed", "yanked"):
             return self._unmet(ran)
-        detail = f"pip {told.pip}: {told.detail}"
-        if told.problem in ("pip-refuses-metadata", "python-too-new"):
-            takes = self._takes()
-            detail = f"{takes}{detail}" if takes else detail
-        return Resolution(problem=told.problem, detail=uv.brief(detail), evidence=telling_line(told.detail))
+        line = telling_line(told.detail)
+        detail = f"pip {told.pip}: {line if told.problem == 'sdist-build-failed' else told.detail}"
+        if told.problem in _PIPS_REASONS:
+            detail = f"{self._takes()}{detail}"
+        return Resolution(problem=told.problem, detail=uv.brief(detail), evidence=line)
 
     def _takes(self) -> str:
         """The releases that pip takes instead."""

@@ -404,6 +404,15 @@ def test_a_release_without_a_wheel_is_told_as_such(offered: Path, requirement: s
     assert answer(offered, facts(), requirement, options={"only-binary": ":all:"}).problem == "no-wheel"
 
 
+def test_a_release_whose_metadata_pip_cannot_build_is_not_added(offered: Path, pips: None) -> None:
+    """uv believes pyproject.toml and would add it; pip builds the metadata of each source distribution."""
+    sdist(offered, "aged", "1.0", at_build="import a_module_of_an_older_python", static=True)
+    resolution = answer(offered, facts(pip="24.2"), "aged==1.0")
+    assert (resolution.problem, resolution.add) == ("sdist-build-failed", ())
+    assert resolution.evidence == "ModuleNotFoundError: No module named 'a_module_of_an_older_python'"
+    assert resolution.detail == f"pip 24.2: {resolution.evidence}"
+
+
 def test_the_drift_is_pips_own(offered: Path, pips: None) -> None:
     """pip goes back to older releases of what it has to replace in an order of its own; uv is not asked."""
     wheel(offered, "clip", "3.3", "vision", "torch")

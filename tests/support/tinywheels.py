@@ -41,14 +41,20 @@ def linked_to(folder: Path, name: str, version: str, *libraries: str) -> Path:
     return wheel(folder, name, version, "torch", files={f"{name}_C/_C.so": "\0".join(("", *libraries, ""))})
 
 
-def sdist(folder: Path, name: str, version: str, *, tags: str = "py3-none-any", at_build: str = "") -> Path:
-    """A source distribution that is its own build backend: it needs no setuptools, and so no network."""
+def sdist(
+    folder: Path, name: str, version: str, *, tags: str = "py3-none-any", at_build: str = "", static: bool = False
+) -> Path:
+    """A source distribution that is its own build backend: it needs no setuptools, and so no network.
+
+    `static`: pyproject.toml says all that its metadata would, so that uv need not build them.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name.replace('-', '_')}-{version}.tar.gz"
     members = _members(name, version, (), tags, "", {})
     files = {
         "PKG-INFO": next(text for member, text in members.items() if member.endswith("METADATA")),
-        "pyproject.toml": '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n',
+        "pyproject.toml": '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+        + (f'[project]\nname = "{name}"\nversion = "{version}"\n' if static else ""),
         "backend.py": _BACKEND.format(at_build=at_build, file=f"{path.name[:-7]}-{tags}.whl", members=members),
     }
     with tarfile.open(path, "w:gz") as archive:
