@@ -8,15 +8,16 @@ python    the interpreter that runs `compat` (default: the one that runs the tes
 variables, files   environment variables; texts by file name.  {folder} stands for the folder of the case, and
           {torch_python} and {PATH} for what they say, also in `python`
 arguments what follows `compat run`
-slow      more than 5 s: CI runs it apart (marker `share`)
+mark      `share` (more than 5 s: CI runs it apart) or `slow` (only its own command runs it)
 status    the exit status of `compat run`, or a list of those that are right
-output, report, plan   words that the output, report.md and `compat plan` after the run hold (or lack)
+output, report, plan   words that the output, report.md as it is read, and `compat plan` after the run hold (or lack)
 checks    pattern of check ids -> verdict, reason, blame (a list: each is right; verdict `absent`: no such check), and
           words that WORDS of the outcome hold (or lack)
 """
 
 from __future__ import annotations
 
+import html
 import json
 import os
 import shutil
@@ -42,7 +43,7 @@ def read_cases() -> list[Any]:
     """The folders' case.yaml, as pytest's parameters."""
     cases = {path.parent.name: YAML(typ="safe").load(path.read_text()) for path in sorted(FOLDER.glob("*/case.yaml"))}
     return [
-        pytest.param(name, case, id=name, marks=[pytest.mark.share] if case.get("slow") else [])
+        pytest.param(name, case, id=name, marks=[getattr(pytest.mark, case["mark"])] if "mark" in case else [])
         for name, case in cases.items()
     ]
 
@@ -116,7 +117,7 @@ def test_case(
         for outcome in found:
             check_outcome(outcome, right)
     if "report" in case:
-        check_words(reports[-1].with_name("report.md").read_text(), case["report"])
+        check_words(html.unescape(reports[-1].with_name("report.md").read_text()), case["report"])
     if "plan" in case:
         planned = run(*compat, "plan", *arguments, **variables)
         check_words(planned.stdout + planned.stderr, case["plan"])
