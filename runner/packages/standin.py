@@ -27,6 +27,10 @@ WARM_UP_S = 300
 
 CORRECT = "Correct `requires` of `local:` of the image."
 """The remedy where the stand-in's own packages cannot be had: no library has a part in it."""
+CHOOSE = (
+    "Choose a Python that the version manager has (`pyenv shell 3.10.13`), or write its path into `local: python:`."
+)
+"""The remedy where a version manager's shim refuses: its words name the Pythons that are there."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -138,7 +142,9 @@ def _build(local: Local, folder: Path, python: Path, index: Index, gpu: bool) ->
         if ran.reason != "python-not-found":
             break
     if ran.status:
-        raise ran.trouble(f"there is no Python {_version(local)} for the stand-in")
+        trouble = ran.trouble(f"there is no Python {_version(local)} for the stand-in")
+        trouble.remedy = CHOOSE if "/shims/" in ran.err else ""
+        raise trouble
     source, misfits = _install(local, python, index, gpu) if local.requires else (_PLAIN, {})
     _write_bytecode(python)
     listed = uv.run(("pip", "list", "--format", "json", *_into(python)), {})

@@ -189,6 +189,7 @@ def test_what_a_shim_hides_is_the_evidence(tmp_path: Path, index: Index, monkeyp
     with pytest.raises(Trouble) as raised:
         build(tmp_path, index, "lib", python="3.98")
     assert (raised.value.code, raised.value.blame) == ("python-not-found", "")
+    assert "pyenv" in raised.value.remedy
     assert raised.value.evidence == (
         "pyenv: python3.98: command not found The `python3.98' command exists in these Python versions: 3.98.7"
     )
