@@ -9,12 +9,13 @@ from typing import Any
 
 from tabulate import tabulate
 
+from torch_compat_matrix.reports.markdown import CONSTRAINED, REPLACED
 from torch_compat_matrix.runner.backends.base import Backend
 from torch_compat_matrix.runner.backends.gpus import offered
 from torch_compat_matrix.runner.errors import Trouble
 from torch_compat_matrix.runner.execution.durations import Estimate
 from torch_compat_matrix.runner.execution.prepare import facts_path
-from torch_compat_matrix.runner.model import HOST, INSTALLED, Cell, Image, Plan
+from torch_compat_matrix.runner.model import HOST, INSTALLED, PLAIN, Cell, Image, Plan, shown
 from torch_compat_matrix.runner.packages import resolve, standin
 from torch_compat_matrix.runner.packages.overlay import folder_of
 from torch_compat_matrix.runner.packages.pip_config import Index
@@ -41,7 +42,7 @@ def preview(plan: Plan, backend: Backend, home: Path) -> str:
             blocks.append(f"{image.name}: {trouble}\n  {remedy_of(trouble)}")
             continue
         rows = [
-            (cell.id, " ".join(cell.probes), *_resolution(cell, facts, home), _time(estimate, cell)) for cell in cells
+            (cell.id, " ".join(cell.probes), *resolution_of(cell, facts, home), _time(estimate, cell)) for cell in cells
         ]
         table = tabulate(rows, headers=("cell", "probes", "adds", "overlay", "time"), tablefmt="simple")
         blocks.append("\n".join([*_image(image, backend.name, facts), *_warnings(image, facts, backend), table]))
@@ -88,8 +89,8 @@ def _warnings(image: Image, facts: Mapping[str, Any] | None, backend: Backend) -
             yield f"  will not run on {gpu.name}: {prediction.code}: {prediction.detail}"
 
 
-def _resolution(cell: Cell, facts: Mapping[str, Any] | None, home: Path) -> tuple[str, str]:
-    """The packages that the cell adds to the image, and whether they are fetched already."""
+def resolution_of(cell: Cell, facts: Mapping[str, Any] | None, home: Path) -> tuple[str, str]:
+    """The packages that the cell adds to the image (with those that a plain install replaces); are they fetched?"""
     if facts is None:
         return ", ".join(cell.requires) or INSTALLED, "?"
     if cell.version == INSTALLED:
@@ -106,6 +107,9 @@ def _resolution(cell: Cell, facts: Mapping[str, Any] | None, home: Path) -> tupl
         return "nothing: the image holds it", "none needed"
     asked_first = sorted(resolution.add, key=lambda pin: name_of(pin) not in cell.members)
     more = f" and {len(asked_first) - 1} more" if len(asked_first) > 1 else ""
+    if answer.drift:
+        way = f"{REPLACED} replaces" if cell.install == PLAIN else f"{CONSTRAINED} a plain install replaces"
+        more += f"; {way} {shown(answer.drift)}"
     return asked_first[0] + more, "cached" if folder_of(resolution.add, facts, home).is_dir() else "to fetch"
 
 

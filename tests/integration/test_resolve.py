@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from typing import Any
 import pytest
 
 from tests.support.tinywheels import sdist, simple_index, wheel
+from torch_compat_matrix.compat.preview import resolution_of
+from torch_compat_matrix.runner.model import Cell
 from torch_compat_matrix.runner.packages import interpreters, uv
 from torch_compat_matrix.runner.packages.overlay import install
 from torch_compat_matrix.runner.packages.pip_config import Index
@@ -201,6 +204,23 @@ def test_a_plain_install_has_a_set_of_its_own(offered: Path) -> None:
     same = answer(offered, image, "lib==1.0")
     assert (same.plain, same.under("plain").add) == ((), same.add)
     assert answer(offered, image, "lib==99").under("plain").problem == "version-not-found"
+
+
+def test_the_plan_shows_both_answers(offered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a plain install would replace stands, marked, beside what is added, and beside a plain cell."""
+    wheel(offered, "clip", "3.3", "torch>=2", "vision")
+    wheel(offered, "vision", "0.28", "torch==2.13.0")
+    wheel(offered, "vision", "0.29", "torch==2.15.0")
+    wheel(offered, "torch", "2.15.0")
+    for name, value in {"PIP_CONFIG_FILE": "/dev/null", "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(offered)}.items():
+        monkeypatch.setenv(name, value)
+    cell = Cell(image="x", subject="clip", version="3.3", members=("clip",), requires=("clip==3.3",))
+    adds, _ = resolution_of(cell, facts(), tmp_path)
+    assert adds == "clip==3.3 and 1 more; 📌 a plain install replaces torch 2.13.0+cpu -> 2.15.0"
+    adds, _ = resolution_of(replace(cell, install="plain"), facts(), tmp_path)
+    assert adds == "clip==3.3 and 2 more; 🔀 replaces torch 2.13.0+cpu -> 2.15.0"
+    lib = replace(cell, subject="lib", version="1.0", members=("lib",), requires=("lib==1.0",))
+    assert resolution_of(lib, facts(), tmp_path)[0] == "lib==1.0 and 1 more"
 
 
 def test_what_is_merely_newer_elsewhere_is_no_drift(offered: Path) -> None:
