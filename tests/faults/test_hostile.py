@@ -1,0 +1,400 @@
+"""Hostile and broken libraries: each ends in its own verdict, in time, and changes no neighbour's.
+
+tests/resources/hostile/README.md says how a kind is written. A run holds an innocent library before the hostile ones
+and another after them, in one image, so that one launch works through all; it happens in a sandbox with a stand-in, a
+home and a cache of uv of its own, in which everything is compared with what was there before.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support import ROOT, tinywheels
+
+FOLDER = ROOT / "tests" / "resources" / "hostile"
+BEFORE, AFTER = "innocent-before", "innocent-after"
+LIMIT, GRACE = 8, 5  # seconds for a probe, and beyond it
+ATTEMPTS = 3  # processes that may be asked for an answer: a fork, a fresh one, and another to confirm it
+BATCH = 6  # hostile cells of a run
+PROBES = ("import", "sample", "autograd")
+SECTION = re.compile(r"^# --- (.+)\n", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A hostile library, as its file says."""
+
+    name: str
+    body: str
+    hook: str
+    verdicts: frozenset[str]
+    others: frozenset[str]
+    flags: frozenset[str]
+    files: dict[str, str] = field(default_factory=dict, hash=False)
+
+    @property
+    def distribution(self) -> str:
+        """The name on the index."""
+        return f"hostile-{self.name}"
+
+    @property
+    def probes(self) -> tuple[str, ...]:
+        """What the cell is asked."""
+        return (*PROBES, "compile") if self.hook == "compile" else PROBES
+
+    def allowed(self, probe: str) -> frozenset[str]:
+        """The verdicts that are right for a probe; after a failed import no other has one of its own."""
+        return self.verdicts if probe == self.hook or (self.hook == "build" and probe == "import") else self.others
+
+
+def read_kind(path: Path) -> Kind:
+    """A kind from its file: docstring, header of `# key: value`, code, and further files of the wheel."""
+    text, *sections = SECTION.split(path.read_text())
+    header = dict(re.findall(r"^# (hook|verdicts|also|backend|huge): (.+)$", text, re.MULTILINE))
+    flags = set(re.findall(r"^# (alone|share|twice)$", text, re.MULTILINE)) | {header.get("backend", "eager")}
+    verdicts = frozenset(header["verdicts"].split())
+    broken_import = {"pass", "skip", *verdicts} if header["hook"] in ("import", "build") and verdicts != {"pass"} else {"pass"}
+    files = dict(zip(sections[::2], sections[1::2], strict=True))
+    if "huge" in header:
+        extras = "".join(f"Provides-Extra: {'e' * 80}{number}\n" for number in range(300_000))
+        files[header["huge"]] = f"Metadata-Version: 2.1\nName: hostile-{path.stem}\nVersion: 1.0\n{extras}"
+    others = frozenset(header["also"].split()) if "also" in header else frozenset(broken_import)
+    return Kind(path.stem, text, header["hook"], verdicts, others, frozenset(flags), files)
+
+
+KINDS = [read_kind(path) for path in sorted((FOLDER / "kinds").glob("*.txt"))]
+
+
+def batches() -> Iterator[list[Kind]]:
+    """The kinds that may share a run: those of the quick share, those that harm nobody but themselves, each other."""
+    shared = [kind for kind in KINDS if "alone" not in kind.flags]
+    for group in ([k for k in shared if "share" in k.flags], [k for k in shared if "share" not in k.flags]):
+        yield from (group[start : start + BATCH] for start in range(0, len(group), BATCH))
+    yield from ([kind] for kind in KINDS if "alone" in kind.flags)
+
+
+@dataclass
+class Result:
+    """What a run left."""
+
+    outcomes: dict[str, Any]  # check -> its entry in report.json
+    seconds: float
+    faults: list[str]  # what is wrong with the run as a whole
+
+
+class Sandbox:
+    """A folder that holds all that a run may touch, and the stand-in that it is judged by."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.standins, self.pristine = folder, folder / "standins", folder / "pristine"
+        self.seen: dict[str, tuple[int, int, int]] = {}
+        for name in ("tmp", "user", "wheels", "decoy", "work", "standins"):
+            (folder / name).mkdir()
+        (folder / "decoy" / "thesis.tex").write_text("ten years of work\n")
+        self.normal = 300.0  # seconds that a run without hostile cells takes; the first builds the stand-in
+
+    def keep(self) -> None:
+        """Keep a copy of the stand-in that the first run built, with the bytecode that every process needs."""
+        [python] = self.standins.glob("*/bin/python")
+        subprocess.run([python, "-c", "import numpy, torch, torch._dynamo"], check=True)
+        subprocess.run(["cp", "-r", "--preserve=mode,timestamps", self.standins, self.pristine], check=True)
+        self.seen = self.stamps()
+
+    def heal(self) -> None:
+        """A stand-in without a trace of the last run."""
+        shutil.rmtree(self.standins, ignore_errors=True)
+        subprocess.run(["cp", "-r", "--preserve=mode,timestamps", self.pristine, self.standins], check=True)
+        self.seen = self.stamps()
+
+    def stamps(self) -> dict[str, tuple[int, int, int]]:
+        """What tells a file that was written to, bytecode left out, by its path in the stand-in."""
+        stamps = {}
+        for folder, _, names in os.walk(self.standins):
+            for name in names:
+                if not name.endswith((".pyc", ".lock")):
+                    status = os.lstat(path := os.path.join(folder, name))
+                    stamps[os.path.relpath(path, self.standins)] = (status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+        return stamps
+
+    def damage(self) -> list[str]:
+        """The stand-in's files whose content is not what it was, and those that came or went."""
+        now = self.stamps()
+        touched = {name for name in now.keys() | self.seen.keys() if now.get(name) != self.seen.get(name)}
+        return sorted(name for name in touched if content(self.standins / name) != content(self.pristine / name))
+
+    def bytecode(self) -> list[str]:
+        """The bytecode that was in the stand-in from the first, and is another program now."""
+        known = (path.relative_to(self.pristine) for path in self.pristine.rglob("*.pyc"))
+        return sorted(str(name) for name in known if content(self.standins / name) != content(self.pristine / name))
+
+    def run(self, name: str, kinds: list[Kind]) -> Result:
+        """One run of the real command over the innocent libraries and these; what it left is judged but for the cells."""
+        work, home = self.folder / "work" / name, self.folder / f"home-{name}"
+        home.mkdir(exist_ok=True)
+        if not (home / "standins").exists():
+            (home / "standins").symlink_to(self.standins)
+        shutil.rmtree(work, ignore_errors=True)
+        for folder in ("tmp", "user"):
+            open_up(self.folder / folder)
+            shutil.rmtree(self.folder / folder, ignore_errors=True)
+            (self.folder / folder).mkdir(exist_ok=True)
+        work.mkdir()
+        cells = {BEFORE: PROBES, **{kind.distribution: kind.probes for kind in kinds}, AFTER: PROBES}
+        inductor = "inductor" if any("inductor" in kind.flags for kind in kinds) else "eager"
+        if inductor == "inductor":
+            cells[AFTER] = (*PROBES, "compile")
+        self.write_wheels(kinds, list(cells))
+        product = self.product(f"{name}-product", list(cells), inductor)
+        before = tree(self.folder / "decoy") | tree(self.folder / "wheels") | tree(product)
+        libraries = "".join(
+            f'  {cell}: {{ versions: ["1.0"], probes: [{", ".join(probes)}] }}\n' for cell, probes in cells.items()
+        )
+        (work / "matrix.yaml").write_text(
+            f"limits: {{ timeout: {LIMIT}, compile_timeout: {LIMIT if inductor == 'eager' else 60}, gpus: none }}\n"
+            'images:\n  torch: { local: { python: "3.11", requires: ["torch==2.13.0", numpy] } }\n'
+            f"libraries:\n{libraries}"
+        )
+        asked = sum(1 if kind.allowed(probe) == {"pass"} else ATTEMPTS for kind in kinds for probe in kind.probes)
+        most = self.normal + asked * (LIMIT + GRACE)
+        seconds, ended = self.call(product, work, home, most)
+        faults = [] if ended else [f"did not end by itself within {most:.0f} s"]
+        faults += [f"left processes: {', '.join(left)}"] if (left := self.end_leftovers()) else []
+        open_up(self.folder / "decoy")
+        after = tree(self.folder / "decoy") | tree(self.folder / "wheels") | tree(product)
+        changed = sorted(str(path) for path in before.keys() | after.keys() if before.get(path) != after.get(path))
+        faults += [f"changed the user's files: {changed[:5]}"] if changed else []
+        if self.seen and (damaged := self.damage() + self.bytecode()):
+            faults.append(f"changed the stand-in: {damaged[:5]}")
+            self.heal()
+        faults += self.poisoned_cache()
+        outcomes, unreadable = read_report(home)
+        faults += unreadable
+        if not ended or unreadable:
+            faults.append(f"the last words: {(work / 'output').read_text(errors='replace')[-1500:]!r}")
+        return Result(outcomes, seconds, faults)
+
+    def call(self, product: Path, work: Path, home: Path, most: float) -> tuple[float, bool]:
+        """Run `compat run` in a session of its own; seconds, and whether it ended by itself with a status of its own."""
+        words = {"PYTHONPATH": str(product), "COMPAT_HOME": str(home), "TMPDIR": str(self.folder / "tmp")}
+        words |= {"HOME": str(self.folder / "user"), "UV_CACHE_DIR": str(self.folder / "uv")}
+        links = f"{os.environ.get('PIP_FIND_LINKS', '')} {self.folder / 'wheels'}".strip()
+        command = [sys.executable, "-m", "torch_compat_matrix", "run", "--jobs", "1", "--out", str(work / "out")]
+        began = time.monotonic()
+        with (work / "output").open("wb") as output:
+            process = subprocess.Popen(
+                command, cwd=work, env={**os.environ, **words, "PIP_FIND_LINKS": links}, stdout=output,
+                stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True,
+            )  # fmt: skip
+            (self.folder / "runner.pid").write_text(str(process.pid))
+            try:
+                status = process.wait(most)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+                return time.monotonic() - began, False
+        return time.monotonic() - began, status in (0, 1, 5)
+
+    def end_leftovers(self) -> list[str]:
+        """End the processes of the sandbox that are still there two seconds later; their command lines."""
+        (self.folder / "runner.pid").unlink()
+        left: dict[int, str] = {}
+        for _ in range(20):
+            left = dict(self.processes())
+            if not left:
+                return []
+            time.sleep(0.1)
+        for pid in left:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        return [f"{pid} {words[:60]}" for pid, words in left.items()]
+
+    def processes(self) -> Iterator[tuple[int, str]]:
+        """Every process whose command line or environment names the sandbox."""
+        mark = str(self.folder).encode()
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit() and int(entry.name) != os.getpid():
+                try:
+                    words = (entry / "cmdline").read_bytes()
+                    if mark in words or mark in (entry / "environ").read_bytes():
+                        yield int(entry.name), words.replace(b"\0", b" ").decode(errors="replace")
+                except OSError:
+                    pass
+
+    def write_wheels(self, kinds: list[Kind], cells: list[str]) -> None:
+        """The wheels of a run's libraries, where there are none yet."""
+        tools = (FOLDER / "tools.txt").read_text().replace("{sandbox}", str(self.folder))
+        tools = tools.replace("{cells}", " ".join(f"torch/{cell}-1.0" for cell in cells))
+        tail = (FOLDER / "library.txt").read_text().partition('"""\n')[2]
+        for name in (BEFORE, AFTER):
+            if not (self.folder / "wheels" / f"{name.replace('-', '_')}-1.0-py3-none-any.whl").exists():
+                package = {f"{name.replace('-', '_')}/__init__.py": f'__version__ = "1.0"\n{tail}'}
+                tinywheels.wheel(self.folder / "wheels", name, "1.0", files=package)
+        for kind in kinds:
+            if kind.hook == "build":
+                code = kind.body.partition('"""\n\n')[2]
+                tinywheels.sdist(self.folder / "wheels", kind.distribution, "1.0", at_build=code)
+                continue
+            module = kind.distribution.replace("-", "_")
+            code = f'__version__, HOOK = "1.0", "{kind.hook}"\n{kind.body}\n{tail}'
+            package = {f"{module}/__init__.py": code, f"{module}/_tools.py": tools, **kind.files}
+            tinywheels.wheel(self.folder / "wheels", kind.distribution, "1.0", files=package)
+
+    def product(self, name: str, cells: list[str], backend: str) -> Path:
+        """A copy of the product that has probe modules for these libraries; the folder for PYTHONPATH."""
+        folder = self.folder / name
+        if not folder.exists():
+            package = folder / "torch_compat_matrix"
+            shutil.copytree(ROOT / "src" / "torch_compat_matrix", package, ignore=shutil.ignore_patterns("__pycache__"))
+            text = (FOLDER / "probes.txt").read_text().replace('"eager"', f'"{backend}"')
+            for cell in cells:
+                module = cell.replace("-", "_")
+                filled = text.replace("{distribution}", cell).replace("{module}", module)
+                (package / "probes" / "libraries" / f"{module}.py").write_text(filled)
+        return folder
+
+    def poisoned_cache(self) -> list[str]:
+        """The innocent and hostile modules in uv's cache that are not those of their wheel."""
+        right = {path.stem.partition("-")[0]: package_of(path) for path in (self.folder / "wheels").glob("*.whl")}
+        found = []
+        for path in (self.folder / "uv").rglob("__init__.py"):
+            if path.parent.name in right and path.read_bytes() != right[path.parent.name]:
+                found.append(str(path.relative_to(self.folder)))
+                path.unlink()
+        return [f"changed uv's cache: {found[:3]}"] if found else []
+
+
+def package_of(path: Path) -> bytes:
+    """What a wheel holds as the module that bears its name."""
+    from zipfile import ZipFile
+
+    with ZipFile(path) as archive:
+        return archive.read(f"{path.stem.partition('-')[0]}/__init__.py")
+
+
+def content(path: Path) -> str:
+    """What tells the content of a file or link from another; empty where there is none."""
+    if path.is_symlink():
+        return os.readlink(path)
+    return hashlib.sha1(path.read_bytes()).hexdigest() if path.is_file() else ""
+
+
+def tree(folder: Path) -> dict[Path, str]:
+    """Each file below a folder, bytecode left out, with its content."""
+    return {path: content(path) for path in folder.rglob("*") if path.suffix != ".pyc" and not path.is_dir()}
+
+
+def open_up(folder: Path) -> None:
+    """Give back the permissions that a hostile library took."""
+    if folder.is_symlink():
+        folder.unlink()
+    elif folder.is_dir():
+        folder.chmod(0o755)
+        for inner in folder.rglob("*"):
+            if inner.is_dir() and not inner.is_symlink():
+                inner.chmod(0o755)
+
+
+def read_report(home: Path) -> tuple[dict[str, Any], list[str]]:
+    """The outcomes of the last run by check, and what is wrong with report.json."""
+    reports = sorted(home.glob("runs/*/report.json")) or sorted(home.parent.glob(f"work/{home.name[5:]}/out/report.json"))
+    if not reports:
+        return {}, ["there is no report.json"]
+
+    def refuse(word: str) -> None:
+        raise ValueError(word)
+
+    try:
+        report = json.loads(reports[-1].read_text(), parse_constant=refuse)
+    except ValueError as error:
+        return {}, [f"report.json: {error}"]
+    return {outcome["check"]: outcome for outcome in report["outcomes"]}, []
+
+
+def same(outcome: dict[str, Any]) -> dict[str, Any]:
+    """What must not depend on the neighbours."""
+    return {name: outcome.get(name) for name in ("verdict", "reason", "blame", "detail", "notes", "device")}
+
+
+@pytest.fixture(scope="module")
+def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
+    """The sandbox of all runs of this module."""
+    place = Sandbox(tmp_path_factory.mktemp("hostile"))
+    yield place
+    shutil.rmtree(place.folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def clean(sandbox: Sandbox) -> Result:
+    """A run without hostile cells, whose outcomes are those that the innocent must always have."""
+    result = sandbox.run("clean", [])
+    assert result.faults == []
+    assert {outcome["verdict"] for outcome in result.outcomes.values()} == {"pass"}
+    sandbox.keep()
+    began = time.monotonic()
+    result = sandbox.run("normal", [])
+    sandbox.normal = 30 + 3 * (time.monotonic() - began)
+    return result
+
+
+@pytest.fixture(scope="module")
+def result_of(sandbox: Sandbox, clean: Result) -> Callable[[Kind], Result]:
+    """A function that gives the run that holds a kind; each batch runs once."""
+
+    @cache
+    def run(number: int) -> Result:
+        batch = list(batches())[number]
+        result = sandbox.run(f"{number}", batch)
+        if any("twice" in kind.flags for kind in batch):
+            again = sandbox.run(f"{number}-again", batch)
+            result.faults += [f"the second run: {fault}" for fault in again.faults]
+            verdicts = {check: outcome["verdict"] for check, outcome in result.outcomes.items()}
+            if verdicts != (now := {check: outcome["verdict"] for check, outcome in again.outcomes.items()}):
+                result.faults.append(f"the second run says other verdicts: {now}")
+        return result
+
+    numbers = {kind.name: number for number, batch in enumerate(batches()) for kind in batch}
+    return lambda kind: run(numbers[kind.name])
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param(kind, id=kind.name, marks=pytest.mark.share if "share" in kind.flags else pytest.mark.slow)
+        for batch in batches()
+        for kind in batch
+    ],
+)
+def test_kind(kind: Kind, result_of: Callable[[Kind], Result], clean: Result) -> None:
+    """The library's own verdicts are right, and nothing else is different from a run without it."""
+    result = result_of(kind)
+    wrong = list(result.faults)
+    for probe in kind.probes:
+        outcome = result.outcomes.get(f"torch/{kind.distribution}-1.0/{probe}", {"verdict": "absent"})
+        if outcome["verdict"] not in kind.allowed(probe):
+            wrong.append(f"{probe}: {outcome['verdict']} ({outcome.get('reason')}: {str(outcome.get('detail'))[:200]!r})")
+        if outcome.get("seconds") and outcome["seconds"] > ATTEMPTS * (LIMIT + GRACE):
+            wrong.append(f"{probe}: {outcome['seconds']:.0f} s for a limit of {LIMIT} s")
+    for check, outcome in result.outcomes.items():
+        if "cuda" in (outcome.get("device"), outcome.get("gpu")) or "H100" in json.dumps(outcome.get("device_name", "")):
+            wrong.append(f"{check} says that it ran on a GPU")
+    for check, right in clean.outcomes.items():
+        if same(found := result.outcomes.get(check, {})) != same(right):
+            wrong.append(f"{check}: {same(found)}, alone it is {same(right)}")
+    assert wrong == [], "\n".join(wrong)
