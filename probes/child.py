@@ -31,6 +31,13 @@ TRACEBACK_LIMIT = 6000
 """The number of characters kept of a traceback: its end, which holds the error."""
 
 
+CACHES = ("MPLCONFIGDIR", "CUDA_CACHE_PATH", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "TORCH_EXTENSIONS_DIR")
+"""The variables that name folders for caches; each cell has folders of its own below them.
+
+torch keeps precompiled headers in the folder that TMPDIR named when it was imported: all cells of a launch share those.
+"""
+
+
 class CellTask(CellOrder):
     """A cell for its children: with the folder of its overlay and the image's own packages."""
 
@@ -243,9 +250,14 @@ def show_stacks() -> None:
 
 
 def enter(cell: CellTask) -> None:
-    """Put the overlay before the image's own packages, and take the cell's own home."""
-    os.environ["HOME"] = os.path.join(tempfile.gettempdir(), "home", cell["id"])
-    os.makedirs(os.environ["HOME"], exist_ok=True)
+    """Put the overlay before the image's own packages, and take the cell's own home, temporary folder and caches."""
+    own = os.path.join(tempfile.gettempdir(), "cells", cell["id"])
+    places = {name: os.path.join(os.environ[name], "cells", cell["id"]) for name in CACHES if name in os.environ}
+    places.update(HOME=os.path.join(own, "home"), TMPDIR=os.path.join(own, "tmp"))
+    for folder in places.values():
+        os.makedirs(folder, exist_ok=True)
+    os.environ.update(places)
+    tempfile.tempdir = None  # the folder that was found before
     if cell["overlay"]:
         sys.path.insert(0, str(cell["overlay"]))
         importlib.invalidate_caches()

@@ -359,18 +359,22 @@ def test_a_module_says_which_submodules_count(torch_python: str, world: Path) ->
     }
 
 
-def test_a_home_is_private_to_its_cell(torch_python: str, world: Path) -> None:
-    """All probes of a cell share it; the next cell finds nothing in it."""
+def test_home_and_temporary_folder_are_private_to_a_cell(torch_python: str, world: Path) -> None:
+    """All probes of a cell share them; the next cell finds nothing in them."""
     for name in ("first", "second"):
         distribution(world / "overlays" / "homes", name)
         text = f"""
-            import os
+            import os, tempfile
             DISTRIBUTION = MODULE = {name!r}
+            def marks():
+                return [os.path.join(place, "mark") for place in (os.path.expanduser("~"), tempfile.gettempdir())]
             def sample(probe):
-                os.mkdir(os.path.expanduser("~/mark"))
+                for mark in marks():
+                    os.mkdir(mark)
             def autograd(probe):
-                os.rmdir(os.path.expanduser("~/mark"))
-                os.mkdir(os.path.expanduser("~/mark"))
+                for mark in marks():
+                    os.rmdir(mark)
+                    os.mkdir(mark)
         """
         (world / "probes" / "libraries" / f"{name}.py").write_text(textwrap.dedent(text))
     work = [replace(cell(name, ("sample", "autograd")), overlay=Path("homes")) for name in ("first", "second")]
