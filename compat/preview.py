@@ -110,7 +110,7 @@ def resolution_of(cell: Cell, facts: Mapping[str, Any] | None, home: Path) -> tu
     if answer.drift:
         way = f"{REPLACED} replaces" if cell.install == PLAIN else f"{CONSTRAINED} a plain install replaces"
         more += f"; {way} {shown(answer.drift)}"
-    return asked_first[0] + more, "cached" if folder_of(resolution.add, facts, home).is_dir() else "to fetch"
+    return asked_first[0] + more, "cached" if folder_of(resolution.add, facts, index, home).is_dir() else "to fetch"
 
 
 def _time(estimate: Estimate, cell: Cell) -> str:

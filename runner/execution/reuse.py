@@ -44,8 +44,7 @@ def keys(
         work.isolation,
         work.cell.install,
         sorted(settings.items()),
-        # a package from a URL has no version that tells it from another; the overlay's name does
-        *([work.overlay.name] if work.overlay and "" in work.added.values() else []),
+        *([work.overlay.name] if work.overlay else []),  # it tells private builds of one version apart
     ]
     return {check.id: digest([*shared, check.id, check.probe]) for check in work.cell.checks}
 

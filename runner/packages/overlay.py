@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import platform
+import re
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from email.parser import HeaderParser
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,7 @@ def build(add: Sequence[str], facts: Mapping[str, Any], index: Index, home: Path
 
 def _build(add: Sequence[str], facts: Mapping[str, Any], index: Index, home: Path, *, cpu_line: bool = False) -> Path:
     target = Target.of(facts)
-    folder = folder_of(add, facts, home, cpu_line=cpu_line)
+    folder = folder_of(add, facts, index, home, cpu_line=cpu_line)
 
     def fill(partial: Path) -> None:
         _install(add, target, index, partial, cpu_line)
@@ -115,10 +116,22 @@ def _leaves_out(needs_python: str, python: str) -> bool:
         return False
 
 
-def folder_of(add: Sequence[str], facts: Mapping[str, Any], home: Path, *, cpu_line: bool = False) -> Path:
+def folder_of(
+    add: Sequence[str], facts: Mapping[str, Any], index: Index, home: Path, *, cpu_line: bool = False
+) -> Path:
     """The folder of the overlay of these packages, whether it exists or not."""
-    line = ["cpu"] if cpu_line else []
-    return home / "overlays" / digest([sorted(add), asdict(Target.of(facts)), *line, *stamps(add)])
+    target, line = Target.of(facts), ["cpu"] if cpu_line else []
+    flags, variables = (*target.flags(), *index.uv_flags()), index.uv_environment().items()
+    offered = [*_hashes(tuple(sorted(add)), flags, *variables), *index.stamps(add)] if index.may_change else []
+    return home / "overlays" / digest([sorted(add), asdict(target), *line, *stamps(add), *offered])
+
+
+@cache
+def _hashes(add: tuple[str, ...], flags: tuple[str, ...], *variables: tuple[str, str]) -> tuple[str, ...]:
+    """The hashes of the files that the indexes offer for these pins, asked once a process."""
+    compile_ = ("pip", "compile", "--no-deps", "--no-header", "--no-annotate", "--generate-hashes")
+    ran = uv.run((*compile_, *flags, "-"), dict(variables), stdin="\n".join(add))
+    return tuple(sorted(re.findall(r"--hash=(\S+)", ran.out)))
 
 
 def _install(add: Sequence[str], target: Target, index: Index, folder: Path, cpu_line: bool) -> None:
@@ -129,6 +142,8 @@ def _install(add: Sequence[str], target: Target, index: Index, folder: Path, cpu
     python = ("--python", sys.executable, "--compile-bytecode") if target.host_python else ()
     flags = ("--no-deps", "--target", str(folder), *python, *target.flags(), *index.uv_flags())
     variables = index.uv_environment()
+    if index.stamps(add):
+        flags = (*flags, "--refresh")  # else uv takes an earlier file of find-links from its cache
     if cpu_line:
         flags, variables = (*flags, *buildline.CPU_INDEX), {**variables, **buildline.cpu_index_variables()}
     ran = uv.run(("pip", "install", *flags, "-r", "-"), variables, stdin="\n".join(add))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from configparser import Error as ConfigError
 from configparser import RawConfigParser
 from dataclasses import dataclass, field
@@ -14,6 +14,7 @@ from pathlib import Path
 from torch_compat_matrix.runner.files import user_home
 from torch_compat_matrix.runner.model import digest
 from torch_compat_matrix.runner.packages.constraints import Constraint, Reader
+from torch_compat_matrix.runner.pins import canonical, name_of
 from torch_compat_matrix.runner.text import redact
 
 _FILES = ("constraint", "build-constraint")
@@ -22,6 +23,10 @@ _ALONE = ("no-deps", "prefer-binary", "upgrade", "upgrade-strategy", "ignore-req
 """pip's options that uv does not have, or means otherwise."""
 _WHAT = ("index-url", "extra-index-url", "find-links", "no-index", "only-binary", "no-binary", "pre", *_ALONE)
 """pip's options that decide which packages it finds; several values of an option are separated by white space."""
+_PLACES = {
+    *("index-url", "extra-index-url", "find-links"),
+    *("UV_DEFAULT_INDEX", "UV_INDEX", "UV_INDEX_URL", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS"),
+}
 _HOW = ("trusted-host", "cert", "client-cert", "proxy", "timeout", "keyring-provider")
 """pip's options that decide how it reaches an index."""
 
@@ -175,6 +180,18 @@ class Index:
         """A hash of the settings that decide which packages are found, without secrets."""
         settings = {**self.options, **self.uv}
         return digest({name: redact(settings[name]) for name in (*_WHAT, *_UV_WHAT) if name in settings})
+
+    @property
+    def may_change(self) -> bool:
+        """Whether a version may be offered with other content than before: by any index or folder but PyPI."""
+        return bool(_PLACES & {*self.options, *self.uv})
+
+    def stamps(self, pins: Sequence[str]) -> list[int]:
+        """The last change of each file of these packages in local find-links, for which uv knows no hash."""
+        folders = (Path(link.removeprefix("file://")) for link in self.find_links())
+        names = {name_of(pin) for pin in pins}
+        files = (file for folder in folders for file in sorted(folder.glob("*-*")))
+        return [file.stat().st_mtime_ns for file in files if canonical(file.name.partition("-")[0]) in names]
 
     @property
     def contents(self) -> str:

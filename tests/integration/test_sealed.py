@@ -117,3 +117,14 @@ def test_a_library_cannot_write_to_the_cache_of_the_installer(index: Index, tmp_
     """The files of an overlay are its own."""
     folder = overlay.build(["poisoner==1.0"], FACTS, index, tmp_path)
     assert {path.stat().st_nlink for path in folder.rglob("*") if path.is_file()} == {1}
+
+
+def test_another_build_of_a_version_is_another_overlay(index: Index, tmp_path: Path) -> None:
+    """A private index may offer other content under the same name and version."""
+    first = overlay.build(["poisoner==1.0"], FACTS, index, tmp_path)
+    wheel(tmp_path / "wheels", "poisoner", "1.0", files={"poisoned.py": "VALUE = 'rebuilt'\n"})
+    overlay._hashes.cache_clear()  # each process asks once
+    second = overlay.build(["poisoner==1.0"], FACTS, index, tmp_path)
+    assert second != first
+    assert (second / "poisoned.py").read_text() == "VALUE = 'rebuilt'\n"
+    assert (first / "poisoned.py").read_text() == "VALUE = 'sound'\n"
