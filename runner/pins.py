@@ -113,6 +113,11 @@ def is_standard(requirement: str) -> bool:
     return True
 
 
+def is_prerelease(version: str) -> bool:
+    """Whether the version is one before a release, in the standard's spelling, in which uv writes them."""
+    return re.search(r"(a|b|rc|\.dev)\d+", version.partition("+")[0]) is not None
+
+
 def changes(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
     """`name 1.0 -> 2.0` for each name whose version changed, or that only one of the sets has."""
 

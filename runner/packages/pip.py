@@ -40,9 +40,10 @@ REASONS = (
         "sdist-build-failed",
         r"metadata-generation-failed|subprocess-exited-with-error|Failed to build|BackendUnavailable",
     ),
+    ("no-wheel", r"is not a supported wheel on this platform"),
     ("unsatisfiable", r"ResolutionImpossible|conflicting dependencies"),
     ("pip-refuses-metadata", r"has invalid metadata"),
-    ("version-not-found", r"No matching distribution found"),
+    ("version-not-found", r"No matching distribution found|HTTP error (404|410)"),
 )
 """Reason code and the pattern of pip's own words that shows it, the most telling first."""
 
@@ -192,12 +193,12 @@ def _reason(words: str, python: str) -> str:
     if code != "version-not-found":
         return code
     # pip passes over the releases that do not admit its Python, and names them.
-    missing = re.search(r"No matching distribution found for ([^(\n]+)", words)
+    missing = re.search(r"No matching distribution found for ([^(\n]+)(?:\(from (?!-r )(.+)\))?", words)
     passed = re.findall(r"(\S+) Requires-Python ([^;\n]+)", words)
     bounds = [bound for version, bound in passed if missing and _admits(missing[1].strip(), version)]
-    if not bounds:
-        return code
-    return "python-too-new" if any(too_new(bound, python) for bound in bounds) else "python-too-old"
+    if bounds:
+        return "python-too-new" if any(too_new(bound, python) for bound in bounds) else "python-too-old"
+    return "unsatisfiable" if missing and missing[2] else code
 
 
 def _admits(requirement: str, version: str) -> bool:

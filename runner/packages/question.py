@@ -15,13 +15,28 @@ from torch_compat_matrix.runner.packages.pip import Answer, Pip, Unasked, tellin
 from torch_compat_matrix.runner.packages.pip_config import Index
 from torch_compat_matrix.runner.packages.resolution import PASSING, Resolution
 from torch_compat_matrix.runner.packages.stubs import Held
-from torch_compat_matrix.runner.pins import admits, canonical, changes, name_of, read_pins, same_version, version_of
+from torch_compat_matrix.runner.pins import (
+    admits,
+    canonical,
+    changes,
+    is_prerelease,
+    name_of,
+    read_pins,
+    same_version,
+    version_of,
+)
 
 UNASKED = "pip itself was not asked"
 """The beginning of a note on an answer that is uv's alone."""
 
 _PIPS_REASONS = ("pip-refuses-metadata", "python-too-new")
 """Refusals of pip's that uv does not know."""
+_FINER = {
+    "version-not-found": ("index-refused", "no-wheel", "needs-in-image", "yanked"),
+    "unsatisfiable": ("no-wheel", "needs-in-image"),
+    "sdist-build-failed": ("needs-in-image",),
+}
+"""A reason of pip's -> the reasons of uv's that tell the same more closely."""
 _COMPILE = ("pip", "compile", "--no-header", "--no-annotate")
 
 
@@ -47,43 +62,42 @@ class Question:
         """Resolve with the image kept as it is, if possible; name what a plain install would replace in any case."""
         with ThreadPoolExecutor(max_workers=1) as pool:
             freely = pool.submit(self._free)
-            ran = self._keeping()
+            ran = self._compile("--only-binary", ":all:", keep=self.held.versions.keys() - self.newest)
             free = freely.result()
+        doubtful = self._doubtful(ran, free)
+        if doubtful:
+            ran = self._keeping()
         if ran.status and (ran.reason in PASSING or (free.status and free.reason in PASSING)):
             return self._unmet(free if free.status else ran)
-        resolution = self._judged(ran, free)
+        resolution = self._judged(ran, free) if doubtful else self._met(ran, {})
         told = [str(constraint) for constraint in self._binding(resolution)]
         detail = f"{resolution.detail} ({'; '.join(told)})" if told and resolution.problem else resolution.detail
         options = [f"pip's option {name} is set" for name in self.index.pips_alone]
         return replace(resolution, detail=detail, notes=(*resolution.notes, *told, *options))
 
+    def _doubtful(self, wheels: uv.Ran, free: uv.Ran) -> bool:
+        """Whether pip may answer otherwise than uv, which has resolved with the image as it is and wheels alone.
+
+        pip has its own way to replace packages, to build them, and to choose between constraints and pre-releases; and
+        it refuses a wheel of another platform behind a URL, which has no version here.
+        """
+        if wheels.status or free.status or self.refused or self.index.pips_alone or self.index.values("no-binary"):
+            return True
+        new = self._new(wheels)
+        bound = any(name_of(constraint.line) in new for constraint in self.constraints)
+        odd = any(not version or is_prerelease(version) for version in new.values())
+        return bound or odd or self._newer(new, read_pins(free.out.splitlines()))
+
     def _judged(self, ran: uv.Ran, free: uv.Ran) -> Resolution:
-        """uv's answer, unless there is a doubt: then pip's."""
-        picks = read_pins(free.out.splitlines())
+        """pip's answer; uv's where pip cannot be asked."""
         if ran.status and ran.reason == "bad-requirement":
             return self._unmet(ran)
-        if not self._doubtful(ran, free):
-            return self._met(ran, picks)
         try:
             told = self._asked()
             return self._refusal(told, ran, free) if told.problem else self._as_told(told, ran)
         except Unasked as cause:
             resolution = self._unasked(ran, free)
             return replace(resolution, notes=(*resolution.notes, f"{UNASKED}: {cause}"))
-
-    def _doubtful(self, ran: uv.Ran, free: uv.Ran) -> bool:
-        """Whether pip may answer otherwise than uv: a failure, a replaced package, what uv does not know or mends."""
-        if ran.status or free.status or self.refused or self.index.pips_alone:
-            return True
-        new = self._new(ran)
-        bound = any(name_of(constraint.line) in new for constraint in self.constraints)
-        return bound or self._newer(new, read_pins(free.out.splitlines())) or self._has_source(new)
-
-    def _has_source(self, new: Mapping[str, str]) -> bool:
-        """Whether a package would be built from source, which pip may refuse to do or do otherwise."""
-        pins = "\n".join(f"{name}=={version}" for name, version in new.items() if version)
-        flags = (*self.pip.target.flags(), *self.index.uv_flags(), "--no-deps", "--only-binary", ":all:")
-        return bool(pins) and uv.run((*_COMPILE, *flags, "-"), self.index.uv_environment(), stdin=pins).status != 0
 
     def _asked(self) -> Answer:
         """pip's answer to a plain install; what is not to be the newest stays where it meets its requirement."""
@@ -147,12 +161,13 @@ class Question:
         )
 
     def _refusal(self, told: Answer, ran: uv.Ran, free: uv.Ran) -> Resolution:
-        """Why pip installs nothing, in uv's words where uv gives a reason too: they are clearer."""
-        unbuilt = told.problem == "sdist-build-failed" and free.reason in ("unsatisfiable", "version-not-found")
-        if free.status and told.problem not in _PIPS_REASONS and not unbuilt:
-            return self._unmet(free)
-        if ran.status and ran.reason in ("needs-in-image", "sdist-build-failed", "yanked"):
-            return self._unmet(ran)
+        """Why pip installs nothing; in uv's words where uv refuses, too, since they are clearer."""
+        for failed in (each for each in (free, ran) if each.status):
+            unmet = self._unmet(failed)
+            if unmet.problem in _FINER.get(told.problem, ()):
+                return unmet
+            if told.problem in (unmet.problem, "version-not-found", "unsatisfiable"):
+                return replace(unmet, problem=told.problem)
         line = telling_line(told.detail)
         detail = f"pip {told.pip}: {line if told.problem == 'sdist-build-failed' else told.detail}"
         if told.problem in _PIPS_REASONS:
@@ -299,12 +314,12 @@ class Question:
     def _stubs(self) -> Path:
         return self.held.folder.absolute()
 
-    def _compile(self, keep: Iterable[str]) -> uv.Ran:
+    def _compile(self, *arguments: str, keep: Iterable[str]) -> uv.Ran:
         """Resolve with these packages of the image as they are."""
         with scratch(self.pip.home) as folder:
             constraints = Path(folder, "image.txt")
             constraints.write_text(self.held.constraints(sorted(keep)))
-            return self._run("-c", str(constraints))
+            return self._run("-c", str(constraints), *arguments)
 
     def _run(self, *arguments: str, links: Sequence[Path] = (), variables: Mapping[str, str] | None = None) -> uv.Ran:
         with scratch(self.pip.home) as folder:

@@ -37,6 +37,7 @@ MOST_ANSWER, MOST_SAID = 8 << 20, 256 << 10
 REASONS = (
     ("disk-full", r"No space left on device|Disk quota exceeded"),
     ("index-refused", r"\b(401 Unauthorized|403 Forbidden|407 Proxy Authentication Required)"),
+    ("version-not-found", r"Failed to download `\S+ @ \S+`.* client error \((404|410)"),
     ("index-unreachable", r"Failed to (fetch|download)\S* \S+ cause: (error sending|HTTP status|request|operation)"),
     ("index-unreachable", r"network was disabled|dns error|tcp connect error|error sending request|timed out"),
     ("index-unreachable", rf"Git operation failed.{{0,1500}}?\b({_SILENT})"),
@@ -51,8 +52,8 @@ REASONS = (
         "version-not-found",
         r"Because (there is no version of )?(\S+)( was not found in [\w ]{1,80})? and you require \2",
     ),
-    ("no-wheel", r"has no (usable wheels|wheels with a matching (Python|platform))"),
-    ("yanked", r"was yanked \(reason"),
+    ("no-wheel", r"ha(s|ve) no (usable wheels|wheels with a matching (Python|platform))"),
+    ("yanked", r"was yanked\b"),
     ("unsatisfiable", r"No solution found"),
 )
 """Reason code and the pattern of uv's own words that shows it, the most telling first."""

@@ -164,6 +164,29 @@ def test_a_file_may_be_asked_for_by_its_url(offered: Path) -> None:
     assert (resolution.problem, resolution.drift) == ("", ())
 
 
+def test_a_wheel_of_another_platform_is_refused_by_its_url_too(offered: Path, pips: None) -> None:
+    """uv takes it; pip does not."""
+    url = wheel(offered.parent / "elsewhere", "foreign", "1.0", tags="cp311-cp311-win_amd64").as_uri()
+    assert answer(offered, facts(pip="24.2"), f"foreign @ {url}").problem == "no-wheel"
+
+
+def test_a_release_that_is_yanked_by_a_range_is_told_as_such(tmp_path: Path, pips: None) -> None:
+    """As by a name alone; uv speaks of a contradiction between versions."""
+    wheels = [wheel(tmp_path / "files", "lib", version) for version in ("1.0", "3.0")]
+    simple_index(tmp_path, *wheels)
+    url = simple_index(tmp_path, wheel(tmp_path / "files", "lib", "2.0"), yanked="broken upload")
+    index = Index(options={"index-url": url})
+    assert resolve(["lib>1,<3"], facts(pip="24.2"), index, tmp_path / "resolutions").problem == "yanked"
+
+
+def test_a_yanked_release_keeps_pip_from_a_release_candidate(tmp_path: Path, pips: None) -> None:
+    """Although it is not taken itself; uv takes the candidate."""
+    simple_index(tmp_path, *(wheel(tmp_path / "files", "lib", version) for version in ("1.0", "3.0rc1")))
+    url = simple_index(tmp_path, wheel(tmp_path / "files", "lib", "2.0"), yanked="broken upload")
+    index = Index(options={"index-url": url})
+    assert resolve(["lib>1"], facts(pip="24.2"), index, tmp_path / "resolutions").problem == "version-not-found"
+
+
 def test_a_replaced_package_of_the_image_is_drift(offered: Path) -> None:
     """What the image would lose is named, with uv's reason."""
     wheel(offered, "old", "0.8", "numpy<2", "torch")
@@ -531,7 +554,7 @@ def test_a_python_behind_a_shim_runs_the_images_pip(tmp_path: Path, monkeypatch:
 )
 def test_the_real_index(tmp_path: Path, requirement: str, problem: str, added: str, drift: str) -> None:
     """The same, asked of the index that pip is configured for."""
-    image = facts(numpy="2.4.6", filelock="4.2.11", sympy="1.14.0", tqdm="4.70.1", packaging="26.3")
+    image = facts(numpy="2.4.6", filelock="4.2.11", sympy="1.14.0", tqdm="4.70.1", packaging="26.0")
     resolution = resolve([requirement], image, Index.from_pip(), tmp_path / "resolutions")
     assert problem == resolution.problem
     assert any(pin.startswith(added) for pin in resolution.add) or not added
