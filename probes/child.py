@@ -9,7 +9,6 @@ from __future__ import annotations
 import ctypes
 import faulthandler
 import importlib
-import json
 import os
 import re
 import resource
@@ -21,9 +20,10 @@ import time
 import traceback
 from importlib import metadata
 from types import ModuleType
-from typing import Any, Callable, Dict, List, Optional, Tuple, TypedDict
+from typing import Any, Callable, Dict, List, Optional, TypedDict
 
 from . import evidence, facts, walls
+from .channel import Channel, receive
 from .contract import CellOrder, MemberOrder
 from .probe import Probe
 
@@ -224,18 +224,6 @@ def answer(name: str, member: str, settings: Settings) -> Dict[str, Any]:
     return seen
 
 
-class Channel:
-    """JSON lines over a descriptor that no library knows."""
-
-    def __init__(self, descriptor: int) -> None:
-        self.descriptor = descriptor
-
-    def say(self, message: Dict[str, Any]) -> None:
-        data = json.dumps(message, default=str).encode() + b"\n"
-        while data:
-            data = data[os.write(self.descriptor, data) :]
-
-
 def die_with_parent() -> None:
     """End when the parent ends (PR_SET_PDEATHSIG), however it ends: a killed probe host cannot clean up."""
     try:
@@ -303,18 +291,6 @@ def _import_torch() -> None:
         importlib.import_module("torch")
     except Exception:
         pass  # a probe that needs it shows this
-
-
-def receive(commands: socket.socket) -> Tuple[Any, int]:
-    """The next line from the host as plain data (None at the end), with the descriptor that came with it."""
-    line, descriptor = b"", -1
-    while not line.endswith(b"\n"):
-        data, descriptors, _, _ = socket.recv_fds(commands, 65536, 1, socket.MSG_CMSG_CLOEXEC)
-        if not data:
-            return None, descriptor
-        line += data
-        descriptor = descriptors[0] if descriptors else descriptor
-    return json.loads(line), descriptor
 
 
 def leave(channel: Channel, message: Dict[str, Any]) -> None:

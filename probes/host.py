@@ -31,9 +31,10 @@ from typing import Any, Callable, Dict, List, NoReturn, cast
 from . import child as work
 from . import facts, services
 from .cell import Cell, Launch, changes_torch
+from .channel import BadAnswer, Channel
 from .compiling import prepare
 from .contract import CellOrder, ColdFrame, Facts, Frame, WorkOrder
-from .process import BadAnswer, Died, Process, TimedOut, stop_with_parent, sweep
+from .process import Died, Process, TimedOut, stop_with_parent, sweep
 from .walls import hide
 
 START_S = 30.0
@@ -152,7 +153,7 @@ def _compiles_in_forks(cells: List[CellOrder], packages: Dict[str, str]) -> int:
     )
 
 
-def _torch_facts(channel: work.Channel, on_gpu: bool) -> None:
+def _torch_facts(channel: Channel, on_gpu: bool) -> None:
     """Send how torch was built and, on a GPU, in a second message how CUDA started."""
     try:
         channel.say({"kind": "facts", "torch": facts.gather_torch()})

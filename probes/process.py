@@ -10,17 +10,14 @@ import socket
 import subprocess
 import sys
 import time
-from collections import deque
-from typing import Any, Callable, Deque, Dict, Optional, Set, Tuple
+from typing import Any, Callable, Dict, Optional, Set
 
 from . import walls
-from .child import Channel, die_with_parent
+from .channel import Channel, Messages, one_way
+from .child import die_with_parent
 
 HEAD, TAIL = 4096, 16384
 """The bytes that are kept of a child's output: its beginning and its end."""
-
-LIMIT = 1 << 20
-"""The bytes that a child may send over a channel; answers take some ten thousand."""
 
 PATIENCE_S = 10.0
 """How long a killed child may take to end; one that is stuck in a driver never does."""
@@ -36,70 +33,6 @@ class Died(Exception):
     def __init__(self, status: int) -> None:
         super().__init__(f"wait status {status}")
         self.status = status
-
-
-class BadAnswer(Exception):
-    """A child sent what is no answer, or too much."""
-
-
-class Messages:
-    """The JSON objects of some kinds that arrive over a descriptor, a line each; other lines are passed over.
-
-    A library may write to every descriptor that it finds; raises BadAnswer beyond LIMIT bytes.
-    """
-
-    def __init__(self, descriptor: int, *kinds: str) -> None:
-        self.descriptor = descriptor
-        self.kinds = kinds
-        self.open = True
-        self.taken = 0
-        self.torn = b""
-        self.lines: Deque[bytes] = deque()
-
-    def take(self) -> None:
-        """Read what is there."""
-        data = os.read(self.descriptor, 65536)
-        self.open = bool(data)
-        self.taken += len(data)
-        if self.taken > LIMIT:
-            raise BadAnswer(f"it sent more than {LIMIT} bytes over its channel")
-        *whole, self.torn = (self.torn + data).split(b"\n")
-        self.lines.extend(whole)
-
-    def next(self) -> Optional[Dict[str, Any]]:
-        """The next message, if it is there."""
-        while self.lines:
-            try:
-                message = json.loads(self.lines.popleft(), parse_int=_number)
-            except (ValueError, RecursionError):
-                continue
-            if isinstance(message, dict) and message.get("kind") in self.kinds:
-                return message
-        return None
-
-    def rest(self) -> Optional[Dict[str, Any]]:
-        """The next message of a sender that has ended."""
-        while self.open and select.select([self.descriptor], [], [], 0)[0]:
-            self.take()
-        return self.next()
-
-    def close(self) -> None:
-        """Close the descriptor."""
-        os.close(self.descriptor)
-
-
-def _number(text: str) -> int:
-    if len(text) > 30:
-        raise ValueError("a number for which Python would calculate too long")
-    return int(text)
-
-
-def one_way() -> Tuple[socket.socket, socket.socket]:
-    """The ends to read from and to write to of a socket, which unlike a pipe nobody can open anew through /proc."""
-    reader, writer = socket.socketpair()
-    reader.shutdown(socket.SHUT_WR)
-    writer.shutdown(socket.SHUT_RD)
-    return reader, writer
 
 
 class Process:

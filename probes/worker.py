@@ -9,8 +9,9 @@ from typing import Any, Dict, Optional
 
 from . import child as work
 from . import facts
+from .channel import BadAnswer, Messages, one_way
 from .contract import Answer
-from .process import BadAnswer, Died, Messages, Process, TimedOut, is_descendant, one_way, sweep
+from .process import Died, Process, TimedOut, is_descendant, sweep
 from .typed import misfits
 
 GRACE = 5.0
