@@ -12,6 +12,7 @@ import pytest
 
 from tests.integration.test_probe_host import distribution
 from tests.support import ROOT
+from torch_compat_matrix.probes.cell import proves_work
 from torch_compat_matrix.runner.backends import process as processes
 from torch_compat_matrix.runner.bundle import BUNDLE
 from torch_compat_matrix.runner.execution.protocol import Work, frames, order
@@ -112,3 +113,20 @@ def test_death_of_the_host_belongs_to_its_killer(torch_python: str, tmp_path: Pa
             found: list[Any] = list(frames(launch.lines()))
             assert launch.exit().status == -9
     assert (found[-1]["kind"], found[-1]["member"]) == ("begin", "kills-the-host")
+
+
+@pytest.mark.parametrize(
+    ("counts", "proves"),
+    [
+        ({}, False),
+        ({"operators": 3}, False),
+        ({"allocations": 0, "operators": 3}, False),
+        ({"allocations": 2, "operators": 0}, False),
+        ({"allocations": 2}, True),  # this torch cannot count operators
+        ({"allocations": 2, "operators": 1}, True),
+    ],
+)
+def test_pass_on_a_gpu_needs_proof_of_work(counts: dict[str, int], proves: bool) -> None:
+    """The probe host refuses any other, whatever the child says."""
+    metrics = {f"device {what}": {"value": count, "unit": "count"} for what, count in counts.items()}
+    assert proves_work({"status": "passed", "metrics": metrics}) is proves
