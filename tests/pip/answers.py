@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
@@ -26,6 +26,7 @@ from torch_compat_matrix.runner.packages.overlay import install
 from torch_compat_matrix.runner.packages.pip_config import Index
 from torch_compat_matrix.runner.packages.resolution import Resolution
 from torch_compat_matrix.runner.packages.resolve import resolve
+from torch_compat_matrix.runner.pins import name_of
 
 KINDS = {  # the product's reason code -> the class of the answer
     "": "adds",
@@ -181,20 +182,25 @@ def _is_file_of(name: str, wanted: Requirement) -> bool:
 def ask_product(requires: Sequence[str], facts: Mapping[str, Any], index: Index, place: Path) -> Answer:
     """The answer of a run, which fetches what is added, since only that shows some of what pip refuses."""
     try:
-        return ours(install(requires, facts, index, place)[0])
+        resolution = install(requires, facts, index, place)[0]
     except Trouble:  # a build failed, which a dry run does not try
-        return ours(resolve(requires, facts, index, place / "resolutions"))
+        resolution = resolve(requires, facts, index, place / "resolutions")
+    return ours(resolution, set(map(name_of, requires)))
 
 
-def ours(resolution: Resolution) -> Answer:
-    """The product's answer in pip's terms: what a plain `pip install` would do."""
-    if resolution.drift:
-        changes = [re.fullmatch(r"(\S+) \S+ -> (\S+)", change) for change in resolution.drift]
-        replaced = {change[1]: change[2] for change in changes if change}
+def ours(resolution: Resolution, named: Collection[str]) -> Answer:
+    """The product's answer in pip's terms: what a plain `pip install` would do.
+
+    A torch that is asked for by name (`named`) is drift for the product, since it makes another image.
+    """
+    changes = [change.split() for change in resolution.drift]
+    replaced = {name: version for name, _, _, version in changes if name not in named}
+    if replaced:
         return Answer("replaces", replaced, "; ".join(resolution.drift))
-    kind = KINDS.get(resolution.problem, resolution.problem)
+    kind = "adds" if changes else KINDS.get(resolution.problem, resolution.problem)
     text = " ".join(filter(None, [resolution.problem, resolution.detail, resolution.evidence]))
-    added = [Requirement(text) for text in resolution.add] if kind == "adds" else []
+    lines = resolution.plain if changes else resolution.add
+    added = [Requirement(line) for line in lines] if kind == "adds" else []
     versions = {each.name: each.url or str(each.specifier).lstrip("=") for each in added}
     return Answer(kind, {canonicalize_name(name): version for name, version in versions.items()}, text)
 
