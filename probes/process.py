@@ -249,6 +249,27 @@ def sweep(everything: bool = False) -> int:
     return len(killed)
 
 
+def busy_cores(pid: int, seconds: float = 0.5) -> float:
+    """The cores that a process and its descendants keep busy, measured over that time; 0.0 where it has ended."""
+    before, started = _ticks(pid), time.monotonic()
+    time.sleep(seconds)
+    ticks = sum(max(0, now - before.get(one, 0)) for one, now in _ticks(pid).items())
+    return ticks / os.sysconf("SC_CLK_TCK") / (time.monotonic() - started)
+
+
+def _ticks(root: int) -> Dict[int, int]:
+    """Process id -> processor time so far, in the kernel's ticks, of a process and its descendants."""
+    found: Dict[int, int] = {}
+    for pid in (root, *_descendants(root)):
+        try:
+            with open(f"/proc/{pid}/stat", "rb") as stream:
+                fields = stream.read().rpartition(b")")[2].split()
+        except OSError:
+            continue
+        found[pid] = int(fields[11]) + int(fields[12])
+    return found
+
+
 def is_descendant(pid: int) -> bool:
     """Whether it is a process below this one."""
     return pid in _descendants(os.getpid())

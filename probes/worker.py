@@ -11,7 +11,7 @@ from . import child as work
 from . import facts
 from .channel import BadAnswer, Messages, one_way
 from .contract import Answer
-from .process import Died, Process, TimedOut, is_descendant, sweep
+from .process import Died, Process, TimedOut, busy_cores, is_descendant, sweep
 from .typed import misfits
 
 GRACE = 5.0
@@ -91,7 +91,9 @@ class Worker:
         if isinstance(error, Died):
             return death(error.status, started)
         seconds = time.perf_counter() - started
+        cores = 0.0
         if isinstance(error, TimedOut):
+            cores = busy_cores(pid or self.process.pid)
             ask_for_stacks(pid)
         if pid not in (0, self.process.pid):
             kill_session(pid)
@@ -104,7 +106,12 @@ class Worker:
             self.process.kill()
         if isinstance(error, BadAnswer):
             return bad_answer(error, started)
-        return {"status": "timeout", "message": f"no answer after {seconds:.0f} s", "seconds": seconds}
+        metrics = {
+            "cores in use at the limit": {"value": cores, "unit": "cores"},
+            "load of the host at the limit": {"value": os.getloadavg()[0], "unit": "processes"},
+        }
+        message = f"no answer after {seconds:.0f} s, while it kept {cores:.1f} cores busy"
+        return {"status": "timeout", "message": message, "seconds": seconds, "metrics": metrics}
 
     def close(self) -> None:
         """End it and its leftovers."""

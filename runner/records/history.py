@@ -41,7 +41,7 @@ CREATE INDEX by_name ON outcomes (name);
 COUNTS = "CREATE TABLE IF NOT EXISTS unreadable (run TEXT PRIMARY KEY, records INTEGER)"
 """Of the first schema too: an earlier compat leaves the table aside."""
 
-CONTENTS = re.compile(r"no such|malformed|decode|already exists|syntax|not a database")
+CONTENTS = re.compile(r"unsupported file format|no such|malformed|decode|already exists|syntax|not a database")
 """What SQLite says, beside a DatabaseError, of a file that it can open and whose contents are not ours."""
 
 UNSETTLED = f"({', '.join(repr(verdict.value) for verdict in Verdict if not verdict.final)})"

@@ -72,8 +72,29 @@ def classify(observation: Mapping[str, Any], facts: Mapping[str, Any], limits: L
         compiler = re.search(COMPILER, str(observation.get("output", "")), re.MULTILINE)
         if compiler is not None:
             return _classified(REASONS["compile-timeout"], known, evidence=compiler[0])
-        return _classified(REASONS["timeout"], known, evidence=_last_line(observation) or message)
+        return _classified(
+            REASONS[_kind_of_timeout(observation, facts)], known, evidence=_last_line(observation) or message
+        )
     return explain(observation, known, facts.get("packages", {}))
+
+
+IDLE_CORES = 0.05
+"""Below this use of processor time, a probe at its limit waits for something: it hangs."""
+BUSY_HOST = 2.0
+"""Above so many runnable processes a core, a limit that strikes says more of the host than of the library."""
+
+
+def _kind_of_timeout(observation: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
+    """`hang` where the probe was idle, `busy-host` where it worked among too many; `timeout` for all else."""
+    metrics = observation.get("metrics") or {}
+    cores, load = (
+        metrics.get(name, {}).get("value") for name in ("cores in use at the limit", "load of the host at the limit")
+    )
+    if cores is None or load is None:
+        return "timeout"
+    if cores < IDLE_CORES:
+        return "hang"
+    return "busy-host" if load > BUSY_HOST * (facts.get("cpus") or 1) else "timeout"
 
 
 def explain(observation: Mapping[str, Any], known: Mapping[str, str], packages: Iterable[str]) -> Classified:

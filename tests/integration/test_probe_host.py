@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+import signal
+import subprocess
+import sys
 import textwrap
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +20,7 @@ import pytest
 
 from torch_compat_matrix.probes import contract
 from torch_compat_matrix.probes.cell import changes_torch
+from torch_compat_matrix.probes.process import busy_cores
 from torch_compat_matrix.probes.typed import misfits
 from torch_compat_matrix.runner.backends import process as processes
 from torch_compat_matrix.runner.bundle import BUNDLE
@@ -196,6 +202,19 @@ def test_hang_is_a_timeout(seen: Mapping[str, dict[str, Any]], behaviour: str) -
     """What never returns is ended, and says where it was."""
     assert seen[behaviour]["status"] == "timeout"
     assert re.search(r'hostile_\d+\.py", line \d+ in sample', seen[behaviour]["output"])
+    assert 0 <= seen[behaviour]["metrics"]["cores in use at the limit"]["value"] < 0.05
+    assert seen[behaviour]["metrics"]["load of the host at the limit"]["value"] >= 0
+
+
+def test_busy_cores_are_those_of_a_process_and_its_descendants() -> None:
+    """The processor time of a child counts, sleep does not."""
+    code = "import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1]])"
+    for inner, low, high in (("while True: pass", 0.05, 1.5), ("import time; time.sleep(60)", -1, 0.05)):
+        with subprocess.Popen([sys.executable, "-c", code, inner], start_new_session=True) as process:
+            time.sleep(1)
+            found = busy_cores(process.pid)
+            os.killpg(process.pid, signal.SIGKILL)
+        assert low < found < high
 
 
 def test_forked_processes_are_ended(seen: Mapping[str, dict[str, Any]]) -> None:

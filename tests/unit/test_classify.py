@@ -125,6 +125,26 @@ def test_a_text_names_what_is_known() -> None:
     assert "1.5 GiB" in found.detail
 
 
+@pytest.mark.parametrize(
+    ("cores", "load", "reason", "blame"),
+    [
+        (0.0, 0.5, "hang", "library"),
+        (0.04, 40.0, "hang", "library"),
+        (0.9, 3.9, "timeout", "library"),
+        (0.9, 4.1, "busy-host", "host"),
+        (None, 9.0, "timeout", "library"),
+    ],
+)
+def test_a_limit_tells_a_hang_from_work_and_from_a_busy_host(
+    cores: float | None, load: float, reason: str, blame: str
+) -> None:
+    """By the processor time that the probe took at the end, and by the load of the host."""
+    metrics = {"cores in use at the limit": {"value": cores}, "load of the host at the limit": {"value": load}}
+    seen = {"status": "timeout", "member": "x", "message": "no answer", "output": "", "metrics": metrics}
+    found = classify(seen, {"cpus": 2}, Limits())
+    assert (found.verdict, found.reason, found.blame) == (Verdict.TIMEOUT, reason, blame)
+
+
 def test_what_no_rule_knows_is_shown_as_it_is() -> None:
     """As the library's failure, with its evidence."""
     found = raised(ArithmeticError("the moon is in the wrong house"))
