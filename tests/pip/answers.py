@@ -47,7 +47,7 @@ KINDS = {  # the product's reason code -> the class of the answer
 
 REFUSALS = (  # what pip says on its way to a refusal -> the class of the answer; the first that is found counts
     ("bad requirement", r"Invalid requirement|invalid requirement|UndefinedEnvironmentName|Invalid constraint"),
-    ("no such constraints", r"Could not open requirements file"),
+    ("no such constraints", r"Could not open (constraint|requirements) file"),
     ("unreachable", r"NewConnectionError|Failed to establish a new connection"),
     ("not found", r"HTTP error 404"),
     ("no wheel", r"is not a supported wheel on this platform"),
