@@ -213,6 +213,8 @@ class Sandbox:
     def end_leftovers(self) -> list[str]:
         """End the processes of the sandbox that are still there two seconds later; their command lines."""
         (self.folder / "runner.pid").unlink()
+        for path in Path("/dev/shm").glob("hostile-*"):
+            path.unlink()
         left: dict[int, str] = {}
         for _ in range(20):
             left = dict(self.processes())
@@ -222,8 +224,6 @@ class Sandbox:
         for pid in left:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        for path in Path("/dev/shm").glob("hostile-*"):
-            path.unlink()
         return [f"{pid} {words[:60]}" for pid, words in left.items()]
 
     def processes(self) -> Iterator[tuple[int, str]]:
