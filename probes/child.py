@@ -13,6 +13,7 @@ import os
 import re
 import resource
 import signal
+import site
 import socket
 import sys
 import tempfile
@@ -247,8 +248,18 @@ def enter(cell: CellTask) -> None:
     os.environ.update(places)
     tempfile.tempdir = None  # the folder that was found before
     if cell["overlay"]:
-        sys.path.insert(0, str(cell["overlay"]))
-        importlib.invalidate_caches()
+        put_first(str(cell["overlay"]))
+
+
+def put_first(overlay: str) -> None:
+    """Make the overlay's packages, `.pth` files and commands count before the image's own, in child processes too."""
+    before = set(sys.path)
+    site.addsitedir(overlay)
+    added = [place for place in sys.path if place not in before]
+    sys.path[:] = [*added, *(place for place in sys.path if place not in added)]
+    importlib.invalidate_caches()
+    for name, place in (("PYTHONPATH", overlay), ("PATH", os.path.join(overlay, "bin"))):
+        os.environ[name] = os.pathsep.join(filter(None, [place, os.environ.get(name)]))
 
 
 def serve(cell: CellTask, settings: Settings, channel: Channel, commands: socket.socket) -> None:

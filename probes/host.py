@@ -67,6 +67,7 @@ class Host:
 
     def run(self) -> None:
         """Warm up, tell the facts, then work through the cells in their order."""
+        os.write(self.descriptor, b"\n")  # whoever printed before, from a `.pth` file say, may have left a line open
         self.emit({"kind": "hello", "pid": os.getpid()})
         known = facts.gather(self.hidden)  # before any import: setuptools puts its bundled packages on the path
         started = time.monotonic()

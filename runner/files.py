@@ -96,7 +96,8 @@ def build_once(folder: Path, build: Callable[[Path], None], is_whole: Callable[[
     with locked(folder.with_suffix(".lock")):
         if not (folder.is_dir() and is_whole(folder)):
             for leftover in folder.parent.glob(f".{folder.name}.*.partial"):  # of a builder that was killed
-                shutil.rmtree(leftover)
+                if leftover.is_dir():  # and no lock file that is being made
+                    shutil.rmtree(leftover)
             with replacing(folder) as partial:
                 partial.mkdir()
                 build(partial)

@@ -93,8 +93,11 @@ def _cell(part: str) -> str:
 def _glob(part: str, patterns: Mapping[str, str] = MappingProxyType({})) -> str:
     """The pattern of a glob; `patterns` may have one for what separates words, in place of exactly that."""
     patterns = {"any": WHATEVER, "one": "[^/]", **patterns}
-    tokens = _TOKEN.finditer(part)
-    return "".join(patterns.get(token.lastgroup or "") or _character(token[0]) for token in tokens)
+    found = []
+    for token in _TOKEN.finditer(part):
+        pattern = patterns.get(token.lastgroup or "") or _character(token[0])
+        found.append(rf"(?:{pattern}|\.)" if token[0] == "." else pattern)  # beside a wildcard it may be a version's
+    return "".join(found)
 
 
 def _character(token: str) -> str:

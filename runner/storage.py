@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 from torch_compat_matrix.runner.errors import UsageError
 
@@ -45,12 +44,21 @@ class Kept:
     remove: Callable[[], None]
 
 
-def in_use(home: Path) -> IO[str]:
-    """An open file that tells `unused` that this process works in the home, until it is closed."""
-    home.mkdir(parents=True, exist_ok=True)
-    stream = (home / "in-use.lock").open("a")
-    fcntl.flock(stream, fcntl.LOCK_SH)
-    return stream
+class InUse:
+    """Tells `unused` that this process works in the home, until it is closed or the process ends."""
+
+    def __init__(self, home: Path) -> None:
+        home.mkdir(parents=True, exist_ok=True)
+        self.descriptor = os.open(home / "in-use.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        fcntl.flock(self.descriptor, fcntl.LOCK_SH)
+
+    def close(self) -> None:
+        """Let others clean the home."""
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
+
+    __del__ = close
 
 
 @contextmanager

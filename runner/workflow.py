@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from torch_compat_matrix.runner import storage
 from torch_compat_matrix.runner.backends import gpus
@@ -80,7 +80,7 @@ class OpenRun:
     settings: RunSettings
     done: frozenset[str] = frozenset()
     """Checks that had a final outcome before the resume."""
-    holds: IO[str] = field(default_factory=lambda: storage.in_use(home()))
+    holds: storage.InUse = field(default_factory=lambda: storage.InUse(home()))
     """Keeps `compat clean` from the home while the run is open."""
 
     @property

@@ -31,6 +31,8 @@ def main(options: argparse.Namespace) -> Status:
             options.out.mkdir(parents=True, exist_ok=True)
     if options.resume:
         return work_through(resume_run(options.resume), options.out, options.baseline)
+    if options.backend == "here":
+        connect("here", home())  # an interpreter without torch is no image, whatever is selected
     settings = RunSettings(
         jobs=options.jobs,
         seed=options.seed,

@@ -198,6 +198,7 @@ class Engine:
                 prepared.detail,
                 backend=self.backend.name,
                 evidence=prepared.evidence,
+                blame=prepared.blame,
                 drift=prepared.drift,
             )
             for check in cell.checks

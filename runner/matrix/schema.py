@@ -118,10 +118,19 @@ class LimitsEntry(Entry):
     network: str | None = Field(None, description="none, or the name of an engine network")
 
 
+def _python(text: str) -> str:
+    number = re.fullmatch(r"(\d+)\.(\d+)[\d.]*", text)
+    if number and (int(number[1]), int(number[2])) < (3, 9):
+        raise ValueError("too old: the probes need Python 3.9 or newer")
+    return text
+
+
 class LocalEntry(Entry):
     """The stand-in, which the `local` backend builds in the image's place."""
 
-    python: str = Field(description='Python version, quoted: "3.11"; `host`: the Python that runs this command')
+    python: Annotated[str, AfterValidator(_python)] = Field(
+        description='Python version, quoted: "3.11"; `host`: the Python that runs this command'
+    )
     requires: list[Req] = Field(description="requirements, as for pip")
 
 

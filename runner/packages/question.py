@@ -73,7 +73,15 @@ class Question:
         told = [str(constraint) for constraint in self._binding(resolution)]
         detail = f"{resolution.detail} ({'; '.join(told)})" if told and resolution.problem else resolution.detail
         options = [f"pip's option {name} is set" for name in self.index.pips_alone]
-        return replace(resolution, detail=detail, notes=(*resolution.notes, *told, *options))
+        notes = (*resolution.notes, *told, *options)
+        return replace(resolution, detail=detail, blame=self._blame(resolution, told), notes=notes)
+
+    def _blame(self, resolution: Resolution, constraints: Sequence[str]) -> str:
+        """The host where its constraints leave nothing over, the matrix where it asks for another torch itself."""
+        if constraints and resolution.problem in ("unsatisfiable", "version-not-found"):
+            return "host"
+        torch = any(name_of(text) == "torch" for text in self.requirements[1:])
+        return "matrix" if torch and resolution.problem == "drift" else ""
 
     def _doubtful(self, wheels: uv.Ran, free: uv.Ran) -> bool:
         """Whether pip may answer otherwise than uv, which has resolved with the image as it is and wheels alone.
@@ -184,7 +192,10 @@ class Question:
 
     def _binding(self, resolution: Resolution) -> list[Constraint]:
         """The constraints that have a part in the answer: without them, what they bound would be outside."""
-        named = {*map(name_of, resolution.add), *(change.partition(" ")[0] for change in resolution.drift)}
+        named = {
+            *map(name_of, (*resolution.add, *resolution.plain)),
+            *(change.partition(" ")[0] for change in resolution.drift),
+        }
         if resolution.problem and not resolution.drift:
             named |= set(map(canonical, re.findall(r"[\w.-]*\w", resolution.detail)))
         bounding = [constraint for constraint in self.constraints if name_of(constraint.line) in named]

@@ -29,6 +29,8 @@ class Resolution:
     """A stable reason code; empty where the image can be kept as it is."""
     detail: str = ""
     evidence: str = ""
+    blame: str = ""
+    """Who is to blame for the problem; empty: as the reason says."""
     notes: tuple[str, ...] = ()
 
     @classmethod

@@ -22,7 +22,7 @@ from torch_compat_matrix.runner.pins import version_of
 from torch_compat_matrix.runner.shapes import fits
 from torch_compat_matrix.runner.text import redact
 
-_SCHEMA = 3
+_SCHEMA = 4
 
 
 def resolve(

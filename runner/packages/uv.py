@@ -43,7 +43,10 @@ REASONS = (
     ("index-unreachable", rf"\A(?=.*Git operation failed).*?\b({_SILENT})"),
     ("index-refused", rf"\A(?=.*Git operation failed).*?({_REFUSED})"),
     ("version-not-found", r"Git operation failed|Distribution not found at: file:|client error \((404|410)"),
-    ("python-not-found", r"No interpreter found for|Failed to inspect Python interpreter from (first|search)"),
+    (
+        "python-not-found",
+        r"No interpreter found (for|at path)|Failed to inspect Python interpreter from (first|search)",
+    ),
     ("needs-in-image", r"The built wheel \S+ is not compatible with the target"),
     ("needs-in-image", r"ModuleNotFoundError: No module named 'torch'"),
     ("sdist-build-failed", r"Failed to (download and )?build|The build backend returned an error"),

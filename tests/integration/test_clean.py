@@ -6,12 +6,13 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from tests.integration.test_cli import compat
-from torch_compat_matrix.runner.storage import in_use
+from torch_compat_matrix.runner.storage import InUse
 
 MATRIX = """
 images:
@@ -77,7 +78,7 @@ def test_a_size_keeps_the_latest(place: Path) -> None:
 
 def test_clean_waits_for_no_run(place: Path) -> None:
     """While a run is at work its packages stay, and the message says when to clean."""
-    with in_use(place / ".compat"):
+    with closing(InUse(place / ".compat")):
         assert "a run is at work here" in compat(place, "clean", status=5)
         assert "would remove standins/old" in compat(place, "clean", "--dry-run")
     assert "standins/old" in left(place)

@@ -10,9 +10,9 @@ import pytest
 from torch_compat_matrix.runner.errors import UsageError
 from torch_compat_matrix.runner.files import build_once
 from torch_compat_matrix.runner.storage import (
+    InUse,
     Kept,
     contents,
-    in_use,
     leftovers,
     parsed_age,
     parsed_size,
@@ -96,7 +96,7 @@ def test_a_home_at_work_is_not_unused(tmp_path: Path) -> None:
     with unused(tmp_path / "absent") as alone:
         assert alone
     assert not (tmp_path / "absent").exists()
-    first, second = in_use(tmp_path), in_use(tmp_path)
+    first, second = InUse(tmp_path), InUse(tmp_path)
     first.close()
     with unused(tmp_path) as alone:
         assert not alone

@@ -38,7 +38,8 @@ def installed(library: str) -> Iterator[Cell]:
                     target.parent.mkdir(parents=True, exist_ok=True)
                     shutil.copyfile(str(distribution.locate_file(file)), target)
         member = {"distribution": library, "version": distribution.version}
-        yield {"members": [member], "overlay": folder, "added": added, "replaces": {}, "image_packages": packages}
+        cell = {"id": "image/cell", "members": [member], "overlay": folder, "added": added, "replaces": {}}
+        yield {**cell, "image_packages": packages}
 
 
 def _renamed(cell: Cell) -> None:
