@@ -10,7 +10,8 @@ from torch_compat_matrix.compat.progress import progress, say
 from torch_compat_matrix.compat.verbs.plan import plan_of
 from torch_compat_matrix.compat.verbs.report import report
 from torch_compat_matrix.runner.backends.base import connect, reap
-from torch_compat_matrix.runner.errors import Status, writing
+from torch_compat_matrix.runner.backends.here import require_torch
+from torch_compat_matrix.runner.errors import NothingSelected, Status, writing
 from torch_compat_matrix.runner.model import Plan
 from torch_compat_matrix.runner.records.runs import home
 from torch_compat_matrix.runner.workflow import (
@@ -31,8 +32,14 @@ def main(options: argparse.Namespace) -> Status:
             options.out.mkdir(parents=True, exist_ok=True)
     if options.resume:
         return work_through(resume_run(options.resume), options.out, options.baseline)
-    if options.backend == "here":
-        connect("here", home())  # an interpreter without torch is no image, whatever is selected
+    try:
+        plan = plan_of(options)
+    except NothingSelected:
+        if options.backend == "here":
+            require_torch()  # an interpreter without torch is no image, whatever is selected
+        raise
+    if options.backend == "here" and options.plan is None:
+        require_torch()
     settings = RunSettings(
         jobs=options.jobs,
         seed=options.seed,
@@ -40,9 +47,7 @@ def main(options: argparse.Namespace) -> Status:
         rerun=options.rerun,
         compile_cache=options.compile_cache,
     )
-    opened = start(
-        isolated(plan_of(options), options.isolation), options.backend, settings, ["compat", *options.arguments]
-    )
+    opened = start(isolated(plan, options.isolation), options.backend, settings, ["compat", *options.arguments])
     return work_through(opened, options.out, options.baseline)
 
 

@@ -30,10 +30,14 @@ REMEDY = "start compat with the interpreter that holds torch: `that/python -m to
 
 
 def connect(home: Path) -> HereBackend:
-    """The backend of this interpreter; BackendUnusable where it lacks torch, which no overlay could replace."""
+    """The backend of this interpreter."""
+    return HereBackend(home)
+
+
+def require_torch() -> None:
+    """Raise BackendUnusable where this interpreter lacks torch, which no overlay could replace."""
     if find_spec("torch") is None:
         raise BackendUnusable(f"{sys.executable} has no torch", REMEDY, "--backend here")
-    return HereBackend(home)
 
 
 def installed() -> dict[str, str]:
@@ -106,5 +110,8 @@ class HereBackend:
         return ()
 
     def doctor(self) -> Sequence[Finding]:
-        """The torch of this interpreter, which is not imported."""
-        return [Finding(what="torch here", works=True, detail=f"torch {installed().get('torch', 'without a version')}")]
+        """Whether this interpreter holds torch, which is not imported."""
+        version = installed().get("torch")
+        detail = f"torch {version}" if version else f"{sys.executable} has no torch"
+        works = find_spec("torch") is not None
+        return [Finding(what="torch here", works=works, detail=detail, remedy="" if works else REMEDY)]

@@ -101,7 +101,7 @@ def launched(
     """
     folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-"))
     (orders, its_input), (answers, its_output) = socket.socketpair(), socket.socketpair()
-    popen = None
+    popen = launch = None
     try:
         (folder / "owner").write_text(owner())
         shutil.copytree(BUNDLE, folder / "bundle" / NAME, ignore=shutil.ignore_patterns("__pycache__"))
@@ -128,12 +128,15 @@ def launched(
         its_output.close()
         with suppress(ConnectionError):  # it has died; how, is asked later
             orders.sendall(json.dumps(order).encode() + b"\n")
-        yield ProcessLaunch(popen, answers)
+        launch = ProcessLaunch(popen, answers)
+        yield launch
     except OSError as error:
         if popen is None:
             raise Trouble("host-error", f"the probe host cannot be started: {error}") from error
         raise
     finally:
+        if launch is not None:
+            launch.stdout.close()
         for end in (orders, its_input, answers, its_output):
             end.close()
         if popen is not None:

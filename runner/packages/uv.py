@@ -170,7 +170,13 @@ def _run(arguments: Sequence[str], environment: Mapping[str, str], stdin: str, t
     # A hard link would let a library that writes to its own files change uv's cache, and so every later install; a
     # copy shares its blocks where the file system can.
     # No Python is downloaded unless the user says so: a test must not depend on what a mirror offers today.
-    defaults = {"UV_PYTHON_DOWNLOADS": "never", "UV_LINK_MODE": "copy", "UV_NO_PROGRESS": "1", "NO_COLOR": "1"}
+    defaults = {
+        "UV_PYTHON_DOWNLOADS": "never",
+        "UV_LINK_MODE": "copy",
+        "UV_NO_WRAP": "1",
+        "UV_NO_PROGRESS": "1",
+        "NO_COLOR": "1",
+    }
     variables = {**defaults, **os.environ, **_caches(), **environment}
     return finish([binary(), *arguments], variables, stdin=stdin, timeout_s=timeout_s)
 

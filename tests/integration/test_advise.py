@@ -28,6 +28,9 @@ NEW, OLD = "2.13.0+cu130", "2.9.0+cu128"
 LIBRARIES = ("captum", "gpytorch", "pyro-ppl")
 
 
+STARTED = "2030-01-01T00:00:00+00:00"
+
+
 class Records:
     """Runs as their journals record them, one after the other."""
 
@@ -59,7 +62,7 @@ class Records:
         plan = Plan(images=(image,), cells=tuple(self.cell(name, text) for text in cells))
         run = f"20300101T0000{self.count:02}-abcd"
         records: list[dict[str, Any]] = [
-            {"kind": "run", "run": run, "backend": backend, "settings": {}, "plan": plan.to_json()}
+            {"kind": "run", "run": run, "started": STARTED, "backend": backend, "settings": {}, "plan": plan.to_json()}
         ]
         if known:
             found = digest if backend == "docker" else ""
@@ -78,7 +81,7 @@ class Records:
                     device="" if probe == "import" else "cuda" if gpu else "cpu",
                     environment="e" if known else "",
                     resolved=cell.requires,
-                    started="2030-01-01T00:00:00+00:00",
+                    started=STARTED,
                 )
                 records.append({"kind": "outcome", **outcome.to_json(), **change})
         path = self.home / "runs" / run / "journal.jsonl"
@@ -115,9 +118,11 @@ class Records:
                 "platform": "linux",
                 "machine": "x86_64",
                 "glibc": "2.36",
+                "os": "Debian GNU/Linux 12",
+                "tools": {},
                 "packages": {"torch": torch, **packages},
                 "torch": {"version": torch},
-                "gpus": [{"name": gpu, "uuid": "GPU-1"}] if gpu else [],
+                "gpus": [{"name": gpu, "uuid": "GPU-1", "capability": "9.0"}] if gpu else [],
             },
         }
 

@@ -279,13 +279,20 @@ def test_a_check_that_was_shot_down_once_passes_alone(torch_python: str, bundle:
     assert (shot.attempts, shot.flaky) == (("infra",), True)
 
 
+def refuse(wrapper: Path, python: str, text: str) -> None:
+    """An interpreter that ends at once where its order holds this text."""
+    wrapper.write_text(
+        "#!/bin/bash\nread -r order\n"
+        f"case $order in *'{text}'*) exit 3;; esac\n"
+        f'exec 3<&0 {python} "$@" < <(printf \'%s\\n\' "$order"; exec cat <&3)\n'
+    )
+    wrapper.chmod(0o755)
+
+
 def test_the_cell_that_ends_launches_is_found(torch_python: str, bundle: Path) -> None:
     """It gets its verdict and its neighbours theirs, in a number of launches that grows with the logarithm."""
     wrapper = bundle / "python"
-    wrapper.write_text(
-        f'#!/bin/sh\ngrep -q sympy order.json ../order.json 2>/dev/null && exit 3\nexec {torch_python} "$@"\n'
-    )
-    wrapper.chmod(0o755)
+    refuse(wrapper, torch_python, "sympy")
     names = ("jinja2", "numpy", "sympy", "networkx")
     what = plan(*(installed(name, probes=("import",)) for name in names))
     backend = Interpreter(str(wrapper))
@@ -299,8 +306,7 @@ def test_the_cell_that_ends_launches_is_found(torch_python: str, bundle: Path) -
 def test_an_image_that_ends_every_launch_blames_no_library(torch_python: str, bundle: Path) -> None:
     """Nothing else tells its cells apart, so it is host trouble; and the run ends."""
     wrapper = bundle / "python"
-    wrapper.write_text(f'#!/bin/sh\ngrep -q \'"cells": \\[{{\' ../order.json && exit 3\nexec {torch_python} "$@"\n')
-    wrapper.chmod(0o755)
+    refuse(wrapper, torch_python, '"cells": [{')
     what = plan(installed("jinja2", probes=("import",)), installed("numpy", probes=("import",)))
     engine(Interpreter(str(wrapper)), what, bundle / "home", running=Running(())).run(what.checks)
     assert {(one.verdict, one.reason) for one in outcomes(bundle / "home").values()} == {(Verdict.INFRA, "host-error")}

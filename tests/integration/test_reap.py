@@ -17,13 +17,13 @@ from torch_compat_matrix.runner.backends import process
 from torch_compat_matrix.runner.backends.owner import alive
 
 LAUNCHER = """
-import sys, time
+import sys, tempfile, time
 from pathlib import Path
 from torch_compat_matrix.runner.backends import process
 from torch_compat_matrix.runner.backends.owner import alive
 process.BUNDLE = Path(sys.argv[1])
 with process.launched(sys.executable, {"device": "cpu"}, {}, home=Path(sys.argv[1]), gpu=None) as launch:
-    print(launch.stderr.parent.name, flush=True)
+    print(next(Path(tempfile.gettempdir()).glob("compat-*")).name, flush=True)
     time.sleep(1000)
 """
 
