@@ -49,6 +49,8 @@ class Interpreter:
         self.launches: list[list[str]] = []
         self.offered = offered
         self.ending = ""
+        self.refused = ""
+        """The interpreter ends at once where the id of a cell holds this word."""
         self.endings = 0
         self.prepared: list[str] = []
         self.home = Path("unused")
@@ -79,7 +81,9 @@ class Interpreter:
                 self.troubles -= 1
                 raise Trouble("engine-unreachable", "the engine went away")
         keep = ("PYTHONPATH",)
-        with processes.launched(self.python, order, overlays, home=self.home, gpu=gpu, keep=keep) as launch:
+        refuses = self.refused and any(self.refused in cell["id"] for cell in order["cells"])
+        python = "/bin/false" if refuses else self.python
+        with processes.launched(python, order, overlays, home=self.home, gpu=gpu, keep=keep) as launch:
             if self.endings and any("sympy" in cell["id"] for cell in order["cells"]):
                 self.endings -= 1
                 threading.Thread(target=end_when, args=(launch, self.ending)).start()
@@ -279,23 +283,12 @@ def test_a_check_that_was_shot_down_once_passes_alone(torch_python: str, bundle:
     assert (shot.attempts, shot.flaky) == (("infra",), True)
 
 
-def refuse(wrapper: Path, python: str, text: str) -> None:
-    """An interpreter that ends at once where its order holds this text."""
-    wrapper.write_text(
-        "#!/bin/bash\nread -r order\n"
-        f"case $order in *'{text}'*) exit 3;; esac\n"
-        f'exec 3<&0 {python} "$@" < <(printf \'%s\\n\' "$order"; exec cat <&3)\n'
-    )
-    wrapper.chmod(0o755)
-
-
 def test_the_cell_that_ends_launches_is_found(torch_python: str, bundle: Path) -> None:
     """It gets its verdict and its neighbours theirs, in a number of launches that grows with the logarithm."""
-    wrapper = bundle / "python"
-    refuse(wrapper, torch_python, "sympy")
     names = ("jinja2", "numpy", "sympy", "networkx")
     what = plan(*(installed(name, probes=("import",)) for name in names))
-    backend = Interpreter(str(wrapper))
+    backend = Interpreter(torch_python)
+    backend.refused = "sympy"
     engine(backend, what, bundle / "home", running=Running(())).run(what.checks)
     found = {one.subject: (one.verdict, one.reason) for one in outcomes(bundle / "home").values()}
     passes = dict.fromkeys(("jinja2", "numpy", "networkx"), (Verdict.PASS, ""))
@@ -305,10 +298,10 @@ def test_the_cell_that_ends_launches_is_found(torch_python: str, bundle: Path) -
 
 def test_an_image_that_ends_every_launch_blames_no_library(torch_python: str, bundle: Path) -> None:
     """Nothing else tells its cells apart, so it is host trouble; and the run ends."""
-    wrapper = bundle / "python"
-    refuse(wrapper, torch_python, '"cells": [{')
     what = plan(installed("jinja2", probes=("import",)), installed("numpy", probes=("import",)))
-    engine(Interpreter(str(wrapper)), what, bundle / "home", running=Running(())).run(what.checks)
+    backend = Interpreter(torch_python)
+    backend.refused = "installed"
+    engine(backend, what, bundle / "home", running=Running(())).run(what.checks)
     assert {(one.verdict, one.reason) for one in outcomes(bundle / "home").values()} == {(Verdict.INFRA, "host-error")}
 
 
