@@ -112,7 +112,9 @@ def row(control: Control, report: dict[str, Any]) -> tuple[str, ...]:
     said = {probe: f"{one['verdict']} {one.get('reason', '')}".strip() for probe, one in seen.items()}
     sample, following = (said.get(probe, "nothing") for probe in ("sample", "autograd"))
     noted = control.note in " ".join(seen.get("sample", {}).get("notes", ()))
-    right = noted and (said.get("import"), sample, following) == (control.others, control.expected, control.others)
+    # `timeout` alone: a process that waits for a kernel is idle or spins, as CUDA chooses
+    as_wanted = sample == control.expected or (control.expected == "timeout" and sample.startswith("timeout "))
+    right = noted and as_wanted and (said.get("import"), following) == (control.others, control.others)
     seconds = sum(one.get("seconds", 0.0) for one in seen.values())
     expected = f"{control.expected}, noted: {control.note}" if control.note else control.expected
     return ("yes" if right else "NO", control.name, control.plants, expected, sample, following, f"{seconds:.0f}")

@@ -110,7 +110,7 @@ def plant(x):
     torch.cuda._sleep(1 << 44)
     return double(x)
 """,
-        "timeout timeout",
+        "timeout",  # `hang` where CUDA waits in the kernel, `timeout` where it spins
         hangs=True,
     ),
 )
