@@ -19,6 +19,7 @@ from torch_compat_matrix.compat.cli import main
 from torch_compat_matrix.runner import bundle
 from torch_compat_matrix.runner.backends import process
 from torch_compat_matrix.runner.execution import reuse
+from torch_compat_matrix.runner.packages import manifest
 from torch_compat_matrix.runner.records.runs import Run
 
 CAUSES = {
@@ -159,6 +160,7 @@ def test_a_stand_in_is_no_exception(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     broken = Run.all(tmp_path / "home")[-1].outcomes().values()
     assert {(outcome.verdict.value, outcome.reason) for outcome in broken} == {("unsupported", "driver-too-old")}
     script.write_text(json.dumps({**json.loads(script.read_text()), "start": ""}))
+    manifest.seal(script.parents[4])  # the script stands for the driver, which is none of the stand-in's files
     assert main(["run", "--jobs", "1"]) == 0
     mended = Run.all(tmp_path / "home")[-1].outcomes()
     assert {(outcome.verdict.value, outcome.reused) for outcome in mended.values()} == {("pass", "")}
