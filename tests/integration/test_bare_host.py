@@ -42,6 +42,7 @@ class Host:
     def run(self, commands: str, status: int = 0) -> str:
         """What the commands say in the copy of the checkout, in a shell that has only the host's own programs."""
         environment = {"PATH": f"{self.python.parent}:/usr/bin:/bin", "HOME": str(self.folder), **NO_NETWORK}
+        environment["PYTHONDONTWRITEBYTECODE"] = "1"  # the interpreter is that of a sealed environment
         done = subprocess.run(
             ["bash", "-c", f"{SETTINGS}\n{commands}"],
             cwd=self.folder / "checkout",
