@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from torch_compat_matrix.runner.errors import UsageError
+from torch_compat_matrix.runner.files import try_lock
 
 CACHES = ("compiled", "facts", "overlays", "resolutions", "standins")
 """The folders of a home whose entries can be made again."""
@@ -67,13 +68,8 @@ def unused(home: Path) -> Iterator[bool]:
     if not home.is_dir():
         yield True
         return
-    with (home / "in-use.lock").open("a") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
+    with try_lock(home / "in-use.lock") as alone:
+        yield alone
 
 
 def contents(home: Path, runs: bool = False) -> list[Kept]:

@@ -60,9 +60,8 @@ def install(
 def build(add: Sequence[str], facts: Mapping[str, Any], index: Index, home: Path, *, stand_in: bool = False) -> Path:
     """The folder with these packages for the image that the facts describe; its name is its key.
 
-    A folder that differs from its manifest is built again.  For a stand-in,
-    whose torch may be of another build line than the image's, the packages are taken from its torch's line; Trouble
-    `no-stand-in` where that does not have them.
+    A folder that differs from its manifest is built again.  For a stand-in, whose torch may be of another build line
+    than the image's, the packages are taken from its torch's line; Trouble `no-stand-in` where that lacks them.
     """
     folder = _build(add, facts, index, home)
     torch = facts.get("torch")
