@@ -1,0 +1,132 @@
+"""The mistakes of a whole matrix, in which each part by itself is well formed; one concern a function."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import chain
+
+from torch_compat_matrix.runner.bundle import answered, catalogue, place_of
+from torch_compat_matrix.runner.errors import did_you_mean
+from torch_compat_matrix.runner.matrix.document import Path_
+from torch_compat_matrix.runner.matrix.expand import TooMany, all_cells, members_of
+from torch_compat_matrix.runner.matrix.schema import Matrix
+from torch_compat_matrix.runner.matrix.select import names_of
+from torch_compat_matrix.runner.model import EXPECTS, HERE, expectation_id
+from torch_compat_matrix.runner.pins import canonical, name_of
+from torch_compat_matrix.runner.selector import Selector, address
+
+Found = Iterator[tuple[Path_, str]]
+"""Mistakes: the place in the file, and the message."""
+
+
+def mistakes(matrix: Matrix) -> Found:
+    """Every mistake of the whole."""
+    for concern in (_libraries, _labels, _stacks, _images, _included, _selectors):
+        yield from concern(matrix)
+
+
+def _libraries(matrix: Matrix) -> Found:
+    """Libraries without the probes that are to run."""
+    for name in matrix.libraries:
+        if name not in catalogue():
+            message = f"there are no probes for {name!r} in probes/libraries (docs/adding-a-library.md)"
+            yield ("libraries", name), message + did_you_mean(name, catalogue())
+            continue
+        if problem := catalogue()[name].problem:
+            yield ("libraries", name), problem
+            continue
+        for path, library in matrix.entry_paths(name):
+            if library.probes is None and not answered(matrix.probes, (name,)):
+                yield path, f"{place_of(name)} has none of the probes that run: {', '.join(matrix.probes)}"
+            for index, probe in enumerate(library.probes or ()):
+                if not answered((probe,), (name,)):
+                    yield (*path, "probes", index), f"{place_of(name)} has no `{probe}`"
+
+
+def _labels(matrix: Matrix) -> Found:
+    """Entries of a library that would have the ids of another entry."""
+    for library in matrix.libraries:
+        labels = [entry.label for entry in matrix.entries_of(library)]
+        for index, label in enumerate(labels[1:], 1):
+            where = "libraries", library, index, "label"
+            if label is None:
+                yield (
+                    where,
+                    f"a further entry of {library!r} needs a `label:`, which tells its cells apart in their ids",
+                )
+            elif label in labels[:index]:
+                message = f"the label {label!r} is that of another entry of {library!r}: give each a label of its own"
+                yield where, message
+
+
+def _stacks(matrix: Matrix) -> Found:
+    """Stacks whose names or members are not their own."""
+    probed = catalogue()
+    names = {canonical(name): name for name in matrix.stacks}
+    for name, stack in matrix.stacks.items():
+        if canonical(name) in matrix.libraries:
+            yield ("stacks", name), f"{name!r} is also a library, with the same check ids: rename the stack"
+        if names[canonical(name)] != name:
+            yield ("stacks", name), f"{name!r} and {names[canonical(name)]!r} are one name to a selector: rename one"
+        for index, member in enumerate(map(name_of, stack.requires)):
+            if member in probed and probed[member].problem:
+                yield ("stacks", name, "requires", index), probed[member].problem
+        if not members_of(stack.requires):
+            message = f"none of these has probes in probes/libraries{did_you_mean('', probed)}"
+            yield ("stacks", name, "requires"), message
+
+
+def _images(matrix: Matrix) -> Found:
+    """Images that nothing can launch."""
+    for name, image in matrix.images.items():
+        if image.tag is None and image.local is None and name != HERE:
+            yield ("images", name), "neither `tag:` nor `local:`: no backend can launch the image"
+        if image.digest and not image.tag:
+            yield ("images", name, "digest"), "a digest needs its tag: give `tag:` as well"
+
+
+def _included(matrix: Matrix) -> Found:
+    """`include:` of cells that the matrix has no library or no image for."""
+    for index, included in enumerate(matrix.include):
+        if included.library not in matrix.libraries:
+            message = f"no library {included.library!r}{did_you_mean(included.library, matrix.libraries)}"
+            yield ("include", index, "library"), message
+        if not Selector(included.images).takes_any(map(address, matrix.images)):
+            message = f"matches no image{did_you_mean(included.images, matrix.images)}"
+            yield ("include", index, "images"), message
+
+
+def _selectors(matrix: Matrix) -> Found:
+    """Selectors that take in nothing, and a matrix too large to tell."""
+    try:
+        cells = all_cells(matrix)
+    except TooMany as error:
+        yield (), str(error)
+        return
+    everything = all_cells(matrix, excluded=True)
+    addresses = [cell.address for cell in everything]
+    for index, excluded in enumerate(matrix.exclude):
+        if not Selector(excluded.cells).takes_any(addresses):
+            yield ("exclude", index, "cells"), f"matches no cell{did_you_mean(excluded.cells, names_of(everything))}"
+    addresses = [check.address for cell in cells for check in cell.checks]
+    expectations = list(_expectations(matrix))
+    expected = [address(name, EXPECTS) for name in expectations]
+    for index, known in enumerate(matrix.known):
+        if not Selector(known.cells).takes_any(chain(expected, addresses)):
+            message = f"matches no check{did_you_mean(known.cells, {*names_of(cells), *expectations})}"
+            yield ("known", index, "cells"), message
+    for name, selectors in matrix.selections.items():
+        for index, selector in enumerate(selectors):
+            if not Selector(selector).takes_any(addresses):
+                message = f"matches no check{did_you_mean(selector, names_of(cells))}"
+                yield ("selections", name, index), message
+
+
+def _expectations(matrix: Matrix) -> Iterator[str]:
+    """The ids of the images' expectations, which a report judges (reports/expectations.py)."""
+    for name, image in matrix.images.items():
+        expects = image.expects
+        versions = (what for what in ("torch", "cuda", "cudnn", "python", "os") if getattr(expects, what))
+        held = map(name_of, expects.preinstalled)
+        for what in (*versions, *held, *expects.tools, *expects.services):
+            yield expectation_id(name, what)

@@ -1,0 +1,92 @@
+"""The values that matrix.yaml holds, each type with its validator, whose message says what to write instead."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any
+
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.version import InvalidVersion, Version
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from torch_compat_matrix.runner.model import INSTALLED, LATEST
+
+UNITS = {"k": 10, "m": 20, "g": 30, "t": 40}
+
+MOST_BYTES = 2**60
+MOST_SECONDS = 1_000_000
+MOST_CPUS = 8192
+MOST_PIDS = 2**22
+"""The kernel's own limit."""
+
+
+def _size(text: Any) -> Any:
+    size = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", str(text).strip().lower())
+    if not size:
+        raise ValueError("not a size; write it as Docker does: 512m, 8g")
+    bytes_ = float(size[1]) * 2 ** UNITS.get(size[2], 0)
+    if bytes_ >= MOST_BYTES:
+        raise ValueError("larger than any memory; write a size like 8g")
+    return int(bytes_)
+
+
+_NO_REQUIREMENTS = {
+    r"\s*$": "empty; write `name==1.2.3`",
+    r"\s*(-e|--editable)\b": "an editable install, which changes under a test; write `name @ file:///ABSOLUTE/PATH`",
+    r"\s*(-r|--requirement)\b": "a file of requirements; write its lines here",
+    r"\s*-": "an option of pip, no requirement; pip's own configuration says where packages come from (PIP_INDEX_URL)",
+    r"\s*([./~]|[\w+]+:|\S+\.(whl|zip|tar\.\w+)$)": "a path or URL without a name; write `name @ file:///...`"
+    " or `name @ https://...`",
+}
+"""What a requirements file may hold, and a list of requirements may not, and what to write in its place."""
+
+
+def _requirement(text: str) -> str:
+    for pattern, problem in _NO_REQUIREMENTS.items():
+        if re.match(pattern, text):
+            raise ValueError(problem)
+    try:
+        url = Requirement(text).url
+    except InvalidRequirement as error:
+        raise ValueError(f"no requirement: {str(error).splitlines()[0]}; write `name==1.2.3`") from error
+    if url is not None and "://" not in url:
+        name = text.partition("@")[0].strip()
+        raise ValueError(f"a path where a URL belongs; write `{name} @ file:///ABSOLUTE/PATH`")
+    return text
+
+
+def _version(text: str) -> str:
+    if text not in (INSTALLED, LATEST):
+        try:
+            Version(text)
+        except InvalidVersion as error:
+            raise ValueError(f"not a version; write one like 1.9.1, `{LATEST}` or `{INSTALLED}`") from error
+    return text
+
+
+def _name(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", text):
+        raise ValueError("a name in check ids: letters, digits, `.`, `_` and `-`, beginning with a letter or digit")
+    return text
+
+
+def _digest(text: str) -> str:
+    if not re.fullmatch(r"sha256:[0-9a-f]{64}", text):
+        raise ValueError("not a digest; it is `sha256:` and 64 hexadecimal digits")
+    return text
+
+
+def _python(text: str) -> str:
+    number = re.fullmatch(r"(\d+)\.(\d+)[\d.]*", text)
+    if number and (int(number[1]), int(number[2])) < (3, 9):
+        raise ValueError("too old: the probes need Python 3.9 or newer")
+    return text
+
+
+Size = Annotated[int, BeforeValidator(_size, json_schema_input_type=str)]
+Seconds = Annotated[float, Field(gt=0, le=MOST_SECONDS)]
+Req = Annotated[str, AfterValidator(_requirement)]
+Ver = Annotated[str, AfterValidator(_version)]
+Name = Annotated[str, AfterValidator(_name)]
+Digest = Annotated[str, AfterValidator(_digest)]
+Python = Annotated[str, AfterValidator(_python)]
