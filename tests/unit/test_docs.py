@@ -14,7 +14,7 @@ from markdown_it.token import Token
 
 from tests.support import ROOT
 from tests.unit.test_architecture import MAY_IMPORT
-from torch_compat_matrix.compat.cli import parser
+from torch_compat_matrix.compat.options import parser, verbs_of
 
 PAGES = sorted(
     path for folder in ("", "docs", "docs/reasons", "reports/examples") for path in (ROOT / folder).glob("*.md")
@@ -105,8 +105,7 @@ def test_commands_are_understood(path: Path) -> None:
 @cache
 def verbs() -> set[str]:
     """The verbs of `compat`."""
-    usage = parser().format_help()
-    return set(re.findall(r"^    (\w+) ", usage, re.MULTILINE))
+    return set(verbs_of(parser()))
 
 
 def test_pytest_options_are_the_plugins() -> None:
