@@ -18,7 +18,7 @@ from torch_compat_matrix.runner.workflow import plan_from, remedy_of
 
 
 def main(options: argparse.Namespace) -> Status:
-    """Print the findings of each backend."""
+    """Print the findings of each backend; status 4 where the only backend asked for cannot work."""
     worst = Status.AS_EXPECTED
     images = _images(options.matrix)
     for name in [options.backend] if options.backend else list(BACKENDS):
@@ -30,7 +30,8 @@ def main(options: argparse.Namespace) -> Status:
             findings = [*backend.doctor(), backend.room(images), _gpus(backend)]
         except (BackendUnusable, Trouble) as error:
             findings = [Finding(what=name, works=False, detail=str(error), remedy=error.remedy, code=error.code)]
-            worst = Status.NO_BACKEND if options.backend else worst
+        if options.backend and any(finding.needed and not finding.works for finding in findings):
+            worst = Status.NO_BACKEND
         for finding in findings:
             answer(f"  {'ok ' if finding.works else 'no '} {finding.what}: {one_line(finding.detail)}")
             if remedy_of(finding):
@@ -51,11 +52,13 @@ def _gpus(backend: Backend) -> Finding:
     """The GPUs that the backend may use, and CUDA_VISIBLE_DEVICES, which limits them."""
     gpus, trouble = offered(backend)
     if trouble is not None:
-        return Finding(what="GPU", works=False, detail=str(trouble), remedy=trouble.remedy, code=trouble.code)
+        told = {"detail": str(trouble), "remedy": trouble.remedy, "code": trouble.code}
+        return Finding(what="GPU", works=False, needed=False, **told)
     limit = f"; CUDA_VISIBLE_DEVICES={os.environ[VISIBLE]}" if VISIBLE in os.environ else ""
     return Finding(
         what="GPU",
         works=bool(gpus),
+        needed=False,
         detail=(", ".join(f"{gpu.name} ({gpu.uuid}, driver {gpu.driver})" for gpu in gpus) or "none found") + limit,
         remedy="" if gpus else "checks will run on the CPU; to use a GPU, `nvidia-smi` must list it",
     )

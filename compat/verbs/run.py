@@ -13,7 +13,7 @@ from torch_compat_matrix.runner.backends.base import connect, reap
 from torch_compat_matrix.runner.backends.here import require_torch
 from torch_compat_matrix.runner.errors import NothingSelected, Status, writing
 from torch_compat_matrix.runner.model import Plan
-from torch_compat_matrix.runner.records.runs import home
+from torch_compat_matrix.runner.records.runs import Run, home
 from torch_compat_matrix.runner.workflow import (
     OpenRun,
     RunSettings,
@@ -27,6 +27,8 @@ from torch_compat_matrix.runner.workflow import (
 
 def main(options: argparse.Namespace) -> Status:
     """Start or continue a run, and report on it."""
+    if options.baseline not in (None, "none"):  # better now than after the run, which may itself be the latest then
+        options.baseline = Run.open(home(), options.baseline).id
     if options.out is not None:  # better now than after the run
         with writing(options.out, "name another folder with --out"):
             options.out.mkdir(parents=True, exist_ok=True)

@@ -83,6 +83,8 @@ class Finding:
     code: str = ""
     """The reason code of what does not work; its remedy in the registry holds where `remedy` is empty."""
     remedy: str = ""
+    needed: bool = True
+    """Nothing runs on the backend without it."""
 
 
 def room(folder: Path, needed: float) -> Finding:

@@ -85,10 +85,10 @@ class EngineGpus:
         """The result of the try."""
         what = "GPUs in containers"
         if not self._images:
-            remedy = "pull an image and try again"
-            return Finding(what=what, works=False, detail="not tried: the engine holds no image", remedy=remedy)
+            untried, remedy = "not tried: the engine holds no image", "pull an image and try again"
+            return Finding(what=what, works=False, detail=untried, remedy=remedy, needed=False)
         if self.refusal is not None:
-            return Finding(what=what, works=False, detail=str(self.refusal), code=self.refusal.code)
+            return Finding(what=what, works=False, detail=str(self.refusal), code=self.refusal.code, needed=False)
         return Finding(what=what, works=True, detail="a container that asked for all GPUs has started")
 
     @cached_property

@@ -6,12 +6,14 @@ import argparse
 import re
 import shlex
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
 from torch_compat_matrix.compat.cli import main
 from torch_compat_matrix.compat.options import parser, read, verbs_of
 from torch_compat_matrix.runner import __version__
+from torch_compat_matrix.runner.backends import here
 
 VERBS = verbs_of(parser())
 
@@ -68,3 +70,22 @@ def test_slip_is_answered_with_what_was_meant(words: str, said: str, capsys: pyt
 def test_namespace_is_the_parsers_own() -> None:
     """What a verb gets is what argparse read."""
     assert read(["runs", "--last", "3"]) == argparse.Namespace(verb="runs", last=3, json=False)
+
+
+def test_absent_baseline_is_refused_before_the_run(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """At once, not after an hour: before the matrix is even looked for."""
+    monkeypatch.setenv("COMPAT_HOME", str(tmp_path))
+    assert main(["run", "--matrix", "absent.yaml", "--baseline", "2019"]) == 3
+    assert "no run that begins with '2019'" in capsys.readouterr().err
+
+
+def test_doctor_fails_for_the_backend_asked_for(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The engine answers here with a finding, not with an error: this interpreter holds no torch."""
+    monkeypatch.setattr(here, "find_spec", lambda name: None)
+    monkeypatch.setenv("COMPAT_HOME", str(tmp_path))
+    assert main(["doctor", "--matrix", "absent.yaml", "--backend", "here"]) == 4
+    assert "no  torch here" in capsys.readouterr().out
