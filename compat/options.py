@@ -13,6 +13,7 @@ from torch_compat_matrix.runner.errors import UsageError, did_you_mean
 EPILOG = """\
 A selector is an image, a library (`captum`, `captum-0.8.0`), a cell (image/library-version),
 a check (image/library-version/probe), a glob over those, or a selection named in matrix.yaml.
+Checks by their recorded outcome: `@failed`, `@infra`, `@reason:CODE`, `@run:ID`, together `@failed@run:ID`.
 
 exit status:
   0  every outcome is as expected: passes, skips, and what matrix.yaml lists under `known:`

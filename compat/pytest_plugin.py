@@ -84,6 +84,7 @@ class MatrixSession:
         self.config = config
         self.matrix = matrix
         self.plan: Plan
+        self.select: list[str] = []
         self.opened: OpenRun | None = None
         self.worker: Worker | None = None
         self.going = ExitStack()
@@ -98,12 +99,21 @@ class MatrixSession:
         from torch_compat_matrix.compat.progress import say
         from torch_compat_matrix.runner.backends.base import connect, reap
         from torch_compat_matrix.runner.records.runs import Run, home
-        from torch_compat_matrix.runner.workflow import OpenRun, RunSettings, make_room, open_run, plan_from
+        from torch_compat_matrix.runner.workflow import (
+            OpenRun,
+            RunSettings,
+            make_room,
+            open_run,
+            pinned,
+            plan_from,
+        )
 
         option = self.config.getoption
         settings = RunSettings(jobs=self.from_xdist.get("workercount"), rerun=option("compat_rerun"))
         with _as_usage_errors():
-            self.plan = plan_from(self.matrix, backend=option("compat_backend"), selectors=option("compat_select"))
+            # the latest run of a worker is already the one that it works on
+            self.select = self.from_xdist.get("compat_select") or [*map(pinned, option("compat_select"))]
+            self.plan = plan_from(self.matrix, backend=option("compat_backend"), selectors=self.select)
             if option("collectonly"):
                 return
             interrupt_on_signals()
@@ -120,9 +130,9 @@ class MatrixSession:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
-        """Tell a worker of pytest-xdist, before it starts, the run's folder."""
+        """Tell a worker of pytest-xdist, before it starts, the run's folder and its selection."""
         if self.opened is not None:
-            node.workerinput["compat_run"] = str(self.opened.run.folder)
+            node.workerinput.update(compat_run=str(self.opened.run.folder), compat_select=self.select)
 
     def pytest_collect_file(self, file_path: Path, parent: pytest.Collector) -> MatrixFile | None:
         """Collect the items from the matrix file itself."""

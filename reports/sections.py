@@ -11,6 +11,7 @@ from torch_compat_matrix.reports.escape import code, count, grid, text
 from torch_compat_matrix.reports.table import Table
 from torch_compat_matrix.runner.model import Verdict, shown
 from torch_compat_matrix.runner.pins import name_of
+from torch_compat_matrix.runner.records.runs import again
 
 MOST_METRICS = 2000
 """GitHub drops a step summary over 1 MiB whole; a row takes about 100 bytes."""
@@ -148,7 +149,7 @@ def known(table: Table) -> Iterator[str]:
 
 
 def made(table: Table) -> Iterator[str]:
-    """How the run was made: its command, host and matrix."""
+    """How the run was made (its command, host and matrix), and the command that runs its open failures again."""
     header = table.header
     host = header.get("host", {})
     command = header.get("command") or ["compat"]
@@ -162,4 +163,9 @@ def made(table: Table) -> Iterator[str]:
         yield f"- {count(number, 'outcome')} reused from run {code(run)}, since nothing changed"
     source = header.get("plan", {}).get("source")
     yield "- matrix: " + text(f"{source}; torch-compat-matrix {header.get('version')}")
+    verdicts = [outcome.verdict for outcome in table.outcomes.values()]
+    open_ = {"@failed": any(v.broken for v in verdicts), "@infra": any(not v.final for v in verdicts)}
+    if any(open_.values()):
+        selectors = [f"{name}@run:{table.run}" for name, some in open_.items() if some]
+        yield f"- run its open failures again: {code(again(header, *selectors))}"
     yield ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from functools import cache, lru_cache
 from types import MappingProxyType
 from typing import NewType
@@ -46,6 +47,57 @@ class Selector:
     def takes_any(self, addresses: Iterable[Address]) -> bool:
         """Whether it selects anything at these addresses."""
         return any(map(_pattern(self.text).fullmatch, addresses))
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """A name for checks by their outcomes in a recorded run, which only the records can tell apart.
+
+        recorded = ("@failed" | "@infra" | "@reason:" CODE | "@run:" RUN)+
+
+    A check is taken in where all terms hold; CODE is a glob; without `@run`, the run is the latest.
+    """
+
+    failed: bool = False
+    infra: bool = False
+    reason: str = ""
+    run: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> Recorded | None:
+        """The selector that begins with `@`; None for any other; ValueError for a term that does not exist."""
+        if not text.startswith("@"):
+            return None
+        terms: dict[str, str] = {}
+        for term in text[1:].split("@"):
+            name, _, value = term.partition(":")
+            if name in terms or TERMS.get(name) != bool(value):
+                raise ValueError(f"@{term}")
+            terms[name] = value
+        return cls("failed" in terms, "infra" in terms, terms.get("reason", ""), terms.get("run", ""))
+
+    def takes(self, *, broken: bool, final: bool, reason: str) -> bool:
+        """Whether it selects a check with such a verdict and reason."""
+        if (self.failed and not broken) or (self.infra and final):
+            return False
+        return not self.reason or fnmatchcase(reason, self.reason)
+
+
+TERMS = {"failed": False, "infra": False, "reason": True, "run": True}
+"""The terms of a recorded selector, and whether a value belongs to them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checks:
+    """The checks of a run that a recorded selector takes in, by their ids."""
+
+    run: str
+    ids: frozenset[str]
+
+    def takes(self, where: Address) -> bool:
+        """Whether the check at the address is one of them."""
+        image, _, cell, probe = where.split("/")
+        return f"{image}/{cell}/{probe}" in self.ids
 
 
 def first(selectors: Sequence[str], where: Address) -> int | None:

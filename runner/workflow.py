@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -16,17 +16,25 @@ from torch_compat_matrix.runner.backends import gpus
 from torch_compat_matrix.runner.backends.base import Backend, Finding, connect, require
 from torch_compat_matrix.runner.backends.here import installed
 from torch_compat_matrix.runner.bundle import catalogue
-from torch_compat_matrix.runner.errors import INSTALL, BackendUnusable, CompatError, NothingSelected, UsageError
+from torch_compat_matrix.runner.errors import (
+    INSTALL,
+    BackendUnusable,
+    CompatError,
+    NothingSelected,
+    UsageError,
+    did_you_mean,
+)
 from torch_compat_matrix.runner.execution.engine import Engine, Settled
 from torch_compat_matrix.runner.files import cores, read_whole
-from torch_compat_matrix.runner.matrix.select import installed_plan, select
+from torch_compat_matrix.runner.matrix.select import installed_plan, left_out, select
 from torch_compat_matrix.runner.model import Check, Outcome, Plan
 from torch_compat_matrix.runner.packages.pip_config import Index
 from torch_compat_matrix.runner.records import history
 from torch_compat_matrix.runner.records.runs import Run, home
 from torch_compat_matrix.runner.records.shapes import plan_of
+from torch_compat_matrix.runner.selector import TERMS, Checks, Recorded, Selector
 from torch_compat_matrix.runner.text import SECRET
-from torch_compat_matrix.runner.verdicts.rules import reason_for
+from torch_compat_matrix.runner.verdicts.rules import REASONS, reason_for
 
 try:
     from torch_compat_matrix.runner.matrix.expand import expand
@@ -100,20 +108,65 @@ def plan_from(
 ) -> Plan:
     """The requested plan: from a plan file, from the matrix, or of the libraries that a bare host has installed."""
     require(backend)
+    asked = [found for found in map(chosen, selectors) if isinstance(found, Checks)]
+    recorded = frozenset(check for found in asked for check in found.ids)
+    named = [selector for selector in selectors if not selector.startswith("@")]
+    plan = _plan(matrix, backend, named, probes, plan_file, recorded, say)
+    wanted = [check for check in recorded if not probes or check.rpartition("/")[2] in probes]
+    if gone := left_out(wanted, plan):
+        say(f"recorded checks that are no longer in the plan: {gone}")
+    return plan
+
+
+def chosen(text: str, run: str = "latest") -> Selector | Checks:
+    """The selector of that text; `run` is the run that a recorded one means where it names none.
+
+    Raises NothingSelected where the run has no such check.
+    """
+    try:
+        wanted = Recorded.parse(text)
+    except ValueError as error:
+        terms = [f"@{name}{':...' if valued else ''}" for name, valued in TERMS.items()]
+        raise NothingSelected(f"{text}: there is no {error}{did_you_mean(str(error), terms)}") from error
+    if wanted is None:
+        return Selector(text)
+    checks = Run.open(home(), wanted.run or run).checks(wanted)
+    if not checks.ids:
+        known = not wanted.reason or "*" in wanted.reason or wanted.reason in REASONS
+        near = "" if known else f"; there is no such reason{did_you_mean(wanted.reason, REASONS)}"
+        raise NothingSelected(f"{text}: no check of run {checks.run}{near}")
+    return checks
+
+
+def pinned(text: str) -> str:
+    """The selector, a recorded one with the run that it means at this moment."""
+    found = chosen(text)
+    return f"{text}@run:{found.run}" if isinstance(found, Checks) and "@run:" not in text else text
+
+
+def _plan(
+    matrix: Path,
+    backend: str,
+    selectors: Sequence[str],
+    probes: Sequence[str],
+    plan_file: Path | None,
+    recorded: Collection[str],
+    say: Say,
+) -> Plan:
     if plan_file is not None:
-        return select(_read_plan(plan_file), selectors, probes)
+        return select(_read_plan(plan_file), selectors, probes, recorded=recorded)
     if not MISSING:
-        return expand(load(matrix), backend, selectors, probes)
+        return expand(load(matrix), backend, selectors, probes, recorded)
     if backend != "here":
         raise UsageError(f"{MISSING} is not installed", INSTALL)
     unread = f"{matrix} not read: {MISSING} is not installed"
     if matrix != MATRIX:
         raise UsageError(unread, "write a plan where it is installed (`compat plan --json`), and run that with --plan")
     try:
-        plan = select(installed_plan(installed()), selectors, probes)
+        plan = select(installed_plan(installed()), selectors, probes, recorded=recorded)
     except NothingSelected as error:
         raise NothingSelected(f"{unread}, so that only installed libraries can be selected; {error}") from error
-    say(f"{unread}; taking {'the selected' if selectors else 'all'} installed libraries")
+    say(f"{unread}; taking {'the selected' if selectors or recorded else 'all'} installed libraries")
     return plan
 
 

@@ -10,8 +10,8 @@ from torch_compat_matrix.runner.errors import NothingSelected, Status
 from torch_compat_matrix.runner.model import Outcome
 from torch_compat_matrix.runner.records import history
 from torch_compat_matrix.runner.records.runs import home
-from torch_compat_matrix.runner.selector import Selector
 from torch_compat_matrix.runner.text import one_line
+from torch_compat_matrix.runner.workflow import chosen
 
 
 def main(options: argparse.Namespace) -> Status:
@@ -20,7 +20,7 @@ def main(options: argparse.Namespace) -> Status:
     say_unreadable(history.unreadable(home()), "the journals")
     if options.cell is None:
         return _flaky()
-    timelines = history.timelines(home(), Selector(options.cell), options.last)
+    timelines = history.timelines(home(), chosen(options.cell), options.last)
     if not timelines:
         raise NothingSelected(f"{options.cell}: in no recorded run; `compat plan` lists the cells of the matrix")
     for check, seen in timelines.items():

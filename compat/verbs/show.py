@@ -12,15 +12,16 @@ from torch_compat_matrix.runner.errors import NothingSelected, Status, did_you_m
 from torch_compat_matrix.runner.matrix.select import names_of
 from torch_compat_matrix.runner.model import Outcome
 from torch_compat_matrix.runner.pins import name_of, version_of
-from torch_compat_matrix.runner.records.runs import Run, home
-from torch_compat_matrix.runner.selector import Selector
+from torch_compat_matrix.runner.records.runs import Run, again, home
+from torch_compat_matrix.runner.selector import Checks
 from torch_compat_matrix.runner.text import one_line
+from torch_compat_matrix.runner.workflow import chosen
 
 
 def main(options: argparse.Namespace) -> Status:
     """Print all that a run recorded of a cell or check."""
-    current = Run.open(home(), options.run)
-    selector = Selector(options.cell)
+    selector = chosen(options.cell, options.run)
+    current = Run.open(home(), selector.run if isinstance(selector, Checks) else options.run)
     going, seen, plan = current.is_going(), current.outcomes(), current.plan()
     outcomes = [outcome for outcome in seen.values() if selector.takes(outcome.address)]
     left = [check for check in plan.checks if check.id not in seen and selector.takes(check.address)]
@@ -47,7 +48,6 @@ def describe(
     outcome: Outcome, header: dict[str, Any], environment: dict[str, Any], requires: Sequence[str] = ()
 ) -> Iterable[str]:
     """An outcome in lines: verdict, evidence, environment, and the commands that install and reproduce it."""
-    settings = header.get("settings", {})
     yield f"{outcome.check}: {outcome.verdict.value}{' (flaky)' if outcome.flaky else ''}"
     facts = environment.get("facts", {})
     torch = facts.get("torch") or {}
@@ -91,20 +91,7 @@ def describe(
         if text:
             yield f"  {name}:"
             yield from (f"    {line}" for line in text.rstrip().splitlines())
-    command = [
-        "compat",
-        "run",
-        "--backend",
-        header["backend"],
-        "--seed",
-        str(settings.get("seed", 0)),
-        "--rerun",
-        outcome.check,
-    ]
-    command += ["--full"] if settings.get("full") else []
-    source = header["plan"].get("source", "")
-    command += ["--matrix", source] if source.endswith(".yaml") and source != "matrix.yaml" else []
-    yield f"  {'reproduce:':<20}{shlex.join(command)}"
+    yield f"  {'reproduce:':<20}{again(header, outcome.check)}"
 
 
 def _pip(outcome: Outcome, requires: Sequence[str]) -> list[str]:

@@ -12,6 +12,7 @@ from pydantic import ValidationError as Invalid
 from torch_compat_matrix.runner.matrix.document import Document, MatrixError, read
 from torch_compat_matrix.runner.matrix.explain import explain
 from torch_compat_matrix.runner.matrix.schema import Entry
+from torch_compat_matrix.runner.matrix.values import Selection
 
 
 def _pattern(text: str) -> str:
@@ -29,8 +30,12 @@ class Condition(Entry):
     """A condition of a claim, of exactly one kind: `exists`, `expects` or `checks`."""
 
     exists: str | None = Field(None, description="the image whose tag must exist")
-    expects: str | None = Field(None, description="selector of expectations (image/expects/what): all must be met")
-    checks: str | None = Field(None, description="selector of checks: all must pass, unless `metric` or a note decides")
+    expects: Selection | None = Field(
+        None, description="selector of expectations (image/expects/what): all must be met"
+    )
+    checks: Selection | None = Field(
+        None, description="selector of checks: all must pass, unless `metric` or a note decides"
+    )
     metric: str | None = Field(None, description="name of a metric of the checks, whose bounds decide")
     at_least: float | None = None
     at_most: float | None = None

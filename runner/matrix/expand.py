@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -78,13 +78,19 @@ def _cells_of(matrix: Matrix, image: str) -> list[Cell]:
     return cells
 
 
-def expand(matrix: Matrix, backend: str, selectors: Sequence[str] = (), probes: Sequence[str] = ()) -> Plan:
+def expand(
+    matrix: Matrix,
+    backend: str,
+    selectors: Sequence[str] = (),
+    probes: Sequence[str] = (),
+    recorded: Collection[str] = (),
+) -> Plan:
     """The plan for a backend: the images that it can run, and their selected cells.
 
     `local` takes the images that have a stand-in, `docker` those that have a tag.  For `here`, this
     interpreter is the image that the selectors name; where they name none, it is the image called `here`; where the
     matrix has none of that name, it is an image of its own, with every library at the installed version and at those of
-    the matrix.
+    the matrix.  `recorded` are the ids of further checks, which the matrix may have no longer.
     """
     plan = Plan(
         images=matrix.model_images(),
@@ -95,13 +101,14 @@ def expand(matrix: Matrix, backend: str, selectors: Sequence[str] = (), probes: 
     )
     usable = {image.name for image in plan.images if _usable(image, backend)}
     if backend == "here":
-        plan = _here(plan, selectors)
+        plan = _here(plan, [*selectors, *recorded])
         usable = {image.name for image in plan.images}
     plan = replace(plan, cells=tuple(cell for cell in plan.cells if cell.image in usable))
     chosen: list[str] = []
-    for selector in selectors or ([backend] if backend in matrix.selections else []):
+    usual = [backend] if backend in matrix.selections and not recorded else []
+    for selector in selectors or usual:
         chosen += matrix.selections.get(selector, [selector])
-    return select(plan, chosen, probes, names=matrix.selections)
+    return select(plan, chosen, probes, names=matrix.selections, recorded=recorded)
 
 
 def _usable(image: Image, backend: str) -> bool:
@@ -110,7 +117,8 @@ def _usable(image: Image, backend: str) -> bool:
 
 def _here(plan: Plan, selectors: Sequence[str]) -> Plan:
     """The plan with this interpreter in place of the image that the selectors name, or as an image of its own."""
-    named = [image for image in plan.images if any(selector.split("/")[0] == image.name for selector in selectors)]
+    heads = {selector.split("/")[0] for selector in selectors}
+    named = [image for image in plan.images if image.name in heads]
     if named:
         return plan
     listed = tuple(image for image in plan.images if image.name == HERE)

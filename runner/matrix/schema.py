@@ -17,6 +17,7 @@ from torch_compat_matrix.runner.matrix.values import (
     Python,
     Req,
     Seconds,
+    Selection,
     Size,
     Ver,
 )
@@ -113,14 +114,14 @@ class StackEntry(Entry):
 class ExcludeEntry(Entry):
     """Cells to leave out."""
 
-    cells: str = Field(description="selector of cells: image, library, library-version or image/library-version")
+    cells: Selection = Field(description="selector of cells: image, library, library-version or image/library-version")
     reason: str
 
 
 class IncludeEntry(Entry):
     """Cells to add to the product of images and versions."""
 
-    images: str = Field(description="selector of images: a name, or a glob over names")
+    images: Selection = Field(description="selector of images: a name, or a glob over names")
     library: str
     versions: list[Ver] = Field(min_length=1)
 
@@ -128,7 +129,7 @@ class IncludeEntry(Entry):
 class KnownEntry(Entry):
     """A known issue: an expected outcome."""
 
-    cells: str = Field(description="selector of checks; a cell stands for all its probes")
+    cells: Selection = Field(description="selector of checks; a cell stands for all its probes")
     expect: Verdict = Field(description="the verdict that is expected")
     code: str | None = Field(None, description="the reason code that is expected")
     reason: str
@@ -152,7 +153,7 @@ class Matrix(Entry):
     exclude: list[ExcludeEntry] = []
     include: list[IncludeEntry] = []
     known: list[KnownEntry] = []
-    selections: dict[Name, list[str]] = Field(
+    selections: dict[Name, list[Selection]] = Field(
         {}, description="names for lists of selectors; a selection named after a backend is its default"
     )
     max_checks: PositiveInt = Field(100_000, description="refuse to expand to more checks than this")

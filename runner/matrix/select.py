@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,9 +18,16 @@ class SelectionError(NothingSelected):
 
 
 def select(
-    plan: Plan, selectors: Sequence[str], probes: Sequence[str] = (), names: Mapping[str, Any] | None = None
+    plan: Plan,
+    selectors: Sequence[str],
+    probes: Sequence[str] = (),
+    names: Mapping[str, Any] | None = None,
+    recorded: Collection[str] = (),
 ) -> Plan:
-    """The part of a plan that the selectors take in, all of it without selectors; SelectionError where it is empty."""
+    """The part of a plan that the selectors take in, all of it without selectors; SelectionError where it is empty.
+
+    `recorded` are the ids of further checks, which the plan may have no longer.
+    """
     unknown = [probe for probe in probes if probe not in PROBES]
     if unknown:
         raise SelectionError(f"there is no probe {unknown[0]!r}{did_you_mean(unknown[0], PROBES)}")
@@ -34,16 +41,28 @@ def select(
         kept = tuple(
             check.probe
             for check in cell.checks
-            if (not probes or check.probe in probes) and (not selectors or first(selectors, check.address) is not None)
+            if not probes or check.probe in probes
+            if check.id in recorded or first(selectors, check.address) is not None or not (selectors or recorded)
         )
         if kept:
             cells.append(replace(cell, probes=kept))
+    if not cells and recorded:
+        raise SelectionError(f"none of the recorded checks is in the plan: {_shown(recorded)}")
     if not cells:
         raise SelectionError(
             "nothing is selected: no image of the matrix can run on this backend, or no cell has the probe"
         )
     used = {cell.image for cell in cells}
     return replace(plan, images=tuple(image for image in plan.images if image.name in used), cells=tuple(cells))
+
+
+def left_out(recorded: Collection[str], plan: Plan) -> str:
+    """The recorded checks that the plan has no longer, for a message; empty where it has all of them."""
+    return _shown(set(recorded).difference(check.id for check in plan.checks))
+
+
+def _shown(checks: Collection[str]) -> str:
+    return ", ".join(sorted(checks)[:3]) + (f" and {len(checks) - 3} more" if len(checks) > 3 else "")
 
 
 def names_of(cells: Iterable[Cell]) -> set[str]:

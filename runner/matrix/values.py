@@ -83,6 +83,12 @@ def _python(text: str) -> str:
     return text
 
 
+def _in_a_file(selector: str) -> str:
+    if selector.startswith("@"):
+        raise ValueError("a selector by outcome belongs on the command line: each host has records of its own")
+    return selector
+
+
 Size = Annotated[int, BeforeValidator(_size, json_schema_input_type=str)]
 Seconds = Annotated[float, Field(gt=0, le=MOST_SECONDS)]
 Req = Annotated[str, AfterValidator(_requirement)]
@@ -90,3 +96,4 @@ Ver = Annotated[str, AfterValidator(_version)]
 Name = Annotated[str, AfterValidator(_name)]
 Digest = Annotated[str, AfterValidator(_digest)]
 Python = Annotated[str, AfterValidator(_python)]
+Selection = Annotated[str, AfterValidator(_in_a_file)]

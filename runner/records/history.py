@@ -21,7 +21,7 @@ from torch_compat_matrix.runner.records.journal import Journal
 from torch_compat_matrix.runner.records.runs import Run
 from torch_compat_matrix.runner.records.shapes import outcome as outcome_of
 from torch_compat_matrix.runner.records.shapes import readable
-from torch_compat_matrix.runner.selector import Selector, address
+from torch_compat_matrix.runner.selector import Checks, Selector, address
 from torch_compat_matrix.runner.text import printable
 
 SCHEMA = 1
@@ -239,7 +239,7 @@ def flaky(home: Path) -> list[Flaky]:
     ]
 
 
-def timelines(home: Path, selector: Selector, last: int) -> dict[str, list[tuple[str, Outcome]]]:
+def timelines(home: Path, selector: Selector | Checks, last: int) -> dict[str, list[tuple[str, Outcome]]]:
     """Id of a selected check -> (run, outcome) of its last runs, oldest first."""
     query = """
         WITH checks AS (

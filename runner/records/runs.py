@@ -6,24 +6,36 @@ import datetime as dt
 import json
 import platform
 import secrets
+import shlex
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch_compat_matrix.runner import __version__
-from torch_compat_matrix.runner.errors import ANOTHER_HOME, CompatError, NothingSelected, writing
+from torch_compat_matrix.runner.errors import ANOTHER_HOME, CompatError, NothingSelected, did_you_mean, writing
 from torch_compat_matrix.runner.files import cores, is_locked, locked, write_private
 from torch_compat_matrix.runner.files import home as home
 from torch_compat_matrix.runner.model import Outcome, Plan, utc_now
 from torch_compat_matrix.runner.records.journal import Follower, Journal, append
 from torch_compat_matrix.runner.records.shapes import SCHEMA, plan_of
+from torch_compat_matrix.runner.selector import Checks, Recorded
 from torch_compat_matrix.runner.text import redact
 
 STILL_GOING = "still going"
 """The state of a run that has no end yet, and that a living process works on."""
+
+
+def again(header: Mapping[str, Any], *selectors: str) -> str:
+    """The command that runs these checks again, as the run of that header ran them."""
+    settings = header.get("settings", {})
+    command = ["compat", "run", "--backend", str(header.get("backend")), "--seed", str(settings.get("seed", 0))]
+    command += ["--rerun", *selectors, *(["--full"] if settings.get("full") else [])]
+    source = header.get("plan", {}).get("source", "")
+    command += ["--matrix", source] if source.endswith(".yaml") and source != "matrix.yaml" else []
+    return shlex.join(command)
 
 
 class NoRun(NothingSelected):
@@ -89,12 +101,12 @@ class Run:
     @classmethod
     def open(cls, home: Path, name: str = "latest") -> Run:
         """The run of that id or unambiguous beginning of an id, or the latest run."""
-        runs = cls.all(home)
-        if name != "latest":
-            runs = [run for run in runs if run.id.startswith(name)]
+        every = cls.all(home)
+        runs = every if name == "latest" else [run for run in every if run.id.startswith(name)]
         if not runs or (name != "latest" and len(runs) > 1):
             number = "no run" if not runs else "more than one run"
-            wanted = "" if name == "latest" else f" that begins with {name!r}"
+            near = did_you_mean(name, (run.id for run in every[-12:]))
+            wanted = "" if name == "latest" else f" that begins with {name!r}{near}"
             raise NoRun(
                 f"{home / 'runs'}: there is {number}{wanted}; `compat run` makes a run, `compat runs` lists them"
             )
@@ -126,6 +138,18 @@ class Run:
     def outcomes(self) -> dict[str, Outcome]:
         """The latest outcome of each check."""
         return Follower(self.journal).look()
+
+    def checks(self, wanted: Recorded) -> Checks:
+        """The checks that the selector takes in; one without an outcome was not run."""
+        seen = self.outcomes()
+        ids = {*seen, *(check.id for check in self.plan().checks)}
+        left = {check for check in ids - seen.keys() if wanted.takes(broken=False, final=False, reason="")}
+        taken = {
+            check
+            for check, outcome in seen.items()
+            if wanted.takes(broken=outcome.verdict.broken, final=outcome.verdict.final, reason=outcome.reason)
+        }
+        return Checks(self.id, frozenset(taken | left))
 
     def environments(self) -> dict[str, dict[str, Any]]:
         """The environment records by their key."""
