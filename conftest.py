@@ -10,6 +10,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Other spellings of `--compat-matrix`, `--compat-backend`, `--compat-rerun` and `--compat-select`."""
     group = parser.getgroup("compat")
     group.addoption("--matrix", dest="compat_matrix", default="matrix.yaml", help="--compat-matrix")
-    group.addoption("--backend", dest="compat_backend", default="local", help="--compat-backend")
+    group.addoption("--backend", dest="compat_backend", help="--compat-backend")
     group.addoption("--fresh", dest="compat_rerun", action="store_true", help="--compat-rerun")
     group.addoption("--select", dest="compat_select", action="append", default=[], help="--compat-select")

@@ -55,7 +55,11 @@ def parser() -> argparse.ArgumentParser:
     matrix.add_argument("--matrix", type=Path, default=Path("matrix.yaml"), help="the matrix file (%(default)s)")
 
     backend = argparse.ArgumentParser(add_help=False)
-    backend.add_argument("--backend", choices=sorted(BACKENDS), default="local", help="where images run (%(default)s)")
+    backend.add_argument(
+        "--backend",
+        choices=sorted(BACKENDS),
+        help="where images run (default: docker where an engine answers and an image has a tag, else local)",
+    )
 
     chosen = argparse.ArgumentParser(add_help=False, parents=[matrix, backend])
     chosen.add_argument("selectors", nargs="*", metavar="SELECTOR", help="checks to take (see below); default: all")

@@ -37,7 +37,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """The options that `compat run` has too."""
     group = parser.getgroup("compat", "compatibility matrix (pytest -m matrix)")
     group.addoption("--compat-matrix", default="matrix.yaml", help="the matrix file (default: matrix.yaml)")
-    group.addoption("--compat-backend", default="local", help="where images run: local, docker, here (default: local)")
+    group.addoption("--compat-backend", help="where images run: docker, local, here (default: as for `compat run`)")
     group.addoption("--compat-rerun", action="store_true", help="run every check, even where nothing changed")
     group.addoption(
         "--compat-select", action="append", default=[], metavar="SELECTOR", help="a selector, as in `compat run`"
@@ -87,6 +87,8 @@ class MatrixSession:
         self.select: list[str] = []
         self.opened: OpenRun | None = None
         self.worker: Worker | None = None
+        self.said: list[str] = []
+        """The chosen backend, where none is named."""
         self.going = ExitStack()
         """Lets other processes see that the run is going."""
 
@@ -111,15 +113,20 @@ class MatrixSession:
         option = self.config.getoption
         settings = RunSettings(jobs=self.from_xdist.get("workercount"), rerun=option("compat_rerun"))
         with _as_usage_errors():
+            run = Run(Path(self.from_xdist["compat_run"])) if "compat_run" in self.from_xdist else None
             # the latest run of a worker is already the one that it works on
             self.select = self.from_xdist.get("compat_select") or [*map(pinned, option("compat_select"))]
-            self.plan = plan_from(self.matrix, backend=option("compat_backend"), selectors=self.select)
+            self.plan = plan_from(
+                self.matrix,
+                backend=run.header()["backend"] if run else option("compat_backend"),
+                selectors=self.select,
+                say=self.said.append,
+            )
             if option("collectonly"):
                 return
             interrupt_on_signals()
-            backend = connect(option("compat_backend"), home())
-            if self.from_xdist:
-                run = Run(Path(self.from_xdist["compat_run"]))
+            backend = connect(self.plan.backend, home())
+            if run is not None:
                 self.opened = OpenRun(run=run, plan=self.plan, backend=backend, settings=settings)
                 return
             reap(backend, say)
@@ -127,6 +134,10 @@ class MatrixSession:
             command = ["pytest", *map(str, self.config.invocation_params.args)]
             self.opened = open_run(self.plan, backend, settings, command)
             self.going.enter_context(self.opened.run.going())
+
+    def pytest_report_header(self) -> list[str]:
+        """Say which backend was chosen."""
+        return [f"compat: {text}" for text in self.said]
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:

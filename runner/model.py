@@ -249,6 +249,8 @@ class Plan:
     """The claims about images and libraries, as plain data (runner/matrix/claims.py)."""
     source: str = ""
     """The path of the matrix file, as the user wrote it."""
+    backend: str = ""
+    """The backend that it was made for; empty where it does not say."""
 
     @property
     def checks(self) -> tuple[Check, ...]:
@@ -270,6 +272,7 @@ class Plan:
             known=tuple(Known.from_json(entry) for entry in data["known"]),
             claims=tuple(data.get("claims", ())),
             source=data["source"],
+            backend=data.get("backend", ""),
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -37,7 +37,7 @@ from torch_compat_matrix.runner.text import SECRET
 from torch_compat_matrix.runner.verdicts.rules import REASONS, reason_for
 
 try:
-    from torch_compat_matrix.runner.matrix.expand import expand
+    from torch_compat_matrix.runner.matrix.expand import backends_for, candidates, expand
     from torch_compat_matrix.runner.matrix.load import load
 except ModuleNotFoundError as absent:  # a bare host of the `here` backend: it takes what is installed, or a plan
     MISSING = str(absent.name)
@@ -100,15 +100,21 @@ class OpenRun:
 def plan_from(
     matrix: Path,
     *,
-    backend: str,
+    backend: str | None = None,
     selectors: Sequence[str] = (),
     probes: Sequence[str] = (),
     plan_file: Path | None = None,
     say: Say = lambda text: None,
 ) -> Plan:
-    """The requested plan: from a plan file, from the matrix, or of the libraries that a bare host has installed."""
-    require(backend)
+    """The requested plan: from a plan file, from the matrix, or of the libraries that a bare host has installed.
+
+    Where no backend is named, it is that of a recorded run or of the plan file, else the first that can run the images;
+    `say` is told which.
+    """
     asked = [found for found in map(chosen, selectors) if isinstance(found, Checks)]
+    backend = backend or next((Run.open(home(), found.run).header()["backend"] for found in asked), None)
+    if backend is not None:
+        require(backend)
     recorded = frozenset(check for found in asked for check in found.ids)
     named = [selector for selector in selectors if not selector.startswith("@")]
     plan = _plan(matrix, backend, named, probes, plan_file, recorded, say)
@@ -146,7 +152,7 @@ def pinned(text: str) -> str:
 
 def _plan(
     matrix: Path,
-    backend: str,
+    backend: str | None,
     selectors: Sequence[str],
     probes: Sequence[str],
     plan_file: Path | None,
@@ -154,9 +160,12 @@ def _plan(
     say: Say,
 ) -> Plan:
     if plan_file is not None:
-        return select(_read_plan(plan_file), selectors, probes, recorded=recorded)
+        plan = select(_read_plan(plan_file), selectors, probes, recorded=recorded)
+        return replace(plan, backend=backend or plan.backend or _answering(backends_for(plan.images), say))
     if not MISSING:
-        return expand(load(matrix), backend, selectors, probes, recorded)
+        read = load(matrix)
+        backend = backend or _answering(candidates(read, selectors, probes), say)
+        return expand(read, backend, selectors, probes, recorded)
     if backend != "here":
         raise UsageError(f"{MISSING} is not installed", INSTALL)
     unread = f"{matrix} not read: {MISSING} is not installed"
@@ -167,7 +176,26 @@ def _plan(
     except NothingSelected as error:
         raise NothingSelected(f"{unread}, so that only installed libraries can be selected; {error}") from error
     say(f"{unread}; taking {'the selected' if selectors or recorded else 'all'} installed libraries")
-    return plan
+    return replace(plan, backend=backend)
+
+
+def _answering(backends: Mapping[str, Sequence[str]], say: Say) -> str:
+    """The first of these backends that answers; each stands with the images that it cannot run."""
+    troubles = []
+    for backend, without in backends.items():
+        try:
+            connect(backend, home())
+        except BackendUnusable as error:
+            troubles.append(str(error))
+            continue
+        named = f", without {', '.join(without)}" if without else ""
+        say("; ".join([f"backend: {backend}{named}", *(trouble.partition(": ")[0] for trouble in troubles)]))
+        return backend
+    remedy = (
+        "start an engine, join its group, or point DOCKER_HOST at one; or add `local:` to an image, which builds a "
+        "stand-in in its place"
+    )
+    raise BackendUnusable(f"the images need a container engine: {'; '.join(troubles)}", remedy)
 
 
 def _read_plan(path: Path) -> Plan:

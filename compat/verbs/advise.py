@@ -136,7 +136,7 @@ def _again(search: Search, choice: Choice, status: Status) -> Choice:
 def _run(folder: Path, choice: Choice, backend: str) -> Status:
     """Run the written stack as a user would."""
     plan = plan_from(folder / "matrix.yaml", backend=backend)
-    return work_through(start(plan, backend, RunSettings(), _command(folder, backend)))
+    return work_through(start(plan, RunSettings(), _command(folder, backend)))
 
 
 def _command(folder: Path, backend: str) -> list[str]:

@@ -32,9 +32,9 @@ DAYS = 4 * 365
 def main(options: argparse.Namespace) -> Status:
     """Check points in between until two neighbours differ; a run records each step."""
     probes = [options.probe] if options.probe else []
-    plan = plan_from(options.matrix, backend=options.backend, selectors=[options.cell], probes=probes)
+    plan = plan_from(options.matrix, backend=options.backend, selectors=[options.cell], probes=probes, say=say)
     cell, probe = _asked(plan, options)
-    steps = _Steps(plan, cell, probe, connect(options.backend, home()), ["compat", *options.arguments])
+    steps = _Steps(plan, cell, probe, connect(plan.backend, home()), ["compat", *options.arguments])
     try:
         turn = _by_date(steps, options) if options.by == "date" else _by_version(steps, options)
     except bisect.NoTurn as error:

@@ -14,13 +14,13 @@ from torch_compat_matrix.runner.errors import BackendUnusable, CompatError, Stat
 from torch_compat_matrix.runner.model import Image
 from torch_compat_matrix.runner.records.runs import home
 from torch_compat_matrix.runner.text import one_line
-from torch_compat_matrix.runner.workflow import plan_from, remedy_of
+from torch_compat_matrix.runner.workflow import plan_from, remedy_of, tell
 
 
 def main(options: argparse.Namespace) -> Status:
     """Print the findings of each backend; status 4 where the only backend asked for cannot work."""
     worst = Status.AS_EXPECTED
-    images = _images(options.matrix)
+    images = _images(options.matrix, options.backend)
     for name in [options.backend] if options.backend else list(BACKENDS):
         answer(f"{name}:")
         findings: Sequence[Finding]
@@ -39,12 +39,15 @@ def main(options: argparse.Namespace) -> Status:
     return worst
 
 
-def _images(matrix: Path) -> Sequence[Image]:
-    """The images of the matrix, for whose disk space there must be room; none where it is absent or wrong."""
+def _images(matrix: Path, backend: str | None) -> Sequence[Image]:
+    """The images of a plain run, for whose disk space there must be room; none where the matrix is absent or wrong.
+
+    Tells the backend that such a run takes, where none is named.
+    """
     try:
-        return plan_from(matrix, backend="local").images if matrix.exists() else ()
+        return plan_from(matrix, backend=backend, say=answer).images if matrix.exists() else ()
     except CompatError as error:
-        answer(f"{matrix}: {error}")
+        answer(f"{matrix}: {tell(error)}")
         return ()
 
 

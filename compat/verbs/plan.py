@@ -22,7 +22,7 @@ def main(options: argparse.Namespace) -> Status:
             from torch_compat_matrix.compat.preview import preview
         except ModuleNotFoundError as error:  # a bare host
             raise UsageError(f"{error.name} is not installed here", "write the plan to a file with --json") from error
-        backend = connect(options.backend, home())
+        backend = connect(plan.backend, home())
         reap(backend, say)
         answer(preview(plan, backend, home()))
         return Status.AS_EXPECTED

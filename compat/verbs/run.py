@@ -40,7 +40,7 @@ def main(options: argparse.Namespace) -> Status:
         if options.backend == "here":
             require_torch()  # an interpreter without torch is no image, whatever is selected
         raise
-    if options.backend == "here" and options.plan is None:
+    if plan.backend == "here" and options.plan is None:
         require_torch()
     settings = RunSettings(
         jobs=options.jobs,
@@ -49,13 +49,13 @@ def main(options: argparse.Namespace) -> Status:
         rerun=options.rerun,
         compile_cache=options.compile_cache,
     )
-    opened = start(isolated(plan, options.isolation), options.backend, settings, ["compat", *options.arguments])
+    opened = start(isolated(plan, options.isolation), settings, ["compat", *options.arguments])
     return work_through(opened, options.out, options.baseline)
 
 
-def start(plan: Plan, backend: str, settings: RunSettings, command: Sequence[str]) -> OpenRun:
-    """Open a new run on a backend that answers and has room."""
-    connected = connect(backend, home())
+def start(plan: Plan, settings: RunSettings, command: Sequence[str]) -> OpenRun:
+    """Open a new run on the plan's backend, which has to answer and to have room."""
+    connected = connect(plan.backend, home())
     make_room(plan, connected, say)
     return open_run(plan, connected, settings, command)
 

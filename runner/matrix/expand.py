@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from torch_compat_matrix.runner.bundle import answered, catalogue
-from torch_compat_matrix.runner.matrix.select import select
+from torch_compat_matrix.runner.matrix.select import SelectionError, select
 from torch_compat_matrix.runner.model import HERE, INSTALLED, LATEST, Cell, Image, Plan
 from torch_compat_matrix.runner.pins import name_of
 from torch_compat_matrix.runner.selector import Selector, address, first
@@ -98,21 +98,61 @@ def expand(
         known=matrix.model_known(),
         claims=matrix.claims,
         source=matrix.source,
+        backend=backend,
     )
-    usable = {image.name for image in plan.images if _usable(image, backend)}
-    if backend == "here":
-        plan = _here(plan, [*selectors, *recorded])
-        usable = {image.name for image in plan.images}
-    plan = replace(plan, cells=tuple(cell for cell in plan.cells if cell.image in usable))
-    chosen: list[str] = []
     usual = [backend] if backend in matrix.selections and not recorded else []
-    for selector in selectors or usual:
-        chosen += matrix.selections.get(selector, [selector])
-    return select(plan, chosen, probes, names=matrix.selections, recorded=recorded)
+    chosen = _selectors(matrix, selectors or usual)
+    if backend == HERE:
+        plan = _here(plan, [*selectors, *recorded])
+        return select(plan, chosen, probes, names=matrix.selections, recorded=recorded)
+    usable = {image.name for image in plan.images if backend in _backends_of(image)}
+    try:
+        fitting = replace(plan, cells=tuple(cell for cell in plan.cells if cell.image in usable))
+        return select(fitting, chosen, probes, names=matrix.selections, recorded=recorded)
+    except SelectionError as nothing:
+        try:
+            lacking = ", ".join(image.name for image in select(plan, chosen, probes, recorded=recorded).images)
+        except SelectionError:
+            raise nothing from None
+        key = next(key for key, name in BACKEND_OF.items() if name == backend)
+        message = f"the backend {backend} runs images that have a `{key}:`, and {lacking} has none"
+        raise SelectionError(message, "add it, or leave --backend out: then the images decide") from None
 
 
-def _usable(image: Image, backend: str) -> bool:
-    return image.local is not None if backend == "local" else image.tag is not None
+BACKEND_OF = {"tag": "docker", "local": "local"}
+"""Key of an image -> the backend that runs the image by that key; the preferred first."""
+
+
+def candidates(matrix: Matrix, selectors: Sequence[str] = (), probes: Sequence[str] = ()) -> dict[str, list[str]]:
+    """The backends that can run images of what is selected, the preferred first, each with the images that it cannot.
+
+    Without selectors, the backends that a selection of the matrix is named after, where there are any.
+    """
+    own = [] if selectors else [backend for backend in BACKEND_OF.values() if backend in matrix.selections]
+    if own:
+        return {backend: [] for backend in own}
+    plan = Plan(images=matrix.model_images(), cells=all_cells(matrix))
+    return backends_for(select(plan, _selectors(matrix, selectors), probes, names=matrix.selections).images)
+
+
+def backends_for(images: Iterable[Image]) -> dict[str, list[str]]:
+    """The backends that can run any of the images, the preferred first, each with the images that it cannot run."""
+    able = {image.name: _backends_of(image) for image in images}
+    return {
+        backend: [name for name, backends in able.items() if backend not in backends]
+        for backend in (*BACKEND_OF.values(), HERE)
+        if any(backend in backends for backends in able.values())
+    }
+
+
+def _backends_of(image: Image) -> list[str]:
+    """An image with neither tag nor stand-in is the interpreter at hand."""
+    return [backend for key, backend in BACKEND_OF.items() if getattr(image, key) is not None] or [HERE]
+
+
+def _selectors(matrix: Matrix, names: Sequence[str]) -> list[str]:
+    """The selectors, each name of a selection replaced by its own."""
+    return [selector for name in names for selector in matrix.selections.get(name, [name])]
 
 
 def _here(plan: Plan, selectors: Sequence[str]) -> Plan:

@@ -225,6 +225,7 @@ class PlanRecord(_Plan, total=False):
     """The plan of a run."""
 
     claims: list[ClaimRecord]
+    backend: str
 
 
 class Settings(TypedDict, total=False):

@@ -137,7 +137,7 @@ def test_unreachable_engine_is_status_4(place: Path, monkeypatch: pytest.MonkeyP
     """With what to do about it."""
     monkeypatch.setenv("DOCKER_HOST", f"unix://{place}/no.sock")
     (place / "matrix.yaml").write_text(MATRIX.replace("  small:", "  small:\n    tag: example/torch:1"))
-    assert ".ci/engine" in compat(place, "run", "--backend", "docker", status=4)
+    assert "point DOCKER_HOST at another" in compat(place, "run", "--backend", "docker", status=4)
 
 
 def test_plan_launches_nothing(place: Path) -> None:

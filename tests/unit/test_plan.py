@@ -139,7 +139,7 @@ def test_probes_are_selected() -> None:
         ("docker", "tow", "", "'tow' selects nothing; did you mean 'two'"),
         ("docker", "two/pyro-ppl-1.8.1", "", "did you mean 'two/pyro-ppl-1.8.0'"),
         ("docker", "", "complie", "there is no probe 'complie'; did you mean 'compile'"),
-        ("local", "two", "", "'two' selects nothing"),
+        ("local", "two", "", "and two has none"),
     ],
 )
 def test_nothing_selected_is_told(backend: str, selector: str, probe: str, said: str) -> None:
