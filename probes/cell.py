@@ -10,6 +10,7 @@ from . import child as work
 from .contract import CellOrder, Frame, ObservationFrame, WorkOrder
 from .facts import canonical
 from .process import TimedOut
+from .shared import Changed, Shared
 from .worker import Seen, Worker
 
 APART = "importing touches the CUDA driver, which spoils forks, so each probe ran in a process of its own"
@@ -45,6 +46,8 @@ class Launch(NamedTuple):
     """Whether torch is imported in the host, so that children are forked from it."""
     until: float
     """The order's deadline (time.monotonic)."""
+    shared: Shared
+    """The files that its cells share."""
 
 
 class Cell:
@@ -66,6 +69,8 @@ class Cell:
         }
         self.launch = launch
         self.emit = emit
+        self.held: List[Frame] = []
+        """The last observation, until the next probe begins or the cell's processes have ended."""
         self.private = private
         self.worker: Optional[Worker] = None
         self.forks = order["isolation"] != "fresh"
@@ -76,7 +81,12 @@ class Cell:
         """Members whose import spoils forks for CUDA: each of their probes gets its own process."""
 
     def run(self) -> None:
-        """Run all checks of the cell: import first, since the others build on it."""
+        """Run all checks of the cell: import first, since the others build on it.
+
+        Raises Changed where the next cell would not find the files that this one found.
+        """
+        if self.launch.shared.change_of(str(self.cell["overlay"])):
+            raise Changed
         try:
             imports = self.imports()
             self.set_apart(imports)
@@ -94,6 +104,18 @@ class Cell:
                 doubts = self.ask_again(doubts, imports)
         finally:
             self.close()
+            changed = self.launch.shared.change()
+            if changed and self.held:
+                last = cast(ObservationFrame, self.held[0])
+                last["notes"] = [*last.get("notes", []), f"{changed} was changed meanwhile, which other cells use"]
+            self.release()
+        if changed:
+            raise Changed
+
+    def release(self) -> None:
+        """Emit the observation that is held back."""
+        while self.held:
+            self.emit(self.held.pop())
 
     def imports(self) -> Dict[str, Seen]:
         """The result of each member's import; where one of them fails, all are imported again in a fresh process."""
@@ -134,6 +156,7 @@ class Cell:
 
     def begin(self, probe: str, member: str) -> None:
         """Tell the runner which probe begins; raise TimedOut once the order's time is up."""
+        self.release()
         if time.monotonic() > self.launch.until:
             raise TimedOut("the order's time is up")
         self.emit({"kind": "begin", "cell": self.cell["id"], "probe": probe, "member": member})
@@ -200,7 +223,7 @@ class Cell:
         return seen
 
     def observe(self, probe: str, member: str, seen: Seen, imported: Seen) -> None:
-        """Emit an observation, with the device on which the probe saw its work."""
+        """Hand over an observation, with the device on which the probe saw its work."""
         seen = {name: value for name, value in seen.items() if name != "sure"}
         if probe == "import":
             seen["metrics"] = {**imported.get("metrics", {}), **seen.get("metrics", {})}
@@ -211,7 +234,7 @@ class Cell:
         name = self.launch.device_name if seen.get("device") else ""
         seen.update(kind="observation", member=member, cell=self.cell["id"], probe=probe, device_name=name)
         seen["installed"] = imported.get("installed", "")
-        self.emit(cast(ObservationFrame, seen))
+        self.held.append(cast(ObservationFrame, seen))
 
     def limit(self, probe: str) -> float:
         """Seconds that the probe may take."""

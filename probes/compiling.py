@@ -27,6 +27,13 @@ def prepare(device: str) -> None:
             raise
 
 
+def precompile() -> None:
+    """Compile anything, for the headers that torch precompiles (4 s) and finds again in every fork."""
+    import torch
+
+    torch.compile(lambda data: data + 1)(torch.ones(8))
+
+
 def compiled(
     probe: Probe,
     function: Callable[..., Any],

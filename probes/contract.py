@@ -264,7 +264,7 @@ class EndFrame(TypedDict):
     """The last frame of the probe host."""
 
     kind: Literal["end"]
-    state: Literal["complete", "deadline", "no-device"]
+    state: Literal["complete", "deadline", "changed", "no-device"]
 
 
 Frame = Union[HelloFrame, WarmingFrame, WarmFrame, ColdFrame, FactsFrame, BeginFrame, ObservationFrame, EndFrame]

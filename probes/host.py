@@ -16,15 +16,12 @@ from __future__ import annotations
 
 import argparse
 import ctypes
-import getpass
 import importlib
 import json
 import os
-import re
 import secrets
 import shutil
 import signal
-import tempfile
 import time
 from typing import Any, Callable, Dict, List, NoReturn, cast
 
@@ -32,9 +29,10 @@ from . import child as work
 from . import facts, services
 from .cell import Cell, Launch, changes_torch
 from .channel import BadAnswer, Channel
-from .compiling import prepare
+from .compiling import precompile, prepare
 from .contract import CellOrder, ColdFrame, Facts, Frame, WorkOrder
 from .process import Died, Process, TimedOut, stop_with_parent, sweep
+from .shared import Changed, Shared, header_folder
 from .walls import hide
 
 START_S = 30.0
@@ -82,6 +80,11 @@ class Host:
         device, name = self.order["device"], known["gpus"][0]["name"] if known["gpus"] else "CPU"
         if warm and _compiles_in_forks(self.order["cells"], known["packages"]) > 1:  # a single child does it for itself
             self.warm_up(lambda: prepare(device))
+            if device == "cpu":
+                self.wait_for(precompile)
+        for name in {member["distribution"] for cell in self.order["cells"] for member in cell["members"]}:
+            _import_probes(name)
+        overlays = [os.path.join(self.overlays, cell["overlay"]) for cell in self.order["cells"] if cell["overlay"]]
         launch = Launch(
             order=self.order,
             overlays=self.overlays,
@@ -91,12 +94,15 @@ class Host:
             start_s=start_s,
             warm=warm,
             until=self.until,
+            shared=Shared(overlays),
         )
         try:
             for cell in self.order["cells"]:
                 Cell(cell, launch, self.emit, self.descriptor).run()
         except TimedOut:
             self.emit({"kind": "end", "state": "deadline"})
+        except Changed:
+            self.emit({"kind": "end", "state": "changed"})
         else:
             self.emit({"kind": "end", "state": "complete"})
 
@@ -135,6 +141,16 @@ class Host:
         finally:
             process.close()
 
+    def wait_for(self, work_of_a_child: Callable[[], None]) -> None:
+        """Let a child that holds no library do something, whether or not it succeeds."""
+        process = Process.fork(lambda channel, commands: work_of_a_child(), self.descriptor)
+        try:
+            process.read(time.monotonic() + self.order["timeout_s"])
+        except (Died, TimedOut):
+            pass
+        finally:
+            process.close()
+
     def look_for(self, known: Facts) -> None:
         """Add the tools and services that `expects:` names."""
         expects = self.order["expects"]
@@ -143,6 +159,14 @@ class Host:
             if path:
                 known["tools"][name] = path
         known["services"] = services.ask(expects["services"])
+
+
+def _import_probes(distribution: str) -> None:
+    """Import the probes of a library before it runs, so that this process never takes them from a changed file."""
+    try:
+        work.probe_module(distribution)
+    except BaseException:
+        pass  # the library's own child shows this
 
 
 def _compiles_in_forks(cells: List[CellOrder], packages: Dict[str, str]) -> int:
@@ -218,9 +242,8 @@ def _order(name: str) -> bytes:
 
 def _keep_headers() -> None:
     """Inductor precompiles headers (4 s) in the temporary folder, whatever TORCHINDUCTOR_CACHE_DIR says."""
-    name = "torchinductor_" + re.sub(r"[\\/:*?\"<>|]", "_", getpass.getuser())
     try:
-        os.symlink(os.environ["TORCHINDUCTOR_CACHE_DIR"], os.path.join(tempfile.gettempdir(), name))
+        os.symlink(os.environ["TORCHINDUCTOR_CACHE_DIR"], header_folder())
     except (FileExistsError, KeyError):
         pass
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,14 +41,17 @@ EXPECTED = {
 """Library -> status and message of its sample probe; the victim comes last."""
 
 
-def bundle(folder: Path, names: list[str], runner: int = os.getpid()) -> None:
-    """A bundle with the probes of these libraries, and an overlay that holds the libraries; `runner` is a process."""
+def bundle(folder: Path, names: list[str], runner: int = os.getpid(), text: str | None = None) -> None:
+    """A bundle with the probes of these libraries, and an overlay that holds the libraries; `runner` is a process.
+
+    `text` are the probes of all, where they are not read from files.
+    """
     shutil.copytree(BUNDLE, folder / "probes")
     for name in names:
         distribution(folder / "overlays" / "key", name.replace("_", "-"))
         constants = f"DISTRIBUTION = {name.replace('_', '-')!r}\nMODULE = {name!r}\nNEEDS = ()\n"
-        text = f"{constants}RUNNERS = [{runner}]\n" + (HOSTILE / f"{name}.py").read_text()
-        (folder / "probes" / "libraries" / f"{name}.py").write_text(text)
+        body = (HOSTILE / f"{name}.py").read_text() if text is None else text
+        (folder / "probes" / "libraries" / f"{name}.py").write_text(f"{constants}RUNNERS = [{runner}]\n{body}")
 
 
 def cell(name: str, isolation: str) -> Work:
@@ -113,6 +117,39 @@ def test_death_of_the_host_belongs_to_its_killer(torch_python: str, tmp_path: Pa
             found: list[Any] = list(frames(launch.lines()))
             assert launch.exit().status == -9
     assert (found[-1]["kind"], found[-1]["member"]) == ("begin", "kills-the-host")
+
+
+ATTACKS = {
+    "probe": "open(libraries / 'victim.py', 'a').write('def sample(probe): pass')",
+    "package": "(libraries / 'victim').mkdir(); (libraries / 'victim' / '__init__.py').touch()",
+    "beside": "(libraries.parent.parent / 'json.py').touch()",
+    "overlay": "open(overlays / 'other' / 'victim' / '__init__.py', 'a').write('0 / 0')",
+}
+"""What is attacked -> the code of a library that changes it."""
+
+
+@pytest.mark.share
+@pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
+def test_no_cell_runs_with_files_that_another_changed(torch_python: str, tmp_path: Path, attack: str) -> None:
+    """The launch ends before it, and where the changed file is used by all, a note names it."""
+    bundle(tmp_path, ["victim", "attacker"], text="")
+    shutil.copytree(tmp_path / "overlays" / "key", tmp_path / "overlays" / "other")
+    code = f"import pathlib\ndef sample(probe):\n    overlays = pathlib.Path({str(tmp_path / 'overlays')!r})\n"
+    code += f"    libraries = pathlib.Path(__file__).parent\n    {attack}\n"
+    with (tmp_path / "probes" / "libraries" / "attacker.py").open("a") as stream:
+        stream.write(code)
+    work = [cell("attacker", "warm"), replace(cell("victim", "warm"), overlay=Path("other"))]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(processes, "BUNDLE", tmp_path / "probes")
+        overlays = {key: tmp_path / "overlays" / key for key in ("key", "other")}
+        ordered = order(Image(name="x"), work, device="cpu")
+        with processes.launched(torch_python, ordered, overlays, home=tmp_path, gpu=None) as launch:
+            found: list[Any] = list(frames(launch.lines()))
+    assert found[-1] == {"kind": "end", "state": "changed"}
+    [seen] = [frame for frame in found if frame["kind"] == "observation"]
+    assert (seen["member"], seen["status"]) == ("attacker", "passed")
+    noted = [note for note in seen.get("notes", []) if "was changed meanwhile" in note]
+    assert bool(noted) is ("overlays" not in attack)
 
 
 @pytest.mark.parametrize(
