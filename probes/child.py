@@ -234,7 +234,11 @@ def die_with_parent() -> None:
 
 
 def show_stacks() -> None:
-    """Write every thread's stack to standard error on SIGUSR1, from C code too: where a limit strikes a probe."""
+    """Write every thread's stack to standard error where a limit strikes (SIGUSR1) or the process crashes.
+
+    From Python 3.14 on, the stack of C code comes with that of Python at a crash.
+    """
+    faulthandler.enable(file=2)
     faulthandler.register(signal.SIGUSR1, file=2, all_threads=True)
 
 
@@ -268,6 +272,7 @@ def serve(cell: CellTask, settings: Settings, channel: Channel, commands: socket
     A child is forked for a probe, unless the command says that this process itself is to answer.  Each answer has a
     channel of its own, which comes with the command.
     """
+    show_stacks()
     enter(cell)
     for member in cell["members"]:
         seen = import_member(member, cell)
@@ -286,7 +291,6 @@ def serve(cell: CellTask, settings: Settings, channel: Channel, commands: socket
                 os.setsid()
                 os.close(channel.descriptor)
                 commands.close()
-                show_stacks()
                 own.say({"kind": "started", "pid": os.getpid()})
                 leave(own, answer(command["probe"], command["member"], settings))
             _, status, usage = os.wait4(pid, 0)
@@ -321,7 +325,6 @@ def main(descriptor: int) -> int:
     """A fresh process: standard input is the connection to the host, which sends the task and then commands."""
     die_with_parent()
     walls.confine()
-    show_stacks()
     os.set_inheritable(descriptor, False)
     commands = socket.socket(fileno=os.dup(0))
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)

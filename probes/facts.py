@@ -124,17 +124,31 @@ def _gpu(properties: Any) -> GpuFacts:
     }
 
 
-def oom_kills() -> int:
-    """The number of processes of this control group that the kernel killed for memory; 0 where it does not tell."""
-    for path in ("/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control"):
+OOM_COUNTS = ("/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control", "/proc/vmstat")
+"""The files that count processes killed for memory: of this control group (version 2 or 1), and of the machine."""
+
+
+def oom_counts() -> List[Optional[int]]:
+    """The counts of those files so far; None where one does not tell."""
+    counts: List[Optional[int]] = []
+    for path in OOM_COUNTS:
         try:
             with open(path) as stream:
                 count = re.search(r"^oom_kill (\d+)", stream.read(), re.M)
         except OSError:
-            continue
-        if count:
-            return int(count.group(1))
-    return 0
+            count = None
+        counts.append(int(count.group(1)) if count else None)
+    return counts
+
+
+def oom_kills(before: List[Optional[int]]) -> Optional[int]:
+    """The processes of this control group that the kernel has killed for memory since those counts.
+
+    None where nobody can tell: the kernel killed another's for memory, or counts none.
+    """
+    *groups, machine = [None if now is None or was is None else now - was for was, now in zip(before, oom_counts())]
+    own = sum(count for count in groups if count)
+    return own if own or machine == 0 else None
 
 
 def _user() -> str:

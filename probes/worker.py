@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from typing import Any, Dict, Optional
+from typing import Any, Dict, List, Optional
 
 from . import child as work
 from . import facts
@@ -50,7 +50,7 @@ class Worker:
 
     def imported(self) -> Seen:
         """The result of the next member's import; an import that ends the process, or takes too long, is its last."""
-        before, started = facts.oom_kills(), time.perf_counter()
+        before, started = facts.oom_counts(), time.perf_counter()
         try:
             seen = checked(self.process.read(time.monotonic() + self.timeout_s + self.start_s))
         except (Died, TimedOut, BadAnswer) as error:
@@ -60,7 +60,7 @@ class Worker:
 
     def ask(self, probe: str, member: str, limit: float, fork: bool) -> Seen:
         """The answer to a probe within `limit` seconds, of a child forked for it or of the process itself."""
-        before, started = facts.oom_kills(), time.perf_counter()
+        before, started = facts.oom_counts(), time.perf_counter()
         self.process.forget_output()
         reader, writer = (end.detach() for end in one_way())
         answers = Messages(reader, "started", "result")
@@ -156,7 +156,7 @@ def bad_answer(error: BadAnswer, started: float) -> Seen:
     return {"status": "failed", "code": "bad-answer", "message": str(error), "seconds": seconds}
 
 
-def finished(seen: Seen, process: Process, oom_before: int, isolation: str) -> Seen:
+def finished(seen: Seen, process: Process, oom_before: List[Optional[int]], isolation: str) -> Seen:
     """Add the host's own knowledge: output, memory kills, leftover processes."""
     process.drain()
     left = sweep()
@@ -164,10 +164,12 @@ def finished(seen: Seen, process: Process, oom_before: int, isolation: str) -> S
         seen["notes"] = [*seen.get("notes", []), f"left {left} processes running, which were killed"]
     seen.update(
         isolation=isolation,
-        oom_kills=max(0, facts.oom_kills() - oom_before),
         output=process.output(),
         output_bytes=process.output_bytes,
     )
+    kills = facts.oom_kills(oom_before)
+    if kills is not None:
+        seen["oom_kills"] = kills
     return seen
 
 

@@ -15,7 +15,7 @@ from torch_compat_matrix.runner.pins import canonical, read_pins
 
 UNRESOLVED = (
     *("unsatisfiable", "version-not-found", "yanked", "no-wheel", "python-too-old", "python-too-new"),
-    *("needs-in-image", "pip-refuses-metadata", "constraints-unreadable"),
+    *("needs-in-image", "pip-refuses-metadata", "wheel-refused", "constraints-unreadable"),
     *("sdist-build-failed", "install-failed", "index-unreachable", "index-refused"),
 )
 """Reasons for which a point says nothing: the library was never probed."""

@@ -69,6 +69,8 @@ class Exit:
     status: int
     """Exit status; negative is the signal that ended it."""
     oom_killed: bool = False
+    unprovoked: bool = False
+    """Neither the runner nor the kernel's OOM killer ended it, and what runs in it can."""
     stderr: str = ""
     """Both ends of its standard error, and how much was left out between them."""
 

@@ -46,6 +46,8 @@ class ProcessLaunch:
         self.said = Kept()
         """Its standard error."""
         self.name = f"process {popen.pid}"
+        self.killed = False
+        self.oom_kills = _oom_kills()
         self.notes: tuple[str, ...] = ()
 
     def lines(self) -> Iterator[bytes]:
@@ -64,6 +66,7 @@ class ProcessLaunch:
 
     def kill(self) -> None:
         """End the probe host, which ends its children; the rest of its session is killed."""
+        self.killed = True
         with suppress(ProcessLookupError):
             self.popen.send_signal(signal.SIGTERM)
         with suppress(subprocess.TimeoutExpired):
@@ -77,7 +80,8 @@ class ProcessLaunch:
         with suppress(TimeoutError):
             for _, data in pieces(self.stderr, until=time.monotonic() + 0.2):
                 self.said.add(data)
-        return Exit(status=status, stderr=self.said.text())
+        unprovoked = not self.killed and self.oom_kills and self.oom_kills == _oom_kills()
+        return Exit(status=status, unprovoked=bool(unprovoked), stderr=self.said.text())
 
 
 @contextmanager
@@ -148,6 +152,14 @@ def launched(
                 os.killpg(popen.pid, signal.SIGKILL)
             popen.wait()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _oom_kills() -> str:
+    """The line in which the kernel counts the processes that it killed for memory; empty where it does not tell."""
+    with suppress(OSError):
+        lines = Path("/proc/vmstat").read_text().splitlines()
+        return next((line for line in lines if line.startswith("oom_kill ")), "")
+    return ""
 
 
 def passed_on(names: Sequence[str]) -> dict[str, str]:

@@ -137,10 +137,13 @@ class Collector:
             "device_name": "",
             "signal": signal,
             "exit": None if signal else ended.status,
-            "oom_kills": int(ended.oom_killed),
             "message": f"the probe host ended with status {ended.status}",
             "output": ended.stderr,
         }
+        if ended.oom_killed or ended.unprovoked:
+            observation["oom_kills"] = int(ended.oom_killed)
+        if ended.unprovoked and check_id(begun["cell"], begun["probe"]) in self.attempts:
+            observation["attempts"] = ["died"]
         seen = self.pending.pop((begun["cell"], begun["probe"]), [])
         return self._outcome(self.work[begun["cell"]], [*seen, observation])
 

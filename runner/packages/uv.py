@@ -50,6 +50,10 @@ REASONS = (
     ("needs-in-image", r"The built wheel \S+ is not compatible with the target"),
     ("needs-in-image", r"ModuleNotFoundError: No module named 'torch'"),
     ("sdist-build-failed", r"Failed to (download and )?build|The build backend returned an error"),
+    (
+        "wheel-refused",
+        r"Failed to install: \S+\.whl .{0,200}cause: (Scripts must not|The wheel is|.{0,99}(\.dist-info|RECORD))",
+    ),
     ("bad-requirement", r"Couldn't parse requirement|expected .{0,200} the start of a requirement"),
     (
         "version-not-found",

@@ -52,6 +52,7 @@ class Signs:
     signal: str
     exit: str
     oom: bool
+    unprovoked: bool
 
 
 def classify(observation: Mapping[str, Any], facts: Mapping[str, Any], limits: Limits, backend: str = "") -> Classified:
@@ -125,12 +126,15 @@ def read_signs(observation: Mapping[str, Any]) -> Signs:
         signal=_signal(observation) if died else "",
         exit=f"exit status {observation['exit']}" if died and observation.get("exit") is not None else "",
         oom=bool(observation.get("oom_kills")),
+        unprovoked=died and bool(observation.get("attempts")) and observation.get("oom_kills") == 0,
     )
 
 
 def matches(rule: Rule, signs: Signs, packages: Iterable[str], member: str) -> tuple[str, dict[str, str]] | None:
     """The line that matched and the named groups of its pattern, if every sign of the rule is there."""
-    if (rule.oom and not signs.oom) or (rule.lacks and rule.lacks in packages):
+    if (rule.oom and not signs.oom) or (rule.unprovoked and not signs.unprovoked):
+        return None
+    if rule.lacks and rule.lacks in packages:
         return None
     if rule.raises and not any(re.fullmatch(rule.raises, kind) for kind in signs.types):
         return None
@@ -155,7 +159,7 @@ def matches(rule: Rule, signs: Signs, packages: Iterable[str], member: str) -> t
     if groups.get("namespace", "").partition(".")[0] == member:
         return None  # a name missing from a library's own namespace was not removed by anybody else
     if rule.signal or rule.exit:
-        evidence = ": ".join(part for part in (evidence, signs.said.rpartition("\n")[2].strip()) if part)
+        evidence = ": ".join(part for part in (evidence, _telling(signs.said)) if part)
     return evidence or signs.head, groups
 
 
@@ -220,6 +224,14 @@ def _last_words(output: str) -> str:
     lines = [line for line in output.splitlines() if line.strip()]
     marks = [number for number, line in enumerate(lines) if re.search(LAST_WORDS, line)]
     return "\n".join(lines[min([*marks[:1], max(0, len(lines) - 5)]) :])
+
+
+def _telling(said: str) -> str:
+    """The last line of a dying process's words; of a stack that comes with them, the innermost frame."""
+    words, _, stack = said.partition("Fatal Python error: ")
+    frame = re.search(r'^ +(File "[^\n]*)', stack, re.MULTILINE)
+    lines = (words if frame else said).strip().splitlines()
+    return ": ".join([*(line.strip() for line in lines[-1:]), *([frame[1]] if frame else [])])
 
 
 def _last_line(observation: Mapping[str, Any]) -> str:

@@ -83,6 +83,8 @@ class Rule:
     exit: str = ""
     oom: bool = False
     """The kernel killed a process for memory meanwhile."""
+    unprovoked: bool = False
+    """A second process died too, and the kernel certainly killed none for memory."""
     lacks: str = ""
     """A distribution that is not installed."""
 
@@ -290,6 +292,7 @@ RULES = (
     Rule("bus-error", signal=r"SIGBUS"),
     Rule("illegal-instruction", signal=r"SIGILL"),
     Rule("floating-point-exception", signal=r"SIGFPE"),
+    Rule("kills-itself", signal=r"SIGKILL|SIGTERM|SIGINT|SIGHUP", unprovoked=True),
     Rule("killed", signal=r"SIGKILL|SIGTERM|SIGINT|SIGHUP"),
     Rule("unclassified-death", signal=r"SIG\w+"),
     Rule("no-answer", exit=r"\d+"),

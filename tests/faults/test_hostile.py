@@ -116,17 +116,21 @@ class Sandbox:
         subprocess.run(["cp", "-r", "--preserve=mode,timestamps", self.standins, self.pristine], check=True)
         self.seen = self.stamps()
 
-    def heal(self) -> None:
+    def heal(self, damaged: list[str]) -> None:
         """A stand-in without a trace of the last run."""
-        shutil.rmtree(self.standins, ignore_errors=True)
-        subprocess.run(["cp", "-r", "--preserve=mode,timestamps", self.pristine, self.standins], check=True)
+        for name in damaged:
+            target = self.standins / name
+            target.unlink(missing_ok=True)
+            if os.path.lexists(self.pristine / name):
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(self.pristine / name, target, follow_symlinks=False)
         self.seen = self.stamps()
 
     def stamps(self) -> dict[str, tuple[int, int, int]]:
-        """What tells a file that was written to, bytecode left out, by its path in the stand-in."""
+        """What tells a file that was written to; bytecode and the product's own manifest are left out."""
         stamps = {}
         for path in self.standins.rglob("*"):
-            if path.suffix not in (".pyc", ".lock") and (path.is_symlink() or not path.is_dir()):
+            if path.suffix not in (".pyc", ".lock", ".sealed") and (path.is_symlink() or not path.is_dir()):
                 status = path.lstat()
                 stamp = (status.st_size, status.st_mtime_ns, status.st_ctime_ns)
                 stamps[str(path.relative_to(self.standins))] = stamp
@@ -139,9 +143,10 @@ class Sandbox:
         return sorted(name for name in touched if content(self.standins / name) != content(self.pristine / name))
 
     def bytecode(self) -> list[str]:
-        """The bytecode that was in the stand-in from the first, and is another program now."""
+        """The bytecode that was in the stand-in from the first, and is another program now; one built anew has none."""
         known = (path.relative_to(self.pristine) for path in self.pristine.rglob("*.pyc"))
-        return sorted(str(name) for name in known if content(self.standins / name) != content(self.pristine / name))
+        found = (name for name in known if (self.standins / name).is_file())
+        return sorted(str(name) for name in found if program(self.standins / name) != program(self.pristine / name))
 
     def run(self, name: str, kinds: list[Kind]) -> Result:
         """One run of the real command over the innocent libraries and these, and what it changed that it must not."""
@@ -181,7 +186,7 @@ class Sandbox:
         faults += [f"changed the user's files: {changed[:5]}"] if changed else []
         if self.seen and (damaged := self.damage() + self.bytecode()):
             faults.append(f"changed the stand-in: {damaged[:5]}")
-            self.heal()
+            self.heal(damaged)
         faults += self.poisoned_cache()
         outcomes, unreadable = read_report(home)
         faults += unreadable
@@ -294,6 +299,11 @@ def content(path: Path) -> str:
     if path.is_symlink():
         return str(path.readlink())
     return hashlib.sha1(path.read_bytes()).hexdigest() if path.is_file() else ""
+
+
+def program(path: Path) -> bytes:
+    """Bytecode without its head, which holds the time of the source."""
+    return path.read_bytes()[16:]
 
 
 def tree(folder: Path) -> dict[Path, str]:

@@ -66,6 +66,23 @@ def test_a_kill_for_memory_is_told_from_any_other() -> None:
     assert raised(RuntimeError("DataLoader worker (pid 7) exited unexpectedly")).reason == "unclassified"
 
 
+def test_a_process_that_always_ends_by_a_signal_ends_itself() -> None:
+    """Where a second process died too, and the kernel certainly killed none for memory."""
+    kills = "os.kill(os.getpid(), 9)"
+    assert died(kills, oom_kills=0, attempts=["died"]).reason == "kills-itself"
+    assert died("os._exit(137)", oom_kills=0, attempts=["died"]).verdict is Verdict.CRASH
+    assert died(kills, attempts=["died"]).verdict is Verdict.INFRA
+    assert died(kills, oom_kills=0).verdict is Verdict.INFRA
+
+
+def test_a_crash_names_the_line_of_python() -> None:
+    """The innermost of the stack that faulthandler prints, after the words of the program itself."""
+    crash = "import faulthandler; faulthandler.enable()\ndef act(): {}\nact()"
+    assert died(crash.format("os.kill(os.getpid(), 11)")).evidence == 'SIGSEGV: File "<string>", line 3 in act'
+    found = died(crash.format("os.write(2, b'free(): invalid pointer\\n'); os.kill(os.getpid(), 6)"))
+    assert found.evidence == 'SIGABRT: free(): invalid pointer: File "<string>", line 3 in act'
+
+
 def test_the_last_words_count_and_not_the_life_before() -> None:
     """A process that once printed of an error need not have died of it."""
     dying = "import sys; sys.stderr.write({!r}); sys.stderr.flush(); os.kill(os.getpid(), 6)"

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from torch_compat_matrix.runner.backends.base import Exit
 from torch_compat_matrix.runner.execution.collect import Collector
 from torch_compat_matrix.runner.execution.protocol import Work
 from torch_compat_matrix.runner.model import Cell, Limits, Verdict
@@ -77,3 +78,15 @@ def test_a_replaced_package_is_told_and_counts() -> None:
     outcome = collector.add(observation("a", status="raised", exception=["ValueError"], message=raised))
     assert outcome is not None
     assert (outcome.reason, "1.26.4" in outcome.detail) == ("numpy-abi", True)
+
+
+@pytest.mark.parametrize(
+    ("unprovoked", "before", "reason"),
+    [(True, ("infra",), "kills-itself"), (True, (), "killed"), (False, ("infra",), "killed")],
+)
+def test_a_check_that_ends_the_probe_host_each_time(unprovoked: bool, before: tuple[str, ...], reason: str) -> None:
+    """It is the check's doing where it was alone the second time, and nobody else can have done it."""
+    cell = Cell(image="i", subject="s", version="1", requires=(), members=("s",), probes=("sample",))
+    collector = Collector([Work(cell=cell)], Limits(), attempts={"i/s-1/sample": before} if before else {})
+    begun: Any = {"kind": "begin", "cell": "i/s-1", "probe": "sample", "member": "s"}
+    assert collector.died(begun, Exit(status=-9, unprovoked=unprovoked)).reason == reason
