@@ -8,8 +8,9 @@ from pathlib import Path
 from tests.support.messages import Message, messages
 from torch_compat_matrix.runner.backends.base import BACKENDS
 from torch_compat_matrix.runner.matrix.json_schema import schema
-from torch_compat_matrix.runner.verdicts.rules import REASONS, RULES, Reason, Rule, fill, names_in
+from torch_compat_matrix.runner.verdicts.rules import RAISER, REASONS, RULES, Reason, Rule, fill, names_in
 
+RAISERS = "whoever raised: the library, a package that the cell added, or one of the image"
 SOURCES = {"measured": "Measured", "constructed": "Constructed"}
 
 
@@ -34,7 +35,7 @@ def _index() -> Iterator[str]:
 def _page(reason: Reason, examples: Sequence[Message]) -> Iterator[str]:
     yield f"# {reason.code}"
     yield ""
-    yield f"Verdict: **{reason.verdict.value}**. Blame: **{reason.blame}**."
+    yield f"Verdict: **{reason.verdict.value}**. Blame: **{RAISERS if reason.blame == RAISER else reason.blame}**."
     for title, text in zip(("Cause", "How to confirm", "What to do"), reason.templates.values(), strict=True):
         yield from ("", f"## {title}", "", _general(text))
         for backend in BACKENDS:

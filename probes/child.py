@@ -18,7 +18,6 @@ import socket
 import sys
 import tempfile
 import time
-import traceback
 from importlib import metadata
 from types import ModuleType
 from typing import Any, Callable, Dict, List, Optional, TypedDict
@@ -26,11 +25,8 @@ from typing import Any, Callable, Dict, List, Optional, TypedDict
 from . import evidence, facts, walls
 from .channel import Channel, receive
 from .contract import CellOrder, MemberOrder
+from .exceptions import describe
 from .probe import Probe
-
-TRACEBACK_LIMIT = 6000
-"""The number of characters kept of a traceback: its end, which holds the error."""
-
 
 CACHES = ("MPLCONFIGDIR", "CUDA_CACHE_PATH", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "TORCH_EXTENSIONS_DIR")
 """The variables that name folders for caches; each cell has folders of its own below them.
@@ -51,37 +47,6 @@ class Settings(TypedDict, total=False):
     device: str
     seed: int
     full: bool
-
-
-def describe(error: BaseException) -> Dict[str, Any]:
-    """An exception as an observation: failed (evidence), skipped (not applicable) or raised, with its types."""
-    types = []
-    for link in _chain(error):
-        for kind in type(link).__mro__:
-            if kind not in (object, BaseException, Exception):
-                name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-                if name not in types:
-                    types.append(name)
-    seen: Dict[str, Any] = {
-        "status": "raised",
-        "exception": types,
-        "message": str(error)[:TRACEBACK_LIMIT] or type(error).__name__,
-        "traceback": "".join(traceback.format_exception(type(error), error, error.__traceback__))[-TRACEBACK_LIMIT:],
-    }
-    if isinstance(error, evidence.Broken):
-        seen.update(status="failed", code=error.code)
-    elif isinstance(error, evidence.NotApplicable):
-        seen.update(status="skipped", code="not-applicable")
-    return seen
-
-
-def _chain(error: BaseException) -> List[BaseException]:
-    chain: List[BaseException] = []
-    following: Any = error
-    while following is not None and following not in chain:
-        chain.append(following)
-        following = following.__cause__ or (None if following.__suppress_context__ else following.__context__)
-    return chain
 
 
 def probe_module(distribution: str) -> ModuleType:

@@ -86,6 +86,19 @@ class GpuFacts(TypedDict):
     memory: int
 
 
+class Link(TypedDict):
+    """An exception of a chain: the error itself, one of its causes, or one that was being handled meanwhile."""
+
+    type: str
+    message: str
+    is_cause: bool
+    """Whether it is the error itself or was named as a cause (`raise ... from`) on the way to it."""
+    raised_in: str
+    """`name==version` of the distribution whose code raised it; empty where that is Python or the probe."""
+    lacking: str
+    """`name==version` of the installed distribution that lacks the name or submodule asked for, else empty."""
+
+
 class _Raised(TypedDict):
     message: str
 
@@ -96,6 +109,7 @@ class Raised(_Raised, total=False):
     status: Literal["raised", "failed", "skipped"]
     code: str
     exception: List[str]
+    chain: List[Link]
     traceback: str
     output: str
 
@@ -171,6 +185,7 @@ class Answer(_Answer, total=False):
     code: str
     message: str
     exception: List[str]
+    chain: List[Link]
     traceback: str
     installed: str
     device: str
@@ -194,6 +209,7 @@ class Observation(_Observation, total=False):
     code: str
     message: str
     exception: List[str]
+    chain: List[Link]
     traceback: str
     signal: Optional[int]
     exit: Optional[int]

@@ -31,6 +31,7 @@ from .cell import Cell, Launch, changes_torch
 from .channel import BadAnswer, Channel
 from .compiling import precompile, prepare
 from .contract import CellOrder, ColdFrame, Facts, Frame, WorkOrder
+from .exceptions import describe
 from .process import Died, Process, TimedOut, stop_with_parent, sweep
 from .shared import Changed, Shared, header_folder
 from .walls import hide
@@ -117,7 +118,7 @@ class Host:
         try:
             work_for_all()
         except BaseException as error:
-            self.emit(cast(ColdFrame, {"kind": "cold", **work.describe(error)}))
+            self.emit(cast(ColdFrame, {"kind": "cold", **describe(error)}))
             return False
         self.emit({"kind": "warm", "seconds": time.perf_counter() - started})
         return True
@@ -183,13 +184,13 @@ def _torch_facts(channel: Channel, on_gpu: bool) -> None:
     try:
         channel.say({"kind": "facts", "torch": facts.gather_torch()})
     except BaseException as error:
-        work.leave(channel, {"kind": "facts", "torch_error": work.describe(error)})
+        work.leave(channel, {"kind": "facts", "torch_error": describe(error)})
     if not on_gpu:
         os._exit(0)
     try:
         work.leave(channel, {"kind": "facts", "gpus": facts.start_cuda()})
     except BaseException as error:
-        work.leave(channel, {"kind": "facts", "cuda_error": work.describe(error)})
+        work.leave(channel, {"kind": "facts", "cuda_error": describe(error)})
 
 
 def main(arguments: List[str]) -> NoReturn:

@@ -108,6 +108,8 @@ class Collector:
         self.notes: tuple[str, ...] = ()
         """Notes for every outcome: unusual steps of the launch's start."""
         self.pending: dict[tuple[str, str], list[ObservationFrame]] = {}
+        self.printed: dict[tuple[str, str], str] = {}
+        """The output of each cell's members while they were imported, which may explain what fails later."""
 
     def enter(self, facts: Facts, environment: str) -> None:
         """Set the environment of the following observations."""
@@ -117,6 +119,8 @@ class Collector:
     def add(self, observation: ObservationFrame) -> Outcome | None:
         """Take a member's observation; return the check's outcome after the last member's."""
         key = observation["cell"], observation["probe"]
+        if observation["probe"] == "import":
+            self.printed[observation["cell"], observation["member"]] = observation.get("output", "")
         seen = self.pending.setdefault(key, [])
         seen.append(observation)
         if len(seen) < len(self.work[key[0]].cell.members):
@@ -147,8 +151,10 @@ class Collector:
         seen = self.pending.pop((begun["cell"], begun["probe"]), [])
         return self._outcome(self.work[begun["cell"]], [*seen, observation])
 
-    def _classify(self, observation: ObservationFrame, facts: Mapping[str, Any]) -> Classified:
-        found = classify(observation, facts, self.limits, self.backend)
+    def _classify(self, observation: ObservationFrame, facts: Mapping[str, Any], work: Work) -> Classified:
+        printed = self.printed.get((observation["cell"], observation["member"]), "")
+        seen = {**observation, "import_output": printed}
+        found = classify(seen, facts, self.limits, self.backend, work.added)
         if found.reason not in self.not_the_images:
             return found
         reason = reason_for("no-stand-in")
@@ -156,7 +162,7 @@ class Collector:
 
     def _outcome(self, work: Work, seen: Sequence[ObservationFrame]) -> Outcome:
         facts = _with(work, self.facts) if self.facts else {}
-        classified = [(self._classify(observation, facts), observation) for observation in seen]
+        classified = [(self._classify(observation, facts, work), observation) for observation in seen]
         worst, observation = min(classified, key=lambda pair: WORST_FIRST.index(pair[0].verdict))
         cell, stack = work.cell, len(work.cell.members) > 1
         verdict = worst.verdict

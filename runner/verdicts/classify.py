@@ -6,10 +6,12 @@ import re
 import signal
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from torch_compat_matrix.runner.model import Limits, Verdict
-from torch_compat_matrix.runner.verdicts.rules import REASONS, RULES, Reason, Rule, reason_for
+from torch_compat_matrix.runner.pins import canonical
+from torch_compat_matrix.runner.verdicts.rules import RAISER, REASONS, RULES, Reason, Rule, reason_for
 
 DIRECT_CAUSE = "\nThe above exception was the direct cause of the following exception:\n"
 IN_PASSING = "\nDuring handling of the above exception, another exception occurred:\n"
@@ -18,6 +20,9 @@ COMPILER = r'^ *File "(?=[^"\n]*/(?:torch/_inductor|triton)/)[^"\n]*".*'
 
 FRAME = r'^ +File "([^"\n]+)", line \d+(?:, in [^\n]*)?(?:\n +([^\n]*))?'
 """A frame of a traceback: its path, and the source line."""
+
+QUOTED = r"^(?:[A-Za-z_]\w*\.)*([A-Z]\w*(?:Error|Exception|Interrupt|Exit))(?:: |$)"
+"""The type of an exception that another one quotes in its message, as InductorError does."""
 
 LAST_WORDS = r"^terminate called|^[ \t]*what\(\):|symbol lookup error|^Fatal Python error|^Could not load library"
 """The first line of a dying process's explanation; earlier output has nothing to do with the death."""
@@ -48,6 +53,10 @@ class Signs:
     types: tuple[str, ...]
     frame: str
     trace: str
+    raised_in: str
+    """`name==version` of the distribution whose code raised the innermost cause."""
+    lacking: tuple[str, ...]
+    """Those that lack a name or a submodule that was asked for."""
     output: str
     signal: str
     exit: str
@@ -55,8 +64,17 @@ class Signs:
     unprovoked: bool
 
 
-def classify(observation: Mapping[str, Any], facts: Mapping[str, Any], limits: Limits, backend: str = "") -> Classified:
-    """The verdict, its reason and the line that shows it; the remedy fits the backend."""
+def classify(
+    observation: Mapping[str, Any],
+    facts: Mapping[str, Any],
+    limits: Limits,
+    backend: str = "",
+    added: Mapping[str, str] = MappingProxyType({}),
+) -> Classified:
+    """The verdict, its reason and the line that shows it; the remedy fits the backend.
+
+    `added` are the packages that the cell added to the image, by name.
+    """
     status, message = observation["status"], str(observation.get("message", ""))
     if status == "passed":
         return Classified(verdict=Verdict.PASS)
@@ -76,7 +94,20 @@ def classify(observation: Mapping[str, Any], facts: Mapping[str, Any], limits: L
         return _classified(
             REASONS[_kind_of_timeout(observation, facts)], known, evidence=_last_line(observation) or message
         )
-    return explain(observation, known, facts.get("packages", {}))
+    return _of_torch(observation, known, facts) or explain(observation, known, facts.get("packages", {}), added)
+
+
+def _of_torch(observation: Mapping[str, Any], known: Mapping[str, str], facts: Mapping[str, Any]) -> Classified | None:
+    """The verdict of an image whose torch cannot be imported, where the library only passes torch's own error on."""
+    error = facts.get("torch_error") or {}
+    if not error or not any(link["message"] == error["message"] for link in observation.get("chain", ())):
+        return None
+    found = explain({"status": "raised", **error, "member": "torch"}, {**known, "member": "torch"}, (), {})
+    if found.blame in ("image", "host"):
+        return found
+    version = facts.get("packages", {}).get("torch")
+    installed = {"installed_torch": f"torch {version}"} if version else {}
+    return _classified(reason_for("no-torch"), {**known, **installed}, evidence=found.evidence)
 
 
 IDLE_CORES = 0.05
@@ -98,15 +129,29 @@ def _kind_of_timeout(observation: Mapping[str, Any], facts: Mapping[str, Any]) -
     return "busy-host" if load > BUSY_HOST * (facts.get("cpus") or 1) else "timeout"
 
 
-def explain(observation: Mapping[str, Any], known: Mapping[str, str], packages: Iterable[str]) -> Classified:
+def explain(
+    observation: Mapping[str, Any], known: Mapping[str, str], packages: Iterable[str], added: Mapping[str, str]
+) -> Classified:
     """The first rule that holds for an exception or a death."""
     signs = read_signs(observation)
+    known = {**known, "raiser": signs.raised_in.replace("==", " ")}
+    raiser = _raiser(signs.raised_in, known["member"], added)
     for rule in RULES:
         match = matches(rule, signs, packages, known["member"])
         if match is not None:
             evidence, groups = match
-            return _classified(REASONS[rule.reason], {**known, **groups}, evidence=evidence)
+            reason = REASONS[rule.reason]
+            blame = rule.blame or (raiser if reason.blame == RAISER else reason.blame)
+            return _classified(reason, {**known, **groups}, evidence=evidence, blame=blame)
     return _classified(REASONS["unclassified"], known, evidence=signs.head)
+
+
+def _raiser(raised_in: str, member: str, added: Mapping[str, str]) -> str:
+    """Who raised: the library, also where that is not known; a dependency that the cell added; or the image."""
+    name = canonical(raised_in.partition("==")[0])
+    if name in ("", canonical(member)):
+        return "library"
+    return "dependency" if name in added else "image"
 
 
 def read_signs(observation: Mapping[str, Any]) -> Signs:
@@ -115,14 +160,18 @@ def read_signs(observation: Mapping[str, Any]) -> Signs:
     trace, output, message = (_ends(str(observation.get(name, ""))) for name in ("traceback", "output", "message"))
     types = tuple(observation.get("exception", ()))
     kind = types[0].rpartition(".")[2] if types else ""
-    said = _last_words(output) if died else "\n".join([message, *_causes(trace)])
+    chain = [link for link in observation.get("chain", ()) if link["is_cause"]]
+    causes = [_ends(str(link["message"])) for link in chain[1:]] or _causes(trace)
+    said = _last_words(output) if died else "\n".join([message, *causes])
     return Signs(
-        head=": ".join(dict.fromkeys(part for part in (kind, message.partition("\n")[0]) if part)),
+        head=": ".join(dict.fromkeys(part for part in (kind, _telling_line(message)) if part)),
         said=said,
-        types=() if died else types,
+        types=() if died else (*types, *re.findall(QUOTED, said, re.MULTILINE)),
         frame="" if died else _innermost_frame(trace),
         trace="" if died else trace,
-        output=output,
+        raised_in=next((link["raised_in"] for link in reversed(chain) if link["raised_in"]), ""),
+        lacking=tuple(link["lacking"] for link in chain if link["lacking"]),
+        output="\n".join(filter(None, (str(observation.get("import_output", "")), output))),
         signal=_signal(observation) if died else "",
         exit=f"exit status {observation['exit']}" if died and observation.get("exit") is not None else "",
         oom=bool(observation.get("oom_kills")),
@@ -139,6 +188,9 @@ def matches(rule: Rule, signs: Signs, packages: Iterable[str], member: str) -> t
     if rule.raises and not any(re.fullmatch(rule.raises, kind) for kind in signs.types):
         return None
     if not re.search(rule.through, signs.trace):
+        return None
+    lacking = [held for held in signs.lacking if canonical(held.partition("==")[0]) != canonical(member)]
+    if rule.lacking and not lacking:
         return None
     evidence, groups = "", {}
     # In the order in which a match makes the better evidence.
@@ -158,18 +210,24 @@ def matches(rule: Rule, signs: Signs, packages: Iterable[str], member: str) -> t
         groups.update({name: value for name, value in match.groupdict().items() if value})
     if groups.get("namespace", "").partition(".")[0] == member:
         return None  # a name missing from a library's own namespace was not removed by anybody else
+    if lacking:
+        groups["holder"] = lacking[0].replace("==", " ")
+        if canonical(lacking[0].partition("==")[0]) != "torch":  # the image's torch is never replaced
+            groups["replaceable"] = groups["holder"]
     if rule.signal or rule.exit:
         evidence = ": ".join(part for part in (evidence, _telling(signs.said)) if part)
     return evidence or signs.head, groups
 
 
-def _classified(reason: Reason, known: Mapping[str, str], *, detail: str = "", evidence: str = "") -> Classified:
+def _classified(
+    reason: Reason, known: Mapping[str, str], *, detail: str = "", evidence: str = "", blame: str = ""
+) -> Classified:
     return Classified(
         verdict=reason.verdict,
         reason=reason.code,
         detail=detail or reason.text("cause", known),
         evidence=evidence.strip()[:500],
-        blame=reason.blame,
+        blame=blame or reason.blame,
         remedy=reason.text("remedy", known),
     )
 
@@ -183,7 +241,7 @@ def _known(observation: Mapping[str, Any], facts: Mapping[str, Any], limits: Lim
     return {
         "member": str(observation.get("member", "")),
         "type": str(types[0]).rpartition(".")[2],
-        "message": (message.splitlines() or [""])[0][:300],
+        "message": _telling_line(message)[:300],
         "signal": _signal(observation),
         "exit": str(observation.get("exit", "")),
         "torch": str(torch.get("version") or packages.get("torch", "")),
@@ -200,6 +258,12 @@ def _known(observation: Mapping[str, Any], facts: Mapping[str, Any], limits: Lim
         "pids": str(limits.pids),
         "timeout_s": f"{limits.seconds(str(observation.get('probe', ''))):g}",
     }
+
+
+def _telling_line(message: str) -> str:
+    """The first line of a message; where that only announces the rest with a colon, the last line too."""
+    lines = [line.strip() for line in message.splitlines() if line.strip()] or [""]
+    return f"{lines[0]} ... {lines[-1]}" if lines[0].endswith(":") and len(lines) > 1 else lines[0]
 
 
 def _causes(trace: str) -> list[str]:

@@ -11,8 +11,10 @@ from types import MappingProxyType
 
 from torch_compat_matrix.runner.model import Verdict
 
-BLAME = ("library", "image", "host", "matrix", "us")
-
+RAISER = "raiser"
+"""Stands in the registry for whoever raised: the library, a dependency, or a package of the image."""
+BLAME = ("library", "dependency", "image", "host", "matrix", "us", "unknown", RAISER)
+"""Who is to blame; a dependency is a package that the cell added, and nobody has evidence against the unknown."""
 
 TEXTS = ("cause", "confirm", "remedy")
 _CHOICE, _NAME = re.compile(r"\[([^\]]*)\]"), re.compile(r"(?<!\{)\{(\w+)\}")
@@ -87,6 +89,10 @@ class Rule:
     """A second process died too, and the kernel certainly killed none for memory."""
     lacks: str = ""
     """A distribution that is not installed."""
+    lacking: bool = False
+    """An installed distribution, not the library's own, lacks the name or the submodule that was asked for."""
+    blame: str = ""
+    """Instead of the reason's."""
 
 
 def read_reasons(path: Path) -> dict[str, Reason]:
@@ -129,6 +135,11 @@ _NO_HEADERS = r"Python\.h: No such file or directory"
 _NO_LIBRARY = r"cannot find -l(?P<library>\w+)"
 _GONE_FROM_PYTHON = r"distutils|imp|asyncore|asynchat|smtpd|cgi|crypt|pipes|telnetlib|imghdr|sndhdr|lib2to3"
 _CUDA_LIBRARY = r"(?<![\w.-])lib(?:cu(?:blas|sparse|solver|fft|dnn|rand)|nvJitLink|nvrtc|nccl)[\w-]*\.so[\w.]*"
+# Source lines that only a newer Python reads: match, except*, type parameters, quotes within an f-string.
+_NEW_SYNTAX = (
+    r": (?:match|case) .+:\s*$|: except\s?\*|: type \w+(?:\[.*\])? =|: (?:async )?(?:def|class) \w+\[|: with \($"
+    r"|[fF]'[^'{]*\{[^}']*'|[fF]\"[^\"{]*\{[^}\"]*\""
+)
 _FILE = r"(?<![^\s'\"(\[])(?P<file>{}[^\s'\"(\[]+)"  # a whole word: to begin within it would cost its length anew
 _CACHE = r"(?=/tmp/|[^\s'\"(\[]*(?:torchinductor|\.triton|torch_extensions))"
 _NAMESPACE = rf"(?P<namespace>{_SHARED}(?:\.[\w.]+)?)"
@@ -153,7 +164,9 @@ RULES = (
     Rule("undefined-symbol", says=r"undefined symbol: (?P<symbol>\w+)"),
     Rule("missing-module", says=r"(?P<module>[Nn]um[Pp]y) is not available", lacks="numpy"),
     Rule("numpy-abi", says=r"_ARRAY_API not found|numpy\.core\.(?:multiarray|umath) failed to import"),
-    Rule("numpy-abi", says=r"numpy\.\w+ size changed|module compiled against A[BP]I version|^Numpy is not available"),
+    Rule("numpy-abi", says=r"numpy\.\w+ size changed|module compiled against A[BP]I version"),
+    # Words of torch, which found a NumPy that it was not built for.
+    Rule("numpy-abi", says=r"^(?P<unavailable>Numpy is not available)", blame="image"),
     Rule("glibc-too-old", says=r"version [`'](?P<version>(?:GLIBC|GLIBCXX|CXXABI)_[\d.]+)' not found"),
     Rule(
         "noexec-cache", says=rf"{_FILE.format('')}: failed to map segment from shared object: Operation not permitted"
@@ -265,12 +278,26 @@ RULES = (
     Rule("python-too-new", says=r"cannot import name '\w+' from 'collections'"),
     Rule("python-too-old", says=r"for \|: '\w+' and 'NoneType'|'type' object is not subscriptable"),
     Rule("python-too-old", says=r"cannot import name '\w+' from 'typing'"),
-    Rule("python-too-old", raises=r"SyntaxError"),
+    Rule("python-too-new", raises=r"SyntaxError", says=r"Missing parentheses in call to|leading zeros in decimal"),
+    Rule("python-too-new", raises=r"SyntaxError", within=r"\basync\s*=|\.async\b|[(,]\s*async\s*[,)=]"),
+    Rule("python-too-old", raises=r"SyntaxError", within=_NEW_SYNTAX),
     Rule("no-torch", says=r"No module named 'torch'"),
     Rule("api-removed", says=rf"(?<!initialized )module '{_NAMESPACE}' has no attribute '(?P<name>\w+)'"),
     Rule("api-removed", says=rf"cannot import name '(?P<name>\w+)' from '{_NAMESPACE}'"),
     Rule("api-removed", says=rf"No module named '(?P<namespace>{_SHARED})\.(?P<name>[\w.]+)'"),
+    Rule(
+        "api-removed",
+        says=r"(?<!initialized )module '(?P<namespace>[\w.]+)' has no attribute '(?P<name>\w+)'",
+        lacking=True,
+    ),
+    Rule("api-removed", says=r"cannot import name '(?P<name>\w+)' from '(?P<namespace>[\w.]+)'", lacking=True),
+    Rule("api-removed", says=r"No module named '(?P<namespace>\w+)\.(?P<name>[\w.]+)'", lacking=True),
     Rule("api-removed", says=r"`(?P<namespace>np)\.(?P<name>\w+)` was removed in the NumPy 2\.0 release"),
+    Rule(
+        "version-assert",
+        says=r"requires the PyTorch library but it was not found",
+        prints=r"Disabling PyTorch because PyTorch (?P<required>[<>=]+ ?[\d.]+) is required but found",
+    ),
     Rule("missing-module", raises=r"ModuleNotFoundError|ImportError", says=r"No module named '(?P<module>[\w.]+)'"),
     Rule("missing-module", says=r"requires the (?P<module>\w+) library but it was not found"),
     Rule("version-assert", raises=r"AssertionError", within=r"\b__version__|version_info|Version\("),

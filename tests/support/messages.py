@@ -59,5 +59,7 @@ def _observation(fields: Mapping[str, str], text: str) -> dict[str, Any]:
         number, status = fields.get("signal"), fields.get("exit")
         return {**common, "output": text, "signal": number and int(number), "exit": status and int(status)}
     types = fields["exception"].split(", ")
-    said = re.split(rf"^{re.escape(types[0])}(?:: |$)", text, flags=re.MULTILINE)[-1].strip()
-    return {**common, "exception": types, "traceback": text, "message": said or types[0]}
+    said = re.split(rf"^{re.escape(types[0])}(?:: |$)", text, flags=re.MULTILINE)[-1].strip() or types[0]
+    owners = {name: fields.get(name, "") for name in ("raised_in", "lacking")}
+    chain = [{"type": types[0], "message": said, "is_cause": True, **owners}] if any(owners.values()) else []
+    return {**common, "exception": types, "traceback": text, "message": said, "chain": chain}

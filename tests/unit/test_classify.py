@@ -13,12 +13,13 @@ import pytest
 from docs.generate import pages
 from tests.support import ROOT
 from tests.support.messages import Message, messages
-from torch_compat_matrix.probes.child import describe
+from torch_compat_matrix.probes.exceptions import describe
 from torch_compat_matrix.runner.backends.base import BACKENDS
 from torch_compat_matrix.runner.model import Limits, Verdict
 from torch_compat_matrix.runner.verdicts.classify import Classified, classify, matches, read_signs
 from torch_compat_matrix.runner.verdicts.rules import (
     BLAME,
+    RAISER,
     REASONS,
     RULES,
     Reason,
@@ -57,7 +58,8 @@ def test_a_message_gives_its_reason(message: Message) -> None:
     found = found_in(message)
     assert found.reason == message.reason
     assert found.verdict is REASONS[message.reason].verdict
-    assert found.blame == REASONS[message.reason].blame
+    blame = REASONS[message.reason].blame
+    assert found.blame in (("library", "image") if blame == RAISER else (blame,))
     assert found.detail
     assert found.evidence
     assert found.remedy
@@ -104,6 +106,55 @@ def test_a_cause_speaks_for_the_exception_raised_from_it() -> None:
     assert chained(explicit=False).reason == "unclassified"
 
 
+@pytest.mark.parametrize(
+    ("raised_in", "blame"),
+    [("", "library"), ("botorch==0.17.0", "library"), ("gpytorch==1.14", "dependency"), ("pandas==2.2.0", "image")],
+)
+def test_who_raised_is_to_blame(raised_in: str, blame: str) -> None:
+    """The library, a package that the cell added for it, or one of the image."""
+    said = "No module named 'yaml'"
+    link = {"type": "ModuleNotFoundError", "message": said, "is_cause": True, "raised_in": raised_in, "lacking": ""}
+    seen = {"status": "raised", "member": "botorch", "message": said, "exception": ["ModuleNotFoundError"]}
+    found = classify({**seen, "chain": [link]}, {}, Limits(), added={"botorch": "0.17.0", "gpytorch": "1.14"})
+    assert (found.reason, found.blame) == ("missing-module", blame)
+    assert raised_in.replace("==", " ") in found.detail
+
+
+def test_a_wrapper_that_quotes_an_exception_counts_as_that_exception() -> None:
+    """Inductor raises its own error `from None`, with the type and message of the cause as its text."""
+    link = {
+        "type": "torch._inductor.exc.InductorError",
+        "message": "ModuleNotFoundError: No module named 'setuptools'\n\nSet TORCHDYNAMO_VERBOSE=1 for the trace",
+        "is_cause": True,
+        "raised_in": "torch==2.6.0",
+        "lacking": "",
+    }
+    seen = {"status": "raised", "member": "captum", "exception": [link["type"]], **link, "chain": [link]}
+    found = classify(seen, {"packages": {"torch": "2.6.0"}}, Limits())
+    assert (found.reason, found.blame) == ("missing-module", "image")
+    assert found.evidence == "ModuleNotFoundError: No module named 'setuptools'"
+
+
+def test_a_torch_that_does_not_import_is_the_images_fault() -> None:
+    """For every library that passes its error on, and for no other failure."""
+    said = "cannot import name 'TypeIs' from 'typing_extensions' (/lib/typing_extensions.py)"
+    facts = {"torch_error": {"message": said, "exception": ["ImportError"]}, "packages": {"torch": "2.13.0"}}
+    link = {"type": "ImportError", "message": said, "is_cause": True, "raised_in": "torch==2.13.0", "lacking": ""}
+    seen = {"status": "raised", "member": "torchbnn", "message": said, "exception": ["ImportError"], "chain": [link]}
+    found = classify(seen, facts, Limits())
+    assert (found.reason, found.verdict, found.blame) == ("no-torch", Verdict.UNSUPPORTED, "image")
+    assert "torch 2.13.0" in found.detail and "TypeIs" in found.evidence
+    own = {**link, "message": "No module named 'yaml'"}
+    found = classify({**seen, **own, "exception": ["ModuleNotFoundError"], "chain": [own]}, facts, Limits())
+    assert found.reason == "missing-module"
+
+
+def test_a_message_that_announces_its_cause_is_shown_with_it() -> None:
+    """Its first line ends in a colon, and says nothing by itself."""
+    found = raised(RuntimeError("Could not load it. Likely causes:\n 1. a\n 2. b\nthe loader said: no such device"))
+    assert found.evidence == "RuntimeError: Could not load it. Likely causes: ... the loader said: no such device"
+
+
 def test_a_text_names_what_is_known() -> None:
     """Of the match, the environment and the limits."""
     facts = {
@@ -146,9 +197,9 @@ def test_a_limit_tells_a_hang_from_work_and_from_a_busy_host(
 
 
 def test_what_no_rule_knows_is_shown_as_it_is() -> None:
-    """As the library's failure, with its evidence."""
+    """As a failure with its evidence, for which nobody is blamed."""
     found = raised(ArithmeticError("the moon is in the wrong house"))
-    assert (found.reason, found.verdict, found.blame) == ("unclassified", Verdict.FAIL, "library")
+    assert (found.reason, found.verdict, found.blame) == ("unclassified", Verdict.FAIL, "unknown")
     assert found.evidence == "ArithmeticError: the moon is in the wrong house"
 
 
@@ -260,12 +311,12 @@ def test_a_mistake_in_the_registry_is_named(tmp_path: Path) -> None:
     entry = "[x]\nverdict = fail\nblame = {}\ncause = c\nconfirm = d\nremedy = e\n"
     path = tmp_path / "reasons.ini"
     path.write_text(entry.format("nobody"))
-    with pytest.raises(ValueError, match=r"\[x\] blames 'nobody', not one of library, image"):
+    with pytest.raises(ValueError, match=r"\[x\] blames 'nobody', not one of library, dependency, image"):
         read_reasons(path)
     path.write_text(entry.format("us").replace("confirm = d\n", ""))
     with pytest.raises(KeyError, match="confirm"):
         read_reasons(path)
-    assert set(BLAME) == {reason.blame for reason in REASONS.values()}
+    assert set(BLAME) - {"dependency"} == {reason.blame for reason in REASONS.values()}
 
 
 @pytest.mark.parametrize("reason", REASONS.values(), ids=lambda reason: reason.code)
