@@ -46,6 +46,8 @@ def preview(plan: Plan, backend: Backend, home: Path) -> str:
         ]
         table = tabulate(rows, headers=("cell", "probes", "adds", "overlay", "time"), tablefmt="simple")
         blocks.append("\n".join([*_image(image, backend.name, facts), *_warnings(image, facts, backend), table]))
+    if plan.modules:
+        blocks.append(one_line(f"probes that are not ours: {', '.join(map(str, plan.modules))}"))
     total = sum(map(estimate.cell, plan.cells))
     known = sum(check.id in estimate.seconds for check in plan.checks)
     blocks.append(

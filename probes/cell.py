@@ -66,6 +66,7 @@ class Cell:
             "device": launch.device,
             "seed": launch.order["seed"],
             "full": launch.order["full"],
+            "modules": launch.order["modules"],
         }
         self.launch = launch
         self.emit = emit
@@ -173,7 +174,7 @@ class Cell:
                 "message": message,
                 "isolation": imported["isolation"],
             }
-        if probe == "import" and not hasattr(work.probe_module(member), "imported"):
+        if probe == "import" and not work.defines(member, "imported"):
             return imported
         if not self.forks or member in self.apart:
             seen = self.ask_fresh(probe, member)
@@ -216,7 +217,7 @@ class Cell:
             self.close()
         if seen["status"] == "passed":
             seen["device"] = self.launch.device
-            elsewhere = getattr(work.probe_module(member), "ELSEWHERE", "")
+            elsewhere = work.defines(member, "ELSEWHERE")
             if self.launch.device == "cuda" and not elsewhere and not proves_work(seen):
                 message = "the probe passes without a proof that the library worked on the GPU"
                 seen.update(status="failed", code="wrong-device", message=message)

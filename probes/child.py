@@ -22,7 +22,7 @@ from importlib import metadata
 from types import ModuleType
 from typing import Any, Callable, Dict, List, Optional, TypedDict
 
-from . import evidence, facts, walls
+from . import evidence, facts, own, walls
 from .channel import Channel, receive
 from .contract import CellOrder, MemberOrder
 from .exceptions import describe
@@ -47,11 +47,23 @@ class Settings(TypedDict, total=False):
     device: str
     seed: int
     full: bool
+    modules: Dict[str, str]
 
 
 def probe_module(distribution: str) -> ModuleType:
-    """The probes of a distribution: `probes/libraries/<name with _>.py`."""
-    return importlib.import_module(f"{__package__}.libraries.{facts.canonical(distribution).replace('-', '_')}")
+    """The probes of a distribution, `<name with _>.py`: of the user, or of `libraries`."""
+    name = _stem(distribution)
+    return importlib.import_module(f"{__package__}.{'own' if own.has(name) else 'libraries'}.{name}")
+
+
+def _stem(distribution: str) -> str:
+    return facts.canonical(distribution).replace("-", "_")
+
+
+def defines(distribution: str, name: str) -> bool:
+    """Whether the probes of a distribution define the name; nothing of the user runs for the answer."""
+    stem = _stem(distribution)
+    return own.mentions(stem, name) if own.has(stem) else bool(getattr(probe_module(distribution), name, ""))
 
 
 def import_member(member: MemberOrder, cell: CellTask) -> Dict[str, Any]:
@@ -294,5 +306,6 @@ def main(descriptor: int) -> int:
     commands = socket.socket(fileno=os.dup(0))
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     task, _ = receive(commands)
+    own.install(task["settings"]["modules"])
     serve(task["cell"], task["settings"], Channel(descriptor), commands)
     return 0

@@ -48,6 +48,7 @@ class WorkOrder(TypedDict):
     deadline_s: float
     threads: int
     compile_cache: str
+    modules: Dict[str, str]
     expects: Expects
     cells: List[CellOrder]
 

@@ -26,7 +26,7 @@ import time
 from typing import Any, Callable, Dict, List, NoReturn, cast
 
 from . import child as work
-from . import facts, services
+from . import facts, own, services
 from .cell import Cell, Launch, changes_torch
 from .channel import BadAnswer, Channel
 from .compiling import precompile, prepare
@@ -201,6 +201,7 @@ def main(arguments: List[str]) -> NoReturn:
     parser.add_argument("--watch-stdin", action="store_true", help="end when standard input is closed")
     options = parser.parse_args(arguments)
     order: WorkOrder = json.loads(_order(options.order))
+    own.install(order["modules"])
     hidden = hide()
     descriptor = os.dup(1)  # not inheritable across exec
     os.dup2(2, 1)

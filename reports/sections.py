@@ -9,7 +9,7 @@ from typing import Any
 
 from torch_compat_matrix.reports.escape import code, count, grid, text
 from torch_compat_matrix.reports.table import Table
-from torch_compat_matrix.runner.model import Verdict, shown
+from torch_compat_matrix.runner.model import Module, Verdict, shown
 from torch_compat_matrix.runner.pins import name_of
 from torch_compat_matrix.runner.records.runs import again
 
@@ -161,7 +161,11 @@ def made(table: Table) -> Iterator[str]:
     reused = Counter(outcome.reused for outcome in table.outcomes.values() if outcome.reused)
     for run, number in sorted(reused.items()):
         yield f"- {count(number, 'outcome')} reused from run {code(run)}, since nothing changed"
-    source = header.get("plan", {}).get("source")
+    plan = header.get("plan", {})
+    source = plan.get("source")
+    modules = [Module(**module) for module in plan.get("modules", ())]
+    if modules:
+        yield "- probes that are not ours: " + text(", ".join(map(str, modules)))
     yield "- matrix: " + text(f"{source}; torch-compat-matrix {header.get('version')}")
     verdicts = [outcome.verdict for outcome in table.outcomes.values()]
     open_ = {"@failed": any(v.broken for v in verdicts), "@infra": any(not v.final for v in verdicts)}

@@ -1,24 +1,32 @@
-"""The distributions that have probes, read from the files of probes/libraries, which are never imported here."""
+"""The distributions that have probes, read from the files of their modules, which are never imported here."""
 
 from __future__ import annotations
 
 import ast
 import symtable
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib.util import decode_source
+from importlib import metadata
+from importlib.util import decode_source, find_spec
 from pathlib import Path
 from typing import Any
 
-from torch_compat_matrix.runner.model import PROBES
-from torch_compat_matrix.runner.pins import canonical
+from torch_compat_matrix.runner.files import read_whole
+from torch_compat_matrix.runner.model import PROBES, Module
+from torch_compat_matrix.runner.pins import canonical, name_of
 
 BUNDLE = Path(__file__).resolve().parent.parent / "probes"
 """The folder that is sent into every image."""
 
 NAME = "compat_probes"
 """The bundle's name inside an image, where `probes` may be another module."""
+
+ENTRY_POINTS = "compat.probes"
+"""The group of entry points by which an installed package brings probes: each names a package of probe modules."""
+
+MOST_BYTES = 1 << 20
+"""Bytes of a probe module."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,43 +38,111 @@ class Entry:
     """The probes that it has an answer to, be it that they do not apply."""
     problem: str = ""
     """File and cause, where the module cannot be used."""
+    place: str = ""
+    """The module's file, for messages."""
+    module: Module | None = None
+    """The module, where it is not of our own bundle."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Catalogue:
+    """The libraries that have probes."""
+
+    entries: Mapping[str, Entry]
+    """Distribution -> its module; a module that is wrong stands under the name of its file."""
+    helpers: tuple[Module, ...] = ()
+    """Further modules, `_NAME.py`, that those of the user import."""
+    problems: tuple[tuple[str, str], ...] = ()
+    """(folder, file and cause) of a helper that cannot be used."""
+
+    @property
+    def modules(self) -> tuple[Module, ...]:
+        """All that is not of our own bundle."""
+        return (*(entry.module for entry in self.entries.values() if entry.module), *self.helpers)
+
+    def answered(self, probes: Iterable[str], members: Iterable[str]) -> tuple[str, ...]:
+        """Those of the probes, in their order, that the modules of the members have an answer to."""
+        wanted = set(probes)
+        has = {probe for name in members for probe in (self.entries[name].probes if name in self.entries else PROBES)}
+        return tuple(probe for probe in PROBES if probe in wanted & has)
+
+    def members_of(self, requires: Iterable[str]) -> tuple[str, ...]:
+        """The distributions among the requirements that have probes, each once: markers may choose between them."""
+        return tuple(name for name in dict.fromkeys(map(name_of, requires)) if name in self.entries)
 
 
 @cache
-def catalogue() -> Mapping[str, Entry]:
-    """Distribution -> its module in probes/libraries; a module that is wrong stands under the name of its file."""
-    entries = (_entry(path) for path in sorted((BUNDLE / "libraries").glob("[a-z]*.py")))
-    return {entry.distribution: entry for entry in entries}
+def catalogue() -> Catalogue:
+    """The libraries of our own bundle, probes/libraries."""
+    entries = (_entry(path, place_of(path.stem)) for path in sorted((BUNDLE / "libraries").glob("[a-z]*.py")))
+    return Catalogue(entries={entry.distribution: entry for entry in entries})
 
 
-def answered(probes: Iterable[str], members: Iterable[str]) -> tuple[str, ...]:
-    """Those of the probes, in their order, that the modules of the members have an answer to."""
-    wanted = set(probes)
-    has = {probe for name in members for probe in (catalogue()[name].probes if name in catalogue() else PROBES)}
-    return tuple(probe for probe in PROBES if probe in wanted & has)
+def extended(folders: Mapping[str, Path]) -> Catalogue:
+    """Our libraries, then those of installed packages, then those of the folders (name for messages -> folder).
+
+    A later module takes the place of an earlier one for the same distribution.  Nothing is imported.
+    """
+    entries, helpers, problems = dict(catalogue().entries), dict[str, Module](), list[tuple[str, str]]()
+    for name, folder in (*_of_packages(), *folders.items()):
+        for path in sorted(folder.glob("[a-z]*.py")):
+            entry = _entry(path, f"{name.rstrip('/')}/{path.name}", own=True)
+            entries[entry.distribution] = entry
+        for path in sorted(folder.glob("_[a-z]*.py")):
+            place = f"{name.rstrip('/')}/{path.name}"
+            try:
+                text = _text(path)
+                ast.parse(text, path.name)
+            except _UNREADABLE as error:
+                problems.append((name, f"{place}: {_cause(error)}"))
+                continue
+            first = helpers.setdefault(path.stem, Module(name=path.stem, origin=place, text=text))
+            if first.text != text:
+                problems.append((name, f"{place} and {first.origin} have one name: rename one of them"))
+    return Catalogue(entries=entries, helpers=tuple(helpers.values()), problems=tuple(problems))
+
+
+def _of_packages() -> Iterator[tuple[str, Path]]:
+    """The folders of probe modules that the entry points of installed packages name, which are not imported."""
+    for point in metadata.entry_points(group=ENTRY_POINTS):
+        top, *rest = point.value.split(".")
+        found = find_spec(top)
+        for place in (found and found.submodule_search_locations) or ():
+            yield point.value.replace(".", "/"), Path(place, *rest)
 
 
 class _Wrong(Exception):
     """Why a probe module cannot be used."""
 
 
-def _entry(path: Path) -> Entry:
+_UNREADABLE = (_Wrong, SyntaxError, OSError, ValueError)
+
+
+def _text(path: Path) -> str:
+    return decode_source(read_whole(path, MOST_BYTES))
+
+
+def _entry(path: Path, place: str, own: bool = False) -> Entry:
     try:
-        text = decode_source(path.read_bytes())
+        text = _text(path)
         declared = _declared(ast.parse(text, path.name))
         distribution = canonical(declared["DISTRIBUTION"])
         if distribution.replace("-", "_") != path.stem:
             raise _Wrong(f"the probes of {distribution} belong in {distribution.replace('-', '_')}.py")
         symbols = symtable.symtable(text, path.name, "exec").get_symbols()
-    except SyntaxError as error:
-        problem = f"line {error.lineno}: {error.msg}" if error.lineno else error.msg
-    except (_Wrong, OSError, ValueError) as error:
-        problem = str(error)
-    else:
-        defined = {symbol.get_name() for symbol in symbols if symbol.is_assigned() or symbol.is_imported()}
-        probes = {"import", *declared.get("NOT_APPLICABLE", ()), *defined}
-        return Entry(distribution=declared["DISTRIBUTION"], probes=frozenset(probes.intersection(PROBES)))
-    return Entry(distribution=path.stem.replace("_", "-"), problem=f"{place_of(path.stem)}: {problem}")
+    except _UNREADABLE as error:
+        return Entry(distribution=path.stem.replace("_", "-"), problem=f"{place}: {_cause(error)}", place=place)
+    defined = {symbol.get_name() for symbol in symbols if symbol.is_assigned() or symbol.is_imported()}
+    probes = {"import", *declared.get("NOT_APPLICABLE", ()), *defined}
+    replaces = own and distribution in catalogue().entries
+    module = Module(name=path.stem, origin=place, text=text, replaces=replaces) if own else None
+    return Entry(distribution=distribution, probes=frozenset(probes.intersection(PROBES)), place=place, module=module)
+
+
+def _cause(error: Exception) -> str:
+    if isinstance(error, SyntaxError):
+        return f"line {error.lineno}: {error.msg}" if error.lineno else error.msg
+    return error.strerror or str(error) if isinstance(error, OSError) else str(error)
 
 
 def place_of(distribution: str) -> str:

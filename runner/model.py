@@ -239,6 +239,30 @@ class Known:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Module:
+    """A probe module that is not of our own bundle: it travels with the plan."""
+
+    name: str
+    """The stem of its file: the distribution with `_` for `-`; a helper of other modules begins with `_`."""
+    origin: str
+    """Its file for messages, as the matrix names the folder."""
+    text: str
+    """Its source; in a journal the hash of that, since the run's folder keeps the file."""
+    replaces: bool = False
+    """Whether our own bundle has probes of that distribution too."""
+
+    @property
+    def hash(self) -> str:
+        """`sha256:` and the hash of its source."""
+        known = self.text.startswith("sha256:")
+        return self.text if known else f"sha256:{hashlib.sha256(self.text.encode()).hexdigest()}"
+
+    def __str__(self) -> str:
+        """Its file, for messages."""
+        return f"{self.origin} (in place of ours)" if self.replaces else self.origin
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
     """The cells to probe, grouped by image in the matrix's order."""
 
@@ -251,6 +275,8 @@ class Plan:
     """The path of the matrix file, as the user wrote it."""
     backend: str = ""
     """The backend that it was made for; empty where it does not say."""
+    modules: tuple[Module, ...] = ()
+    """The probe modules that our own bundle lacks."""
 
     @property
     def checks(self) -> tuple[Check, ...]:
@@ -273,6 +299,7 @@ class Plan:
             claims=tuple(data.get("claims", ())),
             source=data["source"],
             backend=data.get("backend", ""),
+            modules=tuple(Module(**entry) for entry in data.get("modules", ())),
         )
 
 

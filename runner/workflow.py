@@ -207,8 +207,9 @@ def _read_plan(path: Path) -> Plan:
     except (ValueError, RecursionError) as error:
         why = f"not a plan: {type(error).__name__}: {error}"
         raise UsageError(why, "write the plan again with `compat plan --json FILE`", str(path)) from error
-    for entry in catalogue().values():
-        if entry.problem and any(entry.distribution in cell.members for cell in plan.cells):
+    for entry in catalogue().entries.values():
+        own = any(entry.distribution.replace("-", "_") == module.name for module in plan.modules)
+        if entry.problem and not own and any(entry.distribution in cell.members for cell in plan.cells):
             raise UsageError(entry.problem, "mend the file, or leave the library out", str(path))
     return plan
 

@@ -19,7 +19,7 @@ from torch_compat_matrix.runner.advice.evidence import Evidence, Place, Seen
 from torch_compat_matrix.runner.advice.search import Choice, Search, number
 from torch_compat_matrix.runner.backends import gpus
 from torch_compat_matrix.runner.backends.base import connect
-from torch_compat_matrix.runner.bundle import catalogue
+from torch_compat_matrix.runner.bundle import Catalogue, extended
 from torch_compat_matrix.runner.errors import Status, UsageError, did_you_mean, writing
 from torch_compat_matrix.runner.matrix.load import load
 from torch_compat_matrix.runner.matrix.schema import Matrix
@@ -40,8 +40,8 @@ def main(options: argparse.Namespace) -> Status:
     evidence = Evidence(Run.all(home()))
     if evidence.unread:
         say(f"skipped, written by another version of compat: {', '.join(evidence.unread)}")
-    _refuse_unknown(wanted, evidence)
     matrix = _matrix(options.matrix)
+    _refuse_unknown(wanted, evidence, matrix.catalogue if matrix else extended({}))
     names = _gpus(options)
     search = _search(evidence, wanted, matrix, names, options)
     choice = search.choose()
@@ -73,11 +73,11 @@ def _wanted(libraries: Sequence[str]) -> dict[str, str]:
     return wanted
 
 
-def _refuse_unknown(wanted: Mapping[str, str], evidence: Evidence) -> None:
+def _refuse_unknown(wanted: Mapping[str, str], evidence: Evidence, probed: Catalogue) -> None:
     for name in wanted:
-        if name not in catalogue() and not evidence.of(name):
+        if name not in probed.entries and not evidence.of(name):
             problem = f"there are no probes for {name!r} in probes/libraries (docs/adding-a-library.md)"
-            raise UsageError(f"{problem}{did_you_mean(name, catalogue())}")
+            raise UsageError(f"{problem}{did_you_mean(name, probed.entries)}")
 
 
 def _matrix(path: Path) -> Matrix | None:

@@ -210,7 +210,7 @@ class Engine:
         settings = {"seed": self.seed, "full": self.full}
         keys: dict[str, str] = {}
         for piece in work:
-            keys |= reuse.keys(piece, ready.prepared, self.gpus, settings, self.backend.name)
+            keys |= reuse.keys(piece, ready.prepared, self.gpus, settings, self.backend.name, self.plan.modules)
         self.recorder.know(keys)
         known = self.settled(keys.values())
         reused = [
@@ -296,6 +296,7 @@ class Engine:
                 compile_cache=self.compile_cache,
                 threads=self.threads,
                 warm=warm,
+                modules=self.plan.modules,
                 attempts=attempts,
             ).run()
 

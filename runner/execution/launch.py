@@ -17,7 +17,7 @@ from torch_compat_matrix.runner.execution.collect import Attempts, Collector
 from torch_compat_matrix.runner.execution.device import check_lease
 from torch_compat_matrix.runner.execution.protocol import SILENCE_S, Work
 from torch_compat_matrix.runner.execution.recorder import Recorder
-from torch_compat_matrix.runner.model import Outcome, digest
+from torch_compat_matrix.runner.model import Module, Outcome, digest
 
 if TYPE_CHECKING:
     from torch_compat_matrix.probes.contract import BeginFrame, Facts, Frame, WorkOrder
@@ -119,6 +119,8 @@ class Launch:
     threads: int = 1
     """Its share of the cores."""
     warm: bool = True
+    modules: Sequence[Module] = ()
+    """The probe modules that our own bundle lacks."""
     attempts: Attempts = field(default_factory=dict)
     keep_facts: bool = False
     """Record the environment even without work."""
@@ -164,6 +166,7 @@ class Launch:
             full=self.full,
             warm=self.warm,
             threads=self.threads,
+            modules=self.modules,
             compile_cache=digest([self.prepared.identity, name]) if self.compile_cache else "",
         )
 

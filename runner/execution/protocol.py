@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from torch_compat_matrix.runner.model import TORCH, Cell, Image, Limits
+from torch_compat_matrix.runner.model import TORCH, Cell, Image, Limits, Module
 
 if TYPE_CHECKING:
     from torch_compat_matrix.probes.contract import CellOrder, Frame, WorkOrder
@@ -51,12 +51,14 @@ def order(
     warm: bool = True,
     threads: int = 0,
     compile_cache: str = "",
+    modules: Iterable[Module] = (),
 ) -> WorkOrder:
-    """The work order of one launch.
+    """The work order of one launch, with those of the modules that its cells need.
 
     `threads` is the launch's share of the cores, 0 all of them; `compile_cache` names where compiled code is kept.
     """
     limits = image.limits
+    needed = {name.replace("-", "_") for piece in work for name in piece.cell.members}
     checks = sum(len(piece.cell.probes) * len(piece.cell.members) for piece in work)
     return {
         "device": device,
@@ -67,6 +69,7 @@ def order(
         "deadline_s": (6 * checks + 2) * limits.longest_s + SILENCE_S,
         "threads": threads,
         "compile_cache": compile_cache,
+        "modules": {each.name: each.text for each in modules if each.name in needed or each.name.startswith("_")},
         "expects": {
             "tools": list(image.expects.get("tools", ())),
             "services": list(image.expects.get("services", ())),

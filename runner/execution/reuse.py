@@ -13,14 +13,19 @@ from torch_compat_matrix.runner.backends.base import Gpu, Prepared
 from torch_compat_matrix.runner.bundle import BUNDLE
 from torch_compat_matrix.runner.execution.protocol import Work
 from torch_compat_matrix.runner.judging import matching
-from torch_compat_matrix.runner.model import Known, Outcome, Verdict, digest
+from torch_compat_matrix.runner.model import Known, Module, Outcome, Verdict, digest
 
 SETTLED = (Verdict.PASS, Verdict.FAIL, Verdict.UNSUPPORTED, Verdict.SKIP)
 """The verdicts that come again under the same key; a crash, a time-out and a lack of memory need not."""
 
 
 def keys(
-    work: Work, prepared: Prepared, gpus: Sequence[Gpu], settings: Mapping[str, Any], backend: str
+    work: Work,
+    prepared: Prepared,
+    gpus: Sequence[Gpu],
+    settings: Mapping[str, Any],
+    backend: str,
+    modules: tuple[Module, ...] = (),
 ) -> dict[str, str]:
     """Check id -> key; empty on a host whose GPUs differ, since only the lease decides which GPU a batch gets.
 
@@ -37,7 +42,7 @@ def keys(
         sorted(work.added.items()),
         sorted(work.versions.items()),
         [work.drift, work.notes],
-        [source(member) for member in work.cell.members],
+        [source(member, modules) for member in work.cell.members],
         sorted(models) if limits.gpus != "none" else [],
         asdict(limits),
         {name: image.expects.get(name) for name in ("tools", "services")},
@@ -50,14 +55,17 @@ def keys(
 
 
 @cache
-def source(member: str) -> str:
+def source(member: str, modules: tuple[Module, ...] = ()) -> str:
     """A hash of all code behind a verdict on this library: its probes, the probe host, the rules."""
-    libraries = BUNDLE / "libraries"
-    own = libraries.glob(f"{member.replace('-', '_')}.py")
+    libraries, stem = BUNDLE / "libraries", member.replace("-", "_")
+    brought = [each for each in modules if each.name == stem]
+    texts = [each.text.encode() for each in (*brought, *(each for each in modules if each.name[0] == "_")) if brought]
+    own = [] if brought else libraries.glob(f"{stem}.py")
     shared = sorted([*BUNDLE.glob("*.py"), *libraries.glob("_*.py")])
     room = Path(__file__).parent.parent / "verdicts"
     rules = [*sorted(room.glob("*.py")), *sorted(room.glob("data/*.ini")), Path(__file__).with_name("collect.py")]
-    return hashlib.sha256(b"\0".join(path.read_bytes() for path in (*shared, *own, *rules))).hexdigest()
+    parts = [*(path.read_bytes() for path in (*shared, *own, *rules)), *texts]
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()
 
 
 def reusable(outcome: Outcome, known: Sequence[Known]) -> bool:

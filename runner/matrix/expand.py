@@ -6,13 +6,12 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from torch_compat_matrix.runner.bundle import answered, catalogue
 from torch_compat_matrix.runner.matrix.select import SelectionError, select
 from torch_compat_matrix.runner.model import HERE, INSTALLED, LATEST, Cell, Image, Plan
-from torch_compat_matrix.runner.pins import name_of
 from torch_compat_matrix.runner.selector import Selector, address, first
 
 if TYPE_CHECKING:
+    from torch_compat_matrix.runner.bundle import Catalogue
     from torch_compat_matrix.runner.matrix.schema import Matrix
 
 
@@ -37,7 +36,7 @@ def all_cells(matrix: Matrix, excluded: bool = False) -> tuple[Cell, ...]:
 
 
 def _cells_of(matrix: Matrix, image: str) -> list[Cell]:
-    cells = []
+    cells, probed = [], matrix.catalogue
     for name, library in matrix.entries:
         added = [
             version
@@ -55,15 +54,15 @@ def _cells_of(matrix: Matrix, image: str) -> list[Cell]:
                     version=version,
                     requires=(*pinned, *library.with_) if pinned else (),
                     members=(name,),
-                    probes=answered(library.probes or matrix.probes, (name,)),
+                    probes=probed.answered(library.probes or matrix.probes, (name,)),
                     isolation=library.isolation,
                     label=library.label or "",
                     install=library.install or matrix.install,
                 )
             )
     for name, stack in matrix.stacks.items():
-        members = members_of(stack.requires)
-        probes = answered(stack.probes or matrix.probes, members)
+        members = probed.members_of(stack.requires)
+        probes = probed.answered(stack.probes or matrix.probes, members)
         cells.append(
             Cell(
                 image=image,
@@ -99,11 +98,12 @@ def expand(
         claims=matrix.claims,
         source=matrix.source,
         backend=backend,
+        modules=matrix.catalogue.modules,
     )
     usual = [backend] if backend in matrix.selections and not recorded else []
     chosen = _selectors(matrix, selectors or usual)
     if backend == HERE:
-        plan = _here(plan, [*selectors, *recorded])
+        plan = _here(plan, [*selectors, *recorded], matrix.catalogue)
         return select(plan, chosen, probes, names=matrix.selections, recorded=recorded)
     usable = {image.name for image in plan.images if backend in _backends_of(image)}
     try:
@@ -155,7 +155,7 @@ def _selectors(matrix: Matrix, names: Sequence[str]) -> list[str]:
     return [selector for name in names for selector in matrix.selections.get(name, [name])]
 
 
-def _here(plan: Plan, selectors: Sequence[str]) -> Plan:
+def _here(plan: Plan, selectors: Sequence[str], probed: Catalogue) -> Plan:
     """The plan with this interpreter in place of the image that the selectors name, or as an image of its own."""
     heads = {selector.split("/")[0] for selector in selectors}
     named = [image for image in plan.images if image.name in heads]
@@ -173,7 +173,7 @@ def _here(plan: Plan, selectors: Sequence[str]) -> Plan:
             version=INSTALLED,
             requires=(),
             members=(name,),
-            probes=answered(cell.probes, (name,)),
+            probes=probed.answered(cell.probes, (name,)),
         )
         for cell in own
         for name in cell.members
@@ -183,8 +183,3 @@ def _here(plan: Plan, selectors: Sequence[str]) -> Plan:
         cells.setdefault(cell.id, cell)
     cells |= {cell.id: cell for cell in own}
     return replace(plan, images=(Image(name=HERE),), cells=tuple(cells.values()))
-
-
-def members_of(requires: Iterable[str]) -> tuple[str, ...]:
-    """The distributions among the requirements that have probes, each once: markers may choose between requirements."""
-    return tuple(name for name in dict.fromkeys(map(name_of, requires)) if name in catalogue())

@@ -6,10 +6,12 @@ from pathlib import Path
 
 from pydantic import ValidationError as Invalid
 
+from torch_compat_matrix.runner.bundle import extended
 from torch_compat_matrix.runner.matrix import claims, sense
 from torch_compat_matrix.runner.matrix.document import Document, MatrixError, Mistake, read
 from torch_compat_matrix.runner.matrix.explain import explain
 from torch_compat_matrix.runner.matrix.schema import Matrix
+from torch_compat_matrix.runner.matrix.values import is_folder
 from torch_compat_matrix.runner.pins import canonical
 
 
@@ -24,6 +26,8 @@ def load(path: Path) -> Matrix:
     except Invalid as invalid:
         explain(invalid, Matrix, document)
         raise MatrixError(document.mistakes) from None
+    matrix._folders = {entry: path.parent / entry for entry in matrix.probes_ if is_folder(entry)}
+    matrix._catalogue = extended(matrix.folders)
     for where, message in sense.mistakes(matrix):
         document.mistake(where, message)
     if document.mistakes:

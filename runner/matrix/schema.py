@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, PositiveFloat, PositiveInt, Tag
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, PositiveFloat, PositiveInt, PrivateAttr, Tag
 
 from torch_compat_matrix.runner import model
+from torch_compat_matrix.runner.bundle import Catalogue, catalogue
 from torch_compat_matrix.runner.matrix.values import (
     MOST_CPUS,
     MOST_PIDS,
     Digest,
     Name,
+    ProbeOrFolder,
     Python,
     Req,
     Seconds,
     Selection,
     Size,
     Ver,
+    is_folder,
 )
 from torch_compat_matrix.runner.model import PROBES, Install, Limits, Local, ProbeName, Verdict
 
@@ -141,7 +145,12 @@ class Matrix(Entry):
     """Images x library versions, with their known issues."""
 
     limits: LimitsEntry = LimitsEntry()
-    probes: list[ProbeName] = Field([*PROBES], description="probes to run, unless a library says otherwise")
+    probes_: list[ProbeOrFolder] = Field(
+        [],
+        alias="probes",
+        description="probes to run, unless a library says otherwise (none here: all of them), and folders of probe "
+        "modules of your own: ./NAME",
+    )
     install: Install = Field(
         "constrained",
         description="constrained: what fits beside the image's packages; plain: what `pip install` does, which may "
@@ -160,6 +169,23 @@ class Matrix(Entry):
     _source: str = ""
     _places: tuple[str, ...] = ()
     _claims: tuple[dict[str, Any], ...] = ()
+    _folders: Mapping[str, Path] = PrivateAttr(default_factory=dict)
+    _catalogue: Catalogue = PrivateAttr(default_factory=catalogue)
+
+    @property
+    def probes(self) -> list[str]:
+        """The probes to run, unless a library says otherwise."""
+        return [entry for entry in self.probes_ if not is_folder(entry)] or [*PROBES]
+
+    @property
+    def folders(self) -> Mapping[str, Path]:
+        """The folders of probe modules, as the file names them -> as seen from here."""
+        return self._folders
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """The libraries that have probes: ours, those of installed packages, those of the folders."""
+        return self._catalogue
 
     @property
     def claims(self) -> tuple[dict[str, Any], ...]:

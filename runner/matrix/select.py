@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from torch_compat_matrix.runner.bundle import answered, catalogue
+from torch_compat_matrix.runner.bundle import extended
 from torch_compat_matrix.runner.errors import NothingSelected, did_you_mean
 from torch_compat_matrix.runner.model import HERE, INSTALLED, PROBES, Cell, Image, Plan
 from torch_compat_matrix.runner.pins import canonical
@@ -53,7 +53,13 @@ def select(
             "nothing is selected: no image of the matrix can run on this backend, or no cell has the probe"
         )
     used = {cell.image for cell in cells}
-    return replace(plan, images=tuple(image for image in plan.images if image.name in used), cells=tuple(cells))
+    asked = {member.replace("-", "_") for cell in cells for member in cell.members}
+    return replace(
+        plan,
+        images=tuple(image for image in plan.images if image.name in used),
+        cells=tuple(cells),
+        modules=tuple(module for module in plan.modules if module.name in asked or module.name.startswith("_")),
+    )
 
 
 def left_out(recorded: Collection[str], plan: Plan) -> str:
@@ -73,6 +79,7 @@ def names_of(cells: Iterable[Cell]) -> set[str]:
 def installed_plan(distributions: Mapping[str, str]) -> Plan:
     """The built-in plan of a bare host: each installed library that has probes, at its own version."""
     held = set(map(canonical, distributions))
+    probed = extended({})
     cells = tuple(
         Cell(
             image=HERE,
@@ -80,9 +87,9 @@ def installed_plan(distributions: Mapping[str, str]) -> Plan:
             version=INSTALLED,
             requires=(),
             members=(name,),
-            probes=answered(PROBES, (name,)),
+            probes=probed.answered(PROBES, (name,)),
         )
-        for name, entry in catalogue().items()
+        for name, entry in probed.entries.items()
         if name in held and not entry.problem
     )
-    return Plan(images=(Image(name=HERE),), cells=cells, source="the installed libraries")
+    return Plan(images=(Image(name=HERE),), cells=cells, source="the installed libraries", modules=probed.modules)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import chain
 
-from torch_compat_matrix.runner.bundle import answered, catalogue, place_of
+from torch_compat_matrix.runner.bundle import BUNDLE
 from torch_compat_matrix.runner.errors import did_you_mean
 from torch_compat_matrix.runner.matrix.document import Path_
-from torch_compat_matrix.runner.matrix.expand import TooMany, all_cells, members_of
+from torch_compat_matrix.runner.matrix.expand import TooMany, all_cells
 from torch_compat_matrix.runner.matrix.schema import Matrix
 from torch_compat_matrix.runner.matrix.select import names_of
 from torch_compat_matrix.runner.model import EXPECTS, HERE, expectation_id
@@ -21,26 +21,42 @@ Found = Iterator[tuple[Path_, str]]
 
 def mistakes(matrix: Matrix) -> Found:
     """Every mistake of the whole."""
-    for concern in (_libraries, _labels, _stacks, _images, _included, _selectors):
+    for concern in (_folders, _libraries, _labels, _stacks, _images, _included, _selectors):
         yield from concern(matrix)
+
+
+def _folders(matrix: Matrix) -> Found:
+    """Folders of probe modules that are none, and modules in them that every module may import."""
+    for index, entry in enumerate(matrix.probes_):
+        if entry not in matrix.folders:
+            continue
+        folder = matrix.folders[entry].resolve()
+        if not folder.is_dir():
+            yield ("probes", index), f"there is no folder {entry}"
+        elif folder.is_relative_to(BUNDLE):
+            yield ("probes", index), f"{entry} is our own bundle, whose probes run anyway: remove it"
+        for problem in (problem for where, problem in matrix.catalogue.problems if where == entry):
+            yield ("probes", index), problem
 
 
 def _libraries(matrix: Matrix) -> Found:
     """Libraries without the probes that are to run."""
+    probed = matrix.catalogue
     for name in matrix.libraries:
-        if name not in catalogue():
+        if name not in probed.entries:
             message = f"there are no probes for {name!r} in probes/libraries (docs/adding-a-library.md)"
-            yield ("libraries", name), message + did_you_mean(name, catalogue())
+            yield ("libraries", name), message + did_you_mean(name, probed.entries)
             continue
-        if problem := catalogue()[name].problem:
-            yield ("libraries", name), problem
+        module = probed.entries[name]
+        if module.problem:
+            yield ("libraries", name), module.problem
             continue
         for path, library in matrix.entry_paths(name):
-            if library.probes is None and not answered(matrix.probes, (name,)):
-                yield path, f"{place_of(name)} has none of the probes that run: {', '.join(matrix.probes)}"
+            if library.probes is None and not probed.answered(matrix.probes, (name,)):
+                yield path, f"{module.place} has none of the probes that run: {', '.join(matrix.probes)}"
             for index, probe in enumerate(library.probes or ()):
-                if not answered((probe,), (name,)):
-                    yield (*path, "probes", index), f"{place_of(name)} has no `{probe}`"
+                if not probed.answered((probe,), (name,)):
+                    yield (*path, "probes", index), f"{module.place} has no `{probe}`"
 
 
 def _labels(matrix: Matrix) -> Found:
@@ -61,7 +77,7 @@ def _labels(matrix: Matrix) -> Found:
 
 def _stacks(matrix: Matrix) -> Found:
     """Stacks whose names or members are not their own."""
-    probed = catalogue()
+    probed = matrix.catalogue.entries
     names = {canonical(name): name for name in matrix.stacks}
     for name, stack in matrix.stacks.items():
         if canonical(name) in matrix.libraries:
@@ -71,7 +87,7 @@ def _stacks(matrix: Matrix) -> Found:
         for index, member in enumerate(map(name_of, stack.requires)):
             if member in probed and probed[member].problem:
                 yield ("stacks", name, "requires", index), probed[member].problem
-        if not members_of(stack.requires):
+        if not matrix.catalogue.members_of(stack.requires):
             message = f"none of these has probes in probes/libraries{did_you_mean('', probed)}"
             yield ("stacks", name, "requires"), message
 

@@ -7,9 +7,10 @@ from typing import Annotated, Any
 
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.version import InvalidVersion, Version
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
-from torch_compat_matrix.runner.model import INSTALLED, LATEST
+from torch_compat_matrix.runner.errors import did_you_mean
+from torch_compat_matrix.runner.model import INSTALLED, LATEST, PROBES
 
 UNITS = {"k": 10, "m": 20, "g": 30, "t": 40}
 
@@ -89,6 +90,17 @@ def _in_a_file(selector: str) -> str:
     return selector
 
 
+def is_folder(text: str) -> bool:
+    """Whether an entry of `probes:` names a folder of probe modules, and no probe."""
+    return text.startswith(("./", "../", "/"))
+
+
+def _probe(text: str) -> str:
+    if text not in PROBES and not is_folder(text):
+        raise ValueError(f"no probe, and no folder (`./NAME`){did_you_mean(text, PROBES)}")
+    return text
+
+
 Size = Annotated[int, BeforeValidator(_size, json_schema_input_type=str)]
 Seconds = Annotated[float, Field(gt=0, le=MOST_SECONDS)]
 Req = Annotated[str, AfterValidator(_requirement)]
@@ -97,3 +109,8 @@ Name = Annotated[str, AfterValidator(_name)]
 Digest = Annotated[str, AfterValidator(_digest)]
 Python = Annotated[str, AfterValidator(_python)]
 Selection = Annotated[str, AfterValidator(_in_a_file)]
+ProbeOrFolder = Annotated[
+    str,
+    AfterValidator(_probe),
+    WithJsonSchema({"anyOf": [{"enum": [*PROBES]}, {"type": "string", "pattern": r"^\.{0,2}/"}]}),
+]

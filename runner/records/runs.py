@@ -10,7 +10,7 @@ import shlex
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from torch_compat_matrix.runner import __version__
 from torch_compat_matrix.runner.errors import ANOTHER_HOME, CompatError, NothingSelected, did_you_mean, writing
 from torch_compat_matrix.runner.files import cores, is_locked, locked, write_private
 from torch_compat_matrix.runner.files import home as home
-from torch_compat_matrix.runner.model import Outcome, Plan, utc_now
+from torch_compat_matrix.runner.model import Module, Outcome, Plan, utc_now
 from torch_compat_matrix.runner.records.journal import Follower, Journal, append
 from torch_compat_matrix.runner.records.shapes import SCHEMA, plan_of
 from torch_compat_matrix.runner.selector import Checks, Recorded
@@ -65,6 +65,10 @@ class Run:
         """The plan with the secrets in its URLs, which the journal lacks; there only while a resume may need them."""
         return self.folder / "plan.json"
 
+    def kept(self, module: Module) -> Path:
+        """The file with the source of a probe module that our own bundle lacks."""
+        return self.folder / "probes" / module.hash[7:23] / f"{module.name}.py"
+
     @classmethod
     def create(cls, home: Path, plan: Plan, backend: str, command: Sequence[str], settings: dict[str, Any]) -> Run:
         """Make a run whose first record holds its plan, backend, command and host."""
@@ -76,6 +80,10 @@ class Run:
             whole = json.dumps(plan.to_json())
             if redact(whole) != whole:
                 write_private(run.private_plan, whole)
+            for module in plan.modules:
+                run.kept(module).parent.mkdir(parents=True, exist_ok=True)
+                run.kept(module).write_text(module.text, encoding="utf-8")
+        hashed = replace(plan, modules=tuple(replace(module, text=module.hash) for module in plan.modules))
         append(
             run.journal,
             {
@@ -92,7 +100,7 @@ class Run:
                     "machine": platform.machine(),
                     "cpus": cores(),
                 },
-                "plan": plan.to_json(),
+                "plan": hashed.to_json(),
                 "version": __version__,
             },
         )
@@ -131,9 +139,18 @@ class Run:
         """The plan of the run."""
         kept = self.private_plan
         try:
-            return plan_of(json.loads(kept.read_text()) if kept.exists() else self.header()["plan"])
-        except ValueError as error:
+            plan = plan_of(json.loads(kept.read_text()) if kept.exists() else self.header()["plan"])
+            return replace(plan, modules=tuple(map(self._whole, plan.modules)))
+        except (ValueError, OSError) as error:
             raise NoRun(f"{self.journal}: the plan cannot be read: {error}; start a new run") from error
+
+    def _whole(self, module: Module) -> Module:
+        """The module with its source."""
+        path = self.kept(module)
+        whole = replace(module, text=path.read_text(encoding="utf-8")) if module.text == module.hash else module
+        if whole.hash != module.hash:
+            raise ValueError(f"{path} has changed")
+        return whole
 
     def outcomes(self) -> dict[str, Outcome]:
         """The latest outcome of each check."""

@@ -214,6 +214,15 @@ class ClaimRecord(_Claim, total=False):
     remark: str
 
 
+class ModuleRecord(TypedDict):
+    """A probe module of the plan that our own bundle lacks; its text is kept beside the journal."""
+
+    name: str
+    origin: str
+    text: str
+    replaces: bool
+
+
 class _Plan(TypedDict):
     images: list[ImageRecord]
     cells: list[CellRecord]
@@ -226,6 +235,7 @@ class PlanRecord(_Plan, total=False):
 
     claims: list[ClaimRecord]
     backend: str
+    modules: list[ModuleRecord]
 
 
 class Settings(TypedDict, total=False):

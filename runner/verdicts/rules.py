@@ -126,7 +126,7 @@ def reason_for(code: str) -> Reason:
     )
 
 
-_PROBE = r"[/\\](?:compat_)?probes[/\\](?:libraries[/\\]\w+|evidence|probe|compiling)\.py"
+_PROBE = r"[/\\](?:compat_)?probes[/\\](?:(?:libraries|own)[/\\]\w+|evidence|probe|compiling)\.py"
 _COMPILERS = r"(?:\S*[/-])?(?:gcc|g\+\+|cc|c\+\+|clang|clang\+\+|nvcc|ninja|cmake)(?:-\d+)?"
 _BUILD_ERROR = r"(?:.+\.)?(?:CalledProcessError|CppCompileError|InductorError|BackendCompilerFailed|CompilationError)"
 _SHARED = r"(?:torch|torchvision|torchaudio|triton|numpy|scipy|pandas|sklearn)"
@@ -151,7 +151,7 @@ _LINE_BEGINS = r"^[ \t]*(?:\[rank\d+\]: ?)?(?:[\w.()]+: +)*"
 
 RULES = (
     # The probe itself: before anything that would blame a library for it.
-    Rule("no-probes", says=r"No module named '(?:\w+\.)*(?:compat_)?probes\.libraries\.(?P<module>\w+)'"),
+    Rule("no-probes", says=r"No module named '(?:\w+\.)*(?:compat_)?probes\.(?:libraries|own)\.(?P<module>\w+)'"),
     Rule("probe-error", raises=r"NameError|SyntaxError", within=_PROBE),
     Rule("probe-error", says=r"unknown reason code", within=_PROBE),
     Rule("probe-misfit", says=r"cannot import name|No module named '\w+\.", within=_PROBE),

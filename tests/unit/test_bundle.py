@@ -96,7 +96,7 @@ def test_a_plan_from_elsewhere_is_refused_too(module: Write) -> None:
 def test_constants_of_its_own_may_be_computed(module: Write) -> None:
     """Only those that the host reads are written out."""
     module("einops", SMALL + "LEAST = 2 * 3\nPATTERN = __import__('re').compile('x')\nDRAWS: int = 4\n")
-    assert not bundle.catalogue()["einops"].problem
+    assert not bundle.catalogue().entries["einops"].problem
 
 
 def test_a_module_is_not_asked_for_functions_that_it_lacks(module: Write) -> None:
