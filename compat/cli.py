@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except CompatError as error:
         from torch_compat_matrix.runner.workflow import tell
 
-        say(f"compat: {tell(error)}")
+        say(f"{error.prefix}{tell(error)}")
         return int(error.status)
     except OSError as error:
         say(f"compat: {refused(error)}")

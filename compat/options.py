@@ -51,7 +51,17 @@ def parser() -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
 
-    matrix = argparse.ArgumentParser(add_help=False)
+    variables = argparse.ArgumentParser(add_help=False)
+    variables.add_argument(
+        "--set",
+        type=variable,
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a variable that the matrix reads as ${NAME}, before those of the environment; may be repeated",
+    )
+
+    matrix = argparse.ArgumentParser(add_help=False, parents=[variables])
     matrix.add_argument("--matrix", type=Path, default=Path("matrix.yaml"), help="the matrix file (%(default)s)")
 
     backend = argparse.ArgumentParser(add_help=False)
@@ -173,6 +183,7 @@ def parser() -> argparse.ArgumentParser:
         "draft `known:` entries for a run's unexpected failures.",
         "compat triage",
         "compat triage --days 30 --write matrix.yaml",
+        parents=[variables],
     )
     triage.add_argument("run", nargs="?", default="latest", help="id of the run, or its beginning (%(default)s)")
     triage.add_argument("--days", type=int, default=90, metavar="N", help="days until the entries expire (%(default)s)")
@@ -241,6 +252,14 @@ def parser() -> argparse.ArgumentParser:
         parents=[matrix],
     )
     doctor.add_argument("--backend", choices=sorted(BACKENDS), help="check only this backend")
+
+    schema = verb(
+        "schema",
+        "print the JSON schema of matrix.yaml, for an editor. It is that of the installed version.",
+        "compat schema",
+        "compat schema --out matrix.schema.json",
+    )
+    schema.add_argument("--out", type=Path, metavar="FILE", help="write it to a file instead")
     return top
 
 
@@ -248,6 +267,14 @@ def verbs_of(top: argparse.ArgumentParser) -> Mapping[str, argparse.ArgumentPars
     """The parser of each verb."""
     (verbs,) = (action for action in top._actions if isinstance(action, argparse._SubParsersAction))
     return verbs.choices
+
+
+def variable(text: str) -> tuple[str, str]:
+    """Name and value of `NAME=VALUE`."""
+    name, equals, value = text.partition("=")
+    if not (equals and name.isidentifier()):
+        raise UsageError(f"{text!r} is not NAME=VALUE", place="--set")
+    return name, value
 
 
 def read(words: Sequence[str]) -> argparse.Namespace:

@@ -40,6 +40,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--compat-backend", help="where images run: docker, local, here (default: as for `compat run`)")
     group.addoption("--compat-rerun", action="store_true", help="run every check, even where nothing changed")
     group.addoption(
+        "--compat-set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a variable of the matrix, as `--set` of `compat run`",
+    )
+    group.addoption(
         "--compat-select", action="append", default=[], metavar="SELECTOR", help="a selector, as in `compat run`"
     )
 
@@ -98,6 +105,7 @@ class MatrixSession:
     def open(self) -> None:
         """Read the plan and make the run, once: xdist's workers get its folder from the process that started them."""
         from torch_compat_matrix.compat.interrupt import interrupt_on_signals
+        from torch_compat_matrix.compat.options import variable
         from torch_compat_matrix.compat.progress import say
         from torch_compat_matrix.runner.backends.base import connect, reap
         from torch_compat_matrix.runner.records.runs import Run, home
@@ -121,6 +129,7 @@ class MatrixSession:
                 backend=run.header()["backend"] if run else option("compat_backend"),
                 selectors=self.select,
                 say=self.said.append,
+                given=dict(map(variable, option("compat_set"))),
             )
             if option("collectonly"):
                 return

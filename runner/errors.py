@@ -36,6 +36,8 @@ class CompatError(Exception):
     """
 
     status = Status.INCOMPLETE
+    prefix = "compat: "
+    """Stands before the message on the command line."""
 
     def __init__(self, message: str, remedy: str = "", place: str = "", code: str = "") -> None:
         super().__init__(message)

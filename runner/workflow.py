@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from torch_compat_matrix.runner import storage
@@ -104,12 +105,13 @@ def plan_from(
     selectors: Sequence[str] = (),
     probes: Sequence[str] = (),
     plan_file: Path | None = None,
+    given: Mapping[str, str] = MappingProxyType({}),
     say: Say = lambda text: None,
 ) -> Plan:
     """The requested plan: from a plan file, from the matrix, or of the libraries that a bare host has installed.
 
     Where no backend is named, it is that of a recorded run or of the plan file, else the first that can run the images;
-    `say` is told which.
+    `say` is told which.  `given`: the variables of `--set`, by name.
     """
     asked = [found for found in map(chosen, selectors) if isinstance(found, Checks)]
     backend = backend or next((Run.open(home(), found.run).header()["backend"] for found in asked), None)
@@ -117,7 +119,7 @@ def plan_from(
         require(backend)
     recorded = frozenset(check for found in asked for check in found.ids)
     named = [selector for selector in selectors if not selector.startswith("@")]
-    plan = _plan(matrix, backend, named, probes, plan_file, recorded, say)
+    plan = _plan(matrix, backend, named, probes, plan_file, recorded, given, say)
     wanted = [check for check in recorded if not probes or check.rpartition("/")[2] in probes]
     if gone := left_out(wanted, plan):
         say(f"recorded checks that are no longer in the plan: {gone}")
@@ -157,13 +159,14 @@ def _plan(
     probes: Sequence[str],
     plan_file: Path | None,
     recorded: Collection[str],
+    given: Mapping[str, str],
     say: Say,
 ) -> Plan:
     if plan_file is not None:
         plan = select(_read_plan(plan_file), selectors, probes, recorded=recorded)
         return replace(plan, backend=backend or plan.backend or _answering(backends_for(plan.images), say))
     if not MISSING:
-        read = load(matrix)
+        read = load(matrix, given)
         backend = backend or _answering(candidates(read, selectors, probes), say)
         return expand(read, backend, selectors, probes, recorded)
     if backend != "here":

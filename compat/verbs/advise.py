@@ -40,7 +40,8 @@ def main(options: argparse.Namespace) -> Status:
     evidence = Evidence(Run.all(home()))
     if evidence.unread:
         say(f"skipped, written by another version of compat: {', '.join(evidence.unread)}")
-    matrix = _matrix(options.matrix)
+    # the matrix names each library's probes; the answer does not need one
+    matrix = load(options.matrix, dict(options.set)) if options.matrix.exists() else None
     _refuse_unknown(wanted, evidence, matrix.catalogue if matrix else extended({}))
     names = _gpus(options)
     search = _search(evidence, wanted, matrix, names, options)
@@ -78,11 +79,6 @@ def _refuse_unknown(wanted: Mapping[str, str], evidence: Evidence, probed: Catal
         if name not in probed.entries and not evidence.of(name):
             problem = f"there are no probes for {name!r} in probes/libraries (docs/adding-a-library.md)"
             raise UsageError(f"{problem}{did_you_mean(name, probed.entries)}")
-
-
-def _matrix(path: Path) -> Matrix | None:
-    """The matrix, which names each library's probes; the answer does not need one."""
-    return load(path) if path.exists() else None
 
 
 def _gpus(options: argparse.Namespace) -> tuple[str, ...]:

@@ -32,7 +32,10 @@ DAYS = 4 * 365
 def main(options: argparse.Namespace) -> Status:
     """Check points in between until two neighbours differ; a run records each step."""
     probes = [options.probe] if options.probe else []
-    plan = plan_from(options.matrix, backend=options.backend, selectors=[options.cell], probes=probes, say=say)
+    given = dict(options.set)
+    plan = plan_from(
+        options.matrix, backend=options.backend, selectors=[options.cell], probes=probes, given=given, say=say
+    )
     cell, probe = _asked(plan, options)
     steps = _Steps(plan, cell, probe, connect(plan.backend, home()), ["compat", *options.arguments])
     try:

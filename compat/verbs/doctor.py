@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from torch_compat_matrix.compat.progress import answer
@@ -20,7 +20,7 @@ from torch_compat_matrix.runner.workflow import plan_from, remedy_of, tell
 def main(options: argparse.Namespace) -> Status:
     """Print the findings of each backend; status 4 where the only backend asked for cannot work."""
     worst = Status.AS_EXPECTED
-    images = _images(options.matrix, options.backend)
+    images = _images(options.matrix, options.backend, dict(options.set))
     for name in [options.backend] if options.backend else list(BACKENDS):
         answer(f"{name}:")
         findings: Sequence[Finding]
@@ -39,15 +39,15 @@ def main(options: argparse.Namespace) -> Status:
     return worst
 
 
-def _images(matrix: Path, backend: str | None) -> Sequence[Image]:
+def _images(matrix: Path, backend: str | None, given: Mapping[str, str]) -> Sequence[Image]:
     """The images of a plain run, for whose disk space there must be room; none where the matrix is absent or wrong.
 
     Tells the backend that such a run takes, where none is named.
     """
     try:
-        return plan_from(matrix, backend=backend, say=answer).images if matrix.exists() else ()
+        return plan_from(matrix, backend=backend, given=given, say=answer).images if matrix.exists() else ()
     except CompatError as error:
-        answer(f"{matrix}: {tell(error)}")
+        answer(tell(error))
         return ()
 
 

@@ -47,5 +47,6 @@ def plan_of(options: argparse.Namespace) -> Plan:
         selectors=options.selectors,
         probes=options.probe,
         plan_file=options.plan,
+        given=dict(options.set),
         say=say,
     )

@@ -37,6 +37,6 @@ def main(options: argparse.Namespace) -> Status:
     if options.write is None:
         answer("known:\n" + triage.as_yaml(entries), end="")
         return Status.AS_EXPECTED
-    triage.write(options.write, entries)
+    triage.write(options.write, entries, dict(options.set))
     answer(f"written: {options.write}")
     return Status.AS_EXPECTED

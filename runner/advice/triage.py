@@ -7,6 +7,7 @@ import io
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from ruamel.yaml import YAML
@@ -81,9 +82,12 @@ def _entry(known: Known) -> Mapping[str, Any]:
     return {**entry, "expires": known.expires}
 
 
-def write(path: Path, known: Sequence[Known]) -> None:
-    """Add the entries to the file's `known:` and change nothing else; CannotWrite where that fails."""
-    before = matrix.load(path)
+def write(path: Path, known: Sequence[Known], given: Mapping[str, str] = MappingProxyType({})) -> None:
+    """Add the entries to the file's `known:` and change nothing else; CannotWrite where that fails.
+
+    `given`: the variables of `--set`, by name.
+    """
+    before = matrix.load(path, given)
     old = path.read_text(encoding="utf-8")
     lines = old.splitlines(keepends=True)
     if lines and not lines[-1].endswith("\n"):
@@ -98,7 +102,7 @@ def write(path: Path, known: Sequence[Known]) -> None:
         while end > start + 1 and (not lines[end - 1].strip() or lines[end - 1].startswith("#")):
             end -= 1  # comments before the next part belong to that part
         lines.insert(end, as_yaml(known))
-    elif before.known:
+    elif any(line.startswith("known:") for line in lines):
         raise CannotWrite(
             f"{path}: `known:` is written on one line; put each entry on lines of its own, or add the entries by hand"
         )
@@ -107,11 +111,11 @@ def write(path: Path, known: Sequence[Known]) -> None:
     with replacing(path) as partial:
         partial.write_text("".join(lines), encoding="utf-8")
         try:
-            after = matrix.load(partial)
+            after = matrix.load(partial, given)
         except MatrixError as error:
             raise CannotWrite(f"{path}: with the entries the file would be no valid matrix: {error}") from error
         rest = [parsed.model_dump(exclude={"known"}) for parsed in (before, after)]
-        kept = after.known[: len(before.known)] == before.known
+        kept = [entry for entry in after.known if entry in before.known] == before.known
         if rest[0] != rest[1] or not kept or len(after.known) != len(before.known) + len(known):
             raise CannotWrite(
                 f"{path}: the entries cannot be added without changing more of the file; add them by hand"

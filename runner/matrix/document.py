@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,11 +16,16 @@ from ruamel.yaml.reader import ReaderError
 
 from torch_compat_matrix.runner.errors import CompatError, Status
 from torch_compat_matrix.runner.files import read_whole
+from torch_compat_matrix.runner.text import fit
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 20
 MOST_SHOWN = 50
 """Mistakes that a message lists."""
+WIDTH = 100
+"""Characters that a message shows of a line of the file."""
+LONGEST_SHOWN = 1000
+"""A longer line is not shown: to redact a part of it could miss a secret."""
 
 LOST = (ValueError, LookupError, AttributeError, TypeError, AssertionError, NotImplementedError)
 """What ruamel raises of text that it does not foresee, such as a directive of a version 1.x."""
@@ -34,25 +40,38 @@ class Mistake:
     place: str
     """`file:line:column`, both from 1."""
     message: str
+    source: str = ""
+    """The line of the file."""
 
     def __str__(self) -> str:
         return f"{self.place}: {self.message}"
 
     @property
-    def line(self) -> tuple[int, int]:
-        """The line and the column."""
-        _, line, column = self.place.rsplit(":", 2)
-        return int(line), int(column)
+    def position(self) -> tuple[str, int, int]:
+        """The file, the line and the column."""
+        file, line, column = self.place.rsplit(":", 2)
+        return file, int(line), int(column)
+
+    @property
+    def shown(self) -> str:
+        """The mistake above the line of the file, with a caret below the column."""
+        if not self.source.strip() or len(self.source) > LONGEST_SHOWN:
+            return str(self)
+        before = fit(self.source[: self.position[2] - 1])
+        start = max(0, len(before) - WIDTH // 2)
+        indent = re.sub(r"[^\t]", " ", before[start:])
+        return f"{self}\n    {fit(self.source)[start : start + WIDTH].rstrip()}\n    {indent}^"
 
 
 class MatrixError(CompatError):
-    """The file is not a matrix: its mistakes by line, with place and remedy; the message lists the first of them."""
+    """The file is not a matrix: its mistakes by file and line, with remedies; the message shows the first of them."""
 
     status = Status.BAD_MATRIX
+    prefix = ""  # each line begins with its place, as editors and CI services look for it
 
     def __init__(self, mistakes: Iterable[Mistake]) -> None:
-        self.mistakes = tuple(sorted(mistakes, key=lambda mistake: mistake.line))
-        shown = [*map(str, self.mistakes[:MOST_SHOWN])]
+        self.mistakes = tuple(sorted(dict.fromkeys(mistakes), key=lambda mistake: mistake.position))
+        shown = [mistake.shown for mistake in self.mistakes[:MOST_SHOWN]]
         if len(self.mistakes) > MOST_SHOWN:
             shown.append(f"and {len(self.mistakes) - MOST_SHOWN:,} more")
         super().__init__("\n".join(shown))
@@ -66,6 +85,8 @@ class Document:
     data: Any = None
     places: dict[Path_, str] = field(default_factory=dict)
     mistakes: list[Mistake] = field(default_factory=list)
+    lines: dict[str, list[str]] = field(default_factory=dict)
+    """The text of each file."""
 
     def place(self, path: Path_) -> str:
         """The place of that value; of the nearest part around it where it is missing."""
@@ -75,7 +96,17 @@ class Document:
 
     def mistake(self, path: Path_, message: str) -> None:
         """Note a mistake at that value."""
-        self.mistakes.append(Mistake(self.place(path), message))
+        self.note(self.place(path), message)
+
+    def note(self, where: str, message: str) -> None:
+        """Note a mistake at that place."""
+        file, line, _ = where.rsplit(":", 2)
+        lines = self.lines.get(file, [])
+        self.mistakes.append(Mistake(where, message, lines[int(line) - 1] if int(line) <= len(lines) else ""))
+
+    def file(self, path: Path_) -> Path:
+        """The file that holds that value, to which the paths in it are relative."""
+        return Path(self.place(path).rsplit(":", 2)[0])
 
 
 def read(path: Path) -> Document:
@@ -84,13 +115,12 @@ def read(path: Path) -> Document:
     try:
         text = read_whole(path, MAX_BYTES).decode("utf-8")
     except OSError as error:
-        document.mistakes.append(
-            Mistake(f"{path}:1:1", f"cannot be read: {error.strerror}; name another file with --matrix")
-        )
+        document.note(f"{path}:1:1", f"cannot be read: {error.strerror}; name another file with --matrix")
         return document
     except UnicodeDecodeError as error:
-        document.mistakes.append(Mistake(f"{path}:1:1", f"byte {error.start} is not UTF-8: save the file as UTF-8"))
+        document.note(f"{path}:1:1", f"byte {error.start} is not UTF-8: save the file as UTF-8")
         return document
+    document.lines[str(path)] = re.split(r"\r\n|[\n\r\x85\u2028\u2029]", text)
     try:
         _refuse(text, document)
         if not document.mistakes:
@@ -99,16 +129,16 @@ def read(path: Path) -> Document:
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else f"{path}:1:1"
-        document.mistakes.append(Mistake(where, f"not YAML: {error.problem or error.context}"))
+        document.note(where, f"not YAML: {error.problem or error.context}")
     except ReaderError as error:
         line, column = text.count("\n", 0, error.position) + 1, error.position - text.rfind("\n", 0, error.position)
         number = error.character if isinstance(error.character, int) else ord(error.character)
         message = f"not YAML: the control character U+{number:04X}; remove it"
-        document.mistakes.append(Mistake(f"{path}:{line}:{column}", message))
+        document.note(f"{path}:{line}:{column}", message)
     except (YAMLError, *LOST) as error:
-        document.mistakes.append(Mistake(f"{path}:1:1", f"not YAML: {error}"))
+        document.note(f"{path}:1:1", f"not YAML: {error}")
     except RecursionError:
-        document.mistakes.append(Mistake(f"{path}:1:1", f"nested deeper than {MAX_DEPTH} levels"))
+        document.note(f"{path}:1:1", f"nested deeper than {MAX_DEPTH} levels")
     return document
 
 
@@ -119,19 +149,17 @@ def _refuse(text: str, document: Document) -> None:
         mark = event.start_mark
         where = f"{document.name}:{mark.line + 1}:{mark.column + 1}"
         if isinstance(event, AliasEvent) or getattr(event, "anchor", None):
-            document.mistakes.append(Mistake(where, "anchors and aliases are not supported: write the value out"))
+            document.note(where, "anchors and aliases are not supported: write the value out")
         elif isinstance(event, (ScalarEvent, CollectionStartEvent)) and event.tag:
-            document.mistakes.append(Mistake(where, f"the tag {event.tag} is not supported: every value is a string"))
+            document.note(where, f"the tag {event.tag} is not supported: every value is a string")
         if isinstance(event, DocumentStartEvent):
             documents += 1
             if documents == 2:
-                document.mistakes.append(
-                    Mistake(where, "a second document: a matrix is a single document; remove the `---`")
-                )
+                document.note(where, "a second document: a matrix is a single document; remove the `---`")
         if isinstance(event, CollectionStartEvent):
             depth += 1
             if depth > MAX_DEPTH:
-                document.mistakes.append(Mistake(where, f"nested deeper than {MAX_DEPTH} levels"))
+                document.note(where, f"nested deeper than {MAX_DEPTH} levels")
                 return
         elif type(event).__name__.endswith(("MappingEndEvent", "SequenceEndEvent")):
             depth -= 1
@@ -151,13 +179,13 @@ def _plain(node: Node, path: Path_, document: Document) -> Any:
         mark = key.start_mark
         where = f"{document.name}:{mark.line + 1}:{mark.column + 1}"
         if not isinstance(key, ScalarNode):
-            document.mistakes.append(Mistake(where, "a key must be a plain word"))
+            document.note(where, "a key must be a plain word")
         elif key.value == "<<":
-            document.mistakes.append(Mistake(where, "merge keys are not supported: write the values out"))
+            document.note(where, "merge keys are not supported: write the values out")
         elif key.value in plain:
             first = document.places[(*path, key.value)]
             message = f"{key.value!r} is here twice (first at {first}): YAML would keep only one; remove the other"
-            document.mistakes.append(Mistake(where, message))
+            document.note(where, message)
         else:
             document.places[(*path, key.value)] = where
             plain[key.value] = _plain(value, (*path, key.value), document)

@@ -40,7 +40,7 @@ def _cells_of(matrix: Matrix, image: str) -> list[Cell]:
     for name, library in matrix.entries:
         added = [
             version
-            for rule in matrix.include
+            for _, rule in matrix.included
             if rule.library == name and library is matrix.entries_of(name)[0]
             if Selector(rule.images).takes(address(image))
             for version in rule.versions

@@ -12,7 +12,7 @@ from pydantic import ValidationError as Invalid
 
 from torch_compat_matrix.runner.errors import did_you_mean
 from torch_compat_matrix.runner.matrix.document import Document
-from torch_compat_matrix.runner.matrix.schema import ONE, SEVERAL
+from torch_compat_matrix.runner.matrix.schema import FORMS
 
 
 def explain(invalid: Invalid, model: type[BaseModel], document: Document) -> None:
@@ -22,7 +22,7 @@ def explain(invalid: Invalid, model: type[BaseModel], document: Document) -> Non
 
 
 def _explain(error: Any, model: type[BaseModel], document: Document) -> None:
-    where = tuple(part for part in error["loc"] if part not in ("[key]", ONE, SEVERAL))
+    where = tuple(part for part in error["loc"] if part not in ("[key]", *FORMS))
     kind, given = error["type"], error.get("input")
     if kind == "extra_forbidden":
         message = f"unknown key {where[-1]!r}{did_you_mean(str(where[-1]), _keys(model, where[:-1]))}"

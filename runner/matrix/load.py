@@ -2,31 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from pydantic import ValidationError as Invalid
 
 from torch_compat_matrix.runner.bundle import extended
 from torch_compat_matrix.runner.matrix import claims, sense
-from torch_compat_matrix.runner.matrix.document import Document, MatrixError, Mistake, read
+from torch_compat_matrix.runner.matrix.compose import fill_in, gather, inherit
+from torch_compat_matrix.runner.matrix.document import Document, MatrixError
 from torch_compat_matrix.runner.matrix.explain import explain
 from torch_compat_matrix.runner.matrix.schema import Matrix
 from torch_compat_matrix.runner.matrix.values import is_folder
 from torch_compat_matrix.runner.pins import canonical
 
 
-def load(path: Path) -> Matrix:
-    """Read the file; MatrixError with every mistake at once."""
-    document = read(path)
+def load(path: Path, given: Mapping[str, str] = MappingProxyType({})) -> Matrix:
+    """Read the file with the variables of `--set`; MatrixError with every mistake at once."""
+    document = gather(path)
     if document.data is None:
         raise MatrixError(document.mistakes)
+    fill_in(document, given)
     _spell(document)
+    inherit(document)
     try:
         matrix = Matrix.model_validate(document.data)
     except Invalid as invalid:
         explain(invalid, Matrix, document)
         raise MatrixError(document.mistakes) from None
-    matrix._folders = {entry: path.parent / entry for entry in matrix.probes_ if is_folder(entry)}
+    matrix._folders = {
+        entry: document.file(("probes", index)).parent / entry
+        for index, entry in enumerate(matrix.probes_)
+        if is_folder(entry)
+    }
     matrix._catalogue = extended(matrix.folders)
     for where, message in sense.mistakes(matrix):
         document.mistake(where, message)
@@ -51,10 +60,10 @@ def _spell(document: Document) -> None:
             first = spelled.setdefault(canonical(name), name)
             if first != name:
                 message = f"{name!r} is {first!r} in another spelling: give the versions of both to one of them"
-                document.mistakes.append(Mistake(places["libraries", name], message))
+                document.note(places["libraries", name], message)
         data["libraries"] = {own: libraries[name] for own, name in spelled.items()}
         for (head, name, *rest), place in ((path, place) for path, place in places.items() if len(path) > 1):
-            if head == "libraries" and spelled[canonical(str(name))] == name:
+            if head == "libraries" and spelled.get(canonical(str(name))) == name:
                 document.places[(head, canonical(name), *rest)] = place
     for entry in included if isinstance(included, list) else ():
         if isinstance(entry, dict) and isinstance(entry.get("library"), str):

@@ -81,6 +81,7 @@ class ImageEntry(Entry):
         None, description="the source that says that this tag exists, where that is itself a claim to test"
     )
     limits: LimitsEntry = LimitsEntry()
+    extends: str | None = Field(None, description="the image whose entry holds wherever this one says nothing")
 
 
 class LibraryEntry(Entry):
@@ -98,8 +99,8 @@ class LibraryEntry(Entry):
     )
 
 
-ONE, SEVERAL = "[entry]", "[entries]"
-"""The forms of a library's value, as pydantic's errors name them; brackets, since no key of the file has any."""
+ONE, SEVERAL, FILES = FORMS = "[entry]", "[entries]", "[files]"
+"""The forms of a value that has several, as pydantic's errors name them; brackets, since no key of the file has any."""
 
 LibraryEntries = Annotated[
     Annotated[LibraryEntry, Tag(ONE)] | Annotated[list[LibraryEntry], Field(min_length=1), Tag(SEVERAL)],
@@ -128,6 +129,33 @@ class IncludeEntry(Entry):
     images: Selection = Field(description="selector of images: a name, or a glob over names")
     library: str
     versions: list[Ver] = Field(min_length=1)
+
+
+Included = Annotated[
+    Annotated[IncludeEntry, Tag(ONE)]
+    | Annotated[str, Tag(FILES), Field(description="matrix files to merge into this one: a path or a glob")],
+    Discriminator(lambda value: FILES if isinstance(value, str) else ONE),
+]
+
+
+class ImageDefaults(ImageEntry):
+    """The values of every image that does not say otherwise."""
+
+    extends: None = None
+
+
+class LibraryDefaults(LibraryEntry):
+    """The values of every library that does not say otherwise."""
+
+    versions: list[Ver] = []
+    label: None = None
+
+
+class Defaults(Entry):
+    """Values for every entry that does not say otherwise."""
+
+    images: ImageDefaults = ImageDefaults()
+    libraries: LibraryDefaults = LibraryDefaults()
 
 
 class KnownEntry(Entry):
@@ -160,7 +188,8 @@ class Matrix(Entry):
     libraries: dict[Name, LibraryEntries] = Field({}, description="libraries by the name of their distribution")
     stacks: dict[Name, StackEntry] = {}
     exclude: list[ExcludeEntry] = []
-    include: list[IncludeEntry] = []
+    include: list[Included] = []
+    defaults: Defaults = Defaults()
     known: list[KnownEntry] = []
     selections: dict[Name, list[Selection]] = Field(
         {}, description="names for lists of selectors; a selection named after a backend is its default"
@@ -196,6 +225,11 @@ class Matrix(Entry):
     def source(self) -> str:
         """The path of the file, as the user wrote it."""
         return self._source
+
+    @property
+    def included(self) -> list[tuple[int, IncludeEntry]]:
+        """The cells of `include:`, each with its place in the list, which also names files."""
+        return [(index, entry) for index, entry in enumerate(self.include) if not isinstance(entry, str)]
 
     def entries_of(self, library: str) -> Sequence[LibraryEntry]:
         """The entries of a library, in the file's order; none where the file does not have it."""

@@ -103,7 +103,7 @@ def _images(matrix: Matrix) -> Found:
 
 def _included(matrix: Matrix) -> Found:
     """`include:` of cells that the matrix has no library or no image for."""
-    for index, included in enumerate(matrix.include):
+    for index, included in matrix.included:
         if included.library not in matrix.libraries:
             message = f"no library {included.library!r}{did_you_mean(included.library, matrix.libraries)}"
             yield ("include", index, "library"), message

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ def again(header: Mapping[str, Any], *selectors: str) -> str:
     settings = header.get("settings", {})
     command = ["compat", "run", "--backend", str(header.get("backend")), "--seed", str(settings.get("seed", 0))]
     command += ["--rerun", *selectors, *(["--full"] if settings.get("full") else [])]
+    command += [word for pair in pairwise(header.get("command", ())) if pair[0] == "--set" for word in pair]
     source = header.get("plan", {}).get("source", "")
     command += ["--matrix", source] if source.endswith(".yaml") and source != "matrix.yaml" else []
     return shlex.join(command)
