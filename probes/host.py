@@ -83,8 +83,8 @@ class Host:
             self.warm_up(lambda: prepare(device))
             if device == "cpu":
                 self.wait_for(precompile)
-        for name in {member["distribution"] for cell in self.order["cells"] for member in cell["members"]}:
-            _import_probes(name)
+        for distribution in {member["distribution"] for cell in self.order["cells"] for member in cell["members"]}:
+            _import_probes(distribution)
         overlays = [os.path.join(self.overlays, cell["overlay"]) for cell in self.order["cells"] if cell["overlay"]]
         launch = Launch(
             order=self.order,

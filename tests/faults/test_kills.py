@@ -54,9 +54,9 @@ def outcomes(place: Path) -> dict[tuple[str, str], Outcome]:
     return {(run.id, check): outcome for run in Run.all(place / "home") for check, outcome in run.outcomes().items()}
 
 
-def kill(place: Path, backend: str, kills: int) -> int:
+def kill(place: Path, backend: str, kills: int, seed: int = 16) -> int:
     """Kill as many runs, each resumed until it is complete; return the number of acknowledged outcomes."""
-    chance = random.Random(16)
+    chance = random.Random(seed)
     (place / "tmp").mkdir()
     told: set[tuple[str, str, str]] = set()
     killed, unfinished, longest = -1, False, 0.0

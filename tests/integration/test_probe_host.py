@@ -193,8 +193,9 @@ def test_exit_without_an_answer_is_not_a_pass(seen: Mapping[str, dict[str, Any]]
 
 
 def test_segfault_is_named(seen: Mapping[str, dict[str, Any]]) -> None:
-    """The signal is told."""
+    """The signal is told, and the line of Python in which it happened."""
     assert (seen["segfaults"]["status"], seen["segfaults"]["signal"]) == ("died", 11)
+    assert re.search(r'hostile_\d+\.py", line \d+ in sample', seen["segfaults"]["output"])
 
 
 @pytest.mark.parametrize("behaviour", ["hangs", "deaf"])
