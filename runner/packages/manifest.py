@@ -6,9 +6,11 @@ a folder is checked before each launch, and built again where a file was changed
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 import os
+from base64 import urlsafe_b64encode
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -39,7 +41,7 @@ def is_sealed(folder: Path) -> bool:
 
 
 def damage(folder: Path) -> str:
-    """The first difference between a folder and its manifest; empty where there is none.
+    """The first difference between a folder and its manifest; empty where there is none. Files that came are removed.
 
     A file whose hash is right though its times are not, as after a move of the whole home, is no damage.
     """
@@ -48,8 +50,13 @@ def damage(folder: Path) -> str:
     except (OSError, ValueError):
         return "its manifest cannot be read"
     files = _files(folder)
-    for name in sorted(sealed.keys() ^ files.keys()):
-        return f"{name} was {'removed' if name in sealed else 'added'}"
+    for name in sorted(files.keys() - sealed.keys()):
+        try:
+            files.pop(name).unlink()
+        except OSError:
+            return f"{name} was added"
+    for name in sorted(sealed.keys() - files.keys()):
+        return f"{name} was removed"
     touched = [name for name, path in files.items() if _seen(path) != sealed[name][1:]]
     for name in touched:
         if _hash(files[name]) != sealed[name][0]:
@@ -59,6 +66,23 @@ def damage(folder: Path) -> str:
             entries = {name: [sealed[name][0], *_seen(files[name])] for name in files}
             write_whole(manifest_of(folder), [json.dumps(entries)])
     return ""
+
+
+def unlike_records(folder: Path) -> list[str]:
+    """The packages in a folder of which a file of code is not as the package's own RECORD says."""
+    found = []
+    for record in sorted(folder.glob("*.dist-info/RECORD")):
+        rows = csv.reader(record.read_text(errors="replace").splitlines())
+        code = [(row[0], row[1]) for row in rows if len(row) > 1 and row[0].endswith((".py", ".so"))]
+        if any((folder / name).is_file() and not _is(folder / name, recorded) for name, recorded in code):
+            found.append(record.parent.name.partition("-")[0])
+    return found
+
+
+def _is(path: Path, recorded: str) -> bool:
+    """Whether a file has the hash of a RECORD, if that is one of the usual kind."""
+    kind, _, wanted = recorded.partition("=")
+    return kind != "sha256" or urlsafe_b64encode(bytes.fromhex(_hash(path))).decode().rstrip("=") == wanted
 
 
 def manifest_of(folder: Path) -> Path:

@@ -145,7 +145,12 @@ def _install(add: Sequence[str], target: Target, index: Index, folder: Path, cpu
         flags = (*flags, "--refresh")  # else uv takes an earlier file of find-links from its cache
     if cpu_line:
         flags, variables = (*flags, *buildline.CPU_INDEX), {**variables, **buildline.cpu_index_variables()}
-    ran = uv.run(("pip", "install", *flags, "-r", "-"), variables, stdin="\n".join(add))
+    words = ("pip", "install", *flags, "-r", "-")
+    ran = uv.run(words, variables, stdin="\n".join(add))
+    changed = [] if ran.status else manifests.unlike_records(folder)
+    if changed:  # by a library that found uv's cache, which belongs to the same user
+        uv.run(("cache", "clean", *changed), variables)
+        ran = uv.run((*words, "--reinstall"), variables, stdin="\n".join(add))
     if ran.status:
         raise ran.trouble("the packages cannot be fetched")
     uv.redact_sources(folder)

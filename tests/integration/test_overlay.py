@@ -153,3 +153,13 @@ def test_deepspeed_is_built_without_torch(tmp_path: Path) -> None:
     folder = overlay.build(["deepspeed==0.14.5"], facts(), Index.from_pip(), tmp_path)
     assert (folder / "deepspeed" / "__init__.py").exists()
     assert not list(folder.rglob("*.so"))
+
+
+def test_a_changed_cache_of_uv_is_not_taken(offered: Path) -> None:
+    """A library may write there, as the same user: its packages come from the index again, and so does the cache."""
+    sound = (build(offered, "lib==1.0") / "lib.py").read_text()
+    [cached] = (offered.parent / "uv").rglob("lib.py")
+    cached.write_text("0 / 0\n")
+    folder = build(offered, "lib==1.0", "helper==2.0")
+    assert (folder / "lib.py").read_text() == sound
+    assert [path.read_text() for path in (offered.parent / "uv").rglob("lib.py")] == [sound]

@@ -43,8 +43,11 @@ def change(path: Path) -> None:
 DAMAGES: dict[str, Callable[[Path], object]] = {
     "changed": lambda folder: change(folder / "poisoned.py"),
     "removed": lambda folder: (folder / "poisoned.py").unlink(),
-    "added": lambda folder: (folder / "json.py").write_text("raise SystemExit\n"),
-    "linked": lambda folder: (folder / "other").symlink_to("/etc"),
+}
+
+ADDITIONS: dict[str, Callable[[Path], object]] = {
+    "file": lambda folder: (folder / "json.py").write_text("raise SystemExit\n"),
+    "link": lambda folder: (folder / "json").symlink_to("/etc"),
 }
 
 
@@ -61,6 +64,16 @@ def test_a_damaged_overlay_is_built_again(index: Index, tmp_path: Path, kind: st
     assert manifest.damage(folder) == "" and (folder / "poisoned.py").read_text() == "VALUE = 'sound'\n"
     overlay.build(["poisoner==1.0"], FACTS, index, tmp_path)
     assert not list(folder.parent.glob(".*"))
+
+
+@pytest.mark.parametrize("kind", ADDITIONS)
+def test_what_was_added_to_an_overlay_is_removed(index: Index, tmp_path: Path, kind: str) -> None:
+    """Nothing need be built again for it, which takes minutes for a stand-in."""
+    folder = overlay.build(["poisoner==1.0"], FACTS, index, tmp_path)
+    before = folder.stat().st_ino
+    ADDITIONS[kind](folder)
+    assert overlay.build(["poisoner==1.0"], FACTS, index, tmp_path).stat().st_ino == before
+    assert not list(folder.glob("json*")) and manifest.damage(folder) == ""
 
 
 def test_a_change_that_keeps_size_and_times_is_seen(index: Index, tmp_path: Path) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import re
 import tarfile
+from base64 import urlsafe_b64encode
 from collections.abc import Mapping
+from hashlib import sha256
 from pathlib import Path
 from types import MappingProxyType
 from zipfile import ZipFile
@@ -25,9 +27,8 @@ def wheel(
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name.replace('-', '_')}-{version}-{tags}.whl"
     with ZipFile(path, "w") as archive:
-        for member, text in _members(name, version, requires, tags, needs_python, files).items():
-            module = member == f"{name.replace('-', '_')}.py"
-            archive.writestr(member, text + code if module else text)
+        for member, text in _members(name, version, requires, tags, needs_python, files, code).items():
+            archive.writestr(member, text)
     return path
 
 
@@ -77,7 +78,13 @@ def simple_index(folder: Path, *files: Path, yanked: str = "") -> str:
 
 
 def _members(
-    name: str, version: str, requires: tuple[str, ...], tags: str, needs_python: str, files: Mapping[str, str]
+    name: str,
+    version: str,
+    requires: tuple[str, ...],
+    tags: str,
+    needs_python: str,
+    files: Mapping[str, str],
+    code: str = "",
 ) -> dict[str, str]:
     module = name.replace("-", "_")
     metadata = [f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}"]
@@ -85,13 +92,17 @@ def _members(
     metadata += [f"Provides-Extra: {extra}" for extra in sorted(set(re.findall(r'extra == "(.+?)"', str(requires))))]
     metadata += [f"Requires-Python: {needs_python}"] if needs_python else []
     info = f"{module}-{version}.dist-info"
-    return {
-        f"{module}.py": f"__version__ = {version!r}\n",
+    content = {
+        f"{module}.py": f"__version__ = {version!r}\n{code}",
         f"{info}/METADATA": "\n".join(metadata) + "\n",
         f"{info}/WHEEL": f"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: {tags}\n",
-        f"{info}/RECORD": "".join(f"{file},,\n" for file in files),
         **files,
     }
+    return {**content, f"{info}/RECORD": "".join(f"{file},{_hash(text)},\n" for file, text in content.items())}
+
+
+def _hash(text: str) -> str:
+    return "sha256=" + urlsafe_b64encode(sha256(text.encode()).digest()).decode().rstrip("=")
 
 
 _BACKEND = """
