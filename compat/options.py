@@ -114,6 +114,13 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--seed", type=int, default=0, help="seed of every probe (%(default)s)")
     run.add_argument("--full", action="store_true", help="use the articles' own step counts, however long they take")
 
+    loudness = run.add_mutually_exclusive_group()
+    loudness.add_argument(
+        "-q", "--quiet", dest="loudness", action="store_const", const=-1, default=0, help="print surprises alone"
+    )
+    loudness.add_argument(
+        "-v", "--verbose", dest="loudness", action="store_const", const=1, help="print each phase and command too"
+    )
     run.add_argument("--rerun", action="store_true", help="run every check, even where nothing changed")
     run.add_argument("--fresh", dest="rerun", action="store_true", help=argparse.SUPPRESS)  # its earlier name
     run.add_argument(

@@ -1,21 +1,33 @@
-"""Progress of a run: a live bar on a terminal, plain lines anywhere else."""
+"""Progress of a run: a live view on a terminal, plain lines with a heartbeat anywhere else."""
 
 from __future__ import annotations
 
+import datetime as dt
 import sys
 import threading
+import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
-from torch_compat_matrix.runner.model import Outcome, Verdict
+from torch_compat_matrix.runner.judging import Judged, judge
+from torch_compat_matrix.runner.model import Known, Outcome, Verdict
 from torch_compat_matrix.runner.text import one_line, printable
+from torch_compat_matrix.runner.watch import Phase
 
 if TYPE_CHECKING:
-    from rich.progress import Progress as Bar
+    from rich.console import Console, RenderableType
+
+    from torch_compat_matrix.runner.execution.durations import Remaining
 
 STYLES = {Verdict.PASS: "green", Verdict.SKIP: "dim", Verdict.INFRA: "magenta", Verdict.UNSUPPORTED: "yellow"}
+HEARTBEAT_S = 30.0
+QUIET, NORMAL, VERBOSE = -1, 0, 1
+FOLDED = ("resolve", "fetch")
+"""The phases of cells, of which many go on at a time: one row each for all of them."""
+MOST_ROWS = 12
+MOST_WORDS = 200
 
 
 def say(text: str) -> None:
@@ -35,49 +47,161 @@ def say_unreadable(records: int, where: str) -> None:
 
 
 class Lines:
-    """One line per outcome, safe for logs and for CI."""
+    """A line per outcome, safe for logs and for CI, and every half minute a line of what runs and what is left.
 
-    def __init__(self, total: int, stream: TextIO) -> None:
+    A new failure comes with its message and remedy, once each; passes of earlier runs are folded into a line.
+    `quiet` shows surprises alone, `verbose` each phase and command too.
+    """
+
+    def __init__(
+        self,
+        total: int,
+        stream: TextIO,
+        *,
+        known: Sequence[Known] = (),
+        remaining: Remaining | None = None,
+        loudness: int = NORMAL,
+    ) -> None:
         self.total = total
         self.stream = stream
+        self.known = known
+        self.remaining = remaining
+        self.loudness = loudness
         self.counts: Counter[Verdict] = Counter()
-        self.lock = threading.Lock()
+        self.jobs: dict[str, tuple[Phase, float]] = {}
+        """Each job's phase, and when it began."""
+        self.reused: Counter[str] = Counter()
+        """Passes of earlier runs that are still to be told, by run."""
+        self.told: set[tuple[str, str, str]] = set()
+        self.lock = threading.RLock()
 
     def say(self, text: str) -> None:
         """Print a remark between outcomes."""
+        if self.loudness > QUIET:
+            self.print(text)
+
+    def print(self, text: str, style: str = "") -> None:
+        """Print lines; the style is for terminals."""
         with self.lock:
             print(printable(text), file=self.stream, flush=True)
+
+    def watch(self, phase: Phase) -> None:
+        """Take in what a job does now."""
+        now = time.monotonic()
+        with self.lock:
+            last, since = self.jobs.get(phase.job, (None, now))
+            if self.remaining is not None and phase.what == "probe":
+                self.remaining.begin(now)
+            if phase.command:
+                if self.loudness == VERBOSE:
+                    self.print(f"  $ {phase.command}", "dim")
+                return
+            same = last is not None and (last.what, last.subject) == (phase.what, phase.subject)
+            if not phase.what:
+                self.jobs.pop(phase.job, None)
+            else:
+                self.jobs[phase.job] = (phase, since if same else now)
+            if same:
+                return
+            if self.loudness == VERBOSE:
+                if last is not None:
+                    self.print(f"  {last.what} {last.subject}: {now - since:.1f} s", "dim")
+            elif phase.what == "prepare":
+                self.say(f"preparing {phase.subject}")
 
     def outcome(self, outcome: Outcome) -> None:
         """Count and show an outcome."""
         with self.lock:
             self.counts[outcome.verdict] += 1
-            self.show(outcome)
+            if self.remaining is not None:
+                self.remaining.end(outcome.check, time.monotonic(), bool(outcome.reused))
+            judged = judge(outcome, self.known, dt.date.today())
+            if outcome.reused and outcome.verdict is Verdict.PASS and not judged.surprise and self.loudness != VERBOSE:
+                self.reused[outcome.reused] += 1
+                return
+            self.unfold()
+            if self.loudness > QUIET or judged.surprise:
+                self.show(judged)
 
-    def show(self, outcome: Outcome) -> None:
-        """Print `[3/28] pass image/library-version/probe cpu 1.2 s`."""
-        done = sum(self.counts.values())
-        print(printable(f"[{done}/{self.total}] {line(outcome)}"), file=self.stream, flush=True)
+    def show(self, judged: Judged) -> None:
+        """Print `[3/28] pass image/library-version/probe cpu 1.2 s`; below a new failure, its message and remedy."""
+        outcome = judged.outcome
+        as_known = judged.known is not None and not judged.surprise
+        style = "dim" if as_known else STYLES.get(outcome.verdict, "red")
+        self.print(f"[{self.done}/{self.total}] {line(outcome)}{'  known' if as_known else ''}", style)
+        told = (outcome.reason, outcome.detail, outcome.remedy)
+        if (judged.surprise or not outcome.verdict.final) and told not in self.told:
+            self.told.add(told)
+            for words in (outcome.detail, outcome.remedy and f"-> {outcome.remedy}"):
+                if words:
+                    self.print(f"      {cut(words)}", style)
+
+    def unfold(self) -> None:
+        """Tell the passes of earlier runs, a line a run."""
+        for run, number in self.reused.items():
+            self.say(f"[{self.done}/{self.total}] {number} pass{'' if number == 1 else 'es'} reused from run {run}")
+        self.reused.clear()
+
+    def beat(self) -> None:
+        """Print what runs, and how much is done and left."""
+        with self.lock:
+            self.unfold()
+            rows = "; ".join(f"{words} ({seconds})" for words, seconds in self.rows())
+            self.say(one_line(f"... {self.state}{rows and f': {rows}'}"))
+
+    @property
+    def done(self) -> int:
+        return self.counts.total()
+
+    @property
+    def state(self) -> str:
+        """`3 of 28 checks, about 2 min left`."""
+        seconds = self.remaining.seconds(time.monotonic()) if self.remaining is not None else 0
+        left = f", about {span(seconds)} left" if seconds and self.done < self.total else ""
+        return f"{self.done} of {self.total} checks{left}"
+
+    def rows(self) -> Iterator[tuple[str, str]]:
+        """What each job does, and for how long."""
+        now, jobs = time.monotonic(), list(self.jobs.values())
+        for what in FOLDED:
+            folded = [(phase, since) for phase, since in jobs if phase.what == what]
+            if folded:
+                more = f" and {len(folded) - 1} more" if len(folded) > 1 else ""
+                yield f"{what} {folded[0][0].subject}{more}", span(now - min(since for _, since in folded))
+        rest = [(phase, since) for phase, since in jobs if phase.what not in FOLDED]
+        for phase, since in rest[:MOST_ROWS]:
+            yield f"{phase.what} {phase.subject}{_bytes(phase)}", span(now - since)
+        if len(rest) > MOST_ROWS:
+            yield f"and {len(rest) - MOST_ROWS} more", ""
 
 
 class Live(Lines):
-    """The same lines above a bar that counts and times."""
+    """The same lines above a view of what runs, which needs no heartbeat."""
 
-    def __init__(self, total: int, bar: Bar) -> None:
-        super().__init__(total, sys.stderr)
-        self.bar = bar
-        self.task = bar.add_task("checks", total=total)
+    def __init__(self, total: int, console: Console, **settings: Any) -> None:
+        super().__init__(total, sys.stderr, **settings)
+        self.console = console
 
-    def say(self, text: str) -> None:
-        """Print a remark above the bar."""
-        self.bar.console.print(printable(text), markup=False, highlight=False)
+    def print(self, text: str, style: str = "") -> None:
+        """Print above the view."""
+        self.console.print(printable(text), style=style or None, markup=False, highlight=False)
 
-    def show(self, outcome: Outcome) -> None:
-        """Print a coloured line above the bar, and advance the bar."""
-        style = STYLES.get(outcome.verdict, "red")
-        self.bar.console.print(printable(line(outcome)), style=style, markup=False, highlight=False)
-        summary = ", ".join(f"{count} {verdict.value}" for verdict, count in self.counts.most_common())
-        self.bar.update(self.task, advance=1, description=summary)
+    def __rich__(self) -> RenderableType:
+        from rich.console import Group
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+        from rich.text import Text
+
+        # no lock: whoever prints holds ours and waits for the view's, which is held here
+        counts = Counter(dict(self.counts)).most_common()
+        reused = sum(self.reused.values())
+        said = [self.state, *(f"{count} {verdict.value}" for verdict, count in counts)]
+        jobs, bar = Table.grid(padding=(0, 2)), Table.grid(padding=(0, 2))
+        for words, seconds in self.rows():
+            jobs.add_row(Text(printable(words), overflow="ellipsis", no_wrap=True), Text(seconds, style="dim"))
+        said += [f"{reused} of them reused"] if reused else []
+        bar.add_row(ProgressBar(total=max(1, self.total), completed=self.done, width=20), Text(", ".join(said)))
+        return Group(jobs, bar)
 
 
 def line(outcome: Outcome) -> str:
@@ -90,18 +214,70 @@ def line(outcome: Outcome) -> str:
     return f"{outcome.verdict.value:<11} {rest}"
 
 
+def cut(words: str) -> str:
+    """The words on one line, and no more of them than a terminal shows."""
+    words = one_line(words)
+    return words if len(words) <= MOST_WORDS else f"{words[: MOST_WORDS - 3]}..."
+
+
+def span(seconds: float) -> str:
+    """`40 s`, `3 min`, `1 h 20 min`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _bytes(phase: Phase) -> str:
+    if not phase.done:
+        return ""
+    from torch_compat_matrix.runner.storage import shown_size
+
+    return f", {shown_size(phase.done)}{f' of {shown_size(phase.total)}' if phase.total else ''}"
+
+
 @contextmanager
-def progress(total: int) -> Iterator[Lines]:
-    """A live bar on a terminal that rich knows, plain lines on standard error otherwise."""
-    if not sys.stderr.isatty():
-        yield Lines(total, sys.stderr)
+def progress(
+    total: int, known: Sequence[Known] = (), remaining: Remaining | None = None, loudness: int = NORMAL
+) -> Iterator[Lines]:
+    """A live view on a terminal that rich knows, plain lines on standard error otherwise, and where few are wanted."""
+    settings: dict[str, Any] = {"known": known, "remaining": remaining, "loudness": loudness}
+    console = _console() if loudness > QUIET and sys.stderr.isatty() else None
+    if console is None:
+        lines = Lines(total, sys.stderr, **settings)
+        with _beating(lines):
+            yield lines
+        lines.unfold()
         return
+    from rich.live import Live as View
+
+    live = Live(total, console, **settings)
+    with View(get_renderable=live.__rich__, console=console, transient=True):
+        yield live
+        live.unfold()
+
+
+def _console() -> Console | None:
     try:
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
     except ImportError:  # a bare host of the `here` backend
-        yield Lines(total, sys.stderr)
-        return
-    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        yield Live(total, bar)
+        return None
+    console = Console(stderr=True)
+    return None if console.is_dumb_terminal else console
+
+
+@contextmanager
+def _beating(lines: Lines) -> Iterator[None]:
+    over = threading.Event()
+
+    def beat() -> None:
+        while not over.wait(HEARTBEAT_S):
+            lines.beat()
+
+    heart = threading.Thread(target=beat, daemon=True)
+    heart.start()
+    try:
+        yield
+    finally:
+        over.set()
+        heart.join()

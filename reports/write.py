@@ -27,6 +27,7 @@ class Compiled:
 
     path: Path
     summary: str
+    table: Table
     surprises: int
     incomplete: int
 
@@ -54,6 +55,7 @@ def compile_report(journal: Path, out: Path, baseline: Path | None = None) -> Co
     return Compiled(
         path=path,
         summary=summary(table, changes),
+        table=table,
         surprises=len(table.surprises),
         incomplete=len(table.incomplete) + len(table.waiting),
     )

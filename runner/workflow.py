@@ -36,6 +36,7 @@ from torch_compat_matrix.runner.records.shapes import plan_of
 from torch_compat_matrix.runner.selector import TERMS, Checks, Recorded, Selector
 from torch_compat_matrix.runner.text import SECRET
 from torch_compat_matrix.runner.verdicts.rules import REASONS, reason_for
+from torch_compat_matrix.runner.watch import Watch
 
 try:
     from torch_compat_matrix.runner.matrix.expand import backends_for, candidates, expand
@@ -264,6 +265,14 @@ def resume_run(name: str) -> OpenRun:
     return opened
 
 
+def jobs_of(opened: OpenRun) -> int:
+    """Batches at a time; a few where no GPU sets the number.
+
+    Each launch may take the memory limit, and torch every core it finds.
+    """
+    return opened.settings.jobs or max(len(gpus.offered(opened.backend)[0]), min(4, cores()))
+
+
 def engine_for(opened: OpenRun, *, index: Index | None = None, settled: Settled | None = None, **more: Any) -> Engine:
     """The engine of a run; `index` defaults to pip's, `settled` to the history's."""
     if settled is None and not opened.settings.rerun:
@@ -272,15 +281,13 @@ def engine_for(opened: OpenRun, *, index: Index | None = None, settled: Settled 
     if settled is not None:
         more["settled"] = settled
     settings = opened.settings
-    # a few at a time where no GPU sets the number: each launch may take the memory limit, and torch every core it finds
-    jobs = settings.jobs or max(len(gpus.offered(opened.backend)[0]), min(4, cores()))
     return Engine(
         plan=opened.plan,
         backend=opened.backend,
         home=home(),
         folder=opened.run.folder,
         index=index or Index.from_pip(os.environ),
-        jobs=jobs,
+        jobs=jobs_of(opened),
         seed=settings.seed,
         full=settings.full,
         compile_cache=settings.compile_cache,
@@ -290,12 +297,12 @@ def engine_for(opened: OpenRun, *, index: Index | None = None, settled: Settled 
     )
 
 
-def execute(opened: OpenRun, *, listen: Callable[[Outcome], None], say: Say) -> None:
+def execute(opened: OpenRun, *, listen: Callable[[Outcome], None], say: Say, watch: Watch = lambda phase: None) -> None:
     """Run the remaining checks; an interruption ends the running launches and is recorded."""
     engine = None
     with opened.run.going():
         try:
-            engine = engine_for(opened, listen=listen, say=say)
+            engine = engine_for(opened, listen=listen, say=say, watch=watch)
             engine.run(opened.checks)
         except KeyboardInterrupt:
             if engine is not None:

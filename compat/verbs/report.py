@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from torch_compat_matrix.compat.progress import answer, say
+from torch_compat_matrix.reports.ending import ending
 from torch_compat_matrix.reports.write import compile_report
 from torch_compat_matrix.runner.errors import Status, writing
 from torch_compat_matrix.runner.records import history
@@ -28,6 +29,9 @@ def report(run: Run, out: Path | None = None, baseline: str | None = None) -> St
         history.sync(home())
     except history.HistoryUnusable as error:  # the report is written all the same: a home may be read-only
         say(f"history not brought up to date: {tell(error)}")
+    latest = Run.all(home())[-1].id == run.id
+    for words in ending(compiled.table, "" if latest else run.id):
+        answer(words)
     answer(compiled.summary)
     answer(f"report: {short(compiled.path)}")
     if compiled.surprises:

@@ -6,12 +6,13 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from torch_compat_matrix.compat.progress import progress, say
+from torch_compat_matrix.compat.progress import NORMAL, QUIET, progress, say
 from torch_compat_matrix.compat.verbs.plan import plan_of
 from torch_compat_matrix.compat.verbs.report import report
 from torch_compat_matrix.runner.backends.base import connect, reap
 from torch_compat_matrix.runner.backends.here import require_torch
 from torch_compat_matrix.runner.errors import NothingSelected, Status, writing
+from torch_compat_matrix.runner.execution.durations import Estimate, Remaining
 from torch_compat_matrix.runner.model import Plan
 from torch_compat_matrix.runner.records.runs import Run, home
 from torch_compat_matrix.runner.workflow import (
@@ -19,6 +20,7 @@ from torch_compat_matrix.runner.workflow import (
     RunSettings,
     execute,
     isolated,
+    jobs_of,
     make_room,
     open_run,
     resume_run,
@@ -33,7 +35,7 @@ def main(options: argparse.Namespace) -> Status:
         with writing(options.out, "name another folder with --out"):
             options.out.mkdir(parents=True, exist_ok=True)
     if options.resume:
-        return work_through(resume_run(options.resume), options.out, options.baseline)
+        return work_through(resume_run(options.resume), options.out, options.baseline, options.loudness)
     try:
         plan = plan_of(options)
     except NothingSelected:
@@ -50,7 +52,7 @@ def main(options: argparse.Namespace) -> Status:
         compile_cache=options.compile_cache,
     )
     opened = start(isolated(plan, options.isolation), settings, ["compat", *options.arguments])
-    return work_through(opened, options.out, options.baseline)
+    return work_through(opened, options.out, options.baseline, options.loudness)
 
 
 def start(plan: Plan, settings: RunSettings, command: Sequence[str]) -> OpenRun:
@@ -60,13 +62,17 @@ def start(plan: Plan, settings: RunSettings, command: Sequence[str]) -> OpenRun:
     return open_run(plan, connected, settings, command)
 
 
-def work_through(opened: OpenRun, out: Path | None = None, baseline: str | None = None) -> Status:
+def work_through(
+    opened: OpenRun, out: Path | None = None, baseline: str | None = None, loudness: int = NORMAL
+) -> Status:
     """Execute the run's checks, print a line per outcome, and report, even after an interruption."""
     reap(opened.backend, say)
-    say(f"run {opened.run.id}: {len(opened.checks)} checks on {opened.backend.name}")
-    with progress(len(opened.checks)) as shown:
+    if loudness > QUIET:
+        say(f"run {opened.run.id}: {len(opened.checks)} checks on {opened.backend.name}")
+    remaining = Remaining(Estimate.load(home()), opened.checks, jobs_of(opened))
+    with progress(len(opened.checks), opened.plan.known, remaining, loudness) as shown:
         try:
-            execute(opened, listen=shown.outcome, say=shown.say)
+            execute(opened, listen=shown.outcome, say=shown.say, watch=shown.watch)
         except KeyboardInterrupt:
             report(opened.run, out, baseline)
             raise

@@ -26,6 +26,7 @@ from torch_compat_matrix.runner.backends.base import Finding, Gpu, Prepared, roo
 from torch_compat_matrix.runner.backends.container import ContainerLaunch
 from torch_compat_matrix.runner.backends.docker_errors import named, needs_writable_root
 from torch_compat_matrix.runner.backends.docker_gpus import LABEL, EngineGpus, remove, request
+from torch_compat_matrix.runner.backends.docker_pull import pull
 from torch_compat_matrix.runner.backends.docker_storage import COMPILED_VOLUME, OVERLAY_VOLUME, WHOLE, kept
 from torch_compat_matrix.runner.backends.owner import alive, owner
 from torch_compat_matrix.runner.bundle import BUNDLE, NAME
@@ -33,6 +34,7 @@ from torch_compat_matrix.runner.errors import Trouble
 from torch_compat_matrix.runner.files import locked
 from torch_compat_matrix.runner.model import Image, Limits, digest, repository
 from torch_compat_matrix.runner.storage import Kept
+from torch_compat_matrix.runner.watch import phase
 
 PLACE = "/compat"
 COMPILED = f"{PLACE}/compiled"
@@ -76,7 +78,7 @@ class DockerBackend:
             pulled = self.home / "pulls" / digest(image.reference)
             with named(f"pulling {image.reference}"), locked(pulled):
                 if self.peek(image) is None:
-                    self.client.images.pull(image.reference, all_tags=False)
+                    pull(self.client, image.reference)
                     pulled.write_text(image.reference)  # `compat clean` may remove it
             held = self.peek(image)
         if held is None:
@@ -243,6 +245,7 @@ class DockerBackend:
             os.utime(used)
             if self._volume(marker):
                 return name
+            phase("copy the packages")
             with suppress(NotFound):
                 self.client.volumes.get(name).remove(force=True)
             self.client.volumes.create(name, labels={f"{LABEL}.overlay": key})

@@ -30,6 +30,7 @@ from torch_compat_matrix.runner.packages.pip_config import Index
 from torch_compat_matrix.runner.packages.resolution import Resolution
 from torch_compat_matrix.runner.records.journal import Follower
 from torch_compat_matrix.runner.verdicts.rules import reason_for
+from torch_compat_matrix.runner.watch import Watch, doing, phase
 
 Settled = Callable[[Iterable[str]], Mapping[str, tuple[Outcome, Mapping[str, Any]]]]
 """Keys -> the outcome of earlier runs under them, with its environment; only where all outcomes under a key agree."""
@@ -56,6 +57,7 @@ class Engine:
     settled: Settled = lambda keys: {}
     listen: Callable[[Outcome], None] = lambda outcome: None
     say: Callable[[str], None] = lambda text: None
+    watch: Watch = lambda phase: None
     done: frozenset[str] = frozenset()
     """Checks that had a final outcome before the resume."""
     joins: bool = False
@@ -85,7 +87,7 @@ class Engine:
             backend=self.backend,
             home=self.home,
             index=self.index,
-            say=self.say,
+            watch=self.watch,
             gpus=self.gpus,
             recorder=self.recorder,
             running=self.running,
@@ -278,8 +280,10 @@ class Engine:
         """Launch once, on a leased GPU where the image wants a GPU."""
         with ExitStack() as stack:
             on_gpu = uses_gpu(ready.prepared.image, self.gpus, ready.facts)
+            stack.enter_context(doing(self.watch, "wait for a GPU" if on_gpu else "launch", ready.prepared.image.name))
             gpu = stack.enter_context(lease(self.gpus, self.running)) if on_gpu else None
             reap(self.backend, self.say)  # a dead owner's lock is free at once, but its container remains
+            phase("launch")
             try:
                 self.preparation.mend(work)
             except Trouble as trouble:

@@ -17,7 +17,8 @@ from torch_compat_matrix.runner.execution.collect import Attempts, Collector
 from torch_compat_matrix.runner.execution.device import check_lease
 from torch_compat_matrix.runner.execution.protocol import SILENCE_S, Work
 from torch_compat_matrix.runner.execution.recorder import Recorder
-from torch_compat_matrix.runner.model import Module, Outcome, digest
+from torch_compat_matrix.runner.model import Module, Outcome, check_id, digest
+from torch_compat_matrix.runner.watch import phase
 
 if TYPE_CHECKING:
     from torch_compat_matrix.probes.contract import BeginFrame, Facts, Frame, WorkOrder
@@ -197,6 +198,7 @@ class Launch:
             check_lease(self.prepared.image, self.gpu, heard.facts)
         elif frame["kind"] == "begin":
             heard.begun = frame
+            phase("probe", check_id(frame["cell"], frame["probe"]))
         elif frame["kind"] == "observation":
             heard.begun = None
             outcome = collector.add(frame)

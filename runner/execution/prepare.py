@@ -28,6 +28,7 @@ from torch_compat_matrix.runner.pins import canonical, left_out, name_of
 from torch_compat_matrix.runner.records.shapes import kept_facts
 from torch_compat_matrix.runner.verdicts.preflight import Prediction, build_of, predict
 from torch_compat_matrix.runner.verdicts.rules import reason_for
+from torch_compat_matrix.runner.watch import Watch, doing, phase
 
 if TYPE_CHECKING:
     from torch_compat_matrix.probes.contract import Facts, ImageFacts
@@ -63,7 +64,7 @@ class Preparation:
     backend: Backend
     home: Path
     index: Index
-    say: Callable[[str], None]
+    watch: Watch
     gpus: Sequence[Gpu]
     recorder: Recorder
     running: Running
@@ -149,16 +150,17 @@ class Preparation:
             return self._cells[cell.id]
 
     def _made_ready(self, image: Image) -> Ready:
-        self.say(f"preparing {image.name}")
-        for tries in itertools.count(1):
-            try:
-                self._spare_pull(image)
-                prepared = self.backend.prepare(image)
-                facts = self._facts(prepared)
-                return Ready(prepared=prepared, facts=facts, prediction=self._predict(image, facts))
-            except Trouble as trouble:
-                if reason_for(trouble.code).verdict is not Verdict.INFRA or not self.running.pause(tries):
-                    raise
+        with doing(self.watch, "prepare", image.name):
+            for tries in itertools.count(1):
+                try:
+                    self._spare_pull(image)
+                    prepared = self.backend.prepare(image)
+                    facts = self._facts(prepared)
+                    return Ready(prepared=prepared, facts=facts, prediction=self._predict(image, facts))
+                except Trouble as trouble:
+                    if reason_for(trouble.code).verdict is not Verdict.INFRA or not self.running.pause(tries):
+                        raise
+                    phase(f"try again after {trouble.code}")
         raise AssertionError("the last try returns or raises")
 
     def _spare_pull(self, image: Image) -> None:
@@ -191,12 +193,17 @@ class Preparation:
             known = kept_facts(path)
             if known is not None:
                 return cast("ImageFacts", known)
+            phase("read the facts")
             facts = self.look(prepared)
             if "torch_error" not in facts:
                 write_whole(path, [to_json({name: fact for name, fact in facts.items() if name not in OF_A_LAUNCH})])
             return facts
 
     def _resolved(self, cell: Cell, ready: Ready) -> Work | Resolution:
+        with doing(self.watch, "resolve", cell.id):
+            return self._resolve(cell, ready)
+
+    def _resolve(self, cell: Cell, ready: Ready) -> Work | Resolution:
         facts = ready.facts
         if cell.version == INSTALLED:
             missing = [name for name in cell.members if name not in facts["packages"]]

@@ -26,6 +26,7 @@ from torch_compat_matrix.runner.packages.resolve import resolve
 from torch_compat_matrix.runner.packages.target import Target
 from torch_compat_matrix.runner.pins import canonical, is_standard, too_new
 from torch_compat_matrix.runner.text import fit
+from torch_compat_matrix.runner.watch import phase
 
 
 def install(
@@ -136,6 +137,7 @@ def _hashes(add: tuple[str, ...], flags: tuple[str, ...], *variables: tuple[str,
 def _install(add: Sequence[str], target: Target, index: Index, folder: Path, cpu_line: bool) -> None:
     if not add:
         return
+    phase("fetch")
     # Bytecode saves a container, which cannot write it to a read-only mount, up to a third of the import; only an
     # interpreter of the image's own version can compile it.
     python = ("--python", sys.executable, "--compile-bytecode") if target.host_python else ()

@@ -21,6 +21,7 @@ from torch_compat_matrix.runner.packages import buildline, interpreters, manifes
 from torch_compat_matrix.runner.packages.pip_config import Index
 from torch_compat_matrix.runner.packages.resolution import PASSING
 from torch_compat_matrix.runner.pins import canonical, name_of
+from torch_compat_matrix.runner.watch import phase
 
 WARM_UP_S = 300
 """How long the first import of torch may take on a busy host."""
@@ -136,6 +137,7 @@ def _version(local: Local) -> str:
 
 def _build(local: Local, folder: Path, python: Path, index: Index, gpu: bool) -> dict[str, Any]:
     """Build the stand-in in place; return its identity, description and misfits."""
+    phase("build")
     folder.parent.mkdir(parents=True, exist_ok=True)
     for interpreter in (sys.executable if local.python == HOST else local.python, *interpreters.managed(local.python)):
         ran = uv.run(("venv", "--no-project", "--python", interpreter, str(folder)), index.uv_environment())

@@ -21,6 +21,7 @@ from torch_compat_matrix.runner.errors import Trouble
 from torch_compat_matrix.runner.files import home, scratch, user_home, write_whole
 from torch_compat_matrix.runner.streams import Kept, pieces
 from torch_compat_matrix.runner.text import one_line, redact
+from torch_compat_matrix.runner.watch import runs
 
 TIMEOUT_S = 1800
 """For a run of uv; a stand-in's torch is several gigabytes."""
@@ -187,6 +188,7 @@ def _run(arguments: Sequence[str], environment: Mapping[str, str], stdin: str, t
 
 def finish(command: Sequence[str], environment: Mapping[str, str], *, stdin: str = "", timeout_s: float) -> Ran:
     """Run an installer in this environment alone; on a time-out or interruption end it with its builds."""
+    runs(command)
     out, err = Kept(head=MOST_ANSWER), Kept(head=MOST_SAID, tail=MOST_SAID)
     with TemporaryFile() as given:
         given.write(stdin.encode())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -138,6 +139,31 @@ def test_unreachable_engine_is_status_4(place: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("DOCKER_HOST", f"unix://{place}/no.sock")
     (place / "matrix.yaml").write_text(MATRIX.replace("  small:", "  small:\n    tag: example/torch:1"))
     assert "point DOCKER_HOST at another" in compat(place, "run", "--backend", "docker", status=4)
+
+
+def test_run_in_a_pipe_tells_what_it_does(place: Path) -> None:
+    """A heartbeat with what runs; a known failure in one line, a new one with its remedy; a block at the end."""
+    script = "import sys; from torch_compat_matrix.compat import cli, progress; progress.HEARTBEAT_S = 0.3; "
+    checks = ["small/pyro-ppl-1.8.0/import", "small/torchbnn-0.1.99/import"]
+    done = subprocess.run(
+        [sys.executable, "-c", f"{script}sys.exit(cli.main(['run', *{checks}]))"],
+        cwd=place,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "COMPAT_HOME": str(place / ".compat")},
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    assert done.returncode == 1, done.stderr
+    assert re.search(
+        r"^\.\.\. \d of 2 checks.*: (launch small|read the facts small|probe small/pyro)", done.stderr, re.M
+    )
+    assert re.search(r"^\[\d/2\] unsupported small/pyro-ppl-1.8.0/import .*version-assert  known$", done.stderr, re.M)
+    assert re.search(r"torchbnn-0.1.99/import .*version-not-found\n      \S.*\n      -> Correct the ver", done.stderr)
+    block = done.stdout.partition("\n\n")[0].splitlines()
+    assert block[0] == "unexpected failure: small/torchbnn-0.1.99/import: unsupported (version-not-found)"
+    assert block[-1] == "  compat show small/torchbnn-0.1.99/import"
+    assert done.stdout.splitlines()[-1].startswith("report: ")
 
 
 def test_plan_launches_nothing(place: Path) -> None:
