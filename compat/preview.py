@@ -100,7 +100,7 @@ def resolution_of(cell: Cell, facts: Mapping[str, Any] | None, home: Path) -> tu
     absent = left_out(cell.requires, facts)
     if cell.members and absent.keys() >= set(cell.members):
         return f"not-applicable: {'; '.join(absent[name] for name in cell.members)}", "none"
-    index = Index.from_pip(os.environ)
+    index = Index.from_pip(os.environ).beside(cell)
     answer = resolve.resolve(cell.requires, facts, index, home / "resolutions", newest=cell.newest)
     resolution = answer.under(cell.install)
     if resolution.problem:

@@ -24,15 +24,13 @@ def expected(
     return tuple(
         outcome
         for image in plan.get("images", ())
-        for outcome in _of(
-            image["name"], image.get("expects") or {}, seen.get(image["name"]), (why or {}).get(image["name"])
-        )
+        for outcome in _of(image, seen.get(image["name"]), (why or {}).get(image["name"]))
     )
 
 
-def _of(image: str, expects: Mapping[str, Any], record: Mapping[str, Any] | None, why: str | None) -> Iterator[Outcome]:
+def _of(image: Mapping[str, Any], record: Mapping[str, Any] | None, why: str | None) -> Iterator[Outcome]:
     facts = record["facts"] if record else {}
-    for what, said, (met, found) in _asked(expects, facts):
+    for what, said, (met, found) in _asked(image.get("expects") or {}, facts):
         if record is None:
             verdict, reason, detail = (
                 Verdict.NOT_RUN,
@@ -47,8 +45,8 @@ def _of(image: str, expects: Mapping[str, Any], record: Mapping[str, Any] | None
             verdict, reason = (Verdict.PASS, "") if met else (Verdict.FAIL, UNMET)
             detail = f"said: {said}; seen: {found}"
         yield Outcome(
-            check=expectation_id(image, what),
-            image=image,
+            check=expectation_id(image["name"], what),
+            image=image["name"],
             subject=EXPECTS,
             version=said,
             probe=what,
@@ -57,6 +55,8 @@ def _of(image: str, expects: Mapping[str, Any], record: Mapping[str, Any] | None
             detail=detail,
             evidence=found if verdict is Verdict.FAIL else "",
             blame="matrix" if verdict is Verdict.FAIL else "",
+            labels=tuple(image.get("labels", ())),
+            owner=image.get("owner", ""),
         )
 
 

@@ -255,6 +255,9 @@ def _notes(notes: Sequence[Note]) -> Iterator[str]:
             yield f"   - a plain install would replace: {text(', '.join(outcome.drift))}"
         if outcome.remedy:
             yield f"   - remedy: {prose(outcome.remedy)}"
+        owners = dict.fromkeys(judged.outcome.owner for judged in note.members if judged.outcome.owner)
+        if owners and outcome.verdict is not Verdict.PASS:
+            yield f"   - owner: {text(', '.join(owners))}"
         if {*outcome.attempts} - {outcome.verdict.value}:
             yield f"   - earlier attempts: {text(', '.join(outcome.attempts))}"
         if outcome.reused:

@@ -176,8 +176,8 @@ def load(journal: Path, today: dt.date | None = None) -> Table:
     plan = header.get("plan", {})
     state = end.get("state") or (STILL_GOING if going else "interrupted")
     whole = {
-        name: outcomes.pop(name) if name in outcomes else _not_run(state, name, *parts)
-        for name, *parts in _planned(plan)
+        name: outcomes.pop(name) if name in outcomes else _not_run(state, name, cell, probe)
+        for name, cell, probe in _planned(plan)
     } | outcomes
     return Table(
         header=header,
@@ -202,16 +202,25 @@ def _uncollected(records: Iterator[_Item]) -> Iterator[_Item]:
             gc.enable()
 
 
-def _planned(plan: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str, str]]:
-    """Each check of the plan: its id, image, library or stack, version and probe."""
+def _planned(plan: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any], str]]:
+    """Each check of the plan: its id, its cell and its probe."""
     for cell in plan.get("cells", ()):
-        parts = cell["image"], cell["subject"], variant(cell["version"], cell.get("label", ""))
+        name = cell_id(cell["image"], cell["subject"], variant(cell["version"], cell.get("label", "")))
         for probe in cell["probes"]:
-            yield check_id(cell_id(*parts), probe), *parts, probe
+            yield check_id(name, probe), cell, probe
 
 
-def _not_run(state: str, check: str, image: str, subject: str, version: str, probe: str) -> Outcome:
-    outcome = Outcome(check=check, image=image, subject=subject, version=version, probe=probe, verdict=Verdict.NOT_RUN)
+def _not_run(state: str, check: str, cell: Mapping[str, Any], probe: str) -> Outcome:
+    outcome = Outcome(
+        check=check,
+        image=cell["image"],
+        subject=cell["subject"],
+        version=variant(cell["version"], cell.get("label", "")),
+        probe=probe,
+        verdict=Verdict.NOT_RUN,
+        labels=tuple(cell.get("labels", ())),
+        owner=cell.get("owner", ""),
+    )
     if state == STILL_GOING:
         return replace(outcome, detail="the run is still going: this check has not had its turn")
     return replace(

@@ -108,6 +108,9 @@ class Image:
     """The interpreter inside the image that holds torch."""
     claim: str | None = None
     """The source that says that this tag exists, where that is itself a claim to test."""
+    labels: tuple[str, ...] = ()
+    """Words that select it and its cells."""
+    owner: str = ""
 
     @property
     def reference(self) -> str | None:
@@ -168,6 +171,14 @@ class Cell:
     label: str = ""
     """Tells the entries of a library in the matrix apart; empty for the only or the first of them."""
     install: Install = "constrained"
+    labels: tuple[str, ...] = ()
+    """The words that select it: its image's and its library's."""
+    owner: str = ""
+    """Whoever looks after its library or its image."""
+    index: str = ""
+    """The package index, instead of pip's own; empty for that."""
+    extra_index: tuple[str, ...] = ()
+    find_links: tuple[str, ...] = ()
 
     @property
     def id(self) -> str:
@@ -185,7 +196,7 @@ class Cell:
 
     @property
     def address(self) -> Address:
-        return address(self.id, self.subject)
+        return address(self.id, self.subject, self.labels)
 
     def may_replace(self, name: str) -> bool:
         """Whether the package may replace that of the image: the matrix names it, or takes whatever pip does."""
@@ -209,7 +220,7 @@ class Check:
 
     @property
     def address(self) -> Address:
-        return address(self.id, self.cell.subject)
+        return address(self.id, self.cell.subject, self.cell.labels)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -359,6 +370,10 @@ class Outcome:
     """Hash of all that the outcome may depend on: image, exact packages, probe, GPU, limits; empty where unknown."""
     reused: str = ""
     """The run from which this outcome is reused, unchanged; empty where the check ran in this run."""
+    labels: tuple[str, ...] = ()
+    """The words that select its cell."""
+    owner: str = ""
+    """Whoever looks after its library or its image."""
 
     @property
     def cell(self) -> str:
@@ -372,7 +387,7 @@ class Outcome:
 
     @property
     def address(self) -> Address:
-        return address(self.check, self.subject)
+        return address(self.check, self.subject, self.labels)
 
     @property
     def install_note(self) -> str:
@@ -394,7 +409,7 @@ class Outcome:
     def from_json(cls, data: Mapping[str, Any]) -> Outcome:
         """The outcome from plain data; unknown fields, of later versions, are ignored."""
         known = {name: data[name] for name in cls.__slots__ if name in data}
-        for name in ("resolved", "drift", "replaced", "notes", "attempts"):
+        for name in ("resolved", "drift", "replaced", "notes", "attempts", "labels"):
             if name in known:
                 known[name] = tuple(map(intern, known[name]))
         known["parts"] = tuple(known.get("parts", ()))
@@ -434,7 +449,8 @@ def utc_now() -> str:
 
 def _image(entry: Mapping[str, Any]) -> Image:
     local = entry["local"] and Local(python=entry["local"]["python"], requires=tuple(entry["local"]["requires"]))
-    return Image(**{**entry, "local": local, "limits": Limits(**entry["limits"])})
+    plain = {name: _tuple(value) for name, value in entry.items()}
+    return Image(**{**plain, "local": local, "limits": Limits(**entry["limits"])})
 
 
 def _tuple(value: Any) -> Any:

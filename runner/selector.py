@@ -14,13 +14,17 @@ Address = NewType("Address", str)
 """The text that a selector matches: `image/library/library-version/probe`, where the id is `image/...-.../probe`.
 
 An id does not show where its library's name ends (`pyro-ppl-1.8.0`, `foo-1-2`), so the address has the library as well.
+Labels follow, each between two NUL characters.
 """
 
+LABEL = "label:"
+"""Begins the word for a label; no image, library or version has a colon in its name."""
 
-def address(name: str, library: str = "") -> Address:
+
+def address(name: str, library: str = "", labels: Sequence[str] = ()) -> Address:
     """The address of a check's, a cell's or an expectation's id, or of an image's name; missing parts are empty."""
     image, cell, probe = [*name.split("/", 2), "", ""][:3]
-    return Address(f"{image}/{library}/{cell}/{probe}")
+    return Address(f"{image}/{library}/{cell}/{probe}" + ("\0".join(("", *labels, "")) if labels else ""))
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +40,7 @@ class Selector:
     A name without wildcards is exact: `torch` is the library, not the image `torch-2.6` and not `torchvision`;
     where an image and a library have the same name, it is both.  A stack is a library whose version is `stack`; an
     image's expectation (`image/expects/what`) is a probe of the cell `expects`.
+    `label:WORD` in place of an image or a cell stands for all whose image or library has a label that the glob matches.
     """
 
     text: str
@@ -96,7 +101,7 @@ class Checks:
 
     def takes(self, where: Address) -> bool:
         """Whether the check at the address is one of them."""
-        image, _, cell, probe = where.split("/")
+        image, _, cell, probe = where.partition("\0")[0].split("/")
         return f"{image}/{cell}/{probe}" in self.ids
 
 
@@ -118,7 +123,8 @@ def _alternatives(selectors: tuple[str, ...]) -> re.Pattern[str]:
 
 
 NOTHING = "(?!)"
-WHATEVER = "[^/]*"
+WHATEVER = r"[^/\0]*"
+LABELS = r"(?:\0.*)?"
 SEPARATOR = r"(?:[-_]|(?<!\d)\.|\.(?!\d))"
 """Stands between the words of a library's name; a dot between digits is a version's."""
 _TOKEN = re.compile(rf"(?P<any>\*)|(?P<one>\?)|(?P<set>\[(?:!.|[^!])[^]]*\])|(?P<separator>{SEPARATOR})|.", re.DOTALL)
@@ -128,12 +134,16 @@ def _expression(selector: str) -> str:
     parts = selector.split("/")
     if not all(parts) or len(parts) > 3:
         return NOTHING
+    labels = [part.removeprefix(LABEL) for part in parts if part.startswith(LABEL)]
+    if labels:
+        rest = _expression("/".join("*" if part.startswith(LABEL) else part for part in parts))
+        return "".join(rf"(?=.*\0{_glob(label)}\0)" for label in labels) + f"(?:{rest})"
     first, second, third = [*parts, "", ""][:3]
     if len(parts) == 1:
         return f"{_glob(first)}/.*|{WHATEVER}/{_cell(first)}/.*"
     if len(parts) == 2:
-        return f"{_glob(first)}/{_cell(second)}/.*|{WHATEVER}/{_cell(first)}/{_glob(second)}"
-    return f"{_glob(first)}/{_cell(second)}/{_glob(third)}"
+        return f"{_glob(first)}/{_cell(second)}/.*|{WHATEVER}/{_cell(first)}/{_glob(second)}{LABELS}"
+    return f"{_glob(first)}/{_cell(second)}/{_glob(third)}{LABELS}"
 
 
 def _cell(part: str) -> str:
@@ -144,7 +154,7 @@ def _cell(part: str) -> str:
 
 def _glob(part: str, patterns: Mapping[str, str] = MappingProxyType({})) -> str:
     """The pattern of a glob; `patterns` may have one for what separates words, in place of exactly that."""
-    patterns = {"any": WHATEVER, "one": "[^/]", **patterns}
+    patterns = {"any": WHATEVER, "one": r"[^/\0]", **patterns}
     found = []
     for token in _TOKEN.finditer(part):
         pattern = patterns.get(token.lastgroup or "") or _character(token[0])
@@ -163,5 +173,5 @@ def _character(token: str) -> str:
         if low <= high
     ]
     if not spans:
-        return "[^/]" if refused else NOTHING
-    return f"(?!/)[{'^' if refused else ''}{''.join(spans)}]"
+        return r"[^/\0]" if refused else NOTHING
+    return rf"(?![/\0])[{'^' if refused else ''}{''.join(spans)}]"

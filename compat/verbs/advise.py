@@ -97,6 +97,8 @@ def _search(
     options: argparse.Namespace,
 ) -> Search:
     index = Index.from_pip(os.environ)
+    for entry in (entry for name in wanted if matrix for entry in matrix.entries_of(name)):
+        index = index.beside(entry)
 
     def required(library: str) -> tuple[str, ...]:
         listed = [entry.probes for entry in matrix.entries_of(library)[:1]] if matrix else []

@@ -68,7 +68,7 @@ class _Steps:
         self.plan, self.cell, self.backend, self.command = plan, replace(cell, probes=(probe,)), backend, command
         self.home = home() / "bisects"
         self.seen: dict[str, Outcome] = {}
-        self.index = Index.from_pip(os.environ)
+        self.index = Index.from_pip(os.environ).beside(cell)
         self.engine: Engine | None = None
 
     def version(self, version: str) -> Outcome:

@@ -57,6 +57,8 @@ def describe(
         "detail": outcome.detail,
         "evidence": outcome.evidence,
         "remedy": outcome.remedy,
+        "owner": outcome.owner,
+        "labels": ", ".join(outcome.labels),
         "device": f"{outcome.device} ({outcome.device_name})" if outcome.device else "",
         "image": f"{environment['reference']}{stand_in}" if environment else "",
         "digest": environment.get("digest", ""),

@@ -81,7 +81,8 @@ class Engine:
         self.gpu_jobs = max(1, min(self.jobs, len(self.gpus)))
         self.threads = _share(self.jobs)
         self.follower = Follower(journal) if self.joins else Follower.at_end(journal)
-        self.recorder = Recorder(journal=journal, backend=self.backend.name, listen=self.listen)
+        cells = {cell.id: cell for cell in self.plan.cells}
+        self.recorder = Recorder(journal=journal, backend=self.backend.name, listen=self.listen, cells=cells)
         self.estimate = Estimate.load(self.home)
         self.preparation = Preparation(
             backend=self.backend,

@@ -216,10 +216,11 @@ class Preparation:
         cell = replace(cell, members=tuple(name for name in cell.members if name not in absent))
         if left and not cell.members:
             raise Trouble("not-applicable", "; ".join(left))
+        index = self.index.beside(cell)
         resolution, folder = overlay.install(
             cell.requires,
             facts,
-            self.index,
+            index,
             self.home,
             newest=cell.newest,
             since=self.asked_since,
@@ -229,7 +230,7 @@ class Preparation:
         if resolution.problem:
             return resolution
         if folder is not None:
-            again = partial(overlay.build, resolution.add, facts, self.index, self.home)
+            again = partial(overlay.build, resolution.add, facts, index, self.home)
             self._overlays[folder] = partial(again, stand_in=ready.prepared.stand_in)
         _refuse_misfits(resolution.versions, ready.prepared)
         held = {canonical(name): version for name, version in facts["packages"].items()}

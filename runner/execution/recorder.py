@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch_compat_matrix.runner.backends.base import Prepared
-from torch_compat_matrix.runner.model import Outcome, digest
+from torch_compat_matrix.runner.model import Cell, Outcome, digest
 from torch_compat_matrix.runner.records.journal import append
 from torch_compat_matrix.runner.verdicts.preflight import Prediction, disagreement
 
@@ -23,6 +23,8 @@ class Recorder:
     journal: Path
     backend: str
     listen: Callable[[Outcome], None]
+    cells: Mapping[str, Cell] = field(default_factory=dict)
+    """Cell id -> the cell, whose labels and owner an outcome carries."""
     images: set[str] = field(default_factory=set)
     """The images of which an environment is recorded."""
     _environments: set[str] = field(default_factory=set)
@@ -77,4 +79,6 @@ class Recorder:
             notes = (*notes, note) if note else notes
         # without an environment nothing ran, and the trouble must not be reused as the library's own answer
         key = self._keys.get(outcome.check, "") if outcome.environment else ""
+        cell = self.cells.get(outcome.cell)
+        outcome = outcome if cell is None else replace(outcome, labels=cell.labels, owner=cell.owner)
         return replace(outcome, key=key, notes=notes)

@@ -112,6 +112,25 @@ def fill_in(document: Document, given: Mapping[str, str]) -> None:
             document.data[head] = filled(document.data[head], (head,), False)
 
 
+def locate(document: Document) -> None:
+    """Make relative paths absolute, each against the file that holds it."""
+
+    def absolute(path: str, place: Path_) -> str:
+        return str((document.file(place).parent / path).absolute())
+
+    for head in ("libraries", "stacks"):
+        default = (("defaults", head), _mapping(_mapping(document.data, "defaults"), head))
+        for where, entry in [*_entries(document.data, head), default]:
+            links = entry.get("find-links")
+            links = links if isinstance(links, list) else []
+            for index, link in enumerate(links):
+                if isinstance(link, str) and "://" not in link:
+                    place = (*where, "find-links", index)
+                    links[index] = path = absolute(link, place)
+                    if not os.access(path, os.R_OK) or re.search(r"[\s,]", path):
+                        document.mistake(place, f"there is no folder {path}, or its path holds spaces or commas")
+
+
 def inherit(document: Document) -> None:
     """Give each image what it `extends:`, and each image and library the `defaults:` that it does not say otherwise."""
     data = document.data

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch_compat_matrix.runner.matrix.select import SelectionError, select
 from torch_compat_matrix.runner.model import HERE, INSTALLED, LATEST, Cell, Image, Plan
@@ -28,11 +28,46 @@ def all_cells(matrix: Matrix, excluded: bool = False) -> tuple[Cell, ...]:
             f"{len(matrix.images)} images x {versions} library versions and stacks x {len(matrix.probes)} probes are "
             f"{checks} checks, more than {matrix.max_checks}; take fewer versions, or raise `max_checks:`"
         )
-    cells = [cell for image in matrix.images for cell in _cells_of(matrix, image)]
+    cells = [cell for image in matrix.images for cell in product_of(matrix, image) if _is_wanted(matrix, cell)]
     if excluded:
         return tuple(cells)
     rules = [rule.cells for rule in matrix.exclude]
     return tuple(cell for cell in cells if first(rules, cell.address) is None)
+
+
+def product_of(matrix: Matrix, image: str) -> Iterator[Cell]:
+    """The cells of the image with every library and stack, whatever `images:` and `libraries:` leave out."""
+    own = matrix.images[image]
+    for cell in _cells_of(matrix, image):
+        entry = matrix.entry_of(cell)
+        more = {
+            "labels": tuple(dict.fromkeys([*own.labels, *entry.labels])),
+            "owner": entry.owner or own.owner,
+            "index": entry.index,
+            "extra_index": tuple(entry.extra_index),
+            "find_links": tuple(entry.find_links),
+        }
+        said: dict[str, Any] = {name: value for name, value in more.items() if value}
+        yield replace(cell, **said) if said else cell
+
+
+def _is_wanted(matrix: Matrix, cell: Cell) -> bool:
+    """Whether image and library admit each other, or `include:` names the cell."""
+    image, entry = matrix.images[cell.image], matrix.entry_of(cell)
+    if entry.images is None and image.libraries is None:
+        return True
+    where = address(cell.image, labels=image.labels)
+    of_image = entry.images is None or first(entry.images, where) is not None
+    of_library = image.libraries is None or any(of_cells(text).takes(cell.address) for text in image.libraries)
+    return (of_image and of_library) or any(
+        rule.library == cell.subject and cell.version in rule.versions and Selector(rule.images).takes(where)
+        for _, rule in matrix.included
+    )
+
+
+def of_cells(text: str) -> Selector:
+    """The selector of that text, for libraries and stacks alone, and not for an image of the same name."""
+    return Selector(f"*/{text}")
 
 
 def _cells_of(matrix: Matrix, image: str) -> list[Cell]:
@@ -42,7 +77,7 @@ def _cells_of(matrix: Matrix, image: str) -> list[Cell]:
             version
             for _, rule in matrix.included
             if rule.library == name and library is matrix.entries_of(name)[0]
-            if Selector(rule.images).takes(address(image))
+            if Selector(rule.images).takes(address(image, labels=matrix.images[image].labels))
             for version in rule.versions
         ]
         for version in dict.fromkeys([*library.versions, *added]):

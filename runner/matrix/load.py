@@ -10,7 +10,7 @@ from pydantic import ValidationError as Invalid
 
 from torch_compat_matrix.runner.bundle import extended
 from torch_compat_matrix.runner.matrix import claims, sense
-from torch_compat_matrix.runner.matrix.compose import fill_in, gather, inherit
+from torch_compat_matrix.runner.matrix.compose import fill_in, gather, inherit, locate
 from torch_compat_matrix.runner.matrix.document import Document, MatrixError
 from torch_compat_matrix.runner.matrix.explain import explain
 from torch_compat_matrix.runner.matrix.schema import Matrix
@@ -24,6 +24,7 @@ def load(path: Path, given: Mapping[str, str] = MappingProxyType({})) -> Matrix:
     if document.data is None:
         raise MatrixError(document.mistakes)
     fill_in(document, given)
+    locate(document)
     _spell(document)
     inherit(document)
     try:

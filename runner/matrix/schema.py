@@ -15,6 +15,7 @@ from torch_compat_matrix.runner.matrix.values import (
     MOST_CPUS,
     MOST_PIDS,
     Digest,
+    IndexUrl,
     Name,
     ProbeOrFolder,
     Python,
@@ -22,6 +23,7 @@ from torch_compat_matrix.runner.matrix.values import (
     Seconds,
     Selection,
     Size,
+    Source,
     Ver,
     is_folder,
 )
@@ -69,7 +71,14 @@ class ExpectsEntry(Entry):
     services: list[Literal["jupyter", "sshd"]] = Field([], description="services that can be started")
 
 
-class ImageEntry(Entry):
+class OwnedEntry(Entry):
+    """What an image, a library and a stack have in common."""
+
+    labels: list[Name] = Field([], description="words that stand for its cells in selectors, as `label:WORD`")
+    owner: str | None = Field(None, description="whoever looks after it; shown with its failures")
+
+
+class ImageEntry(OwnedEntry):
     """One environment under test."""
 
     tag: str | None = Field(None, description="image reference, as for docker run")
@@ -81,10 +90,23 @@ class ImageEntry(Entry):
         None, description="the source that says that this tag exists, where that is itself a claim to test"
     )
     limits: LimitsEntry = LimitsEntry()
+    libraries: list[str] | None = Field(
+        None, description="only these libraries and stacks: names, versions, globs, `label:WORD`"
+    )
     extends: str | None = Field(None, description="the image whose entry holds wherever this one says nothing")
 
 
-class LibraryEntry(Entry):
+class SourcesEntry(OwnedEntry):
+    """The places of a library's or a stack's packages, besides those of pip's own configuration."""
+
+    index: IndexUrl | None = Field(None, description="the package index, instead of pip's own")
+    extra_index: list[IndexUrl] = Field([], alias="extra-index", description="further package indexes")
+    find_links: list[Source] = Field(
+        [], alias="find-links", description="folders (relative to this file) or pages with packages"
+    )
+
+
+class LibraryEntry(SourcesEntry):
     """A distribution under test."""
 
     versions: list[Ver] = Field(
@@ -94,6 +116,7 @@ class LibraryEntry(Entry):
     probes: list[ProbeName] | None = Field(None, description="run only these probes")
     isolation: Literal["warm", "fresh"] = Field("warm", description="fresh: a process of its own for each probe")
     install: Install | None = Field(None, description="instead of the file's")
+    images: list[str] | None = Field(None, description="only in these images: names, globs, `label:WORD`")
     label: Name | None = Field(
         None, description="tells several entries of a library apart in ids: library-version@label"
     )
@@ -108,10 +131,11 @@ LibraryEntries = Annotated[
 ]
 
 
-class StackEntry(Entry):
+class StackEntry(SourcesEntry):
     """Several pinned libraries installed together, as a derived image would have them."""
 
     requires: list[Req] = Field(description="pinned requirements", min_length=1)
+    images: list[str] | None = Field(None, description="only in these images: names, globs, `label:WORD`")
     probes: list[ProbeName] | None = None
     install: Install | None = Field(None, description="instead of the file's")
 
@@ -244,6 +268,12 @@ class Matrix(Entry):
             for index, entry in enumerate(self.entries_of(library))
         ]
 
+    def entry_of(self, cell: model.Cell) -> LibraryEntry | StackEntry:
+        """The entry that the cell comes from."""
+        if cell.subject in self.stacks:
+            return self.stacks[cell.subject]
+        return next(entry for entry in self.entries_of(cell.subject) if (entry.label or "") == cell.label)
+
     @property
     def entries(self) -> list[tuple[str, LibraryEntry]]:
         """Each library's name with each of its entries."""
@@ -260,6 +290,8 @@ class Matrix(Entry):
                 local=_local(image.local),
                 expects=image.expects.model_dump(exclude_defaults=True),
                 claim=image.claim,
+                labels=tuple(image.labels),
+                owner=image.owner or "",
                 limits=_limits(self.limits, image.limits),
             )
             for name, image in self.images.items()

@@ -10,7 +10,7 @@ from torch_compat_matrix.runner.bundle import extended
 from torch_compat_matrix.runner.errors import NothingSelected, did_you_mean
 from torch_compat_matrix.runner.model import HERE, INSTALLED, PROBES, Cell, Image, Plan
 from torch_compat_matrix.runner.pins import canonical
-from torch_compat_matrix.runner.selector import Selector, first
+from torch_compat_matrix.runner.selector import LABEL, Selector, first
 
 
 class SelectionError(NothingSelected):
@@ -72,8 +72,13 @@ def _shown(checks: Collection[str]) -> str:
 
 
 def names_of(cells: Iterable[Cell]) -> set[str]:
-    """The names by which a user may select the cells: image, library, library-version, image/library-version."""
-    return {name for cell in cells for name in (cell.image, cell.subject, cell.id.partition("/")[2], cell.id)}
+    """The names by which a user may select the cells: image, library, library-version, both, and labels."""
+    return {
+        name
+        for cell in cells
+        for labels in [[f"{LABEL}{label}" for label in cell.labels]]
+        for name in (cell.image, cell.subject, cell.id.partition("/")[2], cell.id, *labels)
+    }
 
 
 def installed_plan(distributions: Mapping[str, str]) -> Plan:

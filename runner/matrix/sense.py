@@ -8,12 +8,12 @@ from itertools import chain
 from torch_compat_matrix.runner.bundle import BUNDLE
 from torch_compat_matrix.runner.errors import did_you_mean
 from torch_compat_matrix.runner.matrix.document import Path_
-from torch_compat_matrix.runner.matrix.expand import TooMany, all_cells
-from torch_compat_matrix.runner.matrix.schema import Matrix
+from torch_compat_matrix.runner.matrix.expand import TooMany, all_cells, of_cells, product_of
+from torch_compat_matrix.runner.matrix.schema import LibraryEntry, Matrix, StackEntry
 from torch_compat_matrix.runner.matrix.select import names_of
 from torch_compat_matrix.runner.model import EXPECTS, HERE, expectation_id
 from torch_compat_matrix.runner.pins import canonical, name_of
-from torch_compat_matrix.runner.selector import Selector, address
+from torch_compat_matrix.runner.selector import LABEL, Address, Selector, address
 
 Found = Iterator[tuple[Path_, str]]
 """Mistakes: the place in the file, and the message."""
@@ -21,7 +21,7 @@ Found = Iterator[tuple[Path_, str]]
 
 def mistakes(matrix: Matrix) -> Found:
     """Every mistake of the whole."""
-    for concern in (_folders, _libraries, _labels, _stacks, _images, _included, _selectors):
+    for concern in (_folders, _libraries, _labels, _stacks, _images, _included, _restricted, _selectors):
         yield from concern(matrix)
 
 
@@ -107,9 +107,38 @@ def _included(matrix: Matrix) -> Found:
         if included.library not in matrix.libraries:
             message = f"no library {included.library!r}{did_you_mean(included.library, matrix.libraries)}"
             yield ("include", index, "library"), message
-        if not Selector(included.images).takes_any(map(address, matrix.images)):
-            message = f"matches no image{did_you_mean(included.images, matrix.images)}"
+        if not Selector(included.images).takes_any(_image_addresses(matrix)):
+            message = f"matches no image{did_you_mean(included.images, _image_words(matrix))}"
             yield ("include", index, "images"), message
+
+
+def _image_addresses(matrix: Matrix) -> list[Address]:
+    return [address(name, labels=image.labels) for name, image in matrix.images.items()]
+
+
+def _image_words(matrix: Matrix) -> set[str]:
+    """The names and labels of the images."""
+    labels = {f"{LABEL}{label}" for image in matrix.images.values() for label in image.labels}
+    return {*matrix.images, *labels}
+
+
+def _restricted(matrix: Matrix) -> Found:
+    """`images:` of a library or a stack, and `libraries:` of an image, that name nothing."""
+    images = _image_addresses(matrix)
+    entries: list[tuple[Path_, LibraryEntry | StackEntry]] = []
+    entries += [pair for name in matrix.libraries for pair in matrix.entry_paths(name)]
+    entries += [(("stacks", name), stack) for name, stack in matrix.stacks.items()]
+    for path, entry in entries:
+        for index, selector in enumerate(entry.images or ()):
+            if not Selector(selector).takes_any(images):
+                message = f"matches no image{did_you_mean(selector, _image_words(matrix))}"
+                yield (*path, "images", index), message
+    for name, image in matrix.images.items():
+        cells = list(product_of(matrix, name)) if image.libraries else []
+        for index, selector in enumerate(image.libraries or ()):
+            if not of_cells(selector).takes_any(cell.address for cell in cells):
+                known = {word for word in names_of(cells) if "/" not in word} - {name}
+                yield ("images", name, "libraries", index), f"matches no library{did_you_mean(selector, known)}"
 
 
 def _selectors(matrix: Matrix) -> Found:
@@ -126,7 +155,7 @@ def _selectors(matrix: Matrix) -> Found:
             yield ("exclude", index, "cells"), f"matches no cell{did_you_mean(excluded.cells, names_of(everything))}"
     addresses = [check.address for cell in cells for check in cell.checks]
     expectations = list(_expectations(matrix))
-    expected = [address(name, EXPECTS) for name in expectations]
+    expected = [address(name, EXPECTS, matrix.images[name.partition("/")[0]].labels) for name in expectations]
     for index, known in enumerate(matrix.known):
         if not Selector(known.cells).takes_any(chain(expected, addresses)):
             message = f"matches no check{did_you_mean(known.cells, {*names_of(cells), *expectations})}"

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
 from torch_compat_matrix.runner.errors import did_you_mean
 from torch_compat_matrix.runner.model import INSTALLED, LATEST, PROBES
+from torch_compat_matrix.runner.text import redact
 
 UNITS = {"k": 10, "m": 20, "g": 30, "t": 40}
 
@@ -77,6 +78,20 @@ def _digest(text: str) -> str:
     return text
 
 
+def _source(text: str) -> str:
+    if redact(text) != text:
+        raise ValueError(
+            "a URL with a secret; name variables of the environment: `https://${USER}:${TOKEN}@host/simple`"
+        )
+    return text
+
+
+def _index(text: str) -> str:
+    if not re.match(r"\w+://\S+$", text):
+        raise ValueError("not a URL; write one like https://host/simple")
+    return text
+
+
 def _python(text: str) -> str:
     number = re.fullmatch(r"(\d+)\.(\d+)[\d.]*", text)
     if number and (int(number[1]), int(number[2])) < (3, 9):
@@ -106,6 +121,8 @@ Seconds = Annotated[float, Field(gt=0, le=MOST_SECONDS)]
 Req = Annotated[str, AfterValidator(_requirement)]
 Ver = Annotated[str, AfterValidator(_version)]
 Name = Annotated[str, AfterValidator(_name)]
+Source = Annotated[str, AfterValidator(_source)]
+IndexUrl = Annotated[Source, AfterValidator(_index)]
 Digest = Annotated[str, AfterValidator(_digest)]
 Python = Annotated[str, AfterValidator(_python)]
 Selection = Annotated[str, AfterValidator(_in_a_file)]

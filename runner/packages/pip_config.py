@@ -8,9 +8,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from configparser import Error as ConfigError
 from configparser import RawConfigParser
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Protocol
 
+from torch_compat_matrix.runner.errors import Trouble
 from torch_compat_matrix.runner.files import user_home
 from torch_compat_matrix.runner.model import digest
 from torch_compat_matrix.runner.packages.constraints import Constraint, Reader
@@ -54,6 +56,22 @@ _SURROUNDINGS = (
 """Variables besides pip's own that direct its requests."""
 
 
+class Sources(Protocol):
+    """Further sources, of a cell or of a library in the matrix."""
+
+    @property
+    def index(self) -> str | None:
+        """The index in place of pip's own."""
+
+    @property
+    def extra_index(self) -> Sequence[str]:
+        """Further indexes."""
+
+    @property
+    def find_links(self) -> Sequence[str]:
+        """Folders and pages."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Index:
     """pip's options as pip would merge them, and the other variables that count."""
@@ -89,6 +107,22 @@ class Index:
             uv={name: value for name, value in environ.items() if name.startswith("UV_")},
             surroundings={name: environ[name] for name in _SURROUNDINGS if environ.get(name)},
         )
+
+    def beside(self, more: Sources) -> Index:
+        """These settings with further sources; the variables in their URLs are read from the environment."""
+        options, uv = dict(self.options), dict(self.uv)
+        if more.index:
+            options["index-url"] = _filled(more.index)
+            uv |= {name: options["index-url"] for name in ("UV_DEFAULT_INDEX", "UV_INDEX_URL") if name in uv}
+        for option, variable, mark, places in (
+            ("extra-index-url", "UV_INDEX", " ", more.extra_index),
+            ("find-links", "UV_FIND_LINKS", ",", more.find_links),
+        ):
+            new = [_filled(place) for place in places]
+            if new:
+                options[option] = " ".join([*self.values(option), *new])
+                uv |= {variable: mark.join([uv[variable], *new])} if variable in uv else {}
+        return replace(self, options=options, uv=uv)
 
     def values(self, name: str) -> tuple[str, ...]:
         """The values of an option that may hold several."""
@@ -220,6 +254,19 @@ class Index:
 
     def _on(self, name: str) -> bool:
         return self.options.get(name, "").lower() in ("1", "y", "yes", "t", "true", "on")
+
+
+def _filled(place: str) -> str:
+    """The place with the variables of the environment that it names; Trouble where one is not set."""
+
+    def value_of(match: re.Match[str]) -> str:
+        if match[1] not in os.environ:
+            raise Trouble(
+                "index-refused", f"{place} needs the variable {match[1]}", f"Set {match[1]} in the environment."
+            )
+        return os.environ[match[1]]
+
+    return re.sub(r"\$\{(\w+)\}", value_of, place)
 
 
 def _files(environ: Mapping[str, str]) -> list[Path]:

@@ -245,21 +245,21 @@ def timelines(home: Path, selector: Selector | Checks, last: int) -> dict[str, l
         WITH checks AS (
             SELECT name, (
                 SELECT json_extract(record, '$.subject') FROM outcomes WHERE name = every.name LIMIT 1
-            ) AS subject FROM (SELECT DISTINCT name FROM outcomes) AS every
+            ) AS subject, (
+                SELECT json_extract(record, '$.labels') FROM outcomes WHERE name = every.name ORDER BY run DESC LIMIT 1
+            ) AS labels FROM (SELECT DISTINCT name FROM outcomes) AS every
         )
         SELECT name, run, record FROM (
             SELECT *, row_number() OVER (PARTITION BY name ORDER BY run DESC) AS back FROM outcomes
-            WHERE name IN (SELECT name FROM checks WHERE selected(name, subject))
+            WHERE name IN (SELECT name FROM checks WHERE selected(name, subject, labels))
         ) WHERE back <= ? ORDER BY name, run
         """
 
-    def selected(name: object, subject: object) -> bool:
-        return selector.takes(address(str(name), str(subject)))
+    def selected(name: object, subject: object, labels: object) -> bool:
+        return selector.takes(address(str(name), str(subject), re.findall(r'"([^"]+)"', str(labels))))
 
     def work(connection: sqlite3.Connection) -> list[tuple[str, Outcome]]:
-        connection.create_function(
-            "selected", 2, lambda *names: selector.takes(address(*map(str, names))), deterministic=True
-        )
+        connection.create_function("selected", 3, selected, deterministic=True)
         rows = connection.execute(query, (last,)).fetchall()
         return [(run, outcome_of(_record_of(record, "outcome"))) for _, run, record in rows]
 

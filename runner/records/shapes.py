@@ -62,6 +62,8 @@ class OutcomeRecord(_Outcome, total=False):
     flaky: bool
     key: str
     reused: str
+    labels: list[str]
+    owner: str
 
 
 class Metric(TypedDict):
@@ -175,15 +177,23 @@ class ImageRecord(_Image, total=False):
 
     expects: Expects | None
     claim: str | None
+    labels: list[str]
+    owner: str
 
 
-class CellRecord(TypedDict):
-    """A cell of the plan."""
-
+class _Cell(TypedDict):
     image: str
     subject: str
     version: str
     probes: list[str]
+
+
+class CellRecord(_Cell, total=False):
+    """A cell of the plan."""
+
+    label: str
+    labels: list[str]
+    owner: str
 
 
 class Condition(TypedDict, total=False):

@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from torch_compat_matrix.runner.errors import Trouble
 from torch_compat_matrix.runner.matrix.document import MatrixError
+from torch_compat_matrix.runner.matrix.expand import expand
 from torch_compat_matrix.runner.matrix.load import load
 from torch_compat_matrix.runner.matrix.schema import Matrix
+from torch_compat_matrix.runner.packages.pip_config import Index
 
 IMAGES = 'images: { one: { tag: "a:1" } }\n'
 
@@ -163,3 +166,52 @@ def test_a_mistake_is_shown_in_its_line(tmp_path: Path) -> None:
         '    images: { one: { tag: "a:1", local: { python: "3.8", requires: ["x @ https://***@h/x.whl"] } } }',
         "                                          ^",
     ]
+
+
+def test_sources_of_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Users and passwords stay names; folders are those beside the file that names them."""
+    monkeypatch.setenv("TOKEN", "t0ken")
+    (tmp_path / "sub" / "wheels").mkdir(parents=True)
+    text = """libraries:
+  captum:
+    versions: [latest]
+    index: "https://me:${TOKEN}@${HOST}/simple"
+    extra-index: ["https://h/simple"]
+    find-links: [wheels, "https://h/files"]
+"""
+    files = {"matrix.yaml": f"{IMAGES}include: [sub/part.yaml]\n", "sub/part.yaml": text}
+    (cell,) = expand(read(tmp_path, files, HOST="pypi.example"), "docker").cells
+    assert cell.index == "https://me:${TOKEN}@pypi.example/simple"
+    assert (cell.extra_index, cell.find_links) == (
+        ("https://h/simple",),
+        (str(tmp_path / "sub" / "wheels"), "https://h/files"),
+    )
+    index = Index(options={"extra-index-url": "https://own/simple"}, uv={"UV_FIND_LINKS": "/own"}).beside(cell)
+    variables = index.uv_environment()
+    assert variables["UV_DEFAULT_INDEX"] == "https://me:t0ken@pypi.example/simple"
+    assert variables["UV_INDEX"] == "https://own/simple https://h/simple"
+    assert variables["UV_FIND_LINKS"] == f"/own,{tmp_path}/sub/wheels,https://h/files"
+    assert index.key != Index().key
+    monkeypatch.delenv("TOKEN")
+    with pytest.raises(Trouble, match="needs the variable TOKEN"):
+        Index().beside(cell)
+
+
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        ('index: "https://me:secret@h/simple"', "a URL with a secret"),
+        ('find-links: ["https://h/files?token=secret"]', "a URL with a secret"),
+        ("index: simple", "'simple' is not a URL; write one like https://host/simple"),
+        ("find-links: [absent]", "there is no folder"),
+        (
+            'index: "https://${COMPAT_UNSET}@h/simple"',
+            "the variable COMPAT_UNSET is not set; set it in the environment",
+        ),
+    ],
+)
+def test_a_source_that_cannot_be_meant_is_refused(tmp_path: Path, key: str, said: str) -> None:
+    """With its place; a password on the command line would be recorded."""
+    text = f"{IMAGES}libraries: {{ captum: {{ versions: [latest], {key} }} }}\n"
+    (found,) = mistakes(tmp_path, {"matrix.yaml": text}, COMPAT_UNSET="x")
+    assert found.startswith("matrix.yaml:2:") and said in found
