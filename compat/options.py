@@ -26,6 +26,8 @@ exit status:
   130  interrupted by Ctrl-C, SIGTERM or SIGHUP; `compat run --resume` continues
 """
 
+MATRIX = Path("matrix.yaml")
+
 
 def parser() -> argparse.ArgumentParser:
     """All verbs with their options."""
@@ -62,7 +64,7 @@ def parser() -> argparse.ArgumentParser:
     )
 
     matrix = argparse.ArgumentParser(add_help=False, parents=[variables])
-    matrix.add_argument("--matrix", type=Path, default=Path("matrix.yaml"), help="the matrix file (%(default)s)")
+    matrix.add_argument("--matrix", type=Path, default=MATRIX, help="the matrix file (%(default)s)")
 
     backend = argparse.ArgumentParser(add_help=False)
     backend.add_argument(
@@ -71,7 +73,14 @@ def parser() -> argparse.ArgumentParser:
         help="where images run (default: docker where an engine answers and an image has a tag, else local)",
     )
 
-    chosen = argparse.ArgumentParser(add_help=False, parents=[matrix, backend])
+    named = argparse.ArgumentParser(add_help=False)
+    for option, value, what in (
+        ("--image", "REF", "an image, as docker run takes it"),
+        ("--lib", "NAME", "a library, as for pip"),
+    ):
+        named.add_argument(option, action="append", default=[], metavar=value, help=f"{what}; may be repeated")
+
+    chosen = argparse.ArgumentParser(add_help=False, parents=[matrix, backend, named])
     chosen.add_argument("selectors", nargs="*", metavar="SELECTOR", help="checks to take (see below); default: all")
     chosen.add_argument(
         "--probe", action="append", default=[], metavar="PROBE", help="take only this probe; may be repeated"
@@ -84,6 +93,24 @@ def parser() -> argparse.ArgumentParser:
     reported.add_argument("--out", type=Path, metavar="DIR", help="folder of the report (default: the run's folder)")
     reported.add_argument(
         "--baseline", metavar="RUN", help="the run to compare with, or `none` (default: the complete run before)"
+    )
+
+    init = verb(
+        "init",
+        "write a first matrix.yaml, with what each image really holds where a container engine answers. "
+        "Nothing is asked, and nothing overwritten.",
+        "compat init --image registry.example.com/team/train:24.1 --lib pyro-ppl --lib 'captum>=0.7'",
+        "compat init --from requirements.txt",
+        parents=[named],
+    )
+    init.add_argument(
+        "--from",
+        dest="listed",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="take the libraries of a requirements.txt, pyproject.toml or environment.yml; may be repeated",
     )
 
     plan = verb(
@@ -100,6 +127,7 @@ def parser() -> argparse.ArgumentParser:
         "launch the images, run their checks and write the report.",
         "compat run",
         "compat run captum --backend docker",
+        "compat run --image registry.example.com/team/train:24.1 --lib pyro-ppl",
         "compat run torch-2.13/captum-0.9.0 --probe compile --rerun",
         "compat run --resume",
         parents=[chosen, reported],

@@ -283,7 +283,7 @@ class Plan:
     claims: tuple[Mapping[str, Any], ...] = ()
     """The claims about images and libraries, as plain data (runner/matrix/claims.py)."""
     source: str = ""
-    """The path of the matrix file, as the user wrote it."""
+    """The path of the matrix file, as the user wrote it; or the options that stood in its place."""
     backend: str = ""
     """The backend that it was made for; empty where it does not say."""
     modules: tuple[Module, ...] = ()

@@ -9,8 +9,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch_compat_matrix.runner import storage
 from torch_compat_matrix.runner.backends import gpus
@@ -28,7 +29,7 @@ from torch_compat_matrix.runner.errors import (
 from torch_compat_matrix.runner.execution.engine import Engine, Settled
 from torch_compat_matrix.runner.files import cores, read_whole
 from torch_compat_matrix.runner.matrix.select import installed_plan, left_out, select
-from torch_compat_matrix.runner.model import Check, Outcome, Plan
+from torch_compat_matrix.runner.model import Check, Image, Outcome, Plan
 from torch_compat_matrix.runner.packages.pip_config import Index
 from torch_compat_matrix.runner.records import history
 from torch_compat_matrix.runner.records.runs import Run, home
@@ -37,6 +38,10 @@ from torch_compat_matrix.runner.selector import TERMS, Checks, Recorded, Selecto
 from torch_compat_matrix.runner.text import SECRET
 from torch_compat_matrix.runner.verdicts.rules import REASONS, reason_for
 from torch_compat_matrix.runner.watch import Watch
+
+if TYPE_CHECKING:
+    from torch_compat_matrix.probes.contract import ImageFacts
+    from torch_compat_matrix.runner.matrix.document import Document
 
 try:
     from torch_compat_matrix.runner.matrix.expand import backends_for, candidates, expand
@@ -100,7 +105,7 @@ class OpenRun:
 
 
 def plan_from(
-    matrix: Path,
+    matrix: Path | Document,
     *,
     backend: str | None = None,
     selectors: Sequence[str] = (),
@@ -154,7 +159,7 @@ def pinned(text: str) -> str:
 
 
 def _plan(
-    matrix: Path,
+    matrix: Path | Document,
     backend: str | None,
     selectors: Sequence[str],
     probes: Sequence[str],
@@ -295,6 +300,23 @@ def engine_for(opened: OpenRun, *, index: Index | None = None, settled: Settled 
         done=opened.done,
         **more,
     )
+
+
+def facts_of(image: Image, backend: Backend, say: Say) -> ImageFacts:
+    """The facts of the image, which is pulled where it is not yet there; Trouble where it does not tell them."""
+    with TemporaryDirectory() as folder:
+        engine = Engine(
+            plan=Plan(images=(image,), cells=()),
+            backend=backend,
+            home=home(),
+            folder=Path(folder),
+            index=Index.from_pip(os.environ),
+            say=say,
+        )
+        try:
+            return engine.preparation.image(image).facts
+        finally:
+            engine.stop()
 
 
 def execute(opened: OpenRun, *, listen: Callable[[Outcome], None], say: Say, watch: Watch = lambda phase: None) -> None:

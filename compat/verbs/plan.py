@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
 
+from torch_compat_matrix.compat.options import MATRIX
 from torch_compat_matrix.compat.progress import answer, say
 from torch_compat_matrix.runner.backends.base import connect, reap
 from torch_compat_matrix.runner.errors import Status, UsageError, writing
@@ -12,6 +15,9 @@ from torch_compat_matrix.runner.model import Plan
 from torch_compat_matrix.runner.records.runs import home
 from torch_compat_matrix.runner.text import redact
 from torch_compat_matrix.runner.workflow import plan_from
+
+if TYPE_CHECKING:
+    from torch_compat_matrix.runner.matrix.document import Document
 
 
 def main(options: argparse.Namespace) -> Status:
@@ -42,7 +48,7 @@ def main(options: argparse.Namespace) -> Status:
 def plan_of(options: argparse.Namespace) -> Plan:
     """The plan that the options of `plan` and `run` ask for."""
     return plan_from(
-        options.matrix,
+        _matrix(options),
         backend=options.backend,
         selectors=options.selectors,
         probes=options.probe,
@@ -50,3 +56,18 @@ def plan_of(options: argparse.Namespace) -> Plan:
         given=dict(options.set),
         say=say,
     )
+
+
+def _matrix(options: argparse.Namespace) -> Path | Document:
+    """The matrix file, or the document that --image and --lib make in its place."""
+    if not options.image and not options.lib:
+        matrix: Path = options.matrix
+        return matrix
+    if options.matrix is not MATRIX or options.plan:
+        other = "--plan" if options.plan else "--matrix"
+        raise UsageError(f"{other} has images and libraries of its own", f"leave out --image and --lib, or {other}")
+    if not options.image and options.backend != "here":
+        raise UsageError("--lib needs an image", "name one with --image; --backend here takes this interpreter as one")
+    from torch_compat_matrix.runner.matrix.draft import drafted
+
+    return drafted(options.image, options.lib)

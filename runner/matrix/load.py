@@ -18,9 +18,9 @@ from torch_compat_matrix.runner.matrix.values import is_folder
 from torch_compat_matrix.runner.pins import canonical
 
 
-def load(path: Path, given: Mapping[str, str] = MappingProxyType({})) -> Matrix:
-    """Read the file with the variables of `--set`; MatrixError with every mistake at once."""
-    document = gather(path)
+def load(source: Path | Document, given: Mapping[str, str] = MappingProxyType({})) -> Matrix:
+    """Read the file, or a document as if it were one, with the variables of `--set`; MatrixError with every mistake."""
+    document = source if isinstance(source, Document) else gather(source)
     if document.data is None:
         raise MatrixError(document.mistakes)
     fill_in(document, given)
@@ -42,9 +42,8 @@ def load(path: Path, given: Mapping[str, str] = MappingProxyType({})) -> Matrix:
         document.mistake(where, message)
     if document.mistakes:
         raise MatrixError(document.mistakes)
-    matrix._source = str(path)
-    beside = path.with_name("claims.yaml")
-    if beside.exists():
+    matrix._source = document.name
+    if isinstance(source, Path) and (beside := source.with_name("claims.yaml")).exists():
         matrix._claims = claims.load(beside)
     matrix._places = tuple(document.place(("known", index)) for index in range(len(matrix.known)))
     return matrix

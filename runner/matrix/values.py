@@ -43,7 +43,7 @@ _NO_REQUIREMENTS = {
 """What a requirements file may hold, and a list of requirements may not, and what to write in its place."""
 
 
-def _requirement(text: str) -> str:
+def requirement(text: str) -> str:
     for pattern, problem in _NO_REQUIREMENTS.items():
         if re.match(pattern, text):
             raise ValueError(problem)
@@ -118,7 +118,7 @@ def _probe(text: str) -> str:
 
 Size = Annotated[int, BeforeValidator(_size, json_schema_input_type=str)]
 Seconds = Annotated[float, Field(gt=0, le=MOST_SECONDS)]
-Req = Annotated[str, AfterValidator(_requirement)]
+Req = Annotated[str, AfterValidator(requirement)]
 Ver = Annotated[str, AfterValidator(_version)]
 Name = Annotated[str, AfterValidator(_name)]
 Source = Annotated[str, AfterValidator(_source)]

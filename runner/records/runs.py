@@ -37,6 +37,7 @@ def again(header: Mapping[str, Any], *selectors: str) -> str:
     command += [word for pair in pairwise(header.get("command", ())) if pair[0] == "--set" for word in pair]
     source = header.get("plan", {}).get("source", "")
     command += ["--matrix", source] if source.endswith(".yaml") and source != "matrix.yaml" else []
+    command += shlex.split(source) if source.startswith("--") else []  # the options that stood in place of a file
     return shlex.join(command)
 
 

@@ -1,0 +1,94 @@
+"""`compat init`: writes a first matrix.yaml of the images and libraries named; asks nothing, overwrites nothing."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch_compat_matrix.compat.progress import answer, say
+from torch_compat_matrix.reports.expectations import cudnn
+from torch_compat_matrix.runner.backends.base import connect
+from torch_compat_matrix.runner.errors import BackendUnusable, Status, Trouble, UsageError, writing
+from torch_compat_matrix.runner.matrix.document import Document
+from torch_compat_matrix.runner.matrix.draft import drafted, example, listed, text_of
+from torch_compat_matrix.runner.matrix.json_schema import schema
+from torch_compat_matrix.runner.matrix.load import load
+from torch_compat_matrix.runner.model import INSTALLED, TORCH, Image
+from torch_compat_matrix.runner.records.runs import home
+from torch_compat_matrix.runner.text import one_line
+from torch_compat_matrix.runner.workflow import MATRIX, facts_of
+
+SCHEMA = Path("matrix.schema.json")
+
+
+def main(options: argparse.Namespace) -> Status:
+    """Write matrix.yaml, its schema for editors and, for a library without probes, an example of them."""
+    _refuse(MATRIX)
+    document = drafted(options.image, options.lib)
+    left = [line for path in options.listed for line in _listed(document, path)]
+    document.data["libraries"] = {TORCH: {"versions": [INSTALLED]}, **document.data["libraries"]}
+    matrix = load(document)  # every mistake, before anything is written
+    lacking = next((name for name in matrix.libraries if name not in matrix.catalogue.entries), None)
+    files = {SCHEMA: schema()} if not SCHEMA.exists() else {}
+    if lacking is not None:
+        name, text = example(lacking)
+        files[Path("probes", name)] = text
+    images = [image for image in matrix.model_images() if image.tag]
+    files[MATRIX] = text_of(document, _held(images), left, schema=SCHEMA.name, own=lacking is not None)
+    for path in files:
+        _refuse(path)
+    for path, text in files.items():
+        with writing(path, "make the folder writable, or work in another"):
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text)
+        answer(f"written: {path}")
+    answer("next: `compat plan` shows what a run does, `compat run` runs it")
+    return Status.AS_EXPECTED
+
+
+def _refuse(path: Path) -> None:
+    if path.exists():
+        raise UsageError("is here already and is not overwritten", "edit it, or work in another folder", str(path))
+
+
+def _listed(document: Document, path: Path) -> Sequence[str]:
+    try:
+        return listed(document, str(path), path.read_text("utf-8"))
+    except OSError as error:
+        raise UsageError(f"cannot be read: {error.strerror}", "name another file with --from", str(path)) from error
+    except ValueError as error:
+        raise UsageError(one_line(str(error)), "name another file with --from", str(path)) from error
+
+
+def _held(images: Sequence[Image]) -> dict[str, Mapping[str, str] | str]:
+    """What each image holds, or why that is not known."""
+    held: dict[str, Mapping[str, str] | str] = {}
+    try:
+        backend = connect("docker", home()) if images else None
+    except BackendUnusable as error:
+        say(f"{str(error).partition(': ')[0]}: `expects:` is left for you to fill in")
+        return dict.fromkeys((image.name for image in images), "No container engine answered, to ask what it holds:")
+    for image in images:
+        assert backend is not None
+        try:
+            held[image.name] = _expectations(facts_of(image, backend, say))
+        except Trouble as trouble:
+            say(f"{image.name}: {trouble}")
+            held[image.name] = one_line(f"It could not be asked what it holds ({trouble}):")
+    return held
+
+
+def _expectations(facts: Mapping[str, Any]) -> Mapping[str, str]:
+    """The facts as `expects:` states them: versions as exact as a rebuild of the image usually keeps them."""
+    torch, system = facts["torch"], re.search(r"([A-Za-z]+).*?(\d+(?:\.\d+)?)", facts["os"])
+    held = {
+        "torch": torch["version"].partition("+")[0] if torch else "",
+        "cuda": torch["cuda"] if torch else "",
+        "cudnn": cudnn(torch["cudnn"]).partition(".")[0] if torch else "",
+        "python": ".".join(facts["python"].split(".")[:2]),
+        "os": " ".join(system.groups()) if system else "",
+    }
+    return {name: value for name, value in held.items() if value}

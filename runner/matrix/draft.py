@@ -1,0 +1,226 @@
+"""A matrix made of images and libraries that a user names: as a document, or as the text of a first matrix.yaml."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import accumulate
+from pathlib import Path
+from string import Template
+from urllib.parse import unquote, urlsplit
+
+from packaging.markers import Marker
+from packaging.requirements import Requirement
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from torch_compat_matrix.runner.matrix.document import Document
+from torch_compat_matrix.runner.matrix.values import requirement
+from torch_compat_matrix.runner.model import HERE, INSTALLED, LATEST, TORCH, repository
+from torch_compat_matrix.runner.pins import canonical, version_of
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+COMMAND_LINE = "the command line"
+
+NO_LIBRARIES = re.compile(r"python|pip|setuptools|wheel|conda|cuda\b.*|cudatoolkit|pytorch-cuda|pytorch-mutex")
+"""What an environment.yml lists beside libraries."""
+
+
+def drafted(images: Sequence[str], libraries: Sequence[str]) -> Document:
+    """The document of a matrix with these images (references) and libraries (requirements); places are their options.
+
+    Without images it is for this interpreter; without libraries, for the image's own torch.
+    """
+    options = [f"--image {shlex.quote(image)}" for image in images]
+    options += [f"--lib {shlex.quote(library)}" for library in libraries]
+    line = " ".join(options)
+    document = Document(name=line, data={"images": {}, "libraries": {}}, lines={COMMAND_LINE: [line]})
+    ends = accumulate(len(option) + 1 for option in options)
+    places = [f"{COMMAND_LINE}:1:{end - len(option)}" for end, option in zip(ends, options, strict=True)]
+    document.places[()] = begin = f"{COMMAND_LINE}:1:1"
+    for name, reference, place in zip(_names(images), images, places, strict=False):
+        tag, _, digest = reference.partition("@")
+        document.data["images"][name] = {"tag": tag, **({"digest": digest} if digest else {})}
+        document.places["images", name] = place
+    if not images:
+        document.data["images"][HERE] = {}
+    for text, place in zip(libraries, places[len(images) :], strict=True) if libraries else [(TORCH, begin)]:
+        try:
+            asked = Requirement(requirement(text))
+            if asked.marker is not None:
+                raise ValueError("a requirement with a marker; leave out what stands behind the `;`")
+        except ValueError as error:
+            document.note(place, f"{text!r} is {error}")
+            continue
+        add(document, asked, INSTALLED if not libraries else _version(asked), place)
+    return document
+
+
+def add(document: Document, asked: Requirement, version: str, place: str, beside: Sequence[str] = ()) -> None:
+    """Add a library at a version to the document, with its extras, and with what is installed beside it."""
+    name = canonical(asked.name)
+    entry = document.data["libraries"].setdefault(name, {"versions": []})
+    entry["versions"] = [*dict.fromkeys([*entry["versions"], version])]
+    extras = [f"{name}[{','.join(sorted(asked.extras))}]"] if asked.extras else []
+    if wanted := [*dict.fromkeys([*entry.get("with", ()), *extras, *beside])]:
+        entry["with"] = wanted
+    document.places.setdefault(("libraries", name), place)
+    document.places["libraries", name, "versions", entry["versions"].index(version)] = place
+
+
+def _version(asked: Requirement) -> str:
+    """The entry of `versions:` that the requirement stands for."""
+    if asked.url is not None:
+        parts = urlsplit(asked.url)
+        return unquote(parts.path) if parts.scheme == "file" else asked.url
+    return version_of(str(asked)) or str(asked.specifier) or LATEST
+
+
+def _names(images: Sequence[str]) -> list[str]:
+    """A name for each image: its repository's, which stays when the tag moves on; with the tag where two share it."""
+    spelled = [(repository(image).rpartition("/")[2], image.rpartition("/")[2], image) for image in images]
+    shared = Counter(name for names in spelled for name in set(names))
+    unique = (next((name for name in names if shared[name] == 1), names[-1]) for names in spelled)
+    return [re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("._-") or "image" for name in unique]
+
+
+def listed(document: Document, place: str, text: str) -> list[str]:
+    """Add the libraries that a requirements.txt, pyproject.toml or environment.yml lists; return what is left out.
+
+    Each at its exact version, else at the newest that its line admits; torch as the image holds it.  ValueError where
+    the text is not such a file.
+    """
+    left, begin = [], f"{place}:1:1"
+    for line in _READERS.get(place.rpartition(".")[2], _lines)(text):
+        try:
+            asked = Requirement(requirement(line))
+        except ValueError as error:
+            left.append(f"{line}: {error}")
+            continue
+        if asked.marker is not None and not Marker(str(asked.marker)).evaluate():
+            left.append(f"{line}: its marker does not hold here")
+        elif canonical(asked.name) == TORCH:
+            add(document, asked, INSTALLED, begin)
+        elif asked.url or version_of(str(asked)) or not asked.specifier:
+            add(document, asked, _version(asked), begin)
+        else:
+            capped = any(clause.operator not in (">=", ">") for clause in asked.specifier)
+            add(document, asked, LATEST, begin, [f"{canonical(asked.name)}{asked.specifier}"] if capped else ())
+    return left
+
+
+def _lines(text: str) -> Iterator[str]:
+    """The lines of a requirements.txt, without comments and hashes."""
+    for line in text.replace("\\\n", " ").splitlines():
+        line = re.sub(r"(^|\s)#.*|\s--(hash|config-settings|global-option)\b.*", "", line).strip()
+        if line:
+            yield line
+
+
+def _pyproject(text: str) -> Iterator[str]:
+    try:
+        project = tomllib.loads(text).get("project", {})
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"not TOML: {error}") from error
+    if "dependencies" not in project:
+        raise ValueError("it has no `dependencies` under [project]")
+    yield from project["dependencies"]
+
+
+def _environment(text: str) -> Iterator[str]:
+    """The packages of a conda environment under the names that pip knows, and those of its pip section."""
+    try:
+        data = YAML(typ="safe", pure=True).load(text)
+    except YAMLError as error:
+        raise ValueError(f"not YAML: {error}") from error
+    if not isinstance(data, dict) or not isinstance(data.get("dependencies"), list):
+        raise ValueError("it has no list `dependencies:`")
+    for entry in data["dependencies"]:
+        if isinstance(entry, dict):
+            yield from entry.get("pip", ())
+            continue
+        name, version = re.split(r"(?=[^\w.-])", str(entry).rpartition("::")[2].strip() + " ", maxsplit=1)
+        if not NO_LIBRARIES.fullmatch(name):
+            begins = re.fullmatch(r"\s*=\s*([\w.]+?)(\.\*)?(=\S*)?\s*", version)  # conda's `=1.2` is pip's `==1.2.*`
+            yield {"pytorch": TORCH}.get(name, name) + (f"=={begins[1]}.*" if begins else version.rstrip())
+
+
+_READERS: Mapping[str, Callable[[str], Iterator[str]]] = {
+    "toml": _pyproject,
+    "yaml": _environment,
+    "yml": _environment,
+}
+"""Ending of a file's name -> what reads its requirements; else it is a requirements.txt."""
+
+
+HEAD = """\
+# yaml-language-server: $schema={schema}
+#
+# What to test: images x library versions. `compat plan` shows what comes of it, and launches nothing; `compat run` runs
+# it and writes a report. Every value is read as a string, so that 2.10 stays 2.10.
+"""
+
+STAND_IN = """\
+  torch-2.13:
+    # tag: registry.example.com/team/train:24.1 # your own image; it then runs in a container
+    local: {{ python: host, requires: ["torch==2.13.0", numpy] }} # in its place: a virtual environment with these
+"""
+
+UNKNOWN = """\
+    # {why}
+    # expects: {{ torch: "2.13", cuda: "13.0", python: "3.12" }} # what it should hold; the report says whether it does
+    # local: {{ python: "3.12", requires: ["torch==2.13.0", numpy] }} # a stand-in, for hosts without an engine
+"""
+
+
+def example(library: str) -> tuple[str, str]:
+    """The file name and the text of a module of probes for a library of the user's own, to be filled in."""
+    module = library.replace("-", "_")
+    template = Template(Path(__file__).with_name("data").joinpath("probe.txt").read_text())
+    return f"{module}.py", template.substitute(distribution=library, module=module)
+
+
+def text_of(
+    document: Document, held: Mapping[str, Mapping[str, str] | str], left: Sequence[str], schema: str, own: bool
+) -> str:
+    """The document as a commented matrix.yaml.
+
+    `held` tells for each image what it was seen to hold, or why that is not known; `left` are requirements that the
+    file leaves out; `own` names the folder of the user's own probes.
+    """
+    parts = [HEAD.format(schema=schema)]
+    if own:
+        parts.append("# Folders of probes of your own. A library without any gets generic ones.\nprobes: [./probes]\n")
+    images = [_image(name, entry, held[name]) for name, entry in document.data["images"].items() if name != HERE]
+    parts.append("images:\n" + ("".join(images) or STAND_IN.format()))
+    parts.append("libraries:\n" + "".join(f"  {_library(*item)}\n" for item in document.data["libraries"].items()))
+    if left:
+        parts.append("# Left out:\n" + "".join(f"#   {line}\n" for line in left))
+    return "\n".join(parts)
+
+
+def _image(name: str, entry: Mapping[str, str], held: Mapping[str, str] | str) -> str:
+    lines = [f"  {name}:\n", *(f"    {key}: {_scalar(value)}\n" for key, value in entry.items())]
+    if isinstance(held, str):
+        return "".join([*lines, UNKNOWN.format(why=held)])
+    lines.append("    expects: # what the image held when this was written; the report says where it no longer does\n")
+    return "".join([*lines, *(f"      {key}: {_scalar(value)}\n" for key, value in held.items())])
+
+
+def _library(name: str, entry: Mapping[str, Sequence[str]]) -> str:
+    values = (f"{key}: [{', '.join(map(_scalar, values))}]" for key, values in entry.items())
+    note = " # the image's own" if entry["versions"] == [INSTALLED] else ""
+    return f"{_scalar(name)}: {{ {', '.join(values)} }}{note}"
+
+
+def _scalar(text: str) -> str:
+    """The text as YAML, quoted unless it is a plain word; JSON's quoting is YAML's too."""
+    return text if re.fullmatch(r"[A-Za-z][A-Za-z0-9._-]*", text) else json.dumps(text)

@@ -1,0 +1,176 @@
+"""A matrix of named images and libraries: what `compat run --image --lib` takes and `compat init` writes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from torch_compat_matrix.compat import cli
+from torch_compat_matrix.runner.errors import Status
+from torch_compat_matrix.runner.matrix.document import Document, MatrixError
+from torch_compat_matrix.runner.matrix.draft import drafted, listed
+from torch_compat_matrix.runner.matrix.load import load
+from torch_compat_matrix.runner.records.runs import again
+from torch_compat_matrix.runner.workflow import plan_from
+
+TRAIN = "ghcr.io/acme/train"
+SHA = "sha256:" + "0123456789abcdef" * 4
+
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # the SDK's open socket
+
+
+@pytest.fixture(autouse=True)
+def empty(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """An empty folder on a host whose container engine does not answer."""
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere.sock")
+    monkeypatch.setenv("COMPAT_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("images", "named"),
+    [
+        ([f"{TRAIN}:1"], {"train": {"tag": f"{TRAIN}:1"}}),
+        ([f"{TRAIN}@{SHA}"], {"train": {"tag": TRAIN, "digest": SHA}}),
+        (
+            [f"{TRAIN}:1", f"{TRAIN}:2"],
+            {"train-1": {"tag": f"{TRAIN}:1"}, "train-2": {"tag": f"{TRAIN}:2"}},
+        ),
+        (["localhost:5000/train"], {"train": {"tag": "localhost:5000/train"}}),
+        (
+            ["a/train:1", "b/train:1"],
+            {"a-train-1": {"tag": "a/train:1"}, "b-train-1": {"tag": "b/train:1"}},
+        ),
+    ],
+)
+def test_an_image_is_called_after_its_repository(images: list[str], named: dict[str, dict[str, str]]) -> None:
+    """So that the runs of one repository have one history, whatever the tag; two of a repository keep their tags."""
+    assert drafted(images, ["captum"]).data["images"] == named
+
+
+def test_the_plan_is_that_of_a_file() -> None:
+    """With ids, requirements and the command that runs it again; without a library it is the image's own torch."""
+    document = drafted([f"{TRAIN}:1"], ["pyro-ppl", "captum==0.9.0", "captum==0.8.0", "transformers[torch]"])
+    plan = plan_from(document, backend="docker", probes=["import"])
+    assert [(cell.id, cell.requires) for cell in plan.cells] == [
+        ("train/pyro-ppl-latest", ("pyro-ppl",)),
+        ("train/captum-0.9.0", ("captum==0.9.0",)),
+        ("train/captum-0.8.0", ("captum==0.8.0",)),
+        ("train/transformers-latest", ("transformers", "transformers[torch]")),
+    ]
+    command = again({"backend": "docker", "plan": plan.to_json()}, "train/captum-0.9.0")
+    assert command.endswith(
+        f"train/captum-0.9.0 --image {TRAIN}:1 --lib pyro-ppl --lib captum==0.9.0 --lib captum==0.8.0 "
+        "--lib 'transformers[torch]'"
+    )
+    assert [cell.id for cell in plan_from(drafted([TRAIN], []), backend="docker").cells] == ["train/torch-installed"]
+
+
+@pytest.mark.parametrize(
+    ("library", "said"),
+    [
+        ("captum=>0.7", "the command line:1:28: 'captum=>0.7' is no requirement"),
+        ("./dist/own.whl", "--lib ./dist/own.whl\n" + " " * 31 + "^"),
+        ("captum; python_version < '3.9'", "is a requirement with a marker"),
+    ],
+)
+def test_a_mistake_names_its_option(library: str, said: str) -> None:
+    """With the words that the file's own loader has."""
+    with pytest.raises(MatrixError) as told:
+        load(drafted([TRAIN], [library]))
+    assert said in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["run", "--lib", "captum"], "--lib needs an image"),
+        (["plan", "--image", TRAIN, "--matrix", "matrix.yaml"], "leave out --image and --lib, or --matrix"),
+        (["plan", "--image", TRAIN, "--plan", "plan.json"], "leave out --image and --lib, or --plan"),
+    ],
+)
+def test_options_that_do_not_go_together(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """End in one message, also where the file is the default one."""
+    assert cli.main(arguments) == Status.BAD_MATRIX
+    assert said in capsys.readouterr().err
+
+
+LISTS = {
+    "requirements.txt": "torch==2.13.0\n# tools\ncaptum==0.9.0 \\\n  --hash=sha256:00\npyro-ppl>=1.8  # any\n"
+    "gpytorch>=1.11,<2\n-r more.txt\nbotorch; sys_platform == 'win32'\n",
+    "pyproject.toml": '[project]\nname = "own"\ndependencies = ["torch==2.13.0", "captum==0.9.0", "pyro-ppl>=1.8", '
+    '"gpytorch>=1.11,<2", "botorch; sys_platform == \'win32\'"]\n[project.optional-dependencies]\nmore = ["e3nn"]\n',
+    "environment.yml": "channels: [conda-forge]\ndependencies:\n  - python=3.11\n  - pytorch::pytorch=2.13\n"
+    "  - pytorch-cuda=12.4\n  - captum=0.9.0=py_0\n  - conda-forge::pyro-ppl>=1.8\n  - pip\n"
+    "  - pip: ['gpytorch>=1.11,<2', '-r more.txt']\n",
+}
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_a_list_gives_what_pip_would_take(name: str) -> None:
+    """The exact version, or the newest that the line admits; torch is the image's own, tools are no libraries."""
+    document = Document(name=name, data={"libraries": {}})
+    left = listed(document, name, LISTS[name])
+    begins = name == "environment.yml"  # conda's `=0.9.0` is also met by 0.9.0.post1
+    assert document.data["libraries"] == {
+        "torch": {"versions": ["installed"]},
+        "captum": {"versions": ["latest"], "with": ["captum==0.9.0.*"]} if begins else {"versions": ["0.9.0"]},
+        "pyro-ppl": {"versions": ["latest"]},
+        "gpytorch": {"versions": ["latest"], "with": ["gpytorch<2,>=1.11"]},
+    }
+    assert [line.partition(":")[0] for line in left] == {
+        "requirements.txt": ["-r more.txt", "botorch; sys_platform == 'win32'"],
+        "pyproject.toml": ["botorch; sys_platform == 'win32'"],
+        "environment.yml": ["-r more.txt"],
+    }[name]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("pyproject.toml", "[project]\nname = 'own'\n", "pyproject.toml: it has no `dependencies` under [project]"),
+        ("pyproject.toml", "[project\n", "pyproject.toml: not TOML"),
+        ("environment.yml", "a: [\n", "environment.yml: not YAML"),
+        ("environment.yaml", "a: 1\n", "environment.yaml: it has no list `dependencies:`"),
+        ("absent.txt", "", "absent.txt: cannot be read"),
+    ],
+)
+def test_a_list_that_is_none(name: str, text: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Is told in a line, and nothing is written."""
+    if text:
+        Path(name).write_text(text)
+    assert cli.main(["init", "--from", name]) == Status.BAD_MATRIX
+    assert said in capsys.readouterr().err
+    assert not Path("matrix.yaml").exists()
+
+
+def test_init_without_an_engine(capsys: pytest.CaptureFixture[str]) -> None:
+    """Says so, leaves `expects:` to be filled in, and writes a matrix that loads."""
+    Path("requirements.txt").write_text("captum==0.9.0\n-r more.txt\n")
+    assert cli.main(["init", "--image", f"{TRAIN}:1", "--lib", "pyro-ppl", "--from", "requirements.txt"]) == 0
+    assert "no container engine answers" in capsys.readouterr().err
+    text = Path("matrix.yaml").read_text()
+    assert text.startswith("# yaml-language-server: $schema=matrix.schema.json\n")
+    assert "    # expects: " in text
+    assert "#   -r more.txt: " in text
+    matrix = load(Path("matrix.yaml"))
+    assert list(matrix.libraries) == ["torch", "pyro-ppl", "captum"]
+    assert matrix.images["train"].tag == f"{TRAIN}:1"
+
+
+def test_init_of_nothing_runs_anywhere() -> None:
+    """One image, as a stand-in, and its torch."""
+    assert cli.main(["init"]) == 0
+    assert [cell.id for cell in plan_from(Path("matrix.yaml")).cells] == ["torch-2.13/torch-installed"]
+
+
+@pytest.mark.parametrize("held", ["matrix.yaml"])
+def test_init_overwrites_nothing(held: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whatever would be written is there already: one line, and all stays."""
+    Path(held).write_text("mine")
+    assert cli.main(["init"]) == Status.BAD_MATRIX
+    assert f"{held}: is here already and is not overwritten" in capsys.readouterr().err
+    assert Path(held).read_text() == "mine"
+    assert [path.name for path in Path().iterdir() if path.name != "home"] == [held]
