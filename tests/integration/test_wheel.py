@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import subprocess
+import tarfile
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -103,3 +105,46 @@ def test_nothing_is_loaded_until_the_matrix_is_asked_for(bin_of_wheel: Path, pla
         "    assert ours == {'torch_compat_matrix.compat', 'torch_compat_matrix.compat.pytest_plugin'}\n"
     )
     assert "1 passed" in run(place, str(bin_of_wheel / "pytest"), "-p", "no:cacheprovider")
+
+
+@pytest.fixture(scope="session")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a git URL of this repository gives: the last commit, without what a checkout gathers."""
+    folder = tmp_path_factory.mktemp("clone") / "torch-compat-matrix"
+    run(ROOT, "git", "clone", "-q", str(ROOT), str(folder))
+    return folder
+
+
+@pytest.mark.share
+def test_a_clean_clone_gives_whole_distributions(clone: Path, tmp_path: Path) -> None:
+    """Every module and data file of the product is in the wheel, and in the sdist that it is made of."""
+    index = Index.from_pip(os.environ)
+    ran = uv.run(("build", "--out-dir", str(tmp_path), str(clone), *index.uv_flags()), index.uv_environment())
+    assert ran.status == 0, ran.err
+    rooms = ("compat", "reports", "runner", "probes")
+    tracked = run(clone, "git", "ls-files", *rooms).splitlines()
+    product = {f"torch_compat_matrix/{name}" for name in tracked if not name.startswith("reports/examples/")}
+    (wheel,), (sdist,) = tmp_path.glob("*.whl"), tmp_path.glob("*.tar.gz")
+    with zipfile.ZipFile(wheel) as archive:
+        assert product - set(archive.namelist()) == set()
+    with tarfile.open(sdist) as archive:
+        assert {f"{sdist.name.removesuffix('.tar.gz')}/src/{name}" for name in product} - set(
+            archive.getnames()
+        ) == set()
+
+
+@pytest.mark.share
+def test_a_git_url_gives_a_tool(clone: Path, tmp_path: Path) -> None:
+    """Installed by `uv tool install`, it writes a matrix in an empty folder and shows the plan of a run."""
+    index, place = Index.from_pip(os.environ), tmp_path / "empty"
+    place.mkdir()
+    folders = {"UV_TOOL_DIR": str(tmp_path / "tools"), "UV_TOOL_BIN_DIR": str(tmp_path / "bin")}
+    installed = uv.run(
+        ("tool", "install", *index.uv_flags(), f"git+{clone.as_uri()}"), {**index.uv_environment(), **folders}
+    )
+    assert installed.status == 0, installed.err
+    compat = str(tmp_path / "bin" / "compat")
+    assert "written: matrix.yaml" in run(place, compat, "init", "--lib", "torchbnn")
+    said = run(place, compat, "plan")
+    assert "backend: local" in said
+    assert "torch-2.13/torchbnn-latest" in said
