@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,8 @@ import pytest
 from tests.integration.test_probe_host import distribution
 from tests.support import ROOT
 from torch_compat_matrix.probes.cell import proves_work
+from torch_compat_matrix.probes.channel import BadAnswer
+from torch_compat_matrix.probes.worker import started_child
 from torch_compat_matrix.runner.backends import process as processes
 from torch_compat_matrix.runner.bundle import BUNDLE
 from torch_compat_matrix.runner.execution.protocol import Work, frames, order
@@ -167,3 +170,12 @@ def test_pass_on_a_gpu_needs_proof_of_work(counts: dict[str, int], proves: bool)
     """The probe host refuses any other, whatever the child says."""
     metrics = {f"device {what}": {"value": count, "unit": "count"} for what, count in counts.items()}
     assert proves_work({"status": "passed", "metrics": metrics}) is proves
+
+
+def test_a_child_that_has_ended_is_no_other_process() -> None:
+    """On a busy machine it may have answered and gone before the probe host reads who it is."""
+    with subprocess.Popen(["true"]) as child:
+        pass
+    assert started_child({"pid": child.pid}) == 0
+    with pytest.raises(BadAnswer):
+        started_child({"pid": os.getppid()})
