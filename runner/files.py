@@ -101,7 +101,9 @@ def build_once(folder: Path, build: Callable[[Path], None], is_whole: Callable[[
             with replacing(folder) as partial:
                 partial.mkdir()
                 build(partial)
-                if folder.is_dir():  # a damaged folder goes at once, since a launch may look into it
+                if folder.is_symlink():  # of a library, which has moved the folder away
+                    folder.unlink()
+                elif folder.is_dir():  # a damaged folder goes at once, since a launch may look into it
                     folder.rename(doomed := partial.with_suffix(".doomed.partial"))
                     shutil.rmtree(doomed)
     return folder

@@ -49,6 +49,8 @@ def damage(folder: Path) -> str:
         sealed: dict[str, list[Any]] = json.loads(manifest_of(folder).read_text())
     except (OSError, ValueError):
         return "its manifest cannot be read"
+    if folder.is_symlink() or not sealed:  # nothing is removed from a folder that a library has put in its place
+        return "it is a link, or its manifest is empty"
     files = _files(folder)
     for name in sorted(files.keys() - sealed.keys()):
         try:

@@ -76,6 +76,18 @@ def test_what_was_added_to_an_overlay_is_removed(index: Index, tmp_path: Path, k
     assert not list(folder.glob("json*")) and manifest.damage(folder) == ""
 
 
+def test_a_link_in_the_place_of_an_overlay_is_replaced(index: Index, tmp_path: Path) -> None:
+    """Nothing is removed from the folder to which it leads."""
+    folder = overlay.build(["poisoner==1.0"], FACTS, index, tmp_path)
+    (tmp_path / "user").mkdir()
+    (tmp_path / "user" / "thesis.tex").touch()
+    folder.rename(folder.with_name("gone"))
+    folder.symlink_to(tmp_path / "user")
+    overlay.build(["poisoner==1.0"], FACTS, index, tmp_path)
+    assert (folder / "poisoned.py").is_file() and not folder.is_symlink()
+    assert (tmp_path / "user" / "thesis.tex").exists()
+
+
 def test_a_change_that_keeps_size_and_times_is_seen(index: Index, tmp_path: Path) -> None:
     """A library may set a file's times back; it cannot set the time of change."""
     folder = overlay.build(["poisoner==1.0"], FACTS, index, tmp_path)
