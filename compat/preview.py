@@ -60,7 +60,7 @@ def preview(plan: Plan, backend: Backend, home: Path) -> str:
 def known_facts(image: Image, backend: Backend, home: Path) -> Mapping[str, Any] | None:
     """The facts that an earlier launch found in the image as it is here now; None where it was never launched."""
     prepared = backend.peek(image)
-    return None if prepared is None else kept_facts(facts_path(home, backend.name, prepared.identity))
+    return None if prepared is None else kept_facts(facts_path(home, backend.name, prepared))
 
 
 def _image(image: Image, backend: str, facts: Mapping[str, Any] | None) -> Iterator[str]:

@@ -239,6 +239,8 @@ class Cell:
 
     def limit(self, probe: str) -> float:
         """Seconds that the probe may take."""
+        if probe in self.cell.get("timeouts", {}):
+            return self.cell["timeouts"][probe]
         return self.cell["compile_timeout_s"] if probe == "compile" else self.cell["timeout_s"]
 
     def open(self, members: List[str], warm: bool) -> Worker:

@@ -28,6 +28,7 @@ class CellOrder(TypedDict):
     isolation: str
     timeout_s: float
     compile_timeout_s: float
+    timeouts: Dict[str, float]
 
 
 class Expects(TypedDict):

@@ -32,7 +32,7 @@ class Worker:
         self, task: work.CellTask, settings: work.Settings, private: int, start_s: Optional[float] = None
     ) -> None:
         self.members = [member["distribution"] for member in task["members"]]
-        self.timeout_s = task["timeout_s"]
+        self.timeout_s = task.get("timeouts", {}).get("import", task["timeout_s"])
         self.start_s = start_s or 0.0
         if start_s is None:
             self.isolation = "fork"

@@ -6,7 +6,7 @@ import datetime as dt
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import Enum
 from sys import intern
 from typing import Any, Literal, get_args
@@ -75,9 +75,20 @@ class Limits:
     cpus: float | None = None
     network: str = "none"
     """`none`, or the name of an engine network."""
+    timeouts: Mapping[str, float] = field(default_factory=dict, hash=False)
+    """Probe -> seconds, before the two time limits above."""
+    retries: int | None = None
+    """How often a launch is tried again after host trouble; None: as often as there are pauses for it."""
+
+    @property
+    def gpus_demanded(self) -> int:
+        """How many GPUs the host must have; 0 where it may have none."""
+        return int(self.gpus) if self.gpus.isdecimal() else int(self.gpus == "required")
 
     def seconds(self, probe: str) -> float:
         """The time limit of a probe."""
+        if probe in self.timeouts:
+            return self.timeouts[probe]
         return self.compile_timeout_s or self.timeout_s if probe == "compile" else self.timeout_s
 
     @property
@@ -111,6 +122,20 @@ class Image:
     labels: tuple[str, ...] = ()
     """Words that select it and its cells."""
     owner: str = ""
+    env: Mapping[str, str | None] = field(default_factory=dict)
+    """Variables of the probe host; None takes the value of this process's environment."""
+    platform: str = ""
+    """`linux/arm64`, of a tag for several; empty for the engine's own."""
+    user: str = ""
+    """The user in the container; empty for nobody."""
+    mounts: Mapping[str, str] = field(default_factory=dict)
+    """Folder in the container -> folder of the engine's host, mounted read-only."""
+
+    @property
+    def surroundings(self) -> list[Any]:
+        """Whatever beside the image itself decides what a launch finds in it; empty where the entry says nothing."""
+        said = [dict(self.env), self.platform, self.user, dict(self.mounts)]
+        return said if any(said) else []
 
     @property
     def reference(self) -> str | None:
@@ -179,6 +204,12 @@ class Cell:
     """The package index, instead of pip's own; empty for that."""
     extra_index: tuple[str, ...] = ()
     find_links: tuple[str, ...] = ()
+    timeouts: Mapping[str, float] = field(default_factory=dict, hash=False)
+    """Probe -> seconds, before the limits of the image."""
+
+    def limits(self, of_image: Limits) -> Limits:
+        """The limits of the image with the cell's own."""
+        return replace(of_image, timeouts={**of_image.timeouts, **self.timeouts}) if self.timeouts else of_image
 
     @property
     def id(self) -> str:

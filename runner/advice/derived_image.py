@@ -20,7 +20,7 @@ from packaging.utils import (
 )
 
 from torch_compat_matrix.runner.errors import Trouble
-from torch_compat_matrix.runner.model import Image, Limits, repository
+from torch_compat_matrix.runner.model import PROBES, Image, Limits, repository
 from torch_compat_matrix.runner.packages import uv
 from torch_compat_matrix.runner.packages.pip_config import Index
 from torch_compat_matrix.runner.packages.resolution import PASSING, Resolution
@@ -165,7 +165,9 @@ def matrix(image: Image, digest: str, requires: Sequence[str], probes: Sequence[
     entry |= {"local": {**asdict(image.local), "requires": list(image.local.requires)}} if image.local else {}
     limits, default = asdict(image.limits), asdict(Limits())
     changed = {name: value for name, value in limits.items() if value != default[name]}
-    changed |= {"timeout": changed.pop("timeout_s")} if "timeout_s" in changed else {}
+    changed |= {name: changed.pop(f"{name}_s") for name in ("timeout", "compile_timeout") if f"{name}_s" in changed}
+    if timeouts := changed.pop("timeouts", None):
+        changed["timeout"] = {**dict.fromkeys(PROBES, limits["timeout_s"]), **timeouts}
     entry |= {"limits": changed} if changed else {}
     stack = {"requires": list(requires), "probes": list(probes)}
     return "\n".join(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -54,6 +55,13 @@ class Gpu:
     """Whether it is in MIG mode: then its instances can be leased, but not the GPU itself."""
     parent: str = ""
     """The UUID of the GPU that this MIG instance is a part of; empty where it is a whole GPU."""
+    beside: tuple[Gpu, ...] = ()
+    """The further GPUs of the same lease."""
+
+    @property
+    def all(self) -> tuple[Gpu, ...]:
+        """The GPUs of the lease, this one first."""
+        return (self, *self.beside)
 
     @property
     def bare_uuids(self) -> frozenset[str]:
@@ -87,6 +95,14 @@ class Finding:
     remedy: str = ""
     needed: bool = True
     """Nothing runs on the backend without it."""
+
+
+def environment_of(image: Image) -> dict[str, str]:
+    """The variables of `env:`, those without a value from this process's environment; Trouble where one is not set."""
+    unset = [name for name, value in image.env.items() if value is None and name not in os.environ]
+    if unset:
+        raise Trouble("variable-not-set", f"{image.name} takes {', '.join(unset)} from the environment")
+    return {name: os.environ[name] if value is None else value for name, value in image.env.items()}
 
 
 def room(folder: Path, needed: float) -> Finding:

@@ -22,7 +22,7 @@ from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 from docker.models.containers import Container
 from docker.types import LogConfig, Mount
 
-from torch_compat_matrix.runner.backends.base import Finding, Gpu, Prepared, room
+from torch_compat_matrix.runner.backends.base import Finding, Gpu, Prepared, environment_of, room
 from torch_compat_matrix.runner.backends.container import ContainerLaunch
 from torch_compat_matrix.runner.backends.docker_errors import named, needs_writable_root
 from torch_compat_matrix.runner.backends.docker_gpus import LABEL, EngineGpus, remove, request
@@ -78,7 +78,7 @@ class DockerBackend:
             pulled = self.home / "pulls" / digest(image.reference)
             with named(f"pulling {image.reference}"), locked(pulled):
                 if self.peek(image) is None:
-                    pull(self.client, image.reference)
+                    pull(self.client, image.reference, image.platform)
                     pulled.write_text(image.reference)  # `compat clean` may remove it
             held = self.peek(image)
         if held is None:
@@ -98,6 +98,9 @@ class DockerBackend:
                 held = self.client.images.get(image.reference)
             except (ImageNotFound, NotFound):
                 return None
+        platform = "/".join(str(held.attrs.get(name) or "") for name in ("Os", "Architecture", "Variant")).rstrip("/")
+        if image.platform and not f"{platform}/".startswith(f"{image.platform}/"):
+            return None
         digests = dict(entry.split("@") for entry in held.attrs.get("RepoDigests") or [])  # by repository
         own = digests.get(repository(image.reference)) or next(iter(digests.values()), "")
         return Prepared(
@@ -187,8 +190,9 @@ class DockerBackend:
             places["NCCL_SOCKET_IFNAME"] = "lo"
         every = {**labels, "owner": owner(), "deadline": str(int(time.time() + order["deadline_s"] + 60))}
         if gpu is not None:
-            every["gpu"] = gpu.uuid
-        mounts = [
+            every |= {"gpu": gpu.uuid, **{f"gpu.{card.uuid}": "beside" for card in gpu.beside}}
+        mounts = [Mount(to, path, type="bind", read_only=True) for to, path in prepared.image.mounts.items()]
+        mounts += [
             Mount(f"{PLACE}/overlays/{key}", volume, type="volume", read_only=True) for key, volume in volumes.items()
         ]
         if cache:
@@ -198,13 +202,17 @@ class DockerBackend:
             entrypoint=[prepared.python],
             command=["-m", NAME, f"{PLACE}/order.json", "--overlays", f"{PLACE}/overlays"],
             working_dir=PLACE,
-            environment={name: os.environ[name] for name in PASSED_ON if name in os.environ} | places,
+            environment={
+                **{name: os.environ[name] for name in PASSED_ON if name in os.environ},
+                **environment_of(prepared.image),
+                **places,
+            },
             labels={f"{LABEL}.{name}": value for name, value in every.items()},
             mounts=[Mount(PLACE, None, type="volume"), *mounts],
             # inductor loads from /tmp what it has compiled; no entry point makes the home
             tmpfs={"/tmp": "exec,mode=1777", HOME: "exec,mode=1777"},
             network_mode=limits.network,
-            user=USER,
+            user=prepared.image.user or USER,
             read_only=read_only,
             cap_drop=["ALL"],
             security_opt=["no-new-privileges"],
@@ -276,9 +284,13 @@ class DockerBackend:
 
     def _await(self, gpu: Gpu) -> None:
         """Wait until no container holds the leased GPU: it may outlive an owner that this process cannot see."""
-        holding: dict[str, Any] = {"label": f"{LABEL}.gpu={gpu.uuid}", "status": ["created", "running", "paused"]}
+        labels = [label for card in gpu.all for label in (f"{LABEL}.gpu={card.uuid}", f"{LABEL}.gpu.{card.uuid}")]
+        holding: list[dict[str, Any]] = [
+            {"label": label, "status": ["created", "running", "paused"]} for label in labels
+        ]
         for _ in range(GPU_PATIENCE_S):
-            holders = self.client.containers.list(all=True, filters=holding, ignore_removed=True)
+            listed = (self.client.containers.list(all=True, filters=each, ignore_removed=True) for each in holding)
+            holders = [holder for holders in listed for holder in holders]
             if all(map(_is_late, holders)):
                 return
             time.sleep(1)

@@ -120,8 +120,8 @@ class EngineGpus:
 
 
 def request(gpu: Gpu) -> DeviceRequest:
-    """The engine's request for this GPU."""
-    return DeviceRequest(device_ids=[gpu.uuid], capabilities=CAPABILITIES)
+    """The engine's request for the GPUs of this lease."""
+    return DeviceRequest(device_ids=[card.uuid for card in gpu.all], capabilities=CAPABILITIES)
 
 
 def remove(container: Container | None) -> None:

@@ -12,11 +12,11 @@ from docker.utils import parse_repository_tag
 from torch_compat_matrix.runner.watch import phase
 
 
-def pull(client: DockerClient, reference: str) -> None:
-    """Pull an image; APIError in the engine's words where it breaks off."""
+def pull(client: DockerClient, reference: str, platform: str = "") -> None:
+    """Pull an image, for the engine's own platform or this one; APIError in the engine's words where it breaks off."""
     repository, tag = parse_repository_tag(reference)
     layers: dict[str, tuple[int, int]] = {}
-    for event in client.api.pull(repository, tag=tag or "latest", stream=True, decode=True):
+    for event in client.api.pull(repository, tag=tag or "latest", stream=True, decode=True, platform=platform or None):
         if "error" in event:
             raise APIError(event["error"], explanation=event["error"])
         count(event, layers)

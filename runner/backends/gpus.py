@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Protocol
@@ -199,18 +200,27 @@ class Stops(Protocol):
 
 
 @contextmanager
-def lease(gpus: Sequence[Gpu], run: Stops | None = None) -> Iterator[Gpu]:
-    """Exclusive hold of a GPU, once one of these is free and no process of an earlier launch is left on it.
+def lease(gpus: Sequence[Gpu], run: Stops | None = None, number: int = 1) -> Iterator[Gpu]:
+    """Exclusive hold of so many GPUs, once as many are free and no process of an earlier launch is left on them.
+
+    All at once or none, so that two launches never wait for each other; the first has the others `beside` it.
 
     Raises Trouble where no lease can be had on this machine, and where the run is stopped while it waits.
     """
     _make_place()
     while run is None or not run.stopped:
-        for gpu in gpus:
-            with ExitStack() as stack:
-                if _is_taken(gpu, stack):
-                    yield gpu
+        with ExitStack() as stack:
+            taken: list[Gpu] = []
+            for place, gpu in enumerate(gpus):
+                with ExitStack() as own:
+                    if _is_taken(gpu, own):
+                        stack.enter_context(own.pop_all())
+                        taken.append(gpu)
+                if len(taken) == number:
+                    yield replace(taken[0], beside=tuple(taken[1:]))
                     return
+                if len(taken) + len(gpus) - place - 1 < number:
+                    break
         time.sleep(0.2)
     raise Trouble("host-error", "the run was stopped while it waited for a GPU")
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from torch_compat_matrix.runner.backends import gpus
 from torch_compat_matrix.runner.backends import process as processes
-from torch_compat_matrix.runner.backends.base import Finding, Gpu, Launched, Prepared, room
+from torch_compat_matrix.runner.backends.base import Finding, Gpu, Launched, Prepared, environment_of, room
 from torch_compat_matrix.runner.errors import BackendUnusable
 from torch_compat_matrix.runner.model import Image, Limits, digest
 from torch_compat_matrix.runner.storage import Kept
@@ -88,9 +88,10 @@ class HereBackend:
         gpu: Gpu | None = None,
     ) -> AbstractContextManager[Launched]:
         """Start the probe host as a process of this machine."""
+        variables = {**environment_of(prepared.image), **_user_site()}
         keep = ("PYTHONPATH", "VIRTUAL_ENV", *OF_THE_USER)
         return processes.launched(
-            prepared.python, order, overlays, home=self.home, gpu=gpu, keep=keep, variables=_user_site()
+            prepared.python, order, overlays, home=self.home, gpu=gpu, keep=keep, variables=variables
         )
 
     def gpus(self) -> Sequence[Gpu]:

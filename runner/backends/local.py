@@ -11,7 +11,7 @@ from typing import Any
 
 from torch_compat_matrix.runner.backends import gpus
 from torch_compat_matrix.runner.backends import process as processes
-from torch_compat_matrix.runner.backends.base import Finding, Gpu, Launched, Prepared, room
+from torch_compat_matrix.runner.backends.base import Finding, Gpu, Launched, Prepared, environment_of, room
 from torch_compat_matrix.runner.errors import Trouble
 from torch_compat_matrix.runner.files import locked
 from torch_compat_matrix.runner.model import Image, Limits
@@ -83,9 +83,10 @@ class LocalBackend:
         A stand-in that a library has changed meanwhile is built again first.
         """
         self.prepare(prepared.image)
+        more = environment_of(prepared.image)
         with (
             locked(standin.users_of(Path(prepared.python)), shared=True),
-            processes.launched(prepared.python, order, overlays, home=self.home, gpu=gpu) as launch,
+            processes.launched(prepared.python, order, overlays, home=self.home, gpu=gpu, variables=more) as launch,
         ):
             yield launch
 

@@ -11,7 +11,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -117,8 +117,10 @@ def launched(
         environment.update(_places(folder / "home", home / "compiled" / kept if kept else folder / "home"))
         environment["PATH"] = os.pathsep.join([str(Path(python).parent), os.environ.get("PATH", os.defpath)])
         environment["PYTHONDONTWRITEBYTECODE"] = "1"  # the folders of packages are sealed
-        environment["CUDA_VISIBLE_DEVICES"] = gpu.uuid if gpu is not None else ""
-        with launch_lock(gpu) if gpu is not None else nullcontext() as lock:
+        cards = gpu.all if gpu is not None else ()
+        environment["CUDA_VISIBLE_DEVICES"] = ",".join(card.uuid for card in cards)
+        with ExitStack() as stack:
+            locks = [stack.enter_context(launch_lock(card)) for card in cards]
             popen = subprocess.Popen(
                 [python, "-m", NAME, "-", "--overlays", root, "--watch-stdin"],
                 cwd=folder / "bundle",
@@ -128,7 +130,7 @@ def launched(
                 stderr=subprocess.PIPE,
                 bufsize=0,
                 start_new_session=True,
-                pass_fds=[] if lock is None else [lock],
+                pass_fds=[lock for lock in locks if lock is not None],
             )
         its_input.close()
         its_output.close()

@@ -154,7 +154,7 @@ class Collector:
     def _classify(self, observation: ObservationFrame, facts: Mapping[str, Any], work: Work) -> Classified:
         printed = self.printed.get((observation["cell"], observation["member"]), "")
         seen = {**observation, "import_output": printed}
-        found = classify(seen, facts, self.limits, self.backend, work.added)
+        found = classify(seen, facts, work.cell.limits(self.limits), self.backend, work.added)
         if found.reason not in self.not_the_images:
             return found
         reason = reason_for("no-stand-in")

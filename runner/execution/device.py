@@ -32,7 +32,7 @@ def uses_gpu(image: Image, gpus: Sequence[Gpu], facts: ImageFacts) -> bool:
     torch = facts["torch"]
     if "torch" in facts["packages"] and (torch is None or torch["cuda"]):
         return True
-    if image.limits.gpus == "required":
+    if image.limits.gpus_demanded:
         cause = f"torch {torch['version']} is built without CUDA" if torch else "the image holds no torch"
         raise Trouble("cpu-only-torch", f"{image.name} demands a GPU, and {cause}")
     return False
@@ -52,5 +52,7 @@ def check_lease(image: Image, gpu: Gpu | None, facts: Facts) -> None:
         words = classified.evidence or str(error["message"])
         raise Trouble(code, f"{gpu.name} was leased for {image.name}: {detail}", classified.remedy, words)
     seen = [card["uuid"].removeprefix("GPU-") for card in facts["gpus"]]
-    if len(seen) != 1 or seen[0] not in {*gpu.bare_uuids, ""}:  # old torch does not tell the UUID
-        raise Trouble("gpu-mismatch", f"{gpu.uuid} was leased, {image.name} sees {', '.join(seen) or 'no GPU'}")
+    leased = {uuid for one in gpu.all for uuid in one.bare_uuids}
+    if len(seen) != len(gpu.all) or not {*seen} <= {*leased, ""}:  # old torch does not tell the UUID
+        uuids = ", ".join(one.uuid for one in gpu.all)
+        raise Trouble("gpu-mismatch", f"{uuids} was leased, {image.name} sees {', '.join(seen) or 'no GPU'}")

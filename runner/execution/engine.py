@@ -120,6 +120,10 @@ class Engine:
         """
         batches = self.batches(checks)
         self.threads = _share(min(len(batches), self.jobs))
+        for image in {batch.image.name: batch.image for batch in batches}.values():
+            unheeded = [name for name in ("platform", "user", "mounts") if getattr(image, name)]
+            if unheeded and not self.backend.pulls:
+                self.say(f"{image.name}: only containers heed {', '.join(unheeded)}; {self.backend.name} goes without")
         self.preparation.ahead(batches)
         with (
             ThreadPoolExecutor(self.gpu_jobs, "gpu-batch") as on_gpu,
@@ -171,8 +175,12 @@ class Engine:
             return
         if self.no_gpus is not None and image.limits.gpus != "none":
             raise self.no_gpus
-        if image.limits.gpus == "required" and not self.gpus:
-            raise Trouble("gpu-required", f"{image.name} demands a GPU and this host offers none")
+        demanded = image.limits.gpus_demanded
+        if demanded > len(self.gpus):
+            some = "a GPU" if demanded == 1 else f"{demanded} GPUs"
+            raise Trouble(
+                "gpu-required", f"{image.name} demands {some} and this host offers {len(self.gpus) or 'none'}"
+            )
         self.preparation.ahead([batch])  # all its cells at once, unless they are in preparation
         ready = self.preparation.image(image)
         work = [piece for cell in cells for piece in self._resolved(cell, ready)]
@@ -242,6 +250,7 @@ class Engine:
         launch: the check of that moment is asked again alone, and a launch that ends without an answer is halved until
         the cell that ends it stands alone.
         """
+        limits = ready.prepared.image.limits
         self.recorder.expect(ready.prepared.image.name, ready.prediction)
         groups, warm, troubles, answered = [list(work)], True, 0, False
         attempts: dict[str, tuple[str, ...]] = {}
@@ -264,7 +273,7 @@ class Engine:
                 groups += [others, alone]
             elif result.trouble is not None:
                 passing = reason_for(result.trouble.code).verdict is Verdict.INFRA
-                if passing and self.running.pause(troubles + 1):
+                if passing and self.running.pause(troubles + 1, limits.retries):
                     troubles += 1
                     groups.append(left)
                 else:
@@ -280,9 +289,10 @@ class Engine:
     def _launch(self, ready: Ready, work: Sequence[Work], warm: bool, attempts: Attempts) -> LaunchResult:
         """Launch once, on a leased GPU where the image wants a GPU."""
         with ExitStack() as stack:
+            number = max(1, ready.prepared.image.limits.gpus_demanded)
             on_gpu = uses_gpu(ready.prepared.image, self.gpus, ready.facts)
             stack.enter_context(doing(self.watch, "wait for a GPU" if on_gpu else "launch", ready.prepared.image.name))
-            gpu = stack.enter_context(lease(self.gpus, self.running)) if on_gpu else None
+            gpu = stack.enter_context(lease(self.gpus, self.running, number)) if on_gpu else None
             reap(self.backend, self.say)  # a dead owner's lock is free at once, but its container remains
             phase("launch")
             try:

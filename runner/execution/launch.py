@@ -45,14 +45,15 @@ class Running:
         """Whether nothing more may begin."""
         return self.ending.is_set()
 
-    def pause(self, tries: int) -> bool:
-        """Wait after that many tries in vain; return whether to try again.
+    def pause(self, tries: int, most: int | None = None) -> bool:
+        """Wait after that many tries in vain; return whether to try again, at most so often.
 
         The pause varies by a quarter, so that launches which failed together do not return together.
         """
-        if tries > len(self.pauses):
+        if tries > (len(self.pauses) if most is None else most):
             return False
-        return not self.ending.wait(self.pauses[tries - 1] * random.uniform(0.75, 1.25))
+        pause_s = (*self.pauses, PAUSES_S[-1])[min(tries, len(self.pauses) + 1) - 1]
+        return not self.ending.wait(pause_s * random.uniform(0.75, 1.25))
 
     @contextmanager
     def hold(self, launched: Launched) -> Iterator[None]:
@@ -183,7 +184,8 @@ class Launch:
             watch.cancel()
 
     def _watch(self, launched: Launched) -> threading.Timer:
-        timer = threading.Timer(3 * self.prepared.image.limits.longest_s + SILENCE_S, launched.kill)
+        longest_s = protocol.longest_s(self.prepared.image.limits, self.work)
+        timer = threading.Timer(3 * longest_s + SILENCE_S, launched.kill)
         timer.daemon = True
         timer.start()
         return timer

@@ -42,9 +42,10 @@ OF_A_LAUNCH = ("user", "uid", "cpus", "driver", "hidden", "gpus")
 """Facts that are read at each launch, and never kept."""
 
 
-def facts_path(home: Path, backend: str, identity: str) -> Path:
-    """The file of an image's facts, one per identity."""
-    return home / "facts" / f"{digest([FACTS_SCHEMA, backend, identity])}.json"
+def facts_path(home: Path, backend: str, prepared: Prepared) -> Path:
+    """The file of an image's facts, one per identity and what surrounds it."""
+    key = [FACTS_SCHEMA, backend, prepared.identity, *prepared.image.surroundings]
+    return home / "facts" / f"{digest(key)}.json"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -158,7 +159,8 @@ class Preparation:
                     facts = self._facts(prepared)
                     return Ready(prepared=prepared, facts=facts, prediction=self._predict(image, facts))
                 except Trouble as trouble:
-                    if reason_for(trouble.code).verdict is not Verdict.INFRA or not self.running.pause(tries):
+                    passing = reason_for(trouble.code).verdict is Verdict.INFRA
+                    if not (passing and self.running.pause(tries, image.limits.retries)):
                         raise
                     phase(f"try again after {trouble.code}")
         raise AssertionError("the last try returns or raises")
@@ -174,7 +176,7 @@ class Preparation:
 
     def _predict(self, image: Image, facts: ImageFacts | None) -> Prediction | None:
         """Why the image cannot run on this host, by its tag or its facts; None where it may run."""
-        build, machine = build_of(image, facts), self.backend.machine
+        build, machine = build_of(image, facts), "" if image.platform else self.backend.machine
         if not wants_gpu(image, self.gpus):
             return predict(build, machine=machine)
         predictions = [
@@ -188,7 +190,7 @@ class Preparation:
 
         Facts without torch, because it raised, are not kept.
         """
-        path = facts_path(self.home, self.backend.name, prepared.identity)
+        path = facts_path(self.home, self.backend.name, prepared)
         with locked(path.with_suffix(".lock")):
             known = kept_facts(path)
             if known is not None:

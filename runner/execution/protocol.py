@@ -66,7 +66,7 @@ def order(
         "full": full,
         "warm": warm,
         "timeout_s": limits.timeout_s,
-        "deadline_s": (6 * checks + 2) * limits.longest_s + SILENCE_S,
+        "deadline_s": (6 * checks + 2) * longest_s(limits, work) + SILENCE_S,
         "threads": threads,
         "compile_cache": compile_cache,
         "modules": {each.name: each.text for each in modules if each.name in needed or each.name.startswith("_")},
@@ -74,8 +74,13 @@ def order(
             "tools": list(image.expects.get("tools", ())),
             "services": list(image.expects.get("services", ())),
         },
-        "cells": [_cell(piece, limits) for piece in work],
+        "cells": [_cell(piece, piece.cell.limits(limits)) for piece in work],
     }
+
+
+def longest_s(limits: Limits, work: Sequence[Work]) -> float:
+    """The longest time limit of any probe of the launch."""
+    return max(own.longest_s for own in (limits, *(piece.cell.limits(limits) for piece in work)))
 
 
 def _cell(work: Work, limits: Limits) -> CellOrder:
@@ -89,6 +94,7 @@ def _cell(work: Work, limits: Limits) -> CellOrder:
         "isolation": work.isolation,
         "timeout_s": limits.timeout_s,
         "compile_timeout_s": limits.seconds("compile"),
+        "timeouts": dict(limits.timeouts),
     }
 
 

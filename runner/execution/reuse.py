@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from torch_compat_matrix.runner.backends.base import Gpu, Prepared
+from torch_compat_matrix.runner.backends.base import Gpu, Prepared, environment_of
 from torch_compat_matrix.runner.bundle import BUNDLE
 from torch_compat_matrix.runner.execution.protocol import Work
 from torch_compat_matrix.runner.judging import matching
@@ -33,8 +33,8 @@ def keys(
     rules that name reasons, GPU model and driver, limits, seed and step counts.
     """
     models = {(gpu.name, gpu.driver) for gpu in gpus}
-    image, limits = prepared.image, prepared.image.limits
-    if len(models) > 1 and limits.gpus != "none":
+    image, limits = prepared.image, replace(work.cell.limits(prepared.image.limits), retries=None)
+    if (len(models) > 1 and limits.gpus != "none") or image.mounts:  # nobody knows what a mounted folder holds
         return {}
     shared = [
         backend,
@@ -49,6 +49,7 @@ def keys(
         work.isolation,
         work.cell.install,
         sorted(settings.items()),
+        *([sorted(environment_of(image).items()), image.platform, image.user] if image.surroundings else []),
         *([work.overlay.name] if work.overlay else []),  # it tells private builds of one version apart
     ]
     return {check.id: digest([*shared, check.id, check.probe]) for check in work.cell.checks}

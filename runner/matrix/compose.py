@@ -118,7 +118,7 @@ def locate(document: Document) -> None:
     def absolute(path: str, place: Path_) -> str:
         return str((document.file(place).parent / path).absolute())
 
-    for head in ("libraries", "stacks"):
+    for head in ("images", "libraries", "stacks"):
         default = (("defaults", head), _mapping(_mapping(document.data, "defaults"), head))
         for where, entry in [*_entries(document.data, head), default]:
             links = entry.get("find-links")
@@ -129,6 +129,10 @@ def locate(document: Document) -> None:
                     links[index] = path = absolute(link, place)
                     if not os.access(path, os.R_OK) or re.search(r"[\s,]", path):
                         document.mistake(place, f"there is no folder {path}, or its path holds spaces or commas")
+            mounts = _mapping(entry, "mounts")
+            for inside, path in mounts.items():
+                if isinstance(path, str):
+                    mounts[inside] = absolute(path, (*where, "mounts", inside))
 
 
 def inherit(document: Document) -> None:

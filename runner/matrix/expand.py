@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from torch_compat_matrix.runner.matrix.select import SelectionError, select
-from torch_compat_matrix.runner.model import HERE, INSTALLED, LATEST, Cell, Image, Plan
+from torch_compat_matrix.runner.model import HERE, INSTALLED, LATEST, PROBES, Cell, Image, Plan, ProbeName
 from torch_compat_matrix.runner.selector import Selector, address, first
 
 if TYPE_CHECKING:
@@ -46,9 +46,17 @@ def product_of(matrix: Matrix, image: str) -> Iterator[Cell]:
             "index": entry.index,
             "extra_index": tuple(entry.extra_index),
             "find_links": tuple(entry.find_links),
+            "timeouts": _timeouts(getattr(entry, "timeout", None)),
         }
         said: dict[str, Any] = {name: value for name, value in more.items() if value}
         yield replace(cell, **said) if said else cell
+
+
+def _timeouts(timeout: float | Mapping[ProbeName, float] | None) -> dict[str, float]:
+    """Seconds by probe."""
+    if isinstance(timeout, float):
+        return dict.fromkeys(PROBES, timeout)
+    return {str(probe): seconds for probe, seconds in (timeout or {}).items()}
 
 
 def _is_wanted(matrix: Matrix, cell: Cell) -> bool:

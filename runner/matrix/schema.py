@@ -7,7 +7,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, PositiveFloat, PositiveInt, PrivateAttr, Tag
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    PrivateAttr,
+    Tag,
+)
 
 from torch_compat_matrix.runner import model
 from torch_compat_matrix.runner.bundle import Catalogue, catalogue
@@ -15,8 +25,13 @@ from torch_compat_matrix.runner.matrix.values import (
     MOST_CPUS,
     MOST_PIDS,
     Digest,
+    Gpus,
     IndexUrl,
+    Inside,
+    Literally,
+    Mounted,
     Name,
+    Platform,
     ProbeOrFolder,
     Python,
     Req,
@@ -24,6 +39,8 @@ from torch_compat_matrix.runner.matrix.values import (
     Selection,
     Size,
     Source,
+    User,
+    Variable,
     Ver,
     is_folder,
 )
@@ -36,13 +53,29 @@ class Entry(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+ONE, SEVERAL, FILES = FORMS = "[entry]", "[entries]", "[files]"
+"""The forms of a value that has several, as pydantic's errors name them; brackets, since no key of the file has any."""
+
+Timeout = Annotated[
+    Annotated[Seconds, Tag(ONE)] | Annotated[dict[ProbeName, Seconds], Tag(SEVERAL)],
+    Discriminator(lambda value: SEVERAL if isinstance(value, dict) else ONE),
+]
+
+
 class LimitsEntry(Entry):
     """The limits of one launched image; an image's own limits override the file's."""
 
-    gpus: Literal["auto", "required", "none"] | None = Field(
-        None, description="auto: a GPU where the host has one; required: skip where it has none; none: never"
+    gpus: Gpus | None = Field(
+        None,
+        description="auto: a GPU where the host has one; required: skip where it has none; none: never; a number: skip "
+        "where the host has fewer, and lease so many for each launch",
     )
-    timeout: Seconds | None = Field(None, description="seconds for one probe, the library's import included")
+    timeout: Timeout | None = Field(
+        None, description="seconds for one probe, the library's import included; or seconds by probe"
+    )
+    retries: NonNegativeInt | None = Field(
+        None, le=20, description="how often a launch is tried again after host trouble (`infra`); 4 where not given"
+    )
     compile_timeout: Seconds | None = Field(None, description="seconds for the `compile` probe; as `timeout`")
     memory: Size | None = Field(None, description="as Docker writes it: 8g")
     shm: Size | None = Field(None, description="size of /dev/shm: 8g")
@@ -90,6 +123,14 @@ class ImageEntry(OwnedEntry):
         None, description="the source that says that this tag exists, where that is itself a claim to test"
     )
     limits: LimitsEntry = LimitsEntry()
+    env: dict[Variable, Literally | None] = Field(
+        {}, description="variables of the probe host; a name without a value takes that of the environment"
+    )
+    platform: Platform | None = Field(None, description="which of a multi-platform tag: linux/arm64; containers only")
+    user: User | None = Field(None, description="uid, uid:gid or name, instead of nobody; containers only")
+    mounts: dict[Inside, Mounted] = Field(
+        {}, description="folder in the container: folder of the engine's host, read-only; containers only"
+    )
     libraries: list[str] | None = Field(
         None, description="only these libraries and stacks: names, versions, globs, `label:WORD`"
     )
@@ -117,13 +158,11 @@ class LibraryEntry(SourcesEntry):
     isolation: Literal["warm", "fresh"] = Field("warm", description="fresh: a process of its own for each probe")
     install: Install | None = Field(None, description="instead of the file's")
     images: list[str] | None = Field(None, description="only in these images: names, globs, `label:WORD`")
+    timeout: Timeout | None = Field(None, description="seconds for each of its probes, or by probe, before the limits")
     label: Name | None = Field(
         None, description="tells several entries of a library apart in ids: library-version@label"
     )
 
-
-ONE, SEVERAL, FILES = FORMS = "[entry]", "[entries]", "[files]"
-"""The forms of a value that has several, as pydantic's errors name them; brackets, since no key of the file has any."""
 
 LibraryEntries = Annotated[
     Annotated[LibraryEntry, Tag(ONE)] | Annotated[list[LibraryEntry], Field(min_length=1), Tag(SEVERAL)],
@@ -292,6 +331,10 @@ class Matrix(Entry):
                 claim=image.claim,
                 labels=tuple(image.labels),
                 owner=image.owner or "",
+                env=image.env,
+                platform=image.platform or "",
+                user=image.user or "",
+                mounts=image.mounts,
                 limits=_limits(self.limits, image.limits),
             )
             for name, image in self.images.items()
@@ -313,7 +356,11 @@ def _limits(*entries: LimitsEntry) -> Limits:
     limits: dict[str, Any] = {}
     for entry in entries:
         limits.update(entry.model_dump(exclude_none=True))
-    for name in ("timeout", "compile_timeout"):
-        if name in limits:
-            limits[f"{name}_s"] = limits.pop(name)
+        timeout = limits.pop("timeout", None)
+        if isinstance(timeout, dict):
+            limits["timeouts"] = {**limits.get("timeouts", {}), **timeout}
+        elif timeout is not None:
+            limits["timeout_s"] = timeout
+    if "compile_timeout" in limits:
+        limits["compile_timeout_s"] = limits.pop("compile_timeout")
     return Limits(**limits)

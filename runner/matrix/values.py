@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+from pathlib import Path
 from typing import Annotated, Any
 
 from packaging.requirements import InvalidRequirement, Requirement
@@ -14,6 +16,14 @@ from torch_compat_matrix.runner.model import INSTALLED, LATEST, PROBES
 from torch_compat_matrix.runner.text import redact
 
 UNITS = {"k": 10, "m": 20, "g": 30, "t": 40}
+
+OWN_VARIABLES = (
+    *("PATH", "HOME", "TMPDIR", "USER", "LOGNAME", "PYTHONPATH", "PYTHONHOME", "PYTHONDONTWRITEBYTECODE"),
+    *("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "CUDA_CACHE_PATH", "MPLCONFIGDIR"),
+    *("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "TORCH_EXTENSIONS_DIR"),
+)
+"""The variables that a launch sets itself: its walls and the device under test hang on them."""
+SOCKETS = ("/run/docker.sock", "/run/containerd/containerd.sock", "/run/podman/podman.sock")
 
 MOST_BYTES = 2**60
 MOST_SECONDS = 1_000_000
@@ -92,6 +102,40 @@ def _index(text: str) -> str:
     return text
 
 
+def _gpus(text: Any) -> str:
+    words = ("auto", "required", "none")
+    if text not in words and not re.fullmatch(r"[1-9]\d?", str(text)):
+        raise ValueError(f"not a known value{did_you_mean(str(text), words)}, or the number of GPUs")
+    return str(text)
+
+
+def _variable(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z_]\w*", text):
+        raise ValueError("not the name of a variable")
+    if text in OWN_VARIABLES:
+        raise ValueError("set by each launch itself, which keeps the checks apart; remove it")
+    return text
+
+
+def _literal(text: str) -> str:
+    if "${" in text:
+        raise ValueError("not filled in here; write the name alone to pass on the value of the environment")
+    return text
+
+
+def _inside(text: str) -> str:
+    if not text.startswith("/") or ".." in text.split("/") or re.match(r"/+(compat|tmp|proc|sys|dev)?(/|$)", text):
+        raise ValueError("no folder for a mount: write an absolute path in the container, outside /compat and /tmp")
+    return text
+
+
+def _mounted(text: str) -> str:
+    path = Path(os.path.realpath(text))
+    if any(Path(socket).is_relative_to(path) for socket in SOCKETS) or path.suffix == ".sock":
+        raise ValueError("the engine's socket or a folder around it, which no container may reach; name another")
+    return text
+
+
 def _python(text: str) -> str:
     number = re.fullmatch(r"(\d+)\.(\d+)[\d.]*", text)
     if number and (int(number[1]), int(number[2])) < (3, 9):
@@ -124,6 +168,17 @@ Name = Annotated[str, AfterValidator(_name)]
 Source = Annotated[str, AfterValidator(_source)]
 IndexUrl = Annotated[Source, AfterValidator(_index)]
 Digest = Annotated[str, AfterValidator(_digest)]
+Gpus = Annotated[
+    str,
+    BeforeValidator(_gpus),
+    WithJsonSchema({"anyOf": [{"enum": ["auto", "required", "none"]}, {"type": "integer", "minimum": 1}]}),
+]
+Variable = Annotated[str, AfterValidator(_variable)]
+Literally = Annotated[str, AfterValidator(_literal)]
+Inside = Annotated[str, AfterValidator(_inside)]
+Mounted = Annotated[str, AfterValidator(_mounted)]
+User = Annotated[str, Field(pattern=r"^[\w.-]+(:[\w.-]+)?$")]
+Platform = Annotated[str, Field(pattern=r"^linux/[a-z0-9_]+(/[a-z0-9]+)?$")]
 Python = Annotated[str, AfterValidator(_python)]
 Selection = Annotated[str, AfterValidator(_in_a_file)]
 ProbeOrFolder = Annotated[

@@ -93,6 +93,29 @@ say(uid=os.getuid(), caps=[l.split()[1] for l in status.splitlines() if l.starts
     }
 
 
+def test_an_image_may_say_more_of_its_container(scripted: DockerBackend, tag: str, tmp_path: Path) -> None:
+    """Variables, user and a folder that is read-only; what the launch sets itself stays."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "words").write_text("from the host")
+    tmp_path.chmod(0o755)
+    code = """
+try:
+    open("/data/x", "w"); closed = False
+except OSError:
+    closed = True
+say(uid=os.getuid(), gid=os.getgid(), words=open("/data/words").read(), closed=closed, flag=os.environ["FLAG"])
+"""
+    image = Image(name="x", tag=tag, env={"FLAG": "up"}, user="1234:5678", mounts={"/data": str(tmp_path / "data")})
+    order = {"code": code, "deadline_s": 60}
+    with scripted.launch(scripted.prepare(image), order, {}, limits=Limits(memory=1 << 30), labels={}) as launch:
+        (line,) = launch.lines()
+    assert json.loads(line) == {"uid": 1234, "gid": 5678, "words": "from the host", "closed": True, "flag": "up"}
+    machine = {"x86_64": "amd64"}.get(scripted.machine, scripted.machine)
+    own, other = (Image(name="x", tag=tag, platform=f"linux/{name}") for name in (machine, "riscv64"))
+    assert scripted.peek(own) is not None
+    assert scripted.peek(other) is None
+
+
 def test_compile_cache_is_kept_where_it_is_asked_for(scripted: DockerBackend, tag: str) -> None:
     """A volume by its name, which nobody's user may write to; without a name nothing stays."""
     code = """
