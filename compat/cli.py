@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -12,6 +13,10 @@ from torch_compat_matrix.runner.errors import INSTALL, CompatError, Status, refu
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a verb; errors that have a remedy end in one message and a status, never in a traceback."""
+    if "_ARGCOMPLETE" in os.environ:
+        from torch_compat_matrix.compat.verbs.completion import complete
+
+        complete()
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words:
         answer(known.parser().format_help(), end="")

@@ -27,6 +27,8 @@ exit status:
 """
 
 MATRIX = Path("matrix.yaml")
+PRINTED = Path("-")
+"""`--json` without a file."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -120,7 +122,14 @@ def parser() -> argparse.ArgumentParser:
         "compat plan captum --backend docker",
         parents=[chosen],
     )
-    plan.add_argument("--json", type=Path, metavar="FILE", help="write the plan for a host without pydantic and YAML")
+    plan.add_argument(
+        "--json",
+        nargs="?",
+        const=PRINTED,
+        type=Path,
+        metavar="FILE",
+        help="write the plan for a host without pydantic and YAML; without FILE, print it",
+    )
 
     run = verb(
         "run",
@@ -178,6 +187,7 @@ def parser() -> argparse.ArgumentParser:
         "compat show 'torch-2.13/*/compile' --run 20260801",
     )
     show.add_argument("cell", metavar="CELL", help="a cell or check, or a glob over them")
+    show.add_argument("--json", action="store_true", help="print it as JSON")
     show.add_argument("--run", default="latest", help="id of the run, or its beginning (%(default)s)")
 
     runs = verb(
@@ -193,7 +203,7 @@ def parser() -> argparse.ArgumentParser:
         "diff",
         "compare two runs, and name the likely causes of the changes. The exit status is 1 where a check newly fails.",
         "compat diff 20260801 20260802",
-        "compat diff --baseline",
+        "compat diff --baseline --json",
     )
     diff.add_argument("before", nargs="?", metavar="A", help="the earlier run (default: the baseline of B)")
     diff.add_argument("after", nargs="?", default="latest", metavar="B", help="the later run (%(default)s)")
@@ -202,7 +212,14 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="compare the named run (default: the latest) with the complete run before it",
     )
-    diff.add_argument("--json", type=Path, metavar="FILE", help="write the changes as JSON too")
+    diff.add_argument(
+        "--json",
+        nargs="?",
+        const=PRINTED,
+        type=Path,
+        metavar="FILE",
+        help="write the changes as JSON too; without FILE, print them alone",
+    )
 
     history = verb(
         "history",
@@ -211,6 +228,7 @@ def parser() -> argparse.ArgumentParser:
         "compat history captum-0.9.0 --last 5",
     )
     history.add_argument("cell", nargs="?", metavar="CELL", help="a cell or check, or a glob over them")
+    history.add_argument("--json", action="store_true", help="print it as JSON")
     history.add_argument("--last", type=int, default=20, metavar="N", help="show at most N runs (%(default)s)")
 
     triage = verb(
@@ -264,6 +282,7 @@ def parser() -> argparse.ArgumentParser:
         help="take evidence from GPUs of this name, `none`: from the CPU (default: this machine's GPU)",
     )
     advise.add_argument("--out", type=Path, metavar="DIR", help="folder of the files (default: advice)")
+    advise.add_argument("--json", action="store_true", help="print the answer as JSON")
     advise.add_argument("--run", action="store_true", help="run the combination as a stack now")
 
     clean = verb(
@@ -287,6 +306,7 @@ def parser() -> argparse.ArgumentParser:
         parents=[matrix],
     )
     doctor.add_argument("--backend", choices=sorted(BACKENDS), help="check only this backend")
+    doctor.add_argument("--json", action="store_true", help="print the findings as JSON")
 
     schema = verb(
         "schema",
@@ -295,6 +315,14 @@ def parser() -> argparse.ArgumentParser:
         "compat schema --out matrix.schema.json",
     )
     schema.add_argument("--out", type=Path, metavar="FILE", help="write it to a file instead")
+    completion = verb(
+        "completion",
+        "print the code with which a shell completes verbs, options, selectors and runs. "
+        'bash: eval "$(compat completion bash)" in ~/.bashrc; zsh likewise; fish: compat completion fish | source.',
+        "compat completion bash",
+        "compat completion fish",
+    )
+    completion.add_argument("shell", choices=("bash", "zsh", "fish"), help="whose code")
     return top
 
 

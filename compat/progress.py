@@ -11,9 +11,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
+from torch_compat_matrix.runner.files import to_json
 from torch_compat_matrix.runner.judging import Judged, judge
 from torch_compat_matrix.runner.model import Known, Outcome, Verdict
-from torch_compat_matrix.runner.text import one_line, printable
+from torch_compat_matrix.runner.text import fit, one_line, printable
 from torch_compat_matrix.runner.watch import Phase
 
 if TYPE_CHECKING:
@@ -38,6 +39,11 @@ def say(text: str) -> None:
 def answer(text: str, end: str = "\n") -> None:
     """Print the answer to standard output."""
     print(printable(text), end=end)
+
+
+def answer_json(data: Any) -> None:
+    """Print the answer as JSON."""
+    answer(to_json(fit(data), indent=1))
 
 
 def say_unreadable(records: int, where: str) -> None:

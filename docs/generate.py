@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints, is_typeddict
 
 from tests.support.messages import Message, messages
+from torch_compat_matrix.compat.answers import ANSWERS
 from torch_compat_matrix.runner.backends.base import BACKENDS
 from torch_compat_matrix.runner.matrix.json_schema import schema
 from torch_compat_matrix.runner.verdicts.rules import RAISER, REASONS, RULES, Reason, Rule, fill, names_in
 
 RAISERS = "whoever raised: the library, a package that the cell added, or one of the image"
+PLAIN = {str: "string", bool: "boolean", int: "integer", float: "number", NoneType: "null"}
 SOURCES = {"measured": "Measured", "constructed": "Constructed"}
 
 
@@ -87,14 +92,42 @@ def _general(text: str, backend: str = "") -> str:
     return fill(text, {**{name: f"[{name}]" for name in names_in(text)}, "backend": backend})
 
 
+def schemas() -> dict[str, str]:
+    """File name -> the JSON schema of a verb's `--json`."""
+    head = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+    return {
+        f"{verb}.json": json.dumps({**head, "title": f"compat {verb} --json", **shape(kind)}, indent=1) + "\n"
+        for verb, kind in ANSWERS.items()
+    }
+
+
+def shape(kind: Any) -> dict[str, Any]:
+    """The JSON schema of a type, of those that runner/shapes.py tests."""
+    origin, inner = get_origin(kind), get_args(kind)
+    if is_typeddict(kind):
+        properties = {name: shape(hint) for name, hint in get_type_hints(kind).items()}
+        required = [name for name in properties if name in kind.__required_keys__]
+        return {"type": "object", "description": kind.__doc__, "properties": properties, "required": required}
+    if origin is list:
+        return {"type": "array", "items": shape(inner[0])}
+    if origin is Mapping:
+        return {"type": "object", "additionalProperties": shape(inner[1])}
+    if origin in (Union, UnionType):
+        return {"anyOf": list(map(shape, inner))}
+    return {} if kind is Any else {"type": PLAIN[kind]}
+
+
 def main() -> None:
-    """Write docs/matrix.schema.json and docs/reasons/."""
+    """Write docs/matrix.schema.json, docs/schemas/ and docs/reasons/."""
     folder = Path(__file__).resolve().parent
+    (folder / "schemas").mkdir(exist_ok=True)
+    for name, content in schemas().items():
+        (folder / "schemas" / name).write_text(content)
     (folder / "reasons").mkdir(exist_ok=True)
     (folder / "matrix.schema.json").write_text(schema())
     for name, content in pages().items():
         (folder / "reasons" / name).write_text(content)
-    print(f"written: {folder / 'matrix.schema.json'}, {folder / 'reasons'}")
+    print(f"written: {folder / 'matrix.schema.json'}, {folder / 'schemas'}, {folder / 'reasons'}")
 
 
 if __name__ == "__main__":

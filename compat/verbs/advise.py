@@ -6,11 +6,14 @@ import argparse
 import os
 import re
 import shlex
+import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 
-from torch_compat_matrix.compat.progress import answer, say
+from torch_compat_matrix.compat.answers import Advice, Advised
+from torch_compat_matrix.compat.progress import answer, answer_json, say
 from torch_compat_matrix.compat.verbs.report import short
 from torch_compat_matrix.compat.verbs.run import start, work_through
 from torch_compat_matrix.runner.advice import derived_image as derived
@@ -47,18 +50,47 @@ def main(options: argparse.Namespace) -> Status:
     search = _search(evidence, wanted, matrix, names, options)
     choice = search.choose()
     if choice is None:
-        answer("\n".join(_nothing(search, matrix, names, options)))
+        nothing = list(_nothing(search, matrix, names, options))
+        if options.json:
+            answer_json(Advised(advice=None, words=nothing))
+        else:
+            answer("\n".join(nothing))
         return Status.NOTHING_SELECTED
     folder = options.out or Path("advice")
     _write(folder, choice, search.probes)
     status = Status.AS_EXPECTED
     if options.run:
-        status = _run(folder, choice, options.backend or choice.place.backend)
+        with redirect_stdout(sys.stderr if options.json else sys.stdout):
+            status = _run(folder, choice, options.backend or choice.place.backend)
         search = _search(Evidence(Run.all(home())), choice.versions, matrix, names, options)
         choice = _again(search, choice, status)
         _write(folder, choice, search.probes)
-    answer("\n".join(_answer(choice, search, folder, options.backend)))
+    words = list(_answer(choice, search, folder, options.backend))
+    if options.json:
+        answer_json(Advised(advice=_advice(choice, folder), words=words))
+    else:
+        answer("\n".join(words))
     return status
+
+
+def _advice(choice: Choice, folder: Path) -> Advice:
+    place, joint = choice.place, choice.joint
+    return Advice(
+        image=place.image.name,
+        backend=place.backend,
+        reference=place.reference,
+        digest=place.digest,
+        stand_in=place.stand_in,
+        gpu=place.gpu,
+        torch=place.torch,
+        python=place.facts["python"],
+        versions=dict(choice.versions),
+        added=dict(joint.added),
+        replaced=list(joint.replaced),
+        failed=choice.failed,
+        caveats=list(_caveats(choice)),
+        files=[str(folder / name) for name in FILES if (folder / name).exists()],
+    )
 
 
 def _wanted(libraries: Sequence[str]) -> dict[str, str]:

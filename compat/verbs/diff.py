@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator, Sequence
 
-from torch_compat_matrix.compat.progress import answer
+from torch_compat_matrix.compat.options import PRINTED
+from torch_compat_matrix.compat.progress import answer, answer_json
 from torch_compat_matrix.reports.changes import Changes, as_json, compare
 from torch_compat_matrix.reports.table import Table, load
 from torch_compat_matrix.runner.errors import NothingSelected, Status, writing
@@ -30,6 +31,9 @@ def main(options: argparse.Namespace) -> Status:
     if before.outcomes.keys().isdisjoint(after.outcomes):
         raise NothingSelected(f"{before.run} and {after.run} have no check in common: they cover different cells")
     changes = compare(before, after)
+    if options.json == PRINTED:
+        answer_json(as_json(changes))
+        return Status.SURPRISES if changes.failing else Status.AS_EXPECTED
     if options.json is not None:
         with writing(options.json, "name another file with --json"):
             options.json.write_text(to_json(as_json(changes), indent=1) + "\n")

@@ -7,47 +7,62 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from torch_compat_matrix.compat.progress import answer
+from torch_compat_matrix.compat.answers import FindingRow
+from torch_compat_matrix.compat.progress import answer, answer_json, say
 from torch_compat_matrix.runner.backends.base import BACKENDS, Backend, Finding, connect, reap
 from torch_compat_matrix.runner.backends.gpus import VISIBLE, offered
 from torch_compat_matrix.runner.errors import BackendUnusable, CompatError, Status, Trouble
 from torch_compat_matrix.runner.model import Image
 from torch_compat_matrix.runner.records.runs import home
 from torch_compat_matrix.runner.text import one_line
-from torch_compat_matrix.runner.workflow import plan_from, remedy_of, tell
+from torch_compat_matrix.runner.workflow import Say, plan_from, remedy_of, tell
 
 
 def main(options: argparse.Namespace) -> Status:
     """Print the findings of each backend; status 4 where the only backend asked for cannot work."""
     worst = Status.AS_EXPECTED
-    images = _images(options.matrix, options.backend, dict(options.set))
+    out = say if options.json else answer
+    rows: list[FindingRow] = []
+    images = _images(options.matrix, options.backend, dict(options.set), out)
     for name in [options.backend] if options.backend else list(BACKENDS):
-        answer(f"{name}:")
+        out(f"{name}:")
         findings: Sequence[Finding]
         try:
             backend = connect(name, home())
-            reap(backend, lambda text: answer(f"  {text}"))
+            reap(backend, lambda text: out(f"  {text}"))
             findings = [*backend.doctor(), backend.room(images), _gpus(backend)]
         except (BackendUnusable, Trouble) as error:
             findings = [Finding(what=name, works=False, detail=str(error), remedy=error.remedy, code=error.code)]
         if options.backend and any(finding.needed and not finding.works for finding in findings):
             worst = Status.NO_BACKEND
         for finding in findings:
-            answer(f"  {'ok ' if finding.works else 'no '} {finding.what}: {one_line(finding.detail)}")
+            out(f"  {'ok ' if finding.works else 'no '} {finding.what}: {one_line(finding.detail)}")
             if remedy_of(finding):
-                answer(f"       -> {remedy_of(finding)}")
+                out(f"       -> {remedy_of(finding)}")
+            rows.append(
+                FindingRow(
+                    backend=name,
+                    what=finding.what,
+                    works=finding.works,
+                    needed=finding.needed,
+                    detail=finding.detail,
+                    remedy=remedy_of(finding),
+                )
+            )
+    if options.json:
+        answer_json(rows)
     return worst
 
 
-def _images(matrix: Path, backend: str | None, given: Mapping[str, str]) -> Sequence[Image]:
+def _images(matrix: Path, backend: str | None, given: Mapping[str, str], out: Say) -> Sequence[Image]:
     """The images of a plain run, for whose disk space there must be room; none where the matrix is absent or wrong.
 
     Tells the backend that such a run takes, where none is named.
     """
     try:
-        return plan_from(matrix, backend=backend, given=given, say=answer).images if matrix.exists() else ()
+        return plan_from(matrix, backend=backend, given=given, say=out).images if matrix.exists() else ()
     except CompatError as error:
-        answer(tell(error))
+        out(tell(error))
         return ()
 
 

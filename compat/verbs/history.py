@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator, Sequence
 
-from torch_compat_matrix.compat.progress import answer, say_unreadable
+from torch_compat_matrix.compat.answers import FlakyCheck, History, SeenOutcome, Timeline
+from torch_compat_matrix.compat.progress import answer, answer_json, say_unreadable
 from torch_compat_matrix.runner.errors import NothingSelected, Status
 from torch_compat_matrix.runner.model import Outcome
 from torch_compat_matrix.runner.records import history
@@ -19,17 +20,34 @@ def main(options: argparse.Namespace) -> Status:
     history.sync(home())
     say_unreadable(history.unreadable(home()), "the journals")
     if options.cell is None:
-        return _flaky()
+        return _flaky(options.json)
     timelines = history.timelines(home(), chosen(options.cell), options.last)
     if not timelines:
         raise NothingSelected(f"{options.cell}: in no recorded run; `compat plan` lists the cells of the matrix")
+    if options.json:
+        rows = [Timeline(check=check, outcomes=list(map(_seen, seen))) for check, seen in timelines.items()]
+        answer_json(History(timelines=rows, flaky=[]))
+        return Status.AS_EXPECTED
     for check, seen in timelines.items():
         answer("\n".join([check, *_lines(seen)]))
     return Status.AS_EXPECTED
 
 
-def _flaky() -> Status:
+def _seen(entry: tuple[str, Outcome]) -> SeenOutcome:
+    run, outcome = entry
+    verdict, started = outcome.verdict.value, outcome.started
+    return SeenOutcome(run=run, started=started, verdict=verdict, reason=outcome.reason, detail=outcome.detail)
+
+
+def _flaky(as_json: bool) -> Status:
     checks = history.flaky(home())
+    if as_json:
+        rows = [
+            FlakyCheck(check=flaky.check, passes=flaky.passes, failures=flaky.failures, runs=list(flaky.runs))
+            for flaky in checks
+        ]
+        answer_json(History(timelines=[], flaky=rows))
+        return Status.AS_EXPECTED
     for flaky in checks:
         before = f" and {len(flaky.runs) - 1} runs before" if len(flaky.runs) > 1 else ""
         answer(

@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from torch_compat_matrix.compat.options import MATRIX
-from torch_compat_matrix.compat.progress import answer, say
+from torch_compat_matrix.compat.options import MATRIX, PRINTED
+from torch_compat_matrix.compat.progress import answer, answer_json, say
 from torch_compat_matrix.runner.backends.base import connect, reap
 from torch_compat_matrix.runner.errors import Status, UsageError, writing
 from torch_compat_matrix.runner.files import to_json, write_private
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 def main(options: argparse.Namespace) -> Status:
     """Show the plan, or write it to a file for a host that cannot read a matrix."""
     plan = plan_of(options)
+    if options.json == PRINTED:
+        answer_json(plan.to_json())
+        return Status.AS_EXPECTED
     if options.json is None:
         try:
             from torch_compat_matrix.compat.preview import preview

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections import Counter
-from typing import Any
 
 from tabulate import tabulate
 
-from torch_compat_matrix.compat.progress import answer
+from torch_compat_matrix.compat.answers import RunRow
+from torch_compat_matrix.compat.progress import answer, answer_json
 from torch_compat_matrix.runner.errors import Status
 from torch_compat_matrix.runner.records.runs import NoRun, Run, home
 from torch_compat_matrix.runner.storage import shown_size, size
@@ -18,25 +17,23 @@ from torch_compat_matrix.runner.storage import shown_size, size
 def main(options: argparse.Namespace) -> Status:
     """Print a row for each run, the newest first."""
     runs = Run.all(home())[::-1][: options.last]
-    if not runs:
+    if not runs and not options.json:
         answer(f"{home()}: no run yet; `compat run` makes one")
         return Status.AS_EXPECTED
     rows = [_row(run) for run in runs]
     if options.json:
-        answer(json.dumps(rows, indent=1))
+        answer_json(rows)
     else:
         answer(tabulate([row.values() for row in rows], headers=list(rows[0]), tablefmt="simple"))
     return Status.AS_EXPECTED
 
 
-def _row(run: Run) -> dict[str, Any]:
+def _row(run: Run) -> RunRow:
     try:
         header, plan, outcomes = run.header(), run.plan(), run.outcomes()
     except NoRun:
-        return dict.fromkeys(("run", "state", "backend", "checks", "covers", "verdicts", "size"), "") | {
-            "run": run.id,
-            "state": "never began",
-        }
+        empty = RunRow(run=run.id, state="", backend="", checks="", covers="", verdicts="", size="")
+        return {**empty, "state": "never began"}
     verdicts = Counter(outcome.verdict.value for outcome in outcomes.values())
     images = [image.name for image in plan.images if plan.cells_of(image)]
     subjects = list(dict.fromkeys(cell.subject for cell in plan.cells))

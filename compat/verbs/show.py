@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
-from torch_compat_matrix.compat.progress import answer, say_unreadable
+from torch_compat_matrix.compat.answers import Shown, ShownOutcome
+from torch_compat_matrix.compat.progress import answer, answer_json, say_unreadable
 from torch_compat_matrix.runner.errors import NothingSelected, Status, did_you_mean
 from torch_compat_matrix.runner.matrix.select import names_of
 from torch_compat_matrix.runner.model import Outcome
@@ -16,6 +17,9 @@ from torch_compat_matrix.runner.records.runs import Run, again, home
 from torch_compat_matrix.runner.selector import Checks
 from torch_compat_matrix.runner.text import one_line
 from torch_compat_matrix.runner.workflow import chosen
+
+if TYPE_CHECKING:
+    from torch_compat_matrix.runner.records.shapes import EnvironmentRecord, OutcomeRecord
 
 
 def main(options: argparse.Namespace) -> Status:
@@ -32,6 +36,18 @@ def main(options: argparse.Namespace) -> Status:
     requires = {cell.id: cell.requires for cell in plan.cells}
     environments = current.environments()
     say_unreadable(current.unreadable(), f"run {current.id}")
+    if options.json:
+        shown = [
+            ShownOutcome(
+                outcome=cast("OutcomeRecord", outcome.to_json()),
+                environment=cast("EnvironmentRecord | None", environments.get(outcome.environment)),
+                install=shlex.join(_pip(outcome, requires.get(outcome.cell, ()))) if outcome.resolved else "",
+                reproduce=again(header, outcome.check),
+            )
+            for outcome in outcomes
+        ]
+        answer_json(Shown(run=current.id, going=going, outcomes=shown, left=[check.id for check in left]))
+        return Status.AS_EXPECTED if outcomes else Status.INCOMPLETE
     for outcome in outcomes:
         environment = environments.get(outcome.environment, {})
         answer("\n".join(describe(outcome, header, environment, requires.get(outcome.cell, ()))), end="\n\n")

@@ -9,8 +9,10 @@ import os
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 
+from tests.support import ROOT
 from tests.support.environments import HOME
 from tests.support.tinywheels import simple_index, wheel
 from torch_compat_matrix.compat.cli import main
@@ -180,6 +182,16 @@ def test_the_newest_image_and_versions(records: Records, advise: Any, tmp_path: 
     assert f"FROM example.org/torch@{DIGEST}" in lines
     assert "pip install --no-deps --require-hashes -r /opt/advice/requirements.txt" in lines[-1]
     assert f"torch=={NEW}" in written("constraints.txt")
+
+
+def test_the_answer_as_json(records: Records, advise: Any) -> None:
+    """Fits its schema, and names what the files pin."""
+    records.run("captum-2.0")
+    answer = json.loads(advise("captum", "--json"))
+    schema = json.loads((ROOT / "docs" / "schemas" / "advise.json").read_text())
+    jsonschema.Draft202012Validator(schema).validate(answer)
+    assert answer["advice"]["versions"] == {"captum": "2.0"}
+    assert sorted(f"{name}=={version}" for name, version in answer["advice"]["added"].items()) == sorted(pinned())
 
 
 def test_the_command_that_installs_it_is_told(records: Records, advise: Any) -> None:
