@@ -1,0 +1,67 @@
+"""`compat completion`: completes verbs, options, selectors and runs in a shell."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import argcomplete
+from argcomplete.shell_integration import shellcode
+
+from torch_compat_matrix.compat.options import parser, verbs_of
+from torch_compat_matrix.compat.progress import answer
+from torch_compat_matrix.runner.errors import Status
+from torch_compat_matrix.runner.files import home, read_cache, to_json, write_whole
+
+SELECTORS = ("selectors", "cell")
+"""The arguments of verbs that are selectors."""
+RUNS = ("run", "before", "after", "resume", "baseline")
+
+
+def main(options: argparse.Namespace) -> Status:
+    """Print the code that a shell reads at its start."""
+    answer(shellcode(["compat"], shell=options.shell))
+    return Status.AS_EXPECTED
+
+
+def complete() -> None:
+    """Answer a shell, which asks by way of the environment, and end the process."""
+    top = parser()
+    for verb in verbs_of(top).values():
+        for action in verb._actions:
+            if action.dest in SELECTORS:
+                action.completer = _selectors  # type: ignore[attr-defined]
+            elif action.dest in RUNS and action.nargs != 0:
+                action.completer = _runs  # type: ignore[attr-defined]
+    argcomplete.autocomplete(top, exit_method=sys.exit)
+
+
+def _runs(**_: Any) -> Iterable[str]:
+    return sorted(path.parent.name for path in (home() / "runs").glob("*/journal.jsonl"))
+
+
+def _selectors(parsed_args: argparse.Namespace, **_: Any) -> Iterable[str]:
+    """The names in the matrix: kept until a YAML file beside or below it changes, since to read it takes 0.3 s."""
+    matrix = Path(getattr(parsed_args, "matrix", "matrix.yaml")).absolute()
+    files = [file for pattern in ("*.y*ml", "*/*.y*ml") for file in sorted(matrix.parent.glob(pattern))]
+    stamp = [str(matrix), *(f"{file} {file.stat().st_mtime_ns}" for file in files)]
+    path = home() / "selectors.json"
+    kept: dict[str, list[str]] = read_cache(path, dict) or {}
+    if kept.get("stamp") == stamp:
+        return kept["names"]
+    from torch_compat_matrix.runner.errors import CompatError
+    from torch_compat_matrix.runner.matrix.expand import all_cells
+    from torch_compat_matrix.runner.matrix.load import load
+    from torch_compat_matrix.runner.matrix.select import names_of
+
+    try:
+        names = sorted(names_of(all_cells(load(matrix))))
+    except (CompatError, OSError):
+        return ()
+    with suppress(OSError):  # a home that cannot be written
+        write_whole(path, [to_json({"stamp": stamp, "names": names})])
+    return names
