@@ -30,6 +30,10 @@ PROOF = ("allocations", "operators")
 """The `device ...` metrics that prove work on a GPU; some versions of torch cannot count operators."""
 
 
+COMPILE = "compile"
+"""The probe that all cells of a launch leave until their other probes are answered: it takes most of the time."""
+
+
 class Launch(NamedTuple):
     """The data that all cells of a launch share: the order, and the host's own facts and decisions."""
 
@@ -80,29 +84,39 @@ class Cell:
         """Whether that worker is forked from the warm host."""
         self.apart: List[str] = []
         """Members whose import spoils forks for CUDA: each of their probes gets its own process."""
+        self.imported: Dict[str, Seen] = {}
+        """The result of each member's import; empty until they are imported."""
+        self.questions = [(probe, member) for probe in order["probes"] for member in self.members()]
+        """The probes that are still to be asked, each with its member."""
 
-    def run(self) -> None:
-        """Run all checks of the cell: import first, since the others build on it.
+    def run(self, compiling: bool) -> None:
+        """Run the checks that compile nothing, or (`compiling`) all that are left; the members are imported first.
 
-        Raises Changed where the next cell would not find the files that this one found.
+        A later call imports them once more in its worker, and judges that no second time.  Raises Changed where the
+        next cell would not find the files that this one found.
         """
+        asked = [(probe, member) for probe, member in self.questions if compiling or probe != COMPILE]
+        if not asked:
+            return
         if self.launch.shared.change_of(str(self.cell["overlay"])):
             raise Changed
         try:
-            imports = self.imports()
-            self.set_apart(imports)
+            if not self.imported:
+                self.imported = self.imports()
+                self.set_apart(self.imported)
+            asked = [pair for pair in self.questions if pair in asked or failed(self.imported[pair[1]])]
+            self.questions = [pair for pair in self.questions if pair not in asked]
             doubts: Dict[Tuple[str, str], Seen] = {}
-            for probe in self.cell["probes"]:
-                for member, imported in imports.items():
-                    self.begin(probe, member)
-                    seen = self.seen(probe, member, imported)
-                    if doubtful(seen):
-                        doubts[probe, member] = seen
-                    else:
-                        self.observe(probe, member, seen, imported)
+            for probe, member in asked:
+                self.begin(probe, member)
+                seen = self.seen(probe, member, self.imported[member])
+                if doubtful(seen):
+                    doubts[probe, member] = seen
+                else:
+                    self.observe(probe, member, seen, self.imported[member])
             self.close()
             while doubts:
-                doubts = self.ask_again(doubts, imports)
+                doubts = self.ask_again(doubts, self.imported)
         finally:
             self.close()
             changed = self.launch.shared.change()
@@ -132,7 +146,7 @@ class Cell:
         """The result of each import in the cell's worker, or in several where an import ends its process."""
         found: Dict[str, Seen] = {}
         for number, member in enumerate(members):
-            self.begin("import", member)
+            self.begin("import" if "import" in self.cell["probes"] else self.cell["probes"][0], member)
             if self.worker is None:
                 self.worker = self.open(members[number:] if self.forks else [member], self.warm)
             found[member] = self.worker.imported()
@@ -241,7 +255,7 @@ class Cell:
         """Seconds that the probe may take."""
         if probe in self.cell.get("timeouts", {}):
             return self.cell["timeouts"][probe]
-        return self.cell["compile_timeout_s"] if probe == "compile" else self.cell["timeout_s"]
+        return self.cell["compile_timeout_s"] if probe == COMPILE else self.cell["timeout_s"]
 
     def open(self, members: List[str], warm: bool) -> Worker:
         """A worker for these members: forked from the warm host, or a process of its own."""

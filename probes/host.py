@@ -23,14 +23,14 @@ import secrets
 import shutil
 import signal
 import time
-from typing import Any, Callable, Dict, List, NoReturn, cast
+from typing import Any, Callable, List, NoReturn, cast
 
 from . import child as work
 from . import facts, own, services
-from .cell import Cell, Launch, changes_torch
+from .cell import COMPILE, Cell, Launch
 from .channel import BadAnswer, Channel
 from .compiling import precompile, prepare
-from .contract import CellOrder, ColdFrame, Facts, Frame, WorkOrder
+from .contract import ColdFrame, Facts, Frame, WorkOrder
 from .exceptions import describe
 from .process import Died, Process, TimedOut, stop_with_parent, sweep
 from .shared import Changed, Shared, header_folder
@@ -65,7 +65,7 @@ class Host:
             data = data[os.write(self.descriptor, data) :]
 
     def run(self) -> None:
-        """Warm up, tell the facts, then work through the cells in their order."""
+        """Warm up, tell the facts, then work through the cells in their order, and once more for what compiles."""
         os.write(self.descriptor, b"\n")  # whoever printed before, from a `.pth` file say, may have left a line open
         self.emit({"kind": "hello", "pid": os.getpid()})
         known = facts.gather(self.hidden)  # before any import: setuptools puts its bundled packages on the path
@@ -79,10 +79,6 @@ class Host:
             self.emit({"kind": "end", "state": "no-device"})  # nothing may pass on a CPU in the GPU's place
             return
         device, name = self.order["device"], known["gpus"][0]["name"] if known["gpus"] else "CPU"
-        if warm and _compiles_in_forks(self.order["cells"], known["packages"]) > 1:  # a single child does it for itself
-            self.warm_up(lambda: prepare(device))
-            if device == "cpu":
-                self.wait_for(precompile)
         for distribution in {member["distribution"] for cell in self.order["cells"] for member in cell["members"]}:
             _import_probes(distribution)
         overlays = [os.path.join(self.overlays, cell["overlay"]) for cell in self.order["cells"] if cell["overlay"]]
@@ -97,9 +93,19 @@ class Host:
             until=self.until,
             shared=Shared(overlays),
         )
+        cells = [Cell(cell, launch, self.emit, self.descriptor) for cell in self.order["cells"]]
         try:
-            for cell in self.order["cells"]:
-                Cell(cell, launch, self.emit, self.descriptor).run()
+            if _compile_in_forks(cells) > 1:  # a single child does it for itself; every optimizer of torch imports it
+                self.warm_up(lambda: importlib.import_module("torch._dynamo"))
+            for cell in cells:
+                cell.run(compiling=False)
+            if _compile_in_forks(cells) > 1:
+                self.warm_up(lambda: prepare(device))
+                if device == "cpu":
+                    self.wait_for(precompile)
+                    launch.shared.take_headers()
+            for cell in cells:
+                cell.run(compiling=True)
         except TimedOut:
             self.emit({"kind": "end", "state": "deadline"})
         except Changed:
@@ -170,13 +176,9 @@ def _import_probes(distribution: str) -> None:
         pass  # the library's own child shows this
 
 
-def _compiles_in_forks(cells: List[CellOrder], packages: Dict[str, str]) -> int:
+def _compile_in_forks(cells: List[Cell]) -> int:
     """The number of children that will call torch.compile and are forked from this process."""
-    return sum(
-        len(cell["members"])
-        for cell in cells
-        if "compile" in cell["probes"] and cell["isolation"] != "fresh" and not changes_torch(cell, packages)
-    )
+    return sum(probe == COMPILE for cell in cells if cell.warm for probe, _ in cell.questions)
 
 
 def _torch_facts(channel: Channel, on_gpu: bool) -> None:

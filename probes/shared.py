@@ -33,8 +33,12 @@ class Shared:
         if os.path.exists(f"{sys.prefix}.sealed"):
             self.folders.append(sys.prefix)
         self.kept = self.look()
-        self.headers = stamps(header_folder())
+        self.take_headers()
         self.overlays = {overlay: stamps(overlay) for overlay in overlays if os.access(overlay, os.W_OK)}
+
+    def take_headers(self) -> None:
+        """Let the precompiled headers that are there now count, which no library has made."""
+        self.headers = stamps(header_folder())
 
     def look(self) -> Stamps:
         """The state of the bundle, of what lies beside it, and of a stand-in, which the runner has sealed."""

@@ -358,6 +358,34 @@ def test_compiling_has_a_limit_of_its_own(torch_python: str, world: Path) -> Non
         assert [frame["status"] for frame in found if frame["kind"] == "observation"] == ["passed"]
 
 
+def test_all_cells_give_their_first_answers_before_any_compiles(torch_python: str, world: Path) -> None:
+    """A library that does not import has nothing to wait for: its answers stay together."""
+    for name in ("one", "two", "torn-apart"):
+        code = "raise ImportError('gone')" if name == "torn-apart" else ""
+        distribution(world / "overlays" / "order", name, code=code)
+        text = PROBES.format(name=name, module=name.replace("-", "_"), body="    pass")
+        text += "\ndef compile(probe):\n    import torch._dynamo\n"
+        (world / "probes" / "libraries" / f"{name.replace('-', '_')}.py").write_text(text)
+    probes = ("import", "sample", "compile")
+    work = [replace(cell(name, probes), overlay=Path("order")) for name in ("one", "torn-apart", "two")]
+    found = [
+        (frame["member"], frame["probe"], frame["status"])
+        for frame in observe(torch_python, world, work)
+        if frame["kind"] == "observation"
+    ]
+    assert found == [
+        ("one", "import", "passed"),
+        ("one", "sample", "passed"),
+        ("torn-apart", "import", "raised"),
+        ("torn-apart", "sample", "skipped"),
+        ("torn-apart", "compile", "skipped"),
+        ("two", "import", "passed"),
+        ("two", "sample", "passed"),
+        ("one", "compile", "passed"),
+        ("two", "compile", "passed"),
+    ]
+
+
 def test_a_module_says_which_submodules_count(torch_python: str, world: Path) -> None:
     """They are imported too; a function that it lacks is no failure of the library."""
     for name, code in (("whole", "VALUE = 1"), ("torn", "raise ImportError('gone')")):
