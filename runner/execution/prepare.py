@@ -21,7 +21,7 @@ from torch_compat_matrix.runner.execution.recorder import Recorder
 from torch_compat_matrix.runner.execution.schedule import Batch
 from torch_compat_matrix.runner.files import locked, to_json, write_whole
 from torch_compat_matrix.runner.model import INSTALLED, Cell, Image, Verdict, digest
-from torch_compat_matrix.runner.packages import overlay
+from torch_compat_matrix.runner.packages import overlay, standin
 from torch_compat_matrix.runner.packages.pip_config import Index
 from torch_compat_matrix.runner.packages.resolution import Resolution
 from torch_compat_matrix.runner.pins import canonical, left_out, name_of
@@ -75,6 +75,8 @@ class Preparation:
     _cells: dict[str, Future[Work | Resolution]] = field(default_factory=dict)
     _overlays: dict[Path, Callable[[], Path]] = field(default_factory=dict)
     """The overlays of this run, each with what builds it."""
+    _fetched: set[str] = field(default_factory=set)
+    """The batches whose packages are fetched while their image is prepared."""
     _guard: threading.Lock = field(default_factory=threading.Lock)
     _pullers: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(2, "prepare"))
     _resolvers: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(4, "resolve"))
@@ -136,7 +138,20 @@ class Preparation:
                 for cell in batch.cells:
                     self._cell(cell, ready)
 
-        self._image(batch.image).add_done_callback(resolve_all)
+        image = self._image(batch.image)
+        if not image.done():
+            self._fetch(batch)
+        image.add_done_callback(resolve_all)
+
+    def _fetch(self, batch: Batch) -> None:
+        """Let uv fetch the cells' packages while it fetches those of the stand-in, whose torch takes longest."""
+        image, asked = batch.image, [cell.requires for cell in batch.cells if cell.requires]
+        with self._guard, suppress(Trouble):
+            if image.local is None or self.backend.pulls or self.backend.peek(image) is not None:
+                return
+            if asked and batch.key not in self._fetched:
+                self._fetched.add(batch.key)
+                self._resolvers.submit(standin.fetch, image.local, asked, self.home, self.index)
 
     def _image(self, image: Image) -> Future[Ready]:
         with self._guard:

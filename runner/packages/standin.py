@@ -9,13 +9,13 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from torch_compat_matrix.runner.errors import Trouble
-from torch_compat_matrix.runner.files import locked, read_cache, stamps, to_json, write_whole
+from torch_compat_matrix.runner.files import locked, read_cache, scratch, stamps, to_json, write_whole
 from torch_compat_matrix.runner.model import HOST, Local, digest
 from torch_compat_matrix.runner.packages import buildline, interpreters, manifest, uv
 from torch_compat_matrix.runner.packages.pip_config import Index
@@ -115,7 +115,7 @@ def users_of(python: Path) -> Path:
 
 def foresee(local: Local, index: Index) -> None:
     """Raise the Trouble that `build` would end in, as far as the index shows it; nothing is built."""
-    if not re.fullmatch(r"[\d.]+", _version(local)):
+    if not _is_version(local):
         return  # an interpreter by its path or name, which only a build asks for its version
     ran = uv.run(
         ("pip", "compile", "--python-version", _version(local), *index.uv_flags(), "-"),
@@ -126,9 +126,35 @@ def foresee(local: Local, index: Index) -> None:
         raise _cannot_be_built(ran)
 
 
+def fetch(local: Local, cells: Iterable[Sequence[str]], home: Path, index: Index) -> None:
+    """Bring what the cells' requirements add to the stand-in into uv's cache, before the stand-in is there to be asked.
+
+    This decides nothing: what goes wrong here is told by the resolution, which finds most answers in the cache.
+    """
+    if not _is_version(local):
+        return
+    flags, variables = ("--python-version", _version(local), *index.uv_flags()), index.uv_environment()
+
+    def pins(*more: str) -> list[str]:
+        asked = ("pip", "compile", "--no-header", "--no-annotate", *flags, "-")
+        return uv.run(asked, variables, stdin="\n".join((*local.requires, *more))).out.splitlines()
+
+    fetched = set(pins())
+    for requirements in cells if fetched else ():
+        added = [line for line in pins(*requirements) if line not in fetched]
+        with scratch(home / "resolutions") as folder:
+            install = ("pip", "install", "--no-deps", "--only-binary", ":all:", "--target", folder, *flags, "-r", "-")
+            ran = uv.run(install, {**variables, "UV_LINK_MODE": "symlink"}, stdin="\n".join(added))
+        fetched |= set() if ran.status else set(added)
+
+
 def _folder(local: Local, home: Path, index: Index, gpu: bool) -> Path:
     key = digest([_version(local), sorted(local.requires), index.key, gpu, *stamps(local.requires)])
     return (home / "standins" / key).absolute()
+
+
+def _is_version(local: Local) -> bool:
+    return re.fullmatch(r"[\d.]+", _version(local)) is not None
 
 
 def _version(local: Local) -> str:
