@@ -1,6 +1,8 @@
 """The evidence of a `compile` probe: compiled code ran, and gives the eager function's result."""
 
+import contextlib
 import importlib
+import os
 import time
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
@@ -11,9 +13,9 @@ from .probe import Probe
 def prepare(device: str) -> None:
     """Do once, before forks, the set-up of each process's first torch.compile; no thread is started.
 
-    Inductor tries which vector instructions work, by starting an interpreter for each set of them: 1 s with torch 2.13,
-    6 s with 2.9, whose trials import torch, and some seconds more where nothing is compiled yet.  A GPU's child needs
-    them too where shapes vary, since Dynamo's guards are C++; without a compiler for it they are Python.
+    Inductor tries which vector instructions work, by a run of g++ and an interpreter for each set of them: 3 s each,
+    more with 2.9, whose trials import torch.  A GPU's child needs them too where shapes vary, since Dynamo's guards are
+    C++; without a compiler for it they are Python.
     """
     importlib.import_module("torch._dynamo")
     config: Any = importlib.import_module("torch._inductor.config")
@@ -21,6 +23,8 @@ def prepare(device: str) -> None:
         config.compile_threads = 1
     importlib.import_module("torch._inductor.compile_fx")
     try:
+        with contextlib.suppress(ImportError, AttributeError):  # before torch 2.5
+            _keep_best_instructions(importlib.import_module("torch._inductor.cpu_vec_isa"))
         importlib.import_module("torch._inductor.codecache").pick_vec_isa()
     except Exception:
         if device == "cpu":
@@ -32,6 +36,14 @@ def precompile() -> None:
     import torch
 
     torch.compile(lambda data: data + 1)(torch.ones(8))
+
+
+def _keep_best_instructions(isas: Any) -> None:
+    """Leave inductor the first set of vector instructions that works: it takes that one, and tries the others too."""
+    has = isas.x86_isa_checker()
+    for number, isa in enumerate(isas.supported_vec_isa_list):
+        if "ATEN_CPU_CAPABILITY" not in os.environ and all(flag in has for flag in str(isa).split()) and isa:
+            del isas.supported_vec_isa_list[number + 1 :]
 
 
 def compiled(
@@ -137,7 +149,9 @@ def _compiled(
         hits = counters["inductor"]["fxgraph_cache_hit"] + counters["aot_autograd"]["autograd_cache_hit"]
         # a launch keeps its caches; Triton has its own, so that a kernel may be an old one even without a hit
         probe.metric(f"{what}: compile cache hits", hits, "count")
-        probe.metric(f"{what}: kernels", _kernels() - kernels_before, "count")
+        kernels = _kernels() - kernels_before
+        probe.metric(f"{what}: kernels", kernels, "count")
+        probe.metric("kernels", kernels + probe.metrics.get("kernels", {"value": 0})["value"], "count")
     return quick
 
 

@@ -60,7 +60,11 @@ class Probe:
 
     @property
     def heavy_backend(self) -> str:
-        """The backend that compiles a function of many kernels, such as a training step: C++ takes half a minute."""
+        """The backend that compiles a function of many kernels, such as a training step, or of several shapes.
+
+        On a CPU each of inductor's kernels is a run of g++, of a second or more: there a probe gives inductor one
+        function with its gradients, and has the rest cut up by Dynamo and AOTAutograd alone.
+        """
         return "inductor" if self.device.type == "cuda" else "aot_eager"
 
     def metric(self, name: str, value: float, unit: str) -> None:

@@ -171,17 +171,14 @@ def variational_training(probe: Probe) -> None:
 
 
 def variational_compiled(probe: Probe) -> None:
-    """Forward and backward, the noise handed in so that both see the same.
-
-    One batch size on a CPU, where each takes 2 s: the Transformer has several.
-    """
+    """Forward and backward, the noise handed in so that both see the same."""
     import torch
 
     torch.manual_seed(probe.seed)
     layer = Variational.make(torch, 8, 4).to(probe.device)
-    sizes = (3, 16) if probe.thorough else (3,)
-    inputs = [(probe.randn(rows, 8), probe.randn(4, 8, offset=9)) for rows in sizes]
-    compiled(probe, layer, inputs, "variational layer", dict(layer.named_parameters()))
+    inputs = [(probe.randn(rows, 8), probe.randn(4, 8, offset=9)) for rows in (3, 16)]
+    parameters = dict(layer.named_parameters())
+    compiled(probe, layer, inputs, "variational layer", parameters, backend=probe.heavy_backend)
 
 
 def _ensemble(probe: Probe) -> Any:
@@ -227,10 +224,10 @@ def ensemble_spread(probe: Probe) -> None:
 
 
 def ensemble_compiled(probe: Probe) -> None:
-    """The stacked ensemble, compiled; one batch size on a CPU, as for the variational layer."""
+    """The stacked ensemble, compiled."""
     _, all_of = _ensemble(probe)
-    inputs = [(probe.randn(rows, 4),) for rows in ((8, 24) if probe.thorough else (8,))]
-    compiled(probe, all_of, inputs, "deep ensemble")
+    inputs = [(probe.randn(rows, 4),) for rows in (8, 24)]
+    compiled(probe, all_of, inputs, "deep ensemble", backend=probe.heavy_backend)
 
 
 def calibration(probe: Probe) -> None:

@@ -220,11 +220,18 @@ def compile(probe: Probe) -> None:
     """A kernel, with its gradients, and the prediction of an exact GP compile to the eager result."""
     import torch
 
-    with probe.part("kernel"):
-        kernel = _kernel(probe, torch.float32)
-        sizes = (5, 8) if probe.thorough else (5,)  # of 7 s each on a CPU core
-        points = [(probe.randn(rows, 2, offset=rows), probe.randn(4, 2, offset=1)) for rows in sizes]
-        compiled(probe, lambda x, z: _dense(kernel(x, z)), points, "kernel", dict(kernel.named_parameters()))
+    kernel = _kernel(probe, torch.float32)
+    points = [(probe.randn(rows, 2, offset=rows), probe.randn(4, 2, offset=1)) for rows in (5, 8)]
+
+    def covariance(x: Any, z: Any) -> Any:
+        return _dense(kernel(x, z))
+
+    with probe.part("kernel"):  # inductor would make ten kernels of each shape, backwards included
+        parameters = dict(kernel.named_parameters())
+        compiled(probe, covariance, points, "kernel", parameters, backend=probe.heavy_backend)
+    with probe.part("kernel without gradients"):
+        kernel.requires_grad_(False)
+        compiled(probe, covariance, points[:1], "kernel without gradients", backward=False)
     with probe.part("prediction"):
         model, _, _, _ = _model(probe, torch.float64)
 

@@ -334,12 +334,12 @@ def compile(probe: Probe) -> None:
         return poutine.trace(poutine.condition(conjugate, {"w": w})).get_trace(x, y).log_prob_sum()
 
     with probe.part("distributions"), clean(probe.seed):
-        values = [probe.randn(rows, 3, offset=rows) for rows in (4, 7)]
+        values = [probe.randn(rows, 3, offset=rows) for rows in ((4, 7) if probe.thorough else (4,))]
         points = [(x, x.exp(), probe.randn(3), probe.randn(3, offset=1).exp()) for x in values]
         compiled(probe, density, points, "log density")
     with probe.part("model"), clean(probe.seed):
         inputs = [(probe.randn(3, offset=4), *data(probe, rows, 3)) for rows in (6, 9)]
-        compiled(probe, joint, inputs, "model density")
+        compiled(probe, joint, inputs, "model density", backend=probe.heavy_backend)
     with probe.part("network"), clean(probe.seed):
         _compiled_module(probe)
 
