@@ -73,7 +73,7 @@ class Lines:
         self.known = known
         self.remaining = remaining
         self.loudness = loudness
-        self.counts: Counter[Verdict] = Counter()
+        self.counts: Counter[str] = Counter()
         self.jobs: dict[str, tuple[Phase, float]] = {}
         """Each job's phase, and when it began."""
         self.reused: Counter[str] = Counter()
@@ -118,11 +118,12 @@ class Lines:
     def outcome(self, outcome: Outcome) -> None:
         """Count and show an outcome."""
         with self.lock:
-            self.counts[outcome.verdict] += 1
+            self.counts[outcome.grade or outcome.verdict.value] += 1
             if self.remaining is not None:
                 self.remaining.end(outcome.check, time.monotonic(), bool(outcome.reused))
             judged = judge(outcome, self.known, dt.date.today())
-            if outcome.reused and outcome.verdict is Verdict.PASS and not judged.surprise and self.loudness != VERBOSE:
+            plain = outcome.verdict is Verdict.PASS and not (outcome.grade or judged.surprise)
+            if outcome.reused and plain and self.loudness != VERBOSE:
                 self.reused[outcome.reused] += 1
                 return
             self.unfold()
@@ -201,7 +202,7 @@ class Live(Lines):
         # no lock: whoever prints holds ours and waits for the view's, which is held here
         counts = Counter(dict(self.counts)).most_common()
         reused = sum(self.reused.values())
-        said = [self.state, *(f"{count} {verdict.value}" for verdict, count in counts)]
+        said = [self.state, *(f"{count} {verdict}" for verdict, count in counts)]
         jobs, bar = Table.grid(padding=(0, 2)), Table.grid(padding=(0, 2))
         for words, seconds in self.rows():
             jobs.add_row(Text(printable(words), overflow="ellipsis", no_wrap=True), Text(seconds, style="dim"))
@@ -217,7 +218,7 @@ def line(outcome: Outcome) -> str:
     flaky = "  flaky" if outcome.flaky else ""
     reused = f"  reused from {outcome.reused}" if outcome.reused else ""
     rest = one_line(f"{outcome.check}{where} {outcome.seconds:.1f} s{why}{flaky}{reused}")
-    return f"{outcome.verdict.value:<11} {rest}"
+    return f"{outcome.shown:<11} {rest}"
 
 
 def cut(words: str) -> str:

@@ -302,5 +302,5 @@ class CheckItem(pytest.Item):
 
 def _properties(outcome: Outcome) -> Iterable[tuple[str, str]]:
     named = {"reason": outcome.reason, "device": outcome.device, "device_name": outcome.device_name}
-    properties = {"verdict": outcome.verdict.value, **named, "installed": outcome.installed}
+    properties = {"verdict": outcome.verdict.value, "grade": outcome.grade, **named, "installed": outcome.installed}
     return [(name, value) for name, value in properties.items() if value]

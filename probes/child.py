@@ -53,7 +53,10 @@ class Settings(TypedDict, total=False):
 def probe_module(distribution: str) -> ModuleType:
     """The probes of a distribution, `<name with _>.py`: of the user, or of `libraries`."""
     name = _stem(distribution)
-    return importlib.import_module(f"{__package__}.{'own' if own.has(name) else 'libraries'}.{name}")
+    module = importlib.import_module(f"{__package__}.{'own' if own.has(name) else 'libraries'}.{name}")
+    if hasattr(module, "EXAMPLE"):
+        importlib.import_module(f"{__package__}.libraries._generic").complete(module)
+    return module
 
 
 def _stem(distribution: str) -> str:

@@ -116,6 +116,8 @@ def _answer(table: Table, condition: Mapping[str, Any], outcome: Outcome) -> tup
         words += more
     elif outcome.verdict is Verdict.PASS or outcome.verdict.broken:
         answer = outcome.verdict is Verdict.PASS
+    if outcome.grade:
+        return None, f"{words}, {outcome.grade}: a generic probe compares nothing"
     if stand_in and not condition.get("anywhere"):
         return None, f"{words}, which says nothing about the image"
     if condition.get("gpu") and not table.passed_on_gpu(outcome):

@@ -11,6 +11,9 @@ from torch_compat_matrix.runner.judging import Judged
 from torch_compat_matrix.runner.model import Verdict
 from torch_compat_matrix.runner.text import inert
 
+SHOWN = ("verdict", "grade", "reason", "blame", "device", "device_name", "installed", "install_note", "reused")
+"""The fields of an outcome that are properties of its case."""
+
 
 def junit(table: Table) -> Iterator[str]:
     """The document in pieces: a hundred thousand cases need not be in memory at once."""
@@ -40,12 +43,7 @@ def junit(table: Table) -> Iterator[str]:
 def _case(judged: Judged) -> str:
     outcome = judged.outcome
     names = {"name": outcome.check, "classname": outcome.image, "time": f"{outcome.seconds:.3f}"}
-    properties = {
-        name: getattr(value, "value", value)
-        for name in ("verdict", "reason", "blame", "device", "device_name", "installed", "install_note", "reused")
-        for value in [getattr(outcome, name)]
-        if value
-    }
+    properties = {name: getattr(value, "value", value) for name in SHOWN for value in [getattr(outcome, name)] if value}
     listed = "".join(f"<property{_attributes({'name': name, 'value': value})}/>" for name, value in properties.items())
     kind, message, body = _result(judged)
     result = f"<{kind}{_attributes({'message': message})}>{escape(inert(body))}</{kind}>" if kind else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -25,7 +26,14 @@ MARKS = {
     Verdict.NOT_RUN: "❔",
 }
 ON_GPU, ON_CPU = "✅", "☑️"
+SUPERFICIAL_ON_GPU, SUPERFICIAL_ON_CPU = "🔷", "🔹"
 REPLACED, CONSTRAINED = "🔀", "📌"
+PASSES = {
+    ON_GPU: "passes on the GPU",
+    ON_CPU: "passes on the CPU",
+    SUPERFICIAL_ON_GPU: "superficial: runs on the GPU, by a generic probe that compares nothing",
+    SUPERFICIAL_ON_CPU: "superficial: runs on the CPU, by a generic probe that compares nothing",
+}
 MEANINGS = {
     Verdict.FAIL: "fails",
     Verdict.CRASH: "crashes",
@@ -69,8 +77,8 @@ def markdown(table: Table, changes: Changes | None, claims: Mapping[str, int] | 
 
 def summary(table: Table, changes: Changes | None) -> str:
     """The most important facts, in one or two sentences."""
-    counts = table.counts
-    done = ", ".join(f"{counts[verdict]} {verdict.value}" for verdict in Verdict if counts[verdict])
+    counts = Counter(outcome.grade or outcome.verdict.value for outcome in table.outcomes.values())
+    done = ", ".join(f"{counts[verdict]} {verdict}" for verdict in sorted(counts, key=_rank))
     unexpected = [judged for judged in table.surprises if judged.surprise == "unexpected failure"]
     sentences = []
     if table.state == STILL_GOING:
@@ -113,6 +121,12 @@ def summary(table: Table, changes: Changes | None) -> str:
         words = ", ".join(f"{count} {what}" for count, what in moved if count)
         sentences.append(f"Since {changes.baseline}: {words or 'nothing changed'}.")
     return " ".join(sentences) + f" ({len(table.outcomes)} checks: {done})"
+
+
+def _rank(shown: str) -> float:
+    """The place of a verdict, or of a superficial pass, in the headline."""
+    verdicts = [verdict.value for verdict in Verdict]
+    return verdicts.index(shown) if shown in verdicts else 0.5
 
 
 def _where(table: Table, outcome: Outcome) -> str:
@@ -193,10 +207,8 @@ def _grid(table: Table, notes: Sequence[Note]) -> Iterator[str]:
 
 def _legend(table: Table, used: Iterable[Verdict]) -> Iterator[str]:
     passed = [outcome for outcome in table.outcomes.values() if outcome.verdict is Verdict.PASS]
-    if any(table.passed_on_gpu(outcome) for outcome in passed):
-        yield f"{ON_GPU} passes on the GPU"
-    if any(not table.passed_on_gpu(outcome) for outcome in passed):
-        yield f"{ON_CPU} passes on the CPU"
+    marks = {mark(table, outcome)[0] for outcome in passed}
+    yield from (f"{meant} {meaning}" for meant, meaning in PASSES.items() if meant[0] in marks)
     for verdict in MARKS:
         if verdict in used:
             yield f"{MARKS[verdict]} {MEANINGS[verdict]}"
@@ -223,7 +235,8 @@ def _box(table: Table, box: Mapping[str, Judged], numbers: Mapping[str, int]) ->
 def mark(table: Table, outcome: Outcome) -> str:
     """One character for an outcome; a pass on a CPU looks different from one on a GPU."""
     if outcome.verdict is Verdict.PASS:
-        return (ON_GPU if table.passed_on_gpu(outcome) else ON_CPU) + ("🔁" if outcome.flaky else "")
+        marks = (SUPERFICIAL_ON_GPU, SUPERFICIAL_ON_CPU) if outcome.grade else (ON_GPU, ON_CPU)
+        return marks[not table.passed_on_gpu(outcome)] + ("🔁" if outcome.flaky else "")
     return MARKS[outcome.verdict]
 
 
@@ -241,7 +254,7 @@ def _notes(notes: Sequence[Note]) -> Iterator[str]:
         where = cell if len(cells) == 1 else f"{outcome.image}, {len(cells)} cells"
         kind = f"**{first.surprise}**: " if first.surprise else ""
         blame = f", blame: {text(outcome.blame)}" if outcome.blame else ""
-        verdict = outcome.verdict.value
+        verdict = outcome.shown
         what = f"{code(outcome.reason)} ({verdict}{blame})" if outcome.reason else verdict
         anchor = f'<a id="note-{note.number}"></a>'
         yield f"{note.number}. {anchor}{kind}{text(f'{where} ({probes})')}: {what}"

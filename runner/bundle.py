@@ -5,7 +5,8 @@ from __future__ import annotations
 import ast
 import symtable
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from functools import cache
 from importlib import metadata
 from importlib.util import decode_source, find_spec
@@ -42,6 +43,8 @@ class Entry:
     """The module's file, for messages."""
     module: Module | None = None
     """The module, where it is not of our own bundle."""
+    generic: frozenset[str] = frozenset()
+    """The probes that are generic ones (probes/libraries/_generic.py)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,9 +69,36 @@ class Catalogue:
         has = {probe for name in members for probe in (self.entries[name].probes if name in self.entries else PROBES)}
         return tuple(probe for probe in PROBES if probe in wanted & has)
 
+    def superficial(self, members: Iterable[str]) -> tuple[str, ...]:
+        """The probes whose pass is superficial, since they are generic for one of the members."""
+        generic = {probe for name in members if name in self.entries for probe in self.entries[name].generic}
+        return tuple(probe for probe in PROBES if probe in generic)
+
+    def with_generic(self, names: Iterable[str]) -> Catalogue:
+        """These libraries too: the generic probes for each that has none."""
+        missing = [name for name in names if name not in self.entries]
+        return replace(self, entries={**self.entries, **{name: self._generic(name) for name in missing}})
+
+    def _generic(self, name: str) -> Entry:
+        near = get_close_matches(name, self.entries, n=1, cutoff=0.8)
+        origin = f"generic probes of {name}{f' (did you mean {near[0]!r}?)' if near else ''}"
+        module = Module(name=name.replace("-", "_"), origin=origin, text=_GENERIC.format(name))
+        return Entry(distribution=name, place=origin, module=module, generic=frozenset(PROBES))
+
     def members_of(self, requires: Iterable[str]) -> tuple[str, ...]:
         """The distributions among the requirements that have probes, each once: markers may choose between them."""
         return tuple(name for name in dict.fromkeys(map(name_of, requires)) if name in self.entries)
+
+
+_GENERIC = '''"""{0}: found by inspection."""
+
+from ..libraries import _generic
+
+DISTRIBUTION = "{0}"
+MODULE, *IMPORTS = _generic.top_levels(DISTRIBUTION)
+EXAMPLE = {{}}
+'''
+"""The probe module of a library that has none."""
 
 
 @cache
@@ -133,10 +163,13 @@ def _entry(path: Path, place: str, own: bool = False) -> Entry:
     except _UNREADABLE as error:
         return Entry(distribution=path.stem.replace("_", "-"), problem=f"{place}: {_cause(error)}", place=place)
     defined = {symbol.get_name() for symbol in symbols if symbol.is_assigned() or symbol.is_imported()}
-    probes = {"import", *declared.get("NOT_APPLICABLE", ()), *defined}
+    probes = {"import", *declared.get("NOT_APPLICABLE", ()), *defined}.intersection(PROBES)
+    generic = frozenset(PROBES) - probes if "EXAMPLE" in defined else frozenset()
     replaces = own and distribution in catalogue().entries
     module = Module(name=path.stem, origin=place, text=text, replaces=replaces) if own else None
-    return Entry(distribution=distribution, probes=frozenset(probes.intersection(PROBES)), place=place, module=module)
+    return Entry(
+        distribution=distribution, probes=frozenset(probes | generic), place=place, module=module, generic=generic
+    )
 
 
 def _cause(error: Exception) -> str:

@@ -31,6 +31,8 @@ HERE = "here"
 """The image that the interpreter of this command is, where it stands for no other."""
 TORCH = "torch"
 """The package that makes an image what it is: only a plain install replaces it."""
+SUPERFICIAL = "superficial"
+"""The grade of a pass of a generic probe."""
 MOST_CHANGES = 10
 """How many changes of packages are shown in a line: a new torch comes with a dozen packages of CUDA."""
 
@@ -204,6 +206,8 @@ class Cell:
     """The package index, instead of pip's own; empty for that."""
     extra_index: tuple[str, ...] = ()
     find_links: tuple[str, ...] = ()
+    superficial: tuple[str, ...] = ()
+    """The probes whose pass shows no more than that code runs: generic ones."""
     timeouts: Mapping[str, float] = field(default_factory=dict, hash=False)
     """Probe -> seconds, before the limits of the image."""
 
@@ -395,6 +399,8 @@ class Outcome:
     """UTC, ISO 8601."""
     attempts: tuple[str, ...] = ()
     """Verdicts of earlier attempts in the same run."""
+    grade: str = ""
+    """`superficial` where a generic probe passes, which compares nothing; else empty."""
     flaky: bool = False
     """Whether it passes after a fresh process failed; in older records also after a forked one did."""
     key: str = ""
@@ -405,6 +411,11 @@ class Outcome:
     """The words that select its cell."""
     owner: str = ""
     """Whoever looks after its library or its image."""
+
+    @property
+    def shown(self) -> str:
+        """The verdict for a reader: a superficial pass never looks like another."""
+        return f"{self.verdict.value} ({self.grade})" if self.grade else self.verdict.value
 
     @property
     def cell(self) -> str:

@@ -70,7 +70,7 @@ def _lines(seen: Sequence[tuple[str, Outcome]]) -> Iterator[str]:
         if same:
             yield f"  ... the same in {same} more"
         why = one_line(f"{outcome.reason}: {outcome.detail}") if outcome.reason else ""
-        yield f"  {run}  {outcome.verdict.value} {why}".rstrip()
+        yield f"  {run}  {outcome.shown} {why}".rstrip()
         if before is not None:
             yield f"      since {outcome.started}: {_changed(before, outcome)}"
         before, same = outcome, 0

@@ -34,7 +34,7 @@ def _row(run: Run) -> RunRow:
     except NoRun:
         empty = RunRow(run=run.id, state="", backend="", checks="", covers="", verdicts="", size="")
         return {**empty, "state": "never began"}
-    verdicts = Counter(outcome.verdict.value for outcome in outcomes.values())
+    verdicts = Counter(outcome.grade or outcome.verdict.value for outcome in outcomes.values())
     images = [image.name for image in plan.images if plan.cells_of(image)]
     subjects = list(dict.fromkeys(cell.subject for cell in plan.cells))
     return {

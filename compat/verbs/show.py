@@ -64,7 +64,7 @@ def describe(
     outcome: Outcome, header: dict[str, Any], environment: dict[str, Any], requires: Sequence[str] = ()
 ) -> Iterable[str]:
     """An outcome in lines: verdict, evidence, environment, and the commands that install and reproduce it."""
-    yield f"{outcome.check}: {outcome.verdict.value}{' (flaky)' if outcome.flaky else ''}"
+    yield f"{outcome.check}: {outcome.shown}{' (flaky)' if outcome.flaky else ''}"
     facts = environment.get("facts", {})
     torch = facts.get("torch") or {}
     stand_in = " (a stand-in, not the image)" if environment.get("stand_in") else ""

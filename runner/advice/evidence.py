@@ -101,6 +101,8 @@ class Seen:
             return "flaky: different verdicts under the same conditions"
         if self.place.gpu and outcome.device == "cpu":
             return "ran on the CPU"
+        if outcome.grade:
+            return f"{outcome.grade}: only generic probes ran"
         skipped = outcome.verdict is Verdict.SKIP and (outcome.reason == "not-applicable" or probe not in required)
         if outcome.verdict is Verdict.PASS or skipped:
             return ""

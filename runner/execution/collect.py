@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Any
 from torch_compat_matrix.runner.backends.base import Exit
 from torch_compat_matrix.runner.errors import Trouble
 from torch_compat_matrix.runner.execution.protocol import Work
-from torch_compat_matrix.runner.model import PLAIN, TORCH, Check, Limits, Outcome, Verdict, check_id, utc_now
+from torch_compat_matrix.runner.model import (
+    PLAIN,
+    SUPERFICIAL,
+    TORCH,
+    Check,
+    Limits,
+    Outcome,
+    Verdict,
+    check_id,
+    utc_now,
+)
 from torch_compat_matrix.runner.pins import changes
 from torch_compat_matrix.runner.verdicts.classify import Classified, classify
 from torch_compat_matrix.runner.verdicts.rules import reason_for
@@ -210,6 +220,7 @@ class Collector:
             seconds=round(sum(member.get("seconds", 0.0) for member in seen), 3),
             started=utc_now(),
             attempts=(*before, *(VERDICT_OF.get(status, Verdict.FAIL).value for status in repeated)),
+            grade=SUPERFICIAL if verdict is Verdict.PASS and observation["probe"] in cell.superficial else "",
             flaky=verdict is Verdict.PASS and (bool(before) or any(member.get("flaky") for member in seen)),
         )
 

@@ -98,6 +98,7 @@ def _cells_of(matrix: Matrix, image: str) -> list[Cell]:
                     requires=(*pinned, *library.with_) if pinned else (),
                     members=(name,),
                     probes=probed.answered(library.probes or matrix.probes, (name,)),
+                    superficial=probed.superficial((name,)),
                     isolation=library.isolation,
                     label=library.label or "",
                     install=library.install or matrix.install,
@@ -114,6 +115,7 @@ def _cells_of(matrix: Matrix, image: str) -> list[Cell]:
                 requires=tuple(stack.requires),
                 members=members,
                 probes=probes,
+                superficial=probed.superficial(members),
                 install=stack.install or matrix.install,
             )
         )
@@ -217,6 +219,7 @@ def _here(plan: Plan, selectors: Sequence[str], probed: Catalogue) -> Plan:
             requires=(),
             members=(name,),
             probes=probed.answered(cell.probes, (name,)),
+            superficial=probed.superficial((name,)),
         )
         for cell in own
         for name in cell.members

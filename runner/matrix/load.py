@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
 
@@ -15,7 +16,7 @@ from torch_compat_matrix.runner.matrix.document import Document, MatrixError
 from torch_compat_matrix.runner.matrix.explain import explain
 from torch_compat_matrix.runner.matrix.schema import Matrix
 from torch_compat_matrix.runner.matrix.values import is_folder
-from torch_compat_matrix.runner.pins import canonical
+from torch_compat_matrix.runner.pins import canonical, name_of
 
 
 def load(source: Path | Document, given: Mapping[str, str] = MappingProxyType({})) -> Matrix:
@@ -37,7 +38,9 @@ def load(source: Path | Document, given: Mapping[str, str] = MappingProxyType({}
         for index, entry in enumerate(matrix.probes_)
         if is_folder(entry)
     }
-    matrix._catalogue = extended(matrix.folders)
+    probed = extended(matrix.folders)
+    bare = [stack.requires for stack in matrix.stacks.values() if not probed.members_of(stack.requires)]
+    matrix._catalogue = probed.with_generic([*matrix.libraries, *map(name_of, chain(*bare))])
     for where, message in sense.mistakes(matrix):
         document.mistake(where, message)
     if document.mistakes:

@@ -93,6 +93,7 @@ def installed_plan(distributions: Mapping[str, str]) -> Plan:
             requires=(),
             members=(name,),
             probes=probed.answered(PROBES, (name,)),
+            superficial=probed.superficial((name,)),
         )
         for name, entry in probed.entries.items()
         if name in held and not entry.problem

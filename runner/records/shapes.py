@@ -59,6 +59,7 @@ class OutcomeRecord(_Outcome, total=False):
     seconds: float
     started: str
     attempts: list[str]
+    grade: str
     flaky: bool
     key: str
     reused: str

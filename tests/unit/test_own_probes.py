@@ -7,13 +7,18 @@ from pathlib import Path
 
 import pytest
 
+from torch_compat_matrix.compat.progress import line
+from torch_compat_matrix.reports.claims import NOT_TESTED, judge
+from torch_compat_matrix.reports.junit import junit
+from torch_compat_matrix.reports.markdown import markdown
+from torch_compat_matrix.reports.table import Table
 from torch_compat_matrix.runner.bundle import BUNDLE, extended
 from torch_compat_matrix.runner.execution.protocol import Work, order
 from torch_compat_matrix.runner.execution.reuse import source
 from torch_compat_matrix.runner.matrix.document import MatrixError
 from torch_compat_matrix.runner.matrix.expand import expand
 from torch_compat_matrix.runner.matrix.load import load
-from torch_compat_matrix.runner.model import PROBES, Plan
+from torch_compat_matrix.runner.model import PROBES, Outcome, Plan, Verdict
 
 ACME = 'DISTRIBUTION = "acme-layers"\nMODULE = "acme"\ndef sample(probe): ...\n'
 MATRIX = """\
@@ -140,3 +145,50 @@ def test_a_changed_module_or_helper_changes_the_key(folder: Path) -> None:
     (folder / "probes" / "acme_layers.py").write_text(ACME + "# changed\n")
     assert len({before, helped, source("acme-layers", plan().modules)}) == 3
     assert source("torchbnn", plan().modules) == ours == source("torchbnn")
+
+
+def test_a_library_without_probes_gets_the_generic_ones(folder: Path) -> None:
+    """Each is superficial; a likely slip is named; a stack without any probes gets them for all its members."""
+    Path("matrix.yaml").write_text(
+        'images: { torch-2.13: { tag: "x:1" } }\n'
+        'libraries: { pyro-pl: { versions: ["1"] }, torchbnn: { versions: ["1"] } }\n'
+        'stacks: { rest: { requires: ["einops==1", "tqdm"] }, mixed: { requires: ["torchbnn==1", "tqdm"] } }\n'
+    )
+    found = {cell.subject: cell for cell in plan().cells}
+    assert {name: (cell.members, cell.superficial) for name, cell in found.items()} == {
+        "pyro-pl": (("pyro-pl",), PROBES),
+        "torchbnn": (("torchbnn",), ()),
+        "rest": (("einops", "tqdm"), PROBES),
+        "mixed": (("torchbnn", "tqdm"), PROBES),
+    }
+    assert [str(module) for module in plan().modules] == [
+        "generic probes of pyro-pl (did you mean 'pyro-ppl'?)",
+        "generic probes of einops",
+        "generic probes of tqdm",
+    ]
+
+
+def test_an_example_completes_a_module(folder: Path) -> None:
+    """What it defines itself counts; what it lacks is generic."""
+    (folder / "probes" / "acme_layers.py").write_text(ACME + "EXAMPLE = {}\nNOT_APPLICABLE = {'compile': 'no code'}\n")
+    (cell,) = plan().cells
+    assert (cell.probes, cell.superficial) == (PROBES, ("autograd",))
+
+
+def test_a_superficial_pass_looks_like_none(tmp_path: Path) -> None:
+    """In the grid, the legend, the headline, JUnit and JSON; a claim and an advice take it for no answer."""
+    outcome = Outcome(
+        check="i/l-1/sample", image="i", subject="l", version="1", probe="sample",
+        verdict=Verdict.PASS, device="cpu", grade="superficial",
+    )  # fmt: skip
+    table = Table(header={"plan": {}}, outcomes={outcome.check: outcome}, environments={}, state="complete")
+    page = markdown(table, None)
+    assert "(1 checks: 1 superficial)" in page
+    assert "| l 1 | ·🔹·· |" in page
+    assert "☑️" not in page
+    assert "🔹 superficial" in page
+    assert 'name="grade" value="superficial"' in "".join(junit(table))
+    assert Outcome.from_json(outcome.to_json()) == outcome
+    assert line(outcome).startswith("pass (superficial) i/l-1/sample")
+    claim = {"id": "c", "source": "s", "says": "it works", "holds_if": [{"checks": "i/l", "anywhere": True}]}
+    assert [judged.verdict for judged in judge(replace(table, header={"plan": {"claims": [claim]}}))] == [NOT_TESTED]
