@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from torch_compat_matrix.runner import __version__
 from torch_compat_matrix.runner.backends.base import BACKENDS
 from torch_compat_matrix.runner.errors import UsageError, did_you_mean
+from torch_compat_matrix.runner.model import PROBES
 
 EPILOG = """\
 A selector is an image, a library (`captum`, `captum-0.8.0`), a cell (image/library-version),
@@ -243,6 +245,24 @@ def parser() -> argparse.ArgumentParser:
     triage.add_argument(
         "--write", type=Path, metavar="FILE", help="add the entries to this matrix file, whose comments stay"
     )
+
+    probe = verb(
+        "probe",
+        "run one probe module against an interpreter at hand, with everything that it prints. For whoever writes one.",
+        "compat probe acme-layers",
+        "compat probe acme-layers --probes ./probes --probe sample --prove",
+        parents=[matrix],
+    )
+    probe.add_argument("name", metavar="LIBRARY", help="a library; the generic probes run where it has none")
+    probe.add_argument(
+        "--probes", type=Path, metavar="DIR", help="the folder of its module (default: as matrix.yaml says)"
+    )
+    probe.add_argument("--probe", action="append", choices=PROBES, help="only this probe (repeatable)")
+    probe.add_argument(
+        "--prove", action="store_true", help="break the library in several ways, and say which the module would miss"
+    )
+    probe.add_argument("--python", default=sys.executable, help="an interpreter that holds torch and the library")
+    probe.add_argument("--seed", type=int, default=0, metavar="N", help="the seed of the probes (%(default)s)")
 
     bisect = verb(
         "bisect",

@@ -1,6 +1,8 @@
 """`python -m probes ORDER [--overlays FOLDER] [--watch-stdin]`: the probe host.
 
 `python -m probes --child FD`: a fresh process that the probe host starts.
+
+`python -m probes --trial`: one probe module against this interpreter.
 """
 
 import os
@@ -15,6 +17,10 @@ def main() -> int:
         from .child import main as child
 
         return child(int(sys.argv[2]))
+    if sys.argv[1:2] == ["--trial"]:
+        from .trial import main as trial
+
+        return trial()
     from .host import main as host
 
     return host(sys.argv[1:])

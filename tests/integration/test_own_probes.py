@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 
@@ -28,6 +29,9 @@ class Layer(torch.nn.Module):
 
     def forward(self, x):
         return x @ self.weight
+
+def noise(size):
+    return torch.randn(size)
 
 class Gate(torch.nn.Module):
     def __init__(self):
@@ -75,9 +79,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def compat(folder: Path, *arguments: str, status: int = 0) -> str:
+def compat(folder: Path, *arguments: str, status: int = 0, **variables: str) -> str:
     """What `compat` says, its exit status made sure of."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "COMPAT_HOME": ""}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "COMPAT_HOME": "", **variables}
     command = [sys.executable, "-m", "torch_compat_matrix", *arguments]
     done = subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, timeout=280, check=False
@@ -94,12 +98,12 @@ def outcomes(folder: Path) -> dict[str, dict[str, object]]:
 
 def test_own_probes_run_beside_ours(folder: Path, torch_python: str) -> None:
     """A module with its helper, in a fork and in a fresh process; a changed helper makes it run again."""
-    compat(folder, "run")
+    compat(folder, "run", "--backend", "local")
     assert {probe: outcome["verdict"] for probe, outcome in outcomes(folder).items()} == dict.fromkeys(
         ("import", "sample"), "pass"
     )
     (folder / "probes" / "_shared.py").write_text("WIDTH = 16.5\n")
-    compat(folder, "run", status=1)
+    compat(folder, "run", "--backend", "local", status=1)
     failed = outcomes(folder)["sample"]
     assert (failed["verdict"], failed["isolation"]) == ("fail", "fresh")
     assert "own/acme_layers.py" in str(failed["traceback"]), "its source line is told, though no file holds it"
@@ -119,3 +123,79 @@ def test_a_run_and_a_plan_file_keep_the_modules(folder: Path) -> None:
     kept.write_text(kept.read_text() + "# changed\n")
     with pytest.raises(NoRun, match="has changed"):
         run.plan()
+
+
+def test_generic_probes_run_what_is_exported(folder: Path, torch_python: str) -> None:
+    """What can be made without arguments; an EXAMPLE makes the rest; where nothing applies, a skip says why."""
+    matrix = (folder / "matrix.yaml").read_text()
+    (folder / "matrix.yaml").write_text(matrix.replace(", ./probes", ", autograd"))
+    compat(folder, "run", "--backend", "local")
+    found = outcomes(folder)
+    assert {probe: (outcome["verdict"], outcome.get("grade")) for probe, outcome in found.items()} == dict.fromkeys(
+        ("import", "sample", "autograd"), ("pass", "superficial")
+    )
+    parts = {part["name"]: part for part in found["sample"]["parts"]}  # type: ignore[attr-defined]
+    assert {name: part["status"] for name, part in parts.items()} == {"acme.Layer": "skipped", "acme.Gate": "passed"}
+    assert parts["acme.Layer"]["message"] == "it needs inputs, outputs: say so in EXAMPLE"
+    example = 'EXAMPLE = {"acme.Layer": lambda torch: ((16, 4), {}, (torch.randn(8, 16),))}\n'
+    (folder / "probes" / "acme_layers.py").write_text(OWN.partition("import acme")[0] + "DISTRIBUTION = 'acme-layers'\n"
+        "MODULE = 'acme'\n" + example)  # fmt: skip
+    (folder / "matrix.yaml").write_text(matrix)
+    compat(folder, "run", "--backend", "local")
+    found = outcomes(folder)
+    assert found["import"].get("grade") is None
+    assert found["sample"].get("grade") == "superficial"
+    assert {part["status"] for part in found["sample"]["parts"]} == {"passed"}  # type: ignore[attr-defined]
+
+
+def test_where_nothing_is_exported_the_generic_probes_do_not_apply(folder: Path, torch_python: str) -> None:
+    """They are skipped, and the import is superficial."""
+    path = wheel(folder / "links", "plain", "1.0", files={"plain.py": "X = 1\n"})
+    matrix = (folder / "matrix.yaml").read_text().replace(", ./probes", "")
+    (folder / "matrix.yaml").write_text(
+        matrix.partition("stacks")[0] + f"stacks: {{ s: {{ requires: ['plain @ {path.as_uri()}'] }} }}\n"
+    )
+    compat(folder, "run", "--backend", "local")
+    found = outcomes(folder)
+    assert (found["import"]["verdict"], found["import"]["grade"]) == ("pass", "superficial")
+    assert (found["sample"]["verdict"], found["sample"]["reason"]) == ("skip", "not-applicable")
+
+
+WEAK = """
+DISTRIBUTION = "acme-layers"
+MODULE = "acme"
+
+
+def sample(probe):
+    import torch
+    from acme import Layer, noise
+    from ..evidence import finite
+
+    with probe.part("layer"):
+        finite(Layer(4, 2)(torch.ones(3, 4)), "Layer")
+    with probe.part("noise"):
+        print("drawn", noise(3).shape)
+"""
+
+
+def test_a_module_is_tried_and_proved(folder: Path, torch_python: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a folder that holds `probes` of its own; a module that compares misses nothing, one that does not misses all.
+
+    A module that fails says where.
+    """
+    with ZipFile(folder / "links" / "acme_layers-1.0-py3-none-any.whl") as packed:
+        packed.extractall(folder / "site")
+    tried = ("probe", "acme-layers", "--python", torch_python, "--probe", "sample")
+    paths = f"{ROOT / 'src'}{os.pathsep}{folder / 'site'}"
+    proved = compat(folder, *tried, "--prove", PYTHONPATH=paths)
+    assert "noticed  acme.Layer.forward is scaled by 1.1  (wrong-value)" in proved
+    assert "noticed  acme.Layer.forward is on another device" in proved
+    assert "every mutation is noticed" in proved
+    (folder / "probes" / "acme_layers.py").write_text(WEAK)
+    missed = compat(folder, *tried, "--prove", status=1, PYTHONPATH=paths)
+    assert "drawn torch.Size([3])" in missed
+    for what in ("Layer.forward is scaled by 1.1", "noise is scaled by 1.1", "noise ignores the seed"):
+        assert f"MISSED   acme.{what}" in missed
+    (folder / "probes" / "acme_layers.py").write_text(WEAK.replace("Layer(4, 2)", "Layer(4)"))
+    failed = compat(folder, *tried, status=1, PYTHONPATH=paths)
+    assert "finite(Layer(4)(torch.ones(3, 4))" in failed
