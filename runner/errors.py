@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from enum import IntEnum
 from pathlib import Path
 
-INSTALL = "install the tool with its dependencies: `pip install .`"
+INSTALL = "install the tool with its dependencies, as `uv tool install` and `pip install` do"
 """The remedy for a missing dependency of the tool itself."""
 
 ANOTHER_HOME = "set COMPAT_HOME to a folder that can be written"

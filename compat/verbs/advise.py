@@ -109,7 +109,7 @@ def _wanted(libraries: Sequence[str]) -> dict[str, str]:
 def _refuse_unknown(wanted: Mapping[str, str], evidence: Evidence, probed: Catalogue) -> None:
     for name in wanted:
         if name not in probed.entries and not evidence.of(name):
-            problem = f"there are no probes for {name!r} in probes/libraries (docs/adding-a-library.md)"
+            problem = f"there are no probes for {name!r}, and no run has recorded it"
             raise UsageError(f"{problem}{did_you_mean(name, probed.entries)}")
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from torch_compat_matrix.compat.progress import answer, say
 from torch_compat_matrix.reports.expectations import cudnn
 from torch_compat_matrix.runner.backends.base import connect
+from torch_compat_matrix.runner.bundle import extended
 from torch_compat_matrix.runner.errors import BackendUnusable, Status, Trouble, UsageError, writing
 from torch_compat_matrix.runner.matrix.document import Document
 from torch_compat_matrix.runner.matrix.draft import drafted, example, listed, text_of
@@ -31,7 +32,7 @@ def main(options: argparse.Namespace) -> Status:
     left = [line for path in options.listed for line in _listed(document, path)]
     document.data["libraries"] = {TORCH: {"versions": [INSTALLED]}, **document.data["libraries"]}
     matrix = load(document)  # every mistake, before anything is written
-    lacking = next((name for name in matrix.libraries if name not in matrix.catalogue.entries), None)
+    lacking = next((name for name in matrix.libraries if name not in extended({}).entries), None)
     files = {SCHEMA: schema()} if not SCHEMA.exists() else {}
     if lacking is not None:
         name, text = example(lacking)
@@ -73,6 +74,7 @@ def _held(images: Sequence[Image]) -> dict[str, Mapping[str, str] | str]:
         return dict.fromkeys((image.name for image in images), "No container engine answered, to ask what it holds:")
     for image in images:
         assert backend is not None
+        say(f"asking {image.reference} what it holds; it is pulled where it is not here")
         try:
             held[image.name] = _expectations(facts_of(image, backend, say))
         except Trouble as trouble:

@@ -11,7 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from torch_compat_matrix.runner.errors import BackendUnusable, Trouble
+from torch_compat_matrix.runner.errors import INSTALL, BackendUnusable, Trouble
 from torch_compat_matrix.runner.model import Image, Limits
 from torch_compat_matrix.runner.storage import Kept
 
@@ -201,7 +201,7 @@ def connect(name: str, home: Path) -> Backend:
     except Trouble as trouble:
         raise BackendUnusable(str(trouble), trouble.remedy, f"--backend {name}", trouble.code) from trouble
     except ModuleNotFoundError as error:
-        raise BackendUnusable(f"{error.name} is not installed", "pip install .", f"--backend {name}") from error
+        raise BackendUnusable(f"{error.name} is not installed", INSTALL, f"--backend {name}") from error
     return backend
 
 

@@ -127,7 +127,7 @@ def _connect(path: Path) -> sqlite3.Connection:
                 connection.executescript(f"BEGIN; {TABLES} PRAGMA user_version = {SCHEMA}; COMMIT;")
         if version > SCHEMA:
             raise HistoryUnusable(
-                f"{path} comes from a later compat (schema {version}, this compat knows {SCHEMA}): update the checkout,"
+                f"{path} comes from a later compat (schema {version}, this compat knows {SCHEMA}): update compat,"
                 " or move the file away; it is rebuilt from the journals"
             )
         connection.execute("SELECT count(*) FROM runs").fetchone()

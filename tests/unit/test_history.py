@@ -174,7 +174,7 @@ def test_file_of_a_later_version_is_left_alone(tmp_path: Path) -> None:
     with closing(sqlite3.connect(tmp_path / "history.sqlite")) as connection:
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
         connection.execute("PRAGMA user_version = 99")
-    with pytest.raises(history.HistoryUnusable, match=r"schema 99.*update the checkout"):
+    with pytest.raises(history.HistoryUnusable, match=r"schema 99.*update compat"):
         history.sync(tmp_path)
 
 
