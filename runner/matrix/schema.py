@@ -150,6 +150,9 @@ class SourcesEntry(OwnedEntry):
 class LibraryEntry(SourcesEntry):
     """A distribution under test."""
 
+    # `defaults:` may give the versions, which an editor does not see
+    model_config = ConfigDict(json_schema_extra=lambda schema: schema.pop("required", None))
+
     versions: list[Ver] = Field(
         description="quoted versions, `latest`, or `installed` for the image's own", min_length=1
     )

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
+import jsonschema
 import pytest
+from ruamel.yaml import YAML
 
+from tests.support import RESOURCES
 from torch_compat_matrix.runner.errors import Trouble
 from torch_compat_matrix.runner.matrix.document import MatrixError
 from torch_compat_matrix.runner.matrix.expand import expand
+from torch_compat_matrix.runner.matrix.json_schema import schema
 from torch_compat_matrix.runner.matrix.load import load
 from torch_compat_matrix.runner.matrix.schema import Matrix
 from torch_compat_matrix.runner.packages.pip_config import Index
@@ -215,3 +220,10 @@ def test_a_source_that_cannot_be_meant_is_refused(tmp_path: Path, key: str, said
     text = f"{IMAGES}libraries: {{ captum: {{ versions: [latest], {key} }} }}\n"
     (found,) = mistakes(tmp_path, {"matrix.yaml": text}, COMPAT_UNSET="x")
     assert found.startswith("matrix.yaml:2:") and said in found
+
+
+def test_a_matrix_with_every_key_that_lets_it_grow() -> None:
+    """It is what the tests of damaged files damage."""
+    matrix = load(RESOURCES / "matrix" / "scaled.yaml")
+    jsonschema.validate(YAML(typ="safe").load((RESOURCES / "matrix" / "scaled.yaml").read_text()), json.loads(schema()))
+    assert len(expand(matrix, "docker").cells) == 5 + 4 + 5
