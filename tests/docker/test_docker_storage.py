@@ -10,6 +10,7 @@ from tests.docker.test_docker import empty_image
 from tests.support.registries import Registry
 from torch_compat_matrix.runner.backends.docker import DockerBackend
 from torch_compat_matrix.runner.model import Image, Limits
+from torch_compat_matrix.runner.watch import Phase, doing
 
 
 def test_volumes_of_overlays_are_kept_and_can_go(backend: DockerBackend, tag: str, tmp_path: Path) -> None:
@@ -42,7 +43,10 @@ def test_an_image_is_ours_only_where_we_pulled_it(registry: Registry, tag: str, 
     assert "error" not in client.images.push(name)
     client.images.remove(name)
     assert backend.room([pushed]).detail.endswith(" 3.0 GB needed")
-    backend.prepare(pushed)
+    heard: list[Phase] = []
+    with doing(heard.append, "prepare", "b"):
+        backend.prepare(pushed)
+    assert name in [phase.subject for phase in heard if phase.what == "pull"]
     assert backend.room([pushed]).detail.endswith(" 0.0 GB needed")
     (entry,) = [entry for entry in backend.kept() if entry.kind == "images"]
     assert entry.name == name
