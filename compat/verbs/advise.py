@@ -57,14 +57,15 @@ def main(options: argparse.Namespace) -> Status:
             answer("\n".join(nothing))
         return Status.NOTHING_SELECTED
     folder = options.out or Path("advice")
-    _write(folder, choice, search.probes)
+    own = [str(place.resolve()) for place in matrix.folders.values()] if matrix else []
+    _write(folder, choice, [*search.probes, *own])
     status = Status.AS_EXPECTED
     if options.run:
         with redirect_stdout(sys.stderr if options.json else sys.stdout):
             status = _run(folder, choice, options.backend or choice.place.backend)
         search = _search(Evidence(Run.all(home())), choice.versions, matrix, names, options)
         choice = _again(search, choice, status)
-        _write(folder, choice, search.probes)
+        _write(folder, choice, [*search.probes, *own])
     words = list(_answer(choice, search, folder, options.backend))
     if options.json:
         answer_json(Advised(advice=_advice(choice, folder), words=words))
