@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
+from string import Template
 
 import pytest
 
+from tests.support import ROOT
 from torch_compat_matrix.compat.progress import line
 from torch_compat_matrix.reports.claims import NOT_TESTED, judge
 from torch_compat_matrix.reports.junit import junit
@@ -192,3 +195,15 @@ def test_a_superficial_pass_looks_like_none(tmp_path: Path) -> None:
     assert line(outcome).startswith("pass (superficial) i/l-1/sample")
     claim = {"id": "c", "source": "s", "says": "it works", "holds_if": [{"checks": "i/l", "anywhere": True}]}
     assert [judged.verdict for judged in judge(replace(table, header={"plan": {"claims": [claim]}}))] == [NOT_TESTED]
+
+
+def test_the_example_is_a_probe_module(folder: Path) -> None:
+    """`compat init` writes it: the library has all probes, superficial ones until a function takes their place."""
+    example = ROOT / "runner" / "matrix" / "data" / "probe.txt"
+    text = Template(example.read_text()).substitute(distribution="acme-layers", module="acme")
+    (folder / "probes" / "acme_layers.py").write_text(text)
+    (cell,) = plan().cells
+    assert (cell.probes, cell.superficial) == (PROBES, ("sample", "autograd", "compile"))
+    written_out = re.sub(r"^# ?(?=def|import|    |$)", "", text, flags=re.MULTILINE)
+    (folder / "probes" / "acme_layers.py").write_text(written_out)
+    assert plan().cells[0].superficial == ("compile",)
