@@ -205,6 +205,12 @@ def connect(name: str, home: Path) -> Backend:
     return backend
 
 
+def tags(backend: Backend, repository: str) -> Sequence[str]:
+    """Every tag that the repository's registry has, for a backend that pulls; Trouble where it does not tell."""
+    listed: Sequence[str] = import_module(f"{__package__}.registry").tags(backend, repository)
+    return listed
+
+
 def reap(backend: Backend, say: Callable[[str], None]) -> None:
     """Remove the leftovers of dead runs and name them; whatever keeps that from being done is no concern of a run."""
     try:
