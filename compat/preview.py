@@ -29,7 +29,7 @@ from torch_compat_matrix.runner.workflow import remedy_of
 def preview(plan: Plan, backend: Backend, home: Path) -> str:
     """The plan as one table per image, with the expected time of the whole."""
     estimate = Estimate.load(home)
-    blocks = []
+    blocks = ["\n".join(f"{name}: {', '.join(exact) or 'none'}" for name, exact in plan.taken.items())]
     for image in plan.images:
         cells = plan.cells_of(image)
         if not cells:
@@ -54,7 +54,7 @@ def preview(plan: Plan, backend: Backend, home: Path) -> str:
         f"{len(plan.cells)} cells, {len(plan.checks)} checks, about {total:.0f} s of probing "
         f"({known} checks were timed on this machine, the others are estimates)"
     )
-    return "\n\n".join(blocks)
+    return "\n\n".join(filter(None, blocks))
 
 
 def known_facts(image: Image, backend: Backend, home: Path) -> Mapping[str, Any] | None:

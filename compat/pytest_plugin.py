@@ -91,7 +91,6 @@ class MatrixSession:
         self.config = config
         self.matrix = matrix
         self.plan: Plan
-        self.select: list[str] = []
         self.opened: OpenRun | None = None
         self.worker: Worker | None = None
         self.said: list[str] = []
@@ -114,7 +113,6 @@ class MatrixSession:
             RunSettings,
             make_room,
             open_run,
-            pinned,
             plan_from,
         )
 
@@ -122,12 +120,16 @@ class MatrixSession:
         settings = RunSettings(jobs=self.from_xdist.get("workercount"), rerun=option("compat_rerun"))
         with _as_usage_errors():
             run = Run(Path(self.from_xdist["compat_run"])) if "compat_run" in self.from_xdist else None
-            # the latest run of a worker is already the one that it works on
-            self.select = self.from_xdist.get("compat_select") or [*map(pinned, option("compat_select"))]
+            if run is not None:  # the plan of all workers is one: what moves with an index is asked once
+                self.plan = run.plan()
+                interrupt_on_signals()
+                backend = connect(run.header()["backend"], home())
+                self.opened = OpenRun(run=run, plan=self.plan, backend=backend, settings=settings)
+                return
             self.plan = plan_from(
                 self.matrix,
-                backend=run.header()["backend"] if run else option("compat_backend"),
-                selectors=self.select,
+                backend=option("compat_backend"),
+                selectors=option("compat_select"),
                 say=self.said.append,
                 given=dict(map(variable, option("compat_set"))),
             )
@@ -135,9 +137,6 @@ class MatrixSession:
                 return
             interrupt_on_signals()
             backend = connect(self.plan.backend, home())
-            if run is not None:
-                self.opened = OpenRun(run=run, plan=self.plan, backend=backend, settings=settings)
-                return
             reap(backend, say)
             make_room(self.plan, backend, say)
             command = ["pytest", *map(str, self.config.invocation_params.args)]
@@ -152,7 +151,7 @@ class MatrixSession:
     def pytest_configure_node(self, node: Any) -> None:
         """Tell a worker of pytest-xdist, before it starts, the run's folder and its selection."""
         if self.opened is not None:
-            node.workerinput.update(compat_run=str(self.opened.run.folder), compat_select=self.select)
+            node.workerinput["compat_run"] = str(self.opened.run.folder)
 
     def pytest_collect_file(self, file_path: Path, parent: pytest.Collector) -> MatrixFile | None:
         """Collect the items from the matrix file itself."""

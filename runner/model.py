@@ -323,6 +323,8 @@ class Plan:
     """The backend that it was made for; empty where it does not say."""
     modules: tuple[Module, ...] = ()
     """The probe modules that our own bundle lacks."""
+    taken: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """What moved when the plan was made: `library latest-3`, `image train:24.*` -> its exact versions or tags."""
 
     @property
     def checks(self) -> tuple[Check, ...]:
@@ -346,6 +348,7 @@ class Plan:
             source=data["source"],
             backend=data.get("backend", ""),
             modules=tuple(Module(**entry) for entry in data.get("modules", ())),
+            taken={name: tuple(exact) for name, exact in data.get("taken", {}).items()},
         )
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch_compat_matrix.runner import storage
 from torch_compat_matrix.runner.backends import gpus
-from torch_compat_matrix.runner.backends.base import Backend, Finding, connect, require
+from torch_compat_matrix.runner.backends.base import Backend, Finding, connect, require, tags
 from torch_compat_matrix.runner.backends.here import installed
 from torch_compat_matrix.runner.bundle import catalogue
 from torch_compat_matrix.runner.errors import (
@@ -29,7 +30,7 @@ from torch_compat_matrix.runner.errors import (
 from torch_compat_matrix.runner.execution.engine import Engine, Settled
 from torch_compat_matrix.runner.files import cores, read_whole
 from torch_compat_matrix.runner.matrix.select import installed_plan, left_out, select
-from torch_compat_matrix.runner.model import Check, Image, Outcome, Plan
+from torch_compat_matrix.runner.model import Check, Image, Outcome, Plan, repository
 from torch_compat_matrix.runner.packages.pip_config import Index
 from torch_compat_matrix.runner.records import history
 from torch_compat_matrix.runner.records.runs import Run, home
@@ -46,10 +47,17 @@ if TYPE_CHECKING:
 try:
     from torch_compat_matrix.runner.matrix.expand import backends_for, candidates, expand
     from torch_compat_matrix.runner.matrix.load import load
+    from torch_compat_matrix.runner.matrix.settle import foresee, movings, settle
+    from torch_compat_matrix.runner.matrix.versions import newest_tags
+    from torch_compat_matrix.runner.packages.releases import releases
 except ModuleNotFoundError as absent:  # a bare host of the `here` backend: it takes what is installed, or a plan
     MISSING = str(absent.name)
 else:
     MISSING = ""
+
+if TYPE_CHECKING:
+    from torch_compat_matrix.runner.matrix.schema import Matrix
+    from torch_compat_matrix.runner.matrix.versions import Moving
 
 MATRIX = Path("matrix.yaml")
 """The matrix file where none is named."""
@@ -152,12 +160,6 @@ def chosen(text: str, run: str = "latest") -> Selector | Checks:
     return checks
 
 
-def pinned(text: str) -> str:
-    """The selector, a recorded one with the run that it means at this moment."""
-    found = chosen(text)
-    return f"{text}@run:{found.run}" if isinstance(found, Checks) and "@run:" not in text else text
-
-
 def _plan(
     matrix: Path | Document,
     backend: str | None,
@@ -173,8 +175,9 @@ def _plan(
         return replace(plan, backend=backend or plan.backend or _answering(backends_for(plan.images), say))
     if not MISSING:
         read = load(matrix, given)
-        backend = backend or _answering(candidates(read, selectors, probes), say)
-        return expand(read, backend, selectors, probes, recorded)
+        backend = backend or _answering(candidates(foresee(read, selectors), selectors, probes), say)
+        settled, taken = settled_now(read, backend)
+        return replace(expand(settled, backend, selectors, probes, recorded), taken=taken)
     if backend != "here":
         raise UsageError(f"{MISSING} is not installed", INSTALL)
     unread = f"{matrix} not read: {MISSING} is not installed"
@@ -205,6 +208,41 @@ def _answering(backends: Mapping[str, Sequence[str]], say: Say) -> str:
         "stand-in in its place"
     )
     raise BackendUnusable(f"the images need a container engine: {'; '.join(troubles)}", remedy)
+
+
+def settled_now(matrix: Matrix, backend: str) -> tuple[Matrix, dict[str, tuple[str, ...]]]:
+    """The matrix with exact versions and tags in place of those that move, asked for now; and what each stands for."""
+    taken = {f"{library} {spec}": spec.among(offered) for library, spec, offered in _offered(matrix)}
+    if any(image.moves for image in matrix.images.values()):
+        connected = connect(backend, home())
+        for name, image in matrix.images.items() if connected.pulls else ():
+            if image.moves and image.tag:
+                listed = tags(connected, repository(image.tag))
+                taken[f"{name} {image.tag}"] = tuple(newest_tags(listed, image.pattern, image.newest))
+    return settle(matrix, taken), taken
+
+
+def _offered(matrix: Matrix) -> Iterator[tuple[str, Moving, dict[str, str]]]:
+    """Each library with its moving versions and the releases that the indexes have, each library asked once."""
+    wanted = dict.fromkeys(movings(matrix))
+    names = sorted({library for library, _ in wanted})
+
+    def ask(library: str) -> dict[str, str]:
+        index = Index.from_pip(os.environ)
+        for entry in matrix.entries_of(library):
+            index = index.beside(entry)
+        return releases(library, index)
+
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        offered = dict(zip(names, pool.map(ask, names), strict=True))
+    for library, spec in wanted:
+        if not offered[library]:
+            why = f"no index that pip is configured for has a release of {library}"
+            raise UsageError(why, "name its index in PIP_EXTRA_INDEX_URL or pip.conf", matrix.source)
+        if spec.since and not any(offered[library].values()):
+            why = f"no index tells when the releases of {library} were published"
+            raise UsageError(why, "use an index that does, as PyPI, or a range in place of `since:`", matrix.source)
+        yield library, spec, offered[library]
 
 
 def _read_plan(path: Path) -> Plan:

@@ -6,8 +6,10 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from torch_compat_matrix.runner.errors import CompatError, Status
 from torch_compat_matrix.runner.matrix.select import SelectionError, select
-from torch_compat_matrix.runner.model import HERE, INSTALLED, LATEST, PROBES, Cell, Image, Plan, ProbeName
+from torch_compat_matrix.runner.matrix.versions import requirement_of, variant_of
+from torch_compat_matrix.runner.model import HERE, INSTALLED, PROBES, Cell, Image, Plan, ProbeName
 from torch_compat_matrix.runner.selector import Selector, address, first
 
 if TYPE_CHECKING:
@@ -15,8 +17,10 @@ if TYPE_CHECKING:
     from torch_compat_matrix.runner.matrix.schema import Matrix
 
 
-class TooMany(Exception):
+class TooMany(CompatError):
     """The matrix expands to more checks than `max_checks:` allows."""
+
+    status = Status.BAD_MATRIX
 
 
 def all_cells(matrix: Matrix, excluded: bool = False) -> tuple[Cell, ...]:
@@ -68,7 +72,9 @@ def _is_wanted(matrix: Matrix, cell: Cell) -> bool:
     of_image = entry.images is None or first(entry.images, where) is not None
     of_library = image.libraries is None or any(of_cells(text).takes(cell.address) for text in image.libraries)
     return (of_image and of_library) or any(
-        rule.library == cell.subject and cell.version in rule.versions and Selector(rule.images).takes(where)
+        rule.library == cell.subject
+        and cell.version in map(variant_of, map(str, rule.versions))
+        and Selector(rule.images).takes(where)
         for _, rule in matrix.included
     )
 
@@ -89,13 +95,14 @@ def _cells_of(matrix: Matrix, image: str) -> list[Cell]:
             for version in rule.versions
         ]
         for version in dict.fromkeys([*library.versions, *added]):
-            pinned = {INSTALLED: (), LATEST: (name,)}.get(version, (f"{name}=={version}",))
+            assert isinstance(version, str), "an expanded matrix is settled"
+            pinned = requirement_of(name, version)
             cells.append(
                 Cell(
                     image=image,
                     subject=name,
-                    version=version,
-                    requires=(*pinned, *library.with_) if pinned else (),
+                    version=variant_of(version),
+                    requires=(pinned, *library.with_) if pinned else (),
                     members=(name,),
                     probes=probed.answered(library.probes or matrix.probes, (name,)),
                     superficial=probed.superficial((name,)),

@@ -41,11 +41,11 @@ def load(source: Path | Document, given: Mapping[str, str] = MappingProxyType({}
     probed = extended(matrix.folders)
     bare = [stack.requires for stack in matrix.stacks.values() if not probed.members_of(stack.requires)]
     matrix._catalogue = probed.with_generic([*matrix.libraries, *map(name_of, chain(*bare))])
+    matrix._source, matrix._document = document.name, document
     for where, message in sense.mistakes(matrix):
         document.mistake(where, message)
     if document.mistakes:
         raise MatrixError(document.mistakes)
-    matrix._source = document.name
     if isinstance(source, Path) and (beside := source.with_name("claims.yaml")).exists():
         matrix._claims = claims.load(beside)
     matrix._places = tuple(document.place(("known", index)) for index in range(len(matrix.known)))

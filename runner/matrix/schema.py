@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -21,6 +22,7 @@ from pydantic import (
 
 from torch_compat_matrix.runner import model
 from torch_compat_matrix.runner.bundle import Catalogue, catalogue
+from torch_compat_matrix.runner.matrix.document import Document
 from torch_compat_matrix.runner.matrix.values import (
     MOST_CPUS,
     MOST_PIDS,
@@ -34,6 +36,7 @@ from torch_compat_matrix.runner.matrix.values import (
     Platform,
     ProbeOrFolder,
     Python,
+    Range,
     Req,
     Seconds,
     Selection,
@@ -44,6 +47,7 @@ from torch_compat_matrix.runner.matrix.values import (
     Ver,
     is_folder,
 )
+from torch_compat_matrix.runner.matrix.versions import Moving
 from torch_compat_matrix.runner.model import PROBES, Install, Limits, Local, ProbeName, Verdict
 
 
@@ -53,7 +57,7 @@ class Entry(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-ONE, SEVERAL, FILES = FORMS = "[entry]", "[entries]", "[files]"
+ONE, SEVERAL, FILES, RELEASES = FORMS = "[entry]", "[entries]", "[files]", "[releases]"
 """The forms of a value that has several, as pydantic's errors name them; brackets, since no key of the file has any."""
 
 Timeout = Annotated[
@@ -114,7 +118,10 @@ class OwnedEntry(Entry):
 class ImageEntry(OwnedEntry):
     """One environment under test."""
 
-    tag: str | None = Field(None, description="image reference, as for docker run")
+    tag: str | None = Field(
+        None, description="image reference, as for docker run; with a `*` in the tag, an image for each tag of it"
+    )
+    newest: PositiveInt | None = Field(None, description="of a tag with a `*`, only so many, the newest")
     digest: Digest | None = Field(None, description="pins the image: sha256:...")
     python: str = Field("python3", description="the interpreter inside the image that holds torch")
     local: LocalEntry | None = Field(None, description="how to build the stand-in")
@@ -136,6 +143,36 @@ class ImageEntry(OwnedEntry):
     )
     extends: str | None = Field(None, description="the image whose entry holds wherever this one says nothing")
 
+    @property
+    def pattern(self) -> str:
+        """The glob that stands in the tag's place (`24.*`); empty where the tag is a tag."""
+        tag = (self.tag or "").rpartition("/")[2].partition(":")[2]
+        return tag if re.search(r"[*?[]", tag) else ""
+
+    @property
+    def moves(self) -> bool:
+        """Whether the registry decides which images it stands for."""
+        return bool(self.pattern)
+
+
+class ReleasesEntry(Entry):
+    """Releases that the package index has when a run begins."""
+
+    of: Range = Field("", description="a range, latest-N or latest-minor-N; default: every release")
+    since: dt.date | None = Field(None, description="the first day of their publication: 2026-01-31")
+    prereleases: bool = Field(False, description="take pre-releases too")
+
+    @property
+    def moving(self) -> Moving:
+        """The releases that it names."""
+        return Moving(of=self.of, since=self.since, prereleases=self.prereleases)
+
+
+VersionItem = Annotated[
+    Annotated[Ver, Tag(ONE)] | Annotated[ReleasesEntry, Tag(RELEASES)],
+    Discriminator(lambda value: RELEASES if isinstance(value, (dict, ReleasesEntry)) else ONE),
+]
+
 
 class SourcesEntry(OwnedEntry):
     """The places of a library's or a stack's packages, besides those of pip's own configuration."""
@@ -153,8 +190,10 @@ class LibraryEntry(SourcesEntry):
     # `defaults:` may give the versions, which an editor does not see
     model_config = ConfigDict(json_schema_extra=lambda schema: schema.pop("required", None))
 
-    versions: list[Ver] = Field(
-        description="quoted versions, `latest`, or `installed` for the image's own", min_length=1
+    versions: list[VersionItem] = Field(
+        description="quoted versions, ranges, `latest`, `latest-3`, `latest-minor-3`, `installed` for the image's own, "
+        "wheels, git references, or releases since a day",
+        min_length=1,
     )
     with_: list[Req] = Field([], alias="with", description="further requirements to install with it")
     probes: list[ProbeName] | None = Field(None, description="run only these probes")
@@ -194,7 +233,7 @@ class IncludeEntry(Entry):
 
     images: Selection = Field(description="selector of images: a name, or a glob over names")
     library: str
-    versions: list[Ver] = Field(min_length=1)
+    versions: list[VersionItem] = Field(min_length=1)
 
 
 Included = Annotated[
@@ -213,7 +252,7 @@ class ImageDefaults(ImageEntry):
 class LibraryDefaults(LibraryEntry):
     """The values of every library that does not say otherwise."""
 
-    versions: list[Ver] = []
+    versions: list[VersionItem] = []
     label: None = None
 
 
@@ -265,7 +304,13 @@ class Matrix(Entry):
     _places: tuple[str, ...] = ()
     _claims: tuple[dict[str, Any], ...] = ()
     _folders: Mapping[str, Path] = PrivateAttr(default_factory=dict)
+    _document: Document = PrivateAttr(default_factory=lambda: Document(name=""))
     _catalogue: Catalogue = PrivateAttr(default_factory=catalogue)
+
+    @property
+    def document(self) -> Document:
+        """The file, which knows the place of each value."""
+        return self._document
 
     @property
     def probes(self) -> list[str]:

@@ -11,6 +11,8 @@ from torch_compat_matrix.runner.matrix.document import Path_
 from torch_compat_matrix.runner.matrix.expand import TooMany, all_cells, of_cells, product_of
 from torch_compat_matrix.runner.matrix.schema import LibraryEntry, Matrix, StackEntry
 from torch_compat_matrix.runner.matrix.select import names_of
+from torch_compat_matrix.runner.matrix.settle import foresee
+from torch_compat_matrix.runner.matrix.versions import variant_of, wheel_of
 from torch_compat_matrix.runner.model import EXPECTS, HERE, expectation_id
 from torch_compat_matrix.runner.pins import canonical, name_of
 from torch_compat_matrix.runner.selector import LABEL, Address, Selector, address
@@ -21,8 +23,10 @@ Found = Iterator[tuple[Path_, str]]
 
 def mistakes(matrix: Matrix) -> Found:
     """Every mistake of the whole."""
-    for concern in (_folders, _libraries, _labels, _stacks, _images, _included, _restricted, _selectors):
+    for concern in (_folders, _libraries, _labels, _versions, _stacks, _images):
         yield from concern(matrix)
+    for concern in (_included, _restricted, _selectors):
+        yield from concern(foresee(matrix))
 
 
 def _folders(matrix: Matrix) -> Found:
@@ -71,6 +75,25 @@ def _labels(matrix: Matrix) -> Found:
                 yield where, message
 
 
+def _versions(matrix: Matrix) -> Found:
+    """Wheels that are not there or of another library, and versions that would share their ids."""
+    for library in matrix.libraries:
+        for path, entry in matrix.entry_paths(library):
+            seen: dict[str, str] = {}
+            for index, text in enumerate(entry.versions):
+                if not isinstance(text, str):
+                    continue
+                where, wheel = (*path, "versions", index), wheel_of(text)
+                if wheel and wheel[0] != library:
+                    yield where, f"{text!r} is a wheel of {wheel[0]!r}, not of {library!r}"
+                elif wheel and not (matrix.document.file(where).parent / text).is_file():
+                    yield where, f"{text!r} is not there; build it first, or correct the path, which begins at the file"
+                first = seen.setdefault(variant_of(text), text)
+                if first != text:
+                    message = f"{text!r} has the id of {first!r}, {library}-{variant_of(text)}: put it into an entry"
+                    yield where, f"{message} with a `label:` of its own"
+
+
 def _stacks(matrix: Matrix) -> Found:
     """Stacks whose names or members are not their own."""
     probed = matrix.catalogue.entries
@@ -92,6 +115,10 @@ def _images(matrix: Matrix) -> Found:
             yield ("images", name), "neither `tag:` nor `local:`: no backend can launch the image"
         if image.digest and not image.tag:
             yield ("images", name, "digest"), "a digest needs its tag: give `tag:` as well"
+        if image.digest and image.moves:
+            yield ("images", name, "digest"), "a digest pins one tag, and the tag has a wildcard: remove one of them"
+        if image.newest and not image.moves:
+            yield ("images", name, "newest"), "only a tag with a wildcard has a newest: write one like `train:24.*`"
 
 
 def _included(matrix: Matrix) -> Found:

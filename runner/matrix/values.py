@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from packaging.requirements import InvalidRequirement, Requirement
-from packaging.version import InvalidVersion, Version
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
 from torch_compat_matrix.runner.errors import did_you_mean
-from torch_compat_matrix.runner.model import INSTALLED, LATEST, PROBES
+from torch_compat_matrix.runner.matrix import versions
+from torch_compat_matrix.runner.model import PROBES
 from torch_compat_matrix.runner.text import redact
 
 UNITS = {"k": 10, "m": 20, "g": 30, "t": 40}
@@ -67,12 +67,9 @@ def requirement(text: str) -> str:
     return text
 
 
-def _version(text: str) -> str:
-    if text not in (INSTALLED, LATEST):
-        try:
-            Version(text)
-        except InvalidVersion as error:
-            raise ValueError(f"not a version; write one like 1.9.1, `{LATEST}` or `{INSTALLED}`") from error
+def _range(text: str) -> str:
+    if not versions.moving(text):
+        raise ValueError("not a range; write one like `>=1.8,<2`, `latest-3` or `latest-minor-3`")
     return text
 
 
@@ -163,7 +160,8 @@ def _probe(text: str) -> str:
 Size = Annotated[int, BeforeValidator(_size, json_schema_input_type=str)]
 Seconds = Annotated[float, Field(gt=0, le=MOST_SECONDS)]
 Req = Annotated[str, AfterValidator(requirement)]
-Ver = Annotated[str, AfterValidator(_version)]
+Ver = Annotated[str, AfterValidator(versions.check)]
+Range = Annotated[str, AfterValidator(_range)]
 Name = Annotated[str, AfterValidator(_name)]
 Source = Annotated[str, AfterValidator(_source)]
 IndexUrl = Annotated[Source, AfterValidator(_index)]

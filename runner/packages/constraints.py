@@ -6,8 +6,10 @@ import base64
 import re
 import ssl
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
+from netrc import NetrcParseError, netrc
 from pathlib import Path
 from urllib.error import URLError
 from urllib.parse import unquote, urljoin, urlsplit
@@ -30,7 +32,7 @@ class Constraint:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reader:
-    """Reads constraint files as pip would reach them."""
+    """Reads constraint files, and the pages of an index, as pip would reach them."""
 
     cert: str = ""
     proxy: str = ""
@@ -53,10 +55,29 @@ class Reader:
                 seen.add(other)
                 yield from self._lines(other, seen)
 
+    def page(self, url: str, accept: str = "*/*") -> str:
+        """The text behind a URL, with the user that it names or that .netrc has for its host; else OSError."""
+        parts = urlsplit(url)
+        request = Request(parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl(), headers={"Accept": accept})
+        user, password = unquote(parts.username or ""), unquote(parts.password or "")
+        if not user and parts.hostname:
+            with suppress(OSError, NetrcParseError):
+                user, _, password = netrc().authenticators(parts.hostname) or ("", "", "")
+        if user:
+            request.add_header("Authorization", f"Basic {base64.b64encode(f'{user}:{password}'.encode()).decode()}")
+        folder = Path(self.cert).is_dir()
+        cafile, capath = (None, self.cert) if folder else (self.cert or None, None)
+        trusted = ssl.create_default_context(cafile=cafile, capath=capath)
+        proxies = {"http": self.proxy, "https": self.proxy} if self.proxy else None
+        opener = build_opener(HTTPSHandler(context=trusted), ProxyHandler(proxies))
+        with opener.open(request, timeout=self.timeout_s) as answer:
+            text: str = answer.read().decode()
+        return text
+
     def _text(self, place: str) -> str:
         try:
             if "://" in place:
-                return _fetched(place, self.cert, self.proxy, self.timeout_s)
+                return _fetched(place, self)
             return Path(place).expanduser().read_text(encoding="utf-8")
         except (OSError, ValueError) as error:
             cause = error.reason if isinstance(error, URLError) else getattr(error, "strerror", None) or error
@@ -64,16 +85,5 @@ class Reader:
 
 
 @cache
-def _fetched(url: str, cert: str, proxy: str, timeout_s: float) -> str:
-    parts = urlsplit(url)
-    request = Request(parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl())
-    if parts.username:
-        login = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-        request.add_header("Authorization", f"Basic {base64.b64encode(login.encode()).decode()}")
-    folder = Path(cert).is_dir()
-    trusted = ssl.create_default_context(cafile=None if folder else cert or None, capath=cert if folder else None)
-    proxies = {"http": proxy, "https": proxy} if proxy else None
-    opener = build_opener(HTTPSHandler(context=trusted), ProxyHandler(proxies))
-    with opener.open(request, timeout=timeout_s) as answer:
-        text: str = answer.read().decode()
-    return text
+def _fetched(url: str, reader: Reader) -> str:
+    return reader.page(url)

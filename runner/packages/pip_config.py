@@ -135,6 +135,16 @@ class Index:
         links = self.values("find-links")
         return tuple(str(Path(link).expanduser()) if link.startswith("~") else link for link in links)
 
+    def pages(self, name: str) -> tuple[str, ...]:
+        """The URLs of the pages that list a distribution's files, and of the pages and folders of find-links."""
+        variables = self.uv_environment()
+        main = variables.get("UV_DEFAULT_INDEX") or variables.get("UV_INDEX_URL") or "https://pypi.org/simple"
+        more = f"{variables.get('UV_INDEX', '')} {variables.get('UV_EXTRA_INDEX_URL', '')}".split()
+        urls = [] if self._on("no-index") else [re.sub(r"^[\w.-]+=", "", url) for url in (main, *more)]
+        links = variables.get("UV_FIND_LINKS", "").split(",")
+        places = [link if "://" in link else Path(link).absolute().as_uri() for link in filter(None, links)]
+        return (*(f"{url.rstrip('/')}/{canonical(name)}/" for url in urls), *places)
+
     def uv_environment(self, *more_find_links: str) -> dict[str, str]:
         """Variables that make uv use pip's sources; variables and not flags, since URLs may hold passwords.
 
@@ -233,7 +243,7 @@ class Index:
         folders = [Path(link.removeprefix("file://")) for link in self.find_links()]
         seen: list[object] = [folder.stat().st_mtime_ns for folder in folders if folder.exists()]
         seen += [str(constraint) for name in _FILES for constraint in self._read_constraints(name)]
-        reader = self._reader()
+        reader = self.reader()
         more = [place for name in ("UV_OVERRIDE", "UV_EXCLUDE") for place in self.uv.get(name, "").split()]
         return digest([*seen, *(str(line) for place in more for line in reader.read(place))])
 
@@ -241,10 +251,11 @@ class Index:
         return (*self.values(option), *self.uv.get(_UV_FILES[option], "").split())
 
     def _read_constraints(self, option: str) -> tuple[Constraint, ...]:
-        reader = self._reader()
+        reader = self.reader()
         return tuple(constraint for place in self._places(option) for constraint in reader.read(place))
 
-    def _reader(self) -> Reader:
+    def reader(self) -> Reader:
+        """The reader of what lies behind URLs, with pip's certificates, proxy and patience."""
         bundle = next((self.surroundings[name] for name in _BUNDLES if name in self.surroundings), "")
         return Reader(
             cert=self.options.get("cert", bundle),

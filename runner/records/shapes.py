@@ -247,6 +247,7 @@ class PlanRecord(_Plan, total=False):
     claims: list[ClaimRecord]
     backend: str
     modules: list[ModuleRecord]
+    taken: Mapping[str, list[str]]
 
 
 class Settings(TypedDict, total=False):

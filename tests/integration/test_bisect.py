@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
-from zipfile import ZipFile
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support import ROOT
+from tests.support.indexes import Index, json_index
 from tests.support.tinywheels import wheel
 from torch_compat_matrix.runner.advice.bisection import NoTurn, back, passes, search
 from torch_compat_matrix.runner.model import Outcome, Verdict
@@ -30,8 +25,6 @@ images:
 libraries:
   torchbnn: { versions: ["1.5"] }
 """
-FILES: dict[str, list[dict[str, Any]]] = {}
-"""URL of an index -> what it says of its files."""
 
 
 def outcome(word: str) -> Outcome:
@@ -97,61 +90,23 @@ def test_way_back_ends_at_another_verdict(story: str) -> None:
 
 
 @pytest.fixture
-def index(tmp_path: Path) -> Iterator[str]:
-    """A JSON index (PEP 691) of six versions, one a month, of which all from 1.3 on do not import."""
-    files: list[dict[str, Any]] = []
-    for number in range(6):
-        path = wheel(tmp_path / "wheels", "torchbnn", f"1.{number}")
-        if number >= 3:
-            with ZipFile(path) as archive:
-                members = {name: archive.read(name) for name in archive.namelist()}
-            members["torchbnn.py"] = b"raise ImportError('cannot import name zeros from torch')\n"
-            with ZipFile(path, "w") as archive:
-                for name, content in members.items():
-                    archive.writestr(name, content)
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        uploaded = f"2026-0{number + 1}-15T12:00:00.000000Z"
-        files.append({"filename": path.name, "url": path.name, "hashes": {"sha256": digest}, "upload-time": uploaded})
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            path = tmp_path / "wheels" / self.path.rpartition("/")[2]
-            if self.path.rstrip("/").endswith("/torchbnn"):
-                page = {"meta": {"api-version": "1.1"}, "name": "torchbnn", "files": files}
-                self.answer(200, json.dumps(page).encode(), "application/vnd.pypi.simple.v1+json")
-            elif path.is_file():
-                self.answer(200, path.read_bytes(), "application/octet-stream")
-            else:
-                self.answer(404, b"", "text/plain")
-
-        def answer(self, status: int, content: bytes, kind: str) -> None:
-            self.send_response(status)
-            self.send_header("Content-Type", kind)
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-        do_HEAD = do_GET
-
-        def log_message(self, *_: object) -> None:
-            """Quiet."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    url = f"http://127.0.0.1:{server.server_port}/simple"
-    FILES[url] = files
-    yield url
-    server.shutdown()
-    server.server_close()
+def index(tmp_path: Path) -> Iterator[Index]:
+    """An index of six versions, one a month, of which all from 1.3 on do not import."""
+    with json_index() as index:
+        for number in range(6):
+            code = "raise ImportError('cannot import name zeros from torch')\n" if number >= 3 else ""
+            path = wheel(tmp_path / "wheels", "torchbnn", f"1.{number}", code=code)
+            index.add(path, f"2026-0{number + 1}-15")
+        yield index
 
 
-def compat(place: Path, index: str, *arguments: str, status: int = 0, version: str = '"1.5"') -> str:
+def compat(place: Path, index: Index, *arguments: str, status: int = 0, version: str = '"1.5"') -> str:
     """What `compat bisect` says of that index, on the interpreter at hand."""
     (place / "matrix.yaml").write_text(MATRIX.replace('"1.5"', version))
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "UV_", "COMPAT_"))}
     own = {
         "PYTHONPATH": str(ROOT / "src"),
-        "PIP_INDEX_URL": index,
+        "PIP_INDEX_URL": index.url,
         "NO_PROXY": "127.0.0.1",
         "UV_CACHE_DIR": str(place / "uv"),
     }
@@ -161,7 +116,7 @@ def compat(place: Path, index: str, *arguments: str, status: int = 0, version: s
     return done.stdout + done.stderr
 
 
-def test_version_is_found(tmp_path: Path, index: str) -> None:
+def test_version_is_found(tmp_path: Path, index: Index) -> None:
     """From the broken version of the matrix back to the last that imports; each step is recorded."""
     said = compat(tmp_path, index, "any/torchbnn-1.5/import")
     assert "1.2: pass\n1.3: fail" in said
@@ -172,7 +127,7 @@ def test_version_is_found(tmp_path: Path, index: str) -> None:
     assert Run.all(tmp_path / ".compat") == []
 
 
-def test_steps_are_reused(tmp_path: Path, index: str) -> None:
+def test_steps_are_reused(tmp_path: Path, index: Index) -> None:
     """A second time nothing is launched, and the same is said."""
     first = compat(tmp_path, index, "any/torchbnn-1.5/import")
     again = compat(tmp_path, index, "any/torchbnn-1.5/import")
@@ -180,26 +135,26 @@ def test_steps_are_reused(tmp_path: Path, index: str) -> None:
     assert first.splitlines()[:2] == again.splitlines()[:2]
 
 
-def test_ends_the_other_way_round(tmp_path: Path, index: str) -> None:
+def test_ends_the_other_way_round(tmp_path: Path, index: Index) -> None:
     """A newer good end: the turn is found in the order of versions, not of words."""
     said = compat(tmp_path, index, "any/torchbnn-1.0/import", "--good", "1.5", version='"1.0"')
     assert "1.2: pass\n1.3: fail" in said
 
 
-def test_latest_is_the_version_it_comes_to(tmp_path: Path, index: str) -> None:
+def test_latest_is_the_version_it_comes_to(tmp_path: Path, index: Index) -> None:
     """Without a version in the matrix the search begins at what an install gives."""
     said = compat(tmp_path, index, "any/torchbnn-latest/import", version="latest")
     assert "latest: fail" in said
     assert "1.2: pass\n1.3: fail" in said
 
 
-def test_named_ends_that_agree_are_said(tmp_path: Path, index: str) -> None:
+def test_named_ends_that_agree_are_said(tmp_path: Path, index: Index) -> None:
     """Status 3 and no invented turn."""
     said = compat(tmp_path, index, "any/torchbnn-1.5/import", "--good", "1.4", status=3)
     assert "1.4 and 1.5 both fail" in said
 
 
-def test_day_is_found(tmp_path: Path, index: str) -> None:
+def test_day_is_found(tmp_path: Path, index: Index) -> None:
     """The newest version changed on the day when the broken one was uploaded."""
     ends = ("--by", "date", "--good", "2026-02-01", "--bad", "2026-06-30")
     said = compat(tmp_path, index, "any/torchbnn-latest/import", *ends, version="latest")
@@ -207,9 +162,9 @@ def test_day_is_found(tmp_path: Path, index: str) -> None:
     assert "torchbnn 1.2 -> 1.3" in said
 
 
-def test_index_without_days_is_said(tmp_path: Path, index: str) -> None:
+def test_index_without_days_is_said(tmp_path: Path, index: Index) -> None:
     """With what to do, and not as if nothing had been released."""
-    for entry in FILES[index]:
+    for entry in index.files:
         del entry["upload-time"]
     said = compat(tmp_path, index, "any/torchbnn-latest/import", "--by", "date", version="latest", status=3)
     assert "the index does not tell when its files were uploaded" in said
@@ -225,7 +180,7 @@ def test_index_without_days_is_said(tmp_path: Path, index: str) -> None:
         ("any/torchbnn-1.5/import --good soon", "not a version"),
     ],
 )
-def test_message_names_what_cannot_be_bisected(tmp_path: Path, index: str, cell: str, said: str) -> None:
+def test_message_names_what_cannot_be_bisected(tmp_path: Path, index: Index, cell: str, said: str) -> None:
     """With what to write instead."""
     status = 2 if said.startswith("not a ") else 3
     assert said in compat(tmp_path, index, *cell.split(), status=status)

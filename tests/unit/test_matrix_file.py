@@ -82,7 +82,7 @@ def test_shipped_file() -> None:
                 "wrong-values.yaml:1:11: 'lots' is not a size; write it as Docker does: 512m, 8g",
                 "wrong-values.yaml:3:18: 'sha256:12' is not a digest; it is `sha256:` and 64 hexadecimal digits",
                 "wrong-values.yaml:4:3: 'two/three' is a name in check ids: letters, digits,",
-                "wrong-values.yaml:6:26: '1.9.x' is not a version; write one like 1.9.1, `latest` or `installed`",
+                "wrong-values.yaml:6:26: '1.9.x' is not a version; write one like 1.9.1, a range like",
                 "wrong-values.yaml:6:34: 'cold' is not a known value; there are: fresh, warm",
                 "wrong-values.yaml:12:1: 'freely' is not a known value; there are: constrained, plain",
                 "wrong-values.yaml:7:15: List should have at least 1 item after validation, not 0",

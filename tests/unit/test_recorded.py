@@ -12,7 +12,7 @@ from torch_compat_matrix.compat import cli
 from torch_compat_matrix.runner.errors import NothingSelected
 from torch_compat_matrix.runner.records.runs import Run
 from torch_compat_matrix.runner.selector import Checks
-from torch_compat_matrix.runner.workflow import chosen, pinned, plan_from
+from torch_compat_matrix.runner.workflow import chosen, plan_from
 
 RUN = "20300101T000000-abcd"
 EARLIER = "20291231T000000-0000"
@@ -122,13 +122,6 @@ def test_show_and_history_take_them(capsys: pytest.CaptureFixture[str]) -> None:
     assert f"{torch}: fail" in capsys.readouterr().out
     assert cli.main(["history", "@reason:segfault"]) == 0
     assert capsys.readouterr().out.startswith("gpu-image/pyro-ppl-1.9.1/compile\n")
-
-
-def test_a_selector_keeps_its_run() -> None:
-    """A process that is told the selector later takes the same checks, though another run is the latest by then."""
-    assert [pinned(text) for text in ("captum", "@failed", f"@failed@run:{EARLIER}")] == [
-        *("captum", f"@failed@run:{RUN}", f"@failed@run:{EARLIER}")
-    ]
 
 
 def test_a_file_takes_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

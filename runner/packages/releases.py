@@ -1,0 +1,91 @@
+"""The releases of a distribution that pip's sources offer, with the day on which each was published."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.error import HTTPError, URLError
+from urllib.parse import unquote, urlsplit
+
+from packaging.utils import InvalidSdistFilename, InvalidWheelFilename, parse_sdist_filename, parse_wheel_filename
+from packaging.version import InvalidVersion, Version
+
+from torch_compat_matrix.runner.errors import Trouble
+from torch_compat_matrix.runner.packages.constraints import Reader
+from torch_compat_matrix.runner.packages.pip_config import Index
+from torch_compat_matrix.runner.pins import canonical
+from torch_compat_matrix.runner.text import redact
+
+_ACCEPT = "application/vnd.pypi.simple.v1+json, text/html;q=0.1"
+"""PEP 691; only JSON tells when a file was published (PEP 700)."""
+
+
+def releases(name: str, index: Index) -> dict[str, str]:
+    """Public version -> ISO day (UTC) of its first file, empty where no source tells; withdrawn files do not count.
+
+    Whether a release has a file for an image is the resolver's business.  Raises Trouble `index-unreachable` or
+    `index-refused` where a source does not answer: nothing older is taken in its place.
+    """
+    days: dict[Version, str] = {}
+    reader = index.reader()
+    for url in index.pages(name):
+        for file, day in _files(url, reader):
+            version = _version(file, canonical(name))
+            if version is not None:
+                days[version] = min(filter(None, (days.get(version), day)), default="")
+    return {str(version): day for version, day in days.items()}
+
+
+def _files(url: str, reader: Reader) -> Iterator[tuple[str, str]]:
+    """The name and the day of each file on a page or in a folder that is not withdrawn; none where there is no page."""
+    path = Path(unquote(urlsplit(url).path))
+    try:
+        if url.startswith("file:") and path.is_dir():
+            page = path / "index.html"
+            if not page.is_file():
+                yield from ((file.name, "") for file in path.iterdir())
+                return
+            url = page.as_uri()
+        text = reader.page(url, _ACCEPT)
+    except HTTPError as error:
+        if error.code not in (404, 410):
+            code = "index-refused" if error.code in (401, 403, 407) else "index-unreachable"
+            raise Trouble(code, f"{redact(url)}: {error.code} {error.reason}") from None
+        return
+    except (OSError, ValueError) as error:
+        if url.startswith("file:") and not path.exists():
+            return
+        cause = error.reason if isinstance(error, URLError) else error
+        raise Trouble("index-unreachable", f"{redact(url)}: {redact(str(cause))}") from None
+    if text.lstrip().startswith("{"):
+        for file in json.loads(text)["files"]:
+            if not file.get("yanked"):
+                yield file["filename"], file.get("upload-time", "")[:10]
+        return
+    anchors = _Anchors()
+    anchors.feed(text)
+    yield from ((file, "") for file in anchors.files)
+
+
+class _Anchors(HTMLParser):
+    """The files that a page of HTML links to (PEP 503, 592), without the withdrawn ones."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.files: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        attributes = dict(attrs)
+        if tag == "a" and attributes.get("href") and "data-yanked" not in attributes:
+            self.files.append(unquote(urlsplit(attributes["href"] or "").path.rpartition("/")[2]))
+
+
+def _version(file: str, name: str) -> Version | None:
+    """The public version of a wheel or source distribution of that name; None for any other file."""
+    try:
+        own, version = parse_wheel_filename(file)[:2] if file.endswith(".whl") else parse_sdist_filename(file)
+    except (InvalidWheelFilename, InvalidSdistFilename, InvalidVersion):
+        return None
+    return Version(version.public) if own == name else None
