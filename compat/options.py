@@ -168,6 +168,11 @@ def parser() -> argparse.ArgumentParser:
         help="`fresh`: each probe in a process of its own (default: as the matrix says)",
     )
     run.add_argument(
+        "--pull",
+        choices=("missing", "always"),
+        help="`always`: pull each tag again, since it may have moved (default: as the matrix says)",
+    )
+    run.add_argument(
         "--compile-cache",
         action="store_true",
         help="keep the code that torch.compile makes between runs; first-compile times are then not cold",

@@ -47,7 +47,7 @@ def environments(table: Table) -> Iterator[str]:
         row = (
             name,
             record["reference"],
-            record.get("digest") or "none",
+            (record.get("digest") or "none") + (f", moved from {moved}" if (moved := table.moved_from(record)) else ""),
             torch.get("version") or "none",
             torch.get("cuda") or "none",
             torch.get("cudnn") or "none",

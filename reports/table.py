@@ -42,6 +42,13 @@ class Table:
     today: dt.date = field(default_factory=dt.date.today)
     unreadable: int = 0
     """The records of the journal that cannot be read."""
+    earlier: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    """(image, reference) -> the digest of it in the last run before, where the history tells."""
+
+    def moved_from(self, environment: Mapping[str, Any]) -> str:
+        """The digest that the environment's tag had in the last run of the image; empty where it has it still."""
+        before = self.earlier.get((environment["image"], environment["reference"]), "")
+        return before if before != environment.get("digest", "") else ""
 
     @property
     def run(self) -> str:

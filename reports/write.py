@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch_compat_matrix.reports.markdown import markdown, summary
 from torch_compat_matrix.reports.table import Table, load
 from torch_compat_matrix.runner.files import to_json, write_whole
 from torch_compat_matrix.runner.judging import Judged
+from torch_compat_matrix.runner.records import history
 from torch_compat_matrix.runner.text import printable
 
 SCHEMA = 1
@@ -35,6 +37,10 @@ class Compiled:
 def compile_report(journal: Path, out: Path, baseline: Path | None = None) -> Compiled:
     """Write the reports of a run to a folder, compared with the baseline's journal where there is one."""
     table = load(journal)
+    home = journal.parent.parent.parent
+    if (home / "history.sqlite").is_file():
+        with suppress(history.HistoryUnusable):
+            table = replace(table, earlier=history.digests(home, table.run, str(table.header.get("backend"))))
     before = load(baseline) if baseline is not None else None
     comparable = before is not None and not before.outcomes.keys().isdisjoint(table.outcomes)
     changes = compare(before, table) if before is not None and comparable else None
@@ -88,7 +94,10 @@ def _frame(table: Table, changes: Changes | None) -> dict[str, Any]:
         "warm_disagreed": table.warm_disagreed,
         "unreadable": table.unreadable,
         "environments": {
-            key: {name: value for name, value in record.items() if name not in ("kind", "key")}
+            key: {
+                **{name: value for name, value in record.items() if name not in ("kind", "key")},
+                **({"moved_from": table.moved_from(record)} if table.moved_from(record) else {}),
+            }
             for key, record in table.environments.items()
         },
         "claims": [claim.to_json() for claim in judge(table)],

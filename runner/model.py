@@ -22,6 +22,9 @@ Install = Literal["constrained", "plain"]
 """How a cell's packages are installed: beside those of the image, or as `pip install` does it, replacing some."""
 PLAIN: Install = "plain"
 
+Pull = Literal["missing", "always"]
+"""When an image is pulled: where the engine lacks it, or at each run, since its tag may have moved."""
+
 EXPECTS = "expects"
 """The library in an expectation's id: `image/expects/what`."""
 INSTALLED = "installed"
@@ -124,6 +127,7 @@ class Image:
     labels: tuple[str, ...] = ()
     """Words that select it and its cells."""
     owner: str = ""
+    pull: Pull = "missing"
     env: Mapping[str, str | None] = field(default_factory=dict)
     """Variables of the probe host; None takes the value of this process's environment."""
     platform: str = ""

@@ -30,7 +30,7 @@ from torch_compat_matrix.runner.errors import (
 from torch_compat_matrix.runner.execution.engine import Engine, Settled
 from torch_compat_matrix.runner.files import cores, read_whole
 from torch_compat_matrix.runner.matrix.select import installed_plan, left_out, select
-from torch_compat_matrix.runner.model import Check, Image, Outcome, Plan, repository
+from torch_compat_matrix.runner.model import Check, Image, Outcome, Plan, Pull, repository
 from torch_compat_matrix.runner.packages.pip_config import Index
 from torch_compat_matrix.runner.records import history
 from torch_compat_matrix.runner.records.runs import Run, home
@@ -389,3 +389,10 @@ def isolated(plan: Plan, isolation: str | None) -> Plan:
     if isolation is None:
         return plan
     return replace(plan, cells=tuple(replace(cell, isolation=isolation) for cell in plan.cells))
+
+
+def pulling(plan: Plan, pull: Pull | None) -> Plan:
+    """The plan that pulls every image then; None leaves each image its own."""
+    if pull is None:
+        return plan
+    return replace(plan, images=tuple(replace(image, pull=pull) for image in plan.images))

@@ -23,6 +23,7 @@ from torch_compat_matrix.runner.workflow import (
     jobs_of,
     make_room,
     open_run,
+    pulling,
     resume_run,
 )
 
@@ -51,7 +52,8 @@ def main(options: argparse.Namespace) -> Status:
         rerun=options.rerun,
         compile_cache=options.compile_cache,
     )
-    opened = start(isolated(plan, options.isolation), settings, ["compat", *options.arguments])
+    asked = pulling(isolated(plan, options.isolation), options.pull)
+    opened = start(asked, settings, ["compat", *options.arguments])
     return work_through(opened, options.out, options.baseline, options.loudness)
 
 

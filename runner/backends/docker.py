@@ -44,6 +44,7 @@ PASSED_ON = ("LANG", "LC_ALL", "TZ")
 LOG = {"max-size": "32m", "max-file": "2"}
 CACHES = ("inductor", "triton", "torch_extensions", "nv")
 GPU_PATIENCE_S = 10
+STILL_HELD = "Mend that, or test the image that is here ({}): `pull: missing`, or `compat run --pull missing`."
 WRITABLE_ROOT = "the container's root was writable: the engine's GPU hook fails on a read-only one"
 
 
@@ -71,18 +72,34 @@ class DockerBackend:
         self.engine_gpus = EngineGpus(client)
 
     def prepare(self, image: Image) -> Prepared:
-        """Pull the image unless the engine holds it."""
+        """Pull the image where the engine lacks it, or where its tag may have moved and is always to be pulled."""
         held = self.peek(image)
-        if held is None:
-            assert image.reference is not None
-            pulled = self.home / "pulls" / digest(image.reference)
-            with named(f"pulling {image.reference}"), locked(pulled):
-                if self.peek(image) is None:
-                    pull(self.client, image.reference, image.platform)
-                    pulled.write_text(image.reference)  # `compat clean` may remove it
-            held = self.peek(image)
+        if held is None or (image.pull == "always" and not image.digest):
+            held = self._pulled(image)
         if held is None:
             raise Trouble("image-not-found", f"{image.reference} was pulled, but the engine does not hold it")
+        return held
+
+    def _pulled(self, image: Image) -> Prepared | None:
+        assert image.reference is not None
+        ours = self.home / "pulls" / digest(image.reference)
+        with locked(ours):
+            before = self.peek(image)
+            if before is not None and (image.pull == "missing" or image.digest):  # another process was quicker
+                return before
+            try:
+                with named(f"pulling {image.reference}"):
+                    pull(self.client, image.reference, image.platform)
+            except Trouble as trouble:
+                if before is not None:
+                    trouble.remedy = STILL_HELD.format(before.digest or "never pushed")
+                raise
+            held = self.peek(image)
+            if before is None:
+                ours.write_text(image.reference)  # `compat clean` may remove it
+            elif held is not None and held.identity != before.identity and ours.read_text():
+                with suppress(APIError):  # a container of another run may still need it
+                    self.client.images.remove(before.identity)
         return held
 
     def peek(self, image: Image) -> Prepared | None:

@@ -48,7 +48,7 @@ from torch_compat_matrix.runner.matrix.values import (
     is_folder,
 )
 from torch_compat_matrix.runner.matrix.versions import Moving
-from torch_compat_matrix.runner.model import PROBES, Install, Limits, Local, ProbeName, Verdict
+from torch_compat_matrix.runner.model import PROBES, Install, Limits, Local, ProbeName, Pull, Verdict
 
 
 class Entry(BaseModel):
@@ -124,6 +124,7 @@ class ImageEntry(OwnedEntry):
     newest: PositiveInt | None = Field(None, description="of a tag with a `*`, only so many, the newest")
     digest: Digest | None = Field(None, description="pins the image: sha256:...")
     python: str = Field("python3", description="the interpreter inside the image that holds torch")
+    pull: Pull | None = Field(None, description="instead of the file's")
     local: LocalEntry | None = Field(None, description="how to build the stand-in")
     expects: ExpectsEntry = Field(ExpectsEntry(), description="what the image is said to hold")
     claim: str | None = Field(
@@ -289,6 +290,7 @@ class Matrix(Entry):
         description="constrained: what fits beside the image's packages; plain: what `pip install` does, which may "
         "replace some of them, torch among them",
     )
+    pull: Pull = Field("missing", description="missing: where the engine lacks the image; always: at each run")
     images: dict[Name, ImageEntry] = Field(min_length=1)
     libraries: dict[Name, LibraryEntries] = Field({}, description="libraries by the name of their distribution")
     stacks: dict[Name, StackEntry] = {}
@@ -383,6 +385,7 @@ class Matrix(Entry):
                 platform=image.platform or "",
                 user=image.user or "",
                 mounts=image.mounts,
+                pull=image.pull or self.pull,
                 limits=_limits(self.limits, image.limits),
             )
             for name, image in self.images.items()

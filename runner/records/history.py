@@ -223,6 +223,17 @@ def _settled(connection: sqlite3.Connection, keys: Sequence[str]) -> dict[str, t
     return result
 
 
+def digests(home: Path, run: str, backend: str) -> dict[tuple[str, str], str]:
+    """(image, reference) -> the registry's digest of it in the last run before this one on the backend."""
+    query = """
+        SELECT json_extract(record, '$.image'), json_extract(record, '$.reference'),
+            json_extract(record, '$.digest') AS digest, max(run)
+        FROM environments JOIN runs USING (run) WHERE run < ? AND backend = ? AND digest != '' GROUP BY 1, 2
+        """
+    rows = _with(home, lambda connection: connection.execute(query, (run, backend)).fetchall())
+    return {(image, reference): digest for image, reference, digest, _ in rows}
+
+
 def flaky(home: Path) -> list[Flaky]:
     """Checks that both passed and failed under the same key, or passed after a failed attempt of the same run."""
     broken = f"({', '.join(repr(verdict.value) for verdict in Verdict if verdict.broken)})"

@@ -295,11 +295,11 @@ def trouble(backend: DockerBackend, image: Image) -> Trouble:
     return raised.value
 
 
-def empty_image() -> bytes:
+def empty_image(name: str = "empty") -> bytes:
     """An image of one empty file: a push of torch takes a minute."""
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w") as tar:
-        tar.addfile(tarfile.TarInfo("empty"))
+        tar.addfile(tarfile.TarInfo(name))
     return archive.getvalue()
 
 

@@ -1,4 +1,4 @@
-"""What a registry has today: the tags of a pattern."""
+"""What a registry has today: the tags of a pattern, and another image under a tag that has moved."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from tests.support.registries import Registry
 from torch_compat_matrix.runner.backends.docker import DockerBackend
 from torch_compat_matrix.runner.backends.registry import tags
 from torch_compat_matrix.runner.errors import Trouble
+from torch_compat_matrix.runner.model import Image
 from torch_compat_matrix.runner.workflow import plan_from
 
 
@@ -69,3 +70,63 @@ def test_a_registry_that_does_not_tell_is_named(
     with pytest.raises(Trouble) as raised:
         tags(backend, train)
     assert raised.value.code == "registry-refused"
+
+
+@pytest.fixture
+def moved(train: str, client: docker.DockerClient, registry: Registry) -> Iterator[str]:
+    """A tag of which the engine holds the image that it named before."""
+    tag, login = f"{train}:24.1", {"username": registry.user, "password": registry.password}
+    before = client.images.get(tag)
+    client.api.import_image_from_data(empty_image("another"), repository=train, tag="24.1")
+    assert "error" not in client.images.push(train, tag="24.1", auth_config=login)
+    client.images.remove(tag)
+    assert before.tag(train, "24.1")
+    client.login(registry.user, registry.password, registry=f"http://{registry.host}")
+    yield tag
+
+
+def test_a_tag_that_moved_is_pulled_again_where_it_always_is(
+    moved: str, client: docker.DockerClient, tmp_path: Path
+) -> None:
+    """By default the image that is here stays; a digest never moves."""
+    backend = DockerBackend(client, tmp_path / "home")
+    here = backend.prepare(Image(name="x", tag=moved))
+    pinned = backend.prepare(Image(name="x", tag=moved, digest=here.digest, pull="always"))
+    now = backend.prepare(Image(name="x", tag=moved, pull="always"))
+    assert pinned.identity == here.identity != now.identity
+    assert now.digest.startswith("sha256:") and now.digest != here.digest
+    assert backend.prepare(Image(name="x", tag=moved)).identity == now.identity
+
+
+def test_an_image_that_we_pulled_goes_when_its_tag_moves(
+    moved: str, client: docker.DockerClient, tmp_path: Path
+) -> None:
+    """Else a host that is kept fills with them; an image that was here before us stays."""
+    backend = DockerBackend(client, tmp_path / "home")
+    backend.prepare(Image(name="x", tag=moved, pull="always"))
+    assert [entry.kind for entry in backend.kept() if entry.kind == "images"] == []
+    client.images.remove(moved)
+    ours = backend.prepare(Image(name="x", tag=moved))
+    client.api.import_image_from_data(empty_image("a third"), repository=moved.rpartition(":")[0], tag="24.1")
+    client.images.push(moved)
+    client.images.remove(moved)
+    client.images.get(ours.identity).tag(moved)
+    assert backend.prepare(Image(name="x", tag=moved, pull="always")).identity != ours.identity
+    with pytest.raises(ImageNotFound):
+        client.images.get(ours.identity)
+
+
+def test_a_registry_that_is_away_is_host_trouble_with_a_way_out(
+    train: str, client: docker.DockerClient, tmp_path: Path
+) -> None:
+    """The image that is here is not taken silently, and the remedy names it."""
+    backend = DockerBackend(client, tmp_path / "home")
+    gone = "127.0.0.1:9/test/train"
+    client.images.get(f"{train}:24.1").tag(gone, "24.1")
+    try:
+        with pytest.raises(Trouble, match=r"pulling 127\.0\.0\.1:9/test/train") as raised:
+            backend.prepare(Image(name="x", tag=f"{gone}:24.1", pull="always"))
+        assert raised.value.code == "registry-unreachable"
+        assert "`pull: missing`" in raised.value.remedy
+    finally:
+        client.images.remove(f"{gone}:24.1")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -22,6 +23,7 @@ from torch_compat_matrix.reports.markdown import markdown, summary
 from torch_compat_matrix.reports.sections import lacks
 from torch_compat_matrix.reports.table import Table, load
 from torch_compat_matrix.reports.write import compile_report, json_text
+from torch_compat_matrix.runner.records import history
 
 GOLDEN = Path(__file__).parent / "golden.md"
 TODAY = dt.date(2030, 1, 2)
@@ -207,6 +209,26 @@ def test_everything_is_written(tmp_path: Path) -> None:
     assert len(data["outcomes"]) == 56
     assert data["changes"]["failing"] == []
     assert (found.surprises, found.incomplete) == (18, 8)
+
+
+@pytest.mark.parametrize(
+    ("earlier", "said"), [("1", "0{64}, moved from sha256:1{64} "), ("0", "0{64} "), ("", "0{64} ")]
+)
+def test_a_tag_that_moved_is_told(tmp_path: Path, earlier: str, said: str) -> None:
+    """Its digest, and the one that it had in the last run of the image."""
+    runs = {"20250101T000000-aaaa": earlier, "20260101T000000-bbbb": "0"}
+    for run, digest in runs.items():
+        found = records()
+        found[0]["run"] = run
+        next(record for record in found if record.get("digest"))["digest"] = digest and f"sha256:{digest * 64}"
+        (tmp_path / "runs" / run).mkdir(parents=True)
+        write(tmp_path / "runs" / run / "journal.jsonl", found)
+    history.sync(tmp_path)
+    compile_report(tmp_path / "runs" / run / "journal.jsonl", tmp_path / "out")
+    assert re.search(rf"\| sha256:{said}", (tmp_path / "out" / "report.md").read_text())
+    environments = json.loads((tmp_path / "out" / "report.json").read_text())["environments"].values()
+    moved = [record["moved_from"] for record in environments if "moved_from" in record]
+    assert moved == ([f"sha256:{earlier * 64}"] if earlier == "1" else [])
 
 
 @given(st.text())
