@@ -264,7 +264,7 @@ class Engine:
             if result.warm_up_died and warm:
                 warm = False
                 groups.append(left)
-            elif result.died is not None:
+            elif result.died is not None and _apart(left, result.died.check)[0]:
                 alone, others = _apart(left, result.died.check)
                 if _checks(group) == 1:
                     self.recorder.outcomes([replace(result.died, attempts=attempts.get(result.died.check, ()))])
@@ -346,6 +346,9 @@ def _apart(work: Sequence[Work], check: str) -> tuple[list[Work], list[Work]]:
 
 def _ender(result: LaunchResult, others_answered: bool) -> Trouble:
     """The trouble of a cell that gets no answer in a launch of its own: its own doing where other cells get theirs."""
+    died = result.died  # at the import, which has its outcome already
+    if died is not None:
+        return Trouble(died.reason, died.detail, evidence=died.evidence)
     ended = result.ended or Trouble("host-error", "the probe host ended in peace, and without an answer")
     return Trouble("ends-launch", str(ended), evidence=ended.evidence) if others_answered else ended
 

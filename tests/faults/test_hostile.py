@@ -140,6 +140,8 @@ class Sandbox:
         """The stand-in's files whose content is not what it was, and those that came or went."""
         now = self.stamps()
         touched = {name for name in now.keys() | self.seen.keys() if now.get(name) != self.seen.get(name)}
+        scripts = re.compile(r"\w+/bin/(?!python)")  # these hold the path of the home in which they were built
+        touched = {name for name in touched if not scripts.match(name)}
         return sorted(name for name in touched if content(self.standins / name) != content(self.pristine / name))
 
     def bytecode(self) -> list[str]:

@@ -261,10 +261,26 @@ def test_probe_host_that_dies_twice_at_a_check_is_its_outcome(torch_python: str,
     engine(backend, what, bundle / "home").run(what.checks)
     found = outcomes(bundle / "home")
     blamed = found["x/sympy-installed/sample"]
-    assert (blamed.verdict, blamed.attempts) == (Verdict.INFRA, ("infra",))  # nobody knows who sends SIGKILL
+    assert (blamed.verdict, blamed.reason, blamed.attempts) == (Verdict.CRASH, "kills-itself", ("infra",))
     assert found["x/numpy-installed/sample"].verdict is Verdict.PASS
     assert ["x/sympy-installed"] in backend.launches[1:]
     assert probe_hosts() == before
+
+
+def test_a_library_whose_import_ends_the_probe_host_ends_no_run(torch_python: str, bundle: Path) -> None:
+    """Its import has a verdict, and dies again each time that another check needs it."""
+    (bundle / "probes" / "libraries" / "sympy.py").write_text(
+        "import os, signal\nDISTRIBUTION = MODULE = 'sympy'\nNEEDS = ()\n"
+        "def __getattr__(name):\n    if name == 'IMPORTS':\n        os.kill(os.getppid(), signal.SIGKILL)\n"
+        "    raise AttributeError(name)\n"  # asked for while the library is imported
+        "def sample(probe):\n    pass\ndef autograd(probe):\n    pass\n"
+    )
+    what = plan(installed("sympy", probes=("import", "sample", "autograd")), installed("numpy"))
+    backend = Interpreter(torch_python)
+    engine(backend, what, bundle / "home", running=Running(())).run(what.checks)
+    found = {check: one.verdict for check, one in outcomes(bundle / "home").items() if "sympy" in check}
+    assert found == dict.fromkeys(found, Verdict.CRASH) and len(found) == 3
+    assert len(backend.launches) < 9
 
 
 def test_a_check_that_was_shot_down_once_passes_alone(torch_python: str, bundle: Path) -> None:
