@@ -15,7 +15,7 @@ from torch_compat_matrix.runner.backends.gpus import offered
 from torch_compat_matrix.runner.errors import Trouble
 from torch_compat_matrix.runner.execution.durations import Estimate
 from torch_compat_matrix.runner.execution.prepare import facts_path
-from torch_compat_matrix.runner.model import HOST, INSTALLED, PLAIN, Cell, Image, Plan, shown
+from torch_compat_matrix.runner.model import COMMANDS, HOST, INSTALLED, PLAIN, Cell, Image, Plan, shown
 from torch_compat_matrix.runner.packages import resolve, standin
 from torch_compat_matrix.runner.packages.overlay import folder_of
 from torch_compat_matrix.runner.packages.pip_config import Index
@@ -93,6 +93,8 @@ def _warnings(image: Image, facts: Mapping[str, Any] | None, backend: Backend) -
 
 def resolution_of(cell: Cell, facts: Mapping[str, Any] | None, home: Path) -> tuple[str, str]:
     """The packages that the cell adds to the image (with those that a plain install replaces); are they fetched?"""
+    if cell.subject == COMMANDS:
+        return "nothing: commands of the image", "none needed"
     if facts is None:
         return ", ".join(cell.requires) or INSTALLED, "?"
     if cell.version == INSTALLED:

@@ -16,8 +16,18 @@ class MemberOrder(TypedDict):
     version: str
 
 
+class CommandOrder(TypedDict):
+    """A command of an image, and what must come back."""
+
+    name: str
+    command: List[str]
+    status: int
+    output: str
+    timeout_s: float
+
+
 class CellOrder(TypedDict):
-    """A cell: its libraries, its probes and how to run them."""
+    """A cell: its libraries, its probes and how to run them; or an image's own commands."""
 
     id: str
     overlay: Optional[str]
@@ -25,6 +35,7 @@ class CellOrder(TypedDict):
     replaces: Dict[str, str]
     members: List[MemberOrder]
     probes: List[str]
+    commands: List[CommandOrder]
     isolation: str
     timeout_s: float
     compile_timeout_s: float

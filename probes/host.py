@@ -23,12 +23,13 @@ import secrets
 import shutil
 import signal
 import time
-from typing import Any, Callable, List, NoReturn, cast
+from typing import Any, Callable, List, NoReturn, Sequence, Union, cast
 
 from . import child as work
 from . import facts, own, services
 from .cell import COMPILE, Cell, Launch
 from .channel import BadAnswer, Channel
+from .commands import Commands
 from .compiling import precompile, prepare
 from .contract import ColdFrame, Facts, Frame, WorkOrder
 from .exceptions import describe
@@ -93,7 +94,10 @@ class Host:
             until=self.until,
             shared=Shared(overlays),
         )
-        cells = [Cell(cell, launch, self.emit, self.descriptor) for cell in self.order["cells"]]
+        cells = [
+            (Commands if cell["commands"] else Cell)(cell, launch, self.emit, self.descriptor)
+            for cell in self.order["cells"]
+        ]
         try:
             if _compile_in_forks(cells) > 1:  # a single child does it for itself; every optimizer of torch imports it
                 self.warm_up(lambda: importlib.import_module("torch._dynamo"))
@@ -176,7 +180,7 @@ def _import_probes(distribution: str) -> None:
         pass  # the library's own child shows this
 
 
-def _compile_in_forks(cells: List[Cell]) -> int:
+def _compile_in_forks(cells: Sequence[Union[Cell, Commands]]) -> int:
     """The number of children that will call torch.compile and are forked from this process."""
     return sum(probe == COMPILE for cell in cells if cell.warm for probe, _ in cell.questions)
 

@@ -12,7 +12,7 @@ from torch_compat_matrix.reports.changes import Changes
 from torch_compat_matrix.reports.escape import code, count, grid, prose, text
 from torch_compat_matrix.reports.table import Table, waits
 from torch_compat_matrix.runner.judging import Judged
-from torch_compat_matrix.runner.model import PROBES, Outcome, Verdict
+from torch_compat_matrix.runner.model import COMMANDS, PROBES, Outcome, Verdict
 from torch_compat_matrix.runner.records.runs import STILL_GOING
 
 MARKS = {
@@ -135,6 +135,8 @@ def _where(table: Table, outcome: Outcome) -> str:
         return f"the whole of {outcome.image}"
     if outcome.subject == "expects":
         return f"{outcome.check}, said to be {outcome.version}"
+    if outcome.subject == COMMANDS:
+        return outcome.check
     return f"{outcome.subject} {outcome.version} in {outcome.image}"
 
 
@@ -200,7 +202,7 @@ def _grid(table: Table, notes: Sequence[Note]) -> Iterator[str]:
     rows = []
     for subject, version in table.rows:
         boxes = [_box(table, table.boxes.get((image, subject, version), {}), numbers) for image in table.images]
-        rows.append([text(f"{subject} {version}"), *boxes])
+        rows.append([text(f"{subject} {version}".strip()), *boxes])
     yield grid(rows, ["", *map(text, table.images)])
     yield ""
 
@@ -224,7 +226,8 @@ def _legend(table: Table, used: Iterable[Verdict]) -> Iterator[str]:
 def _box(table: Table, box: Mapping[str, Judged], numbers: Mapping[str, int]) -> str:
     if not box:
         return ""
-    marks = "".join(mark(table, box[probe].outcome) if probe in box else "·" for probe in PROBES)
+    probes = PROBES if box.keys() & {*PROBES} else tuple(box)  # an image's own commands have a mark each
+    marks = "".join(mark(table, box[probe].outcome) if probe in box else "·" for probe in probes)
     passed = [judged.outcome for judged in box.values() if judged.outcome.verdict is Verdict.PASS]
     marks += REPLACED if any(outcome.replaced for outcome in passed) else ""
     marks += CONSTRAINED if any(outcome.drift for outcome in passed) else ""

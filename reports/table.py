@@ -70,7 +70,7 @@ class Table:
         for judged in self.judged:
             outcome = judged.outcome
             boxes.setdefault((outcome.image, outcome.subject, outcome.version), {})[outcome.probe] = judged
-        return {key: {probe: box[probe] for probe in PROBES if probe in box} for key, box in boxes.items()}
+        return {key: {probe: box[probe] for probe in (*PROBES, *box) if probe in box} for key, box in boxes.items()}
 
     @cached_property
     def judged(self) -> tuple[Judged, ...]:

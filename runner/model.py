@@ -27,6 +27,8 @@ Pull = Literal["missing", "always"]
 
 EXPECTS = "expects"
 """The library in an expectation's id: `image/expects/what`."""
+COMMANDS = "commands"
+"""The library in the id of an image's own check: `image/commands/name`."""
 INSTALLED = "installed"
 LATEST = "latest"
 HOST = "host"
@@ -98,8 +100,8 @@ class Limits:
 
     @property
     def longest_s(self) -> float:
-        """The longest time limit of any probe."""
-        return max(map(self.seconds, PROBES))
+        """The longest time limit of any probe, or command."""
+        return max(map(self.seconds, (*PROBES, *self.timeouts)))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -108,6 +110,18 @@ class Local:
 
     python: str
     requires: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Command:
+    """A check of an image by a command in it, and what must come back."""
+
+    name: str
+    command: tuple[str, ...]
+    """Program and arguments."""
+    status: int = 0
+    output: str = ""
+    """A regular expression that matches somewhere in standard output and standard error."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -136,6 +150,7 @@ class Image:
     """The user in the container; empty for nobody."""
     mounts: Mapping[str, str] = field(default_factory=dict)
     """Folder in the container -> folder of the engine's host, mounted read-only."""
+    commands: tuple[Command, ...] = ()
 
     @property
     def surroundings(self) -> list[Any]:
@@ -157,8 +172,8 @@ def variant(version: str, label: str = "") -> str:
 
 
 def cell_id(image: str, subject: str, version: str) -> str:
-    """`image/library-version`, where the version comes with its label."""
-    return f"{image}/{subject}-{version}"
+    """`image/library-version`, where the version comes with its label; an image's own commands have none."""
+    return f"{image}/{subject}-{version}" if version else f"{image}/{subject}"
 
 
 def check_id(cell: str, probe: str) -> str:
@@ -185,7 +200,7 @@ def repository(tag: str) -> str:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cell:
-    """Image x (library at one version, or stack): one box of the table."""
+    """Image x (library at one version, or stack): one box of the table; or an image's own commands, without members."""
 
     image: str
     subject: str
@@ -364,8 +379,8 @@ class Outcome:
     """The check's id."""
     image: str
     subject: str
-    version: str
-    """With the label of its entry in the matrix: `1.9.1@numpy1`."""
+    version: str = ""
+    """With the label of its entry in the matrix: `1.9.1@numpy1`; empty for an image's own command."""
     probe: str
     verdict: Verdict
     reason: str = ""
@@ -498,8 +513,11 @@ def utc_now() -> str:
 
 def _image(entry: Mapping[str, Any]) -> Image:
     local = entry["local"] and Local(python=entry["local"]["python"], requires=tuple(entry["local"]["requires"]))
+    commands = tuple(
+        Command(**{name: _tuple(value) for name, value in command.items()}) for command in entry.get("commands", ())
+    )
     plain = {name: _tuple(value) for name, value in entry.items()}
-    return Image(**{**plain, "local": local, "limits": Limits(**entry["limits"])})
+    return Image(**{**plain, "local": local, "limits": Limits(**entry["limits"]), "commands": commands})
 
 
 def _tuple(value: Any) -> Any:

@@ -222,6 +222,8 @@ class Preparation:
 
     def _resolve(self, cell: Cell, ready: Ready) -> Work | Resolution:
         facts = ready.facts
+        if not cell.members:  # the image's own commands
+            return Work(cell=cell)
         if cell.version == INSTALLED:
             missing = [name for name in cell.members if name not in facts["packages"]]
             if missing:

@@ -59,7 +59,7 @@ def order(
     """
     limits = image.limits
     needed = {name.replace("-", "_") for piece in work for name in piece.cell.members}
-    checks = sum(len(piece.cell.probes) * len(piece.cell.members) for piece in work)
+    checks = sum(len(piece.cell.probes) * max(1, len(piece.cell.members)) for piece in work)
     return {
         "device": device,
         "seed": seed,
@@ -74,7 +74,7 @@ def order(
             "tools": list(image.expects.get("tools", ())),
             "services": list(image.expects.get("services", ())),
         },
-        "cells": [_cell(piece, piece.cell.limits(limits)) for piece in work],
+        "cells": [_cell(piece, image) for piece in work],
     }
 
 
@@ -83,7 +83,9 @@ def longest_s(limits: Limits, work: Sequence[Work]) -> float:
     return max(own.longest_s for own in (limits, *(piece.cell.limits(limits) for piece in work)))
 
 
-def _cell(work: Work, limits: Limits) -> CellOrder:
+def _cell(work: Work, image: Image) -> CellOrder:
+    limits = work.cell.limits(image.limits)
+    own = [command for command in image.commands if not work.cell.members and command.name in work.cell.probes]
     return {
         "id": work.cell.id,
         "overlay": work.overlay.name if work.overlay else None,
@@ -91,6 +93,16 @@ def _cell(work: Work, limits: Limits) -> CellOrder:
         "members": [{"distribution": name, "version": work.versions.get(name, "")} for name in work.cell.members],
         "replaces": {name: work.added[name] for name in work.replaces if work.cell.may_replace(name)},
         "probes": list(work.cell.probes),
+        "commands": [
+            {
+                "name": command.name,
+                "command": list(command.command),
+                "status": command.status,
+                "output": command.output,
+                "timeout_s": limits.seconds(command.name),
+            }
+            for command in own
+        ],
         "isolation": work.isolation,
         "timeout_s": limits.timeout_s,
         "compile_timeout_s": limits.seconds("compile"),

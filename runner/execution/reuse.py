@@ -42,7 +42,7 @@ def keys(
         sorted(work.added.items()),
         sorted(work.versions.items()),
         [work.drift, work.notes],
-        [source(member, modules) for member in work.cell.members],
+        [source(member, modules) for member in work.cell.members or ("",)],
         sorted(models) if limits.gpus != "none" else [],
         asdict(limits),
         {name: image.expects.get(name) for name in ("tools", "services")},
@@ -52,7 +52,10 @@ def keys(
         *([sorted(environment_of(image).items()), image.platform, image.user] if image.surroundings else []),
         *([work.overlay.name] if work.overlay else []),  # it tells private builds of one version apart
     ]
-    return {check.id: digest([*shared, check.id, check.probe]) for check in work.cell.checks}
+    commands = {} if work.cell.members else {command.name: [asdict(command)] for command in image.commands}
+    return {
+        check.id: digest([*shared, check.id, check.probe, *commands.get(check.probe, ())]) for check in work.cell.checks
+    }
 
 
 @cache

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from torch_compat_matrix.runner.errors import CompatError, Status
 from torch_compat_matrix.runner.matrix.select import SelectionError, select
 from torch_compat_matrix.runner.matrix.versions import requirement_of, variant_of
-from torch_compat_matrix.runner.model import HERE, INSTALLED, PROBES, Cell, Image, Plan, ProbeName
+from torch_compat_matrix.runner.model import COMMANDS, HERE, INSTALLED, PROBES, Cell, Image, Plan, ProbeName
 from torch_compat_matrix.runner.selector import Selector, address, first
 
 if TYPE_CHECKING:
@@ -32,11 +32,32 @@ def all_cells(matrix: Matrix, excluded: bool = False) -> tuple[Cell, ...]:
             f"{len(matrix.images)} images x {versions} library versions and stacks x {len(matrix.probes)} probes are "
             f"{checks} checks, more than {matrix.max_checks}; take fewer versions, or raise `max_checks:`"
         )
-    cells = [cell for image in matrix.images for cell in product_of(matrix, image) if _is_wanted(matrix, cell)]
+    cells: list[Cell] = []
+    for image in matrix.images:
+        cells += _commands(matrix, image)
+        cells += (cell for cell in product_of(matrix, image) if _is_wanted(matrix, cell))
     if excluded:
         return tuple(cells)
     rules = [rule.cells for rule in matrix.exclude]
     return tuple(cell for cell in cells if first(rules, cell.address) is None)
+
+
+def _commands(matrix: Matrix, image: str) -> Iterator[Cell]:
+    """The cell of the image's own commands, where there are any."""
+    entry = matrix.images[image]
+    commands = matrix.commands_of(image)
+    if commands:
+        yield Cell(
+            image=image,
+            subject=COMMANDS,
+            version="",
+            requires=(),
+            members=(),
+            probes=tuple(commands),
+            labels=tuple(entry.labels),
+            owner=entry.owner or "",
+            timeouts={name: command.timeout for name, command in commands.items() if command.timeout is not None},
+        )
 
 
 def product_of(matrix: Matrix, image: str) -> Iterator[Cell]:
@@ -217,7 +238,7 @@ def _here(plan: Plan, selectors: Sequence[str], probed: Catalogue) -> Plan:
     if listed:
         return replace(plan, images=listed, cells=plan.cells_of(listed[0]))
     first = plan.images[0]
-    own = [replace(cell, image=HERE) for cell in plan.cells_of(first)]
+    own = [replace(cell, image=HERE) for cell in plan.cells_of(first) if cell.members]
     held = [
         replace(
             cell,

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
@@ -26,6 +27,7 @@ from torch_compat_matrix.runner.matrix.document import Document
 from torch_compat_matrix.runner.matrix.values import (
     MOST_CPUS,
     MOST_PIDS,
+    Argv,
     Digest,
     Gpus,
     IndexUrl,
@@ -33,6 +35,7 @@ from torch_compat_matrix.runner.matrix.values import (
     Literally,
     Mounted,
     Name,
+    Pattern,
     Platform,
     ProbeOrFolder,
     Python,
@@ -115,6 +118,28 @@ class OwnedEntry(Entry):
     owner: str | None = Field(None, description="whoever looks after it; shown with its failures")
 
 
+class CommandEntry(Entry):
+    """A check of an image by a command in it."""
+
+    command: Argv = Field(description="a line for `sh -c`, or a program with its arguments")
+    status: int = Field(0, ge=0, le=255, description="the exit status that must come back")
+    output: Pattern = Field("", description="a regular expression that must match in standard output or error")
+    timeout: Seconds | None = Field(None, description="seconds, instead of the image's `timeout`")
+
+
+Commands = dict[
+    Name,
+    Annotated[
+        CommandEntry,
+        BeforeValidator(
+            lambda value: {"command": value} if isinstance(value, str) else value,
+            json_schema_input_type=CommandEntry | str,
+        ),
+    ],
+]
+"""Commands by name, each an entry or its line alone."""
+
+
 class ImageEntry(OwnedEntry):
     """One environment under test."""
 
@@ -127,6 +152,7 @@ class ImageEntry(OwnedEntry):
     pull: Pull | None = Field(None, description="instead of the file's")
     local: LocalEntry | None = Field(None, description="how to build the stand-in")
     expects: ExpectsEntry = Field(ExpectsEntry(), description="what the image is said to hold")
+    commands: Commands = Field({}, description="checks of this image, beside the file's")
     claim: str | None = Field(
         None, description="the source that says that this tag exists, where that is itself a claim to test"
     )
@@ -291,6 +317,7 @@ class Matrix(Entry):
         "replace some of them, torch among them",
     )
     pull: Pull = Field("missing", description="missing: where the engine lacks the image; always: at each run")
+    commands: Commands = Field({}, description="checks of every image, by a command in it")
     images: dict[Name, ImageEntry] = Field(min_length=1)
     libraries: dict[Name, LibraryEntries] = Field({}, description="libraries by the name of their distribution")
     stacks: dict[Name, StackEntry] = {}
@@ -368,6 +395,10 @@ class Matrix(Entry):
         """Each library's name with each of its entries."""
         return [(name, entry) for name in self.libraries for entry in self.entries_of(name)]
 
+    def commands_of(self, image: str) -> dict[str, CommandEntry]:
+        """The image's own commands, the file's among them."""
+        return {**self.commands, **self.images[image].commands}
+
     def model_images(self) -> tuple[model.Image, ...]:
         """The images as the runner's nouns, with the file's limits and the defaults filled in."""
         return tuple(
@@ -386,6 +417,7 @@ class Matrix(Entry):
                 user=image.user or "",
                 mounts=image.mounts,
                 pull=image.pull or self.pull,
+                commands=_commands(self.commands_of(name)),
                 limits=_limits(self.limits, image.limits),
             )
             for name, image in self.images.items()
@@ -401,6 +433,18 @@ class Matrix(Entry):
 
 def _local(entry: LocalEntry | None) -> Local | None:
     return None if entry is None else Local(python=entry.python, requires=tuple(entry.requires))
+
+
+def _commands(entries: Mapping[str, CommandEntry]) -> tuple[model.Command, ...]:
+    return tuple(
+        model.Command(
+            name=name,
+            command=tuple(entry.command),
+            status=entry.status,
+            output=entry.output,
+        )
+        for name, entry in entries.items()
+    )
 
 
 def _limits(*entries: LimitsEntry) -> Limits:

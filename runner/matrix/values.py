@@ -140,6 +140,21 @@ def _python(text: str) -> str:
     return text
 
 
+def _argv(command: Any) -> Any:
+    command = ["sh", "-c", command] if isinstance(command, str) and command.strip() else command
+    if not command or not isinstance(command, list):
+        raise ValueError("no command; write a line for `sh -c`, or a list of a program and its arguments")
+    return command
+
+
+def _pattern(text: str) -> str:
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise ValueError(f"no regular expression: {error}; in YAML write it in single quotes") from error
+    return text
+
+
 def _in_a_file(selector: str) -> str:
     if selector.startswith("@"):
         raise ValueError("a selector by outcome belongs on the command line: each host has records of its own")
@@ -162,6 +177,8 @@ Seconds = Annotated[float, Field(gt=0, le=MOST_SECONDS)]
 Req = Annotated[str, AfterValidator(requirement)]
 Ver = Annotated[str, AfterValidator(versions.check)]
 Range = Annotated[str, AfterValidator(_range)]
+Argv = Annotated[list[str], BeforeValidator(_argv, json_schema_input_type=str | list[str])]
+Pattern = Annotated[str, AfterValidator(_pattern)]
 Name = Annotated[str, AfterValidator(_name)]
 Source = Annotated[str, AfterValidator(_source)]
 IndexUrl = Annotated[Source, AfterValidator(_index)]

@@ -31,7 +31,6 @@ class _Outcome(TypedDict):
     check: str
     image: str
     subject: str
-    version: str
     probe: str
     verdict: str
 
@@ -39,6 +38,7 @@ class _Outcome(TypedDict):
 class OutcomeRecord(_Outcome, total=False):
     """An outcome; its metrics are looked at one by one."""
 
+    version: str
     reason: str
     detail: str
     evidence: str

@@ -57,6 +57,16 @@ def test_shipped_file() -> None:
             ["duplicate-key.yaml:3:3: 'one' is here twice (first at duplicate-key.yaml:2:3): YAML would keep only"],
         ),
         (
+            "bad-commands",
+            [
+                "bad-commands.yaml:5:34: 'a(b' is no regular expression: missing )",
+                "bad-commands.yaml:6:16: '' is no command; write a line for `sh -c`",
+                "bad-commands.yaml:7:18: no command; write a line for `sh -c`, or a list",
+                "bad-commands.yaml:8:7: 'not a name' is a name in check ids",
+                "bad-commands.yaml:9:34: Input should be less than or equal to 255, not '256'",
+            ],
+        ),
+        (
             "anchor",
             [
                 "anchor.yaml:2:8: anchors and aliases are not supported: write the value out",

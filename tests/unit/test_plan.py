@@ -100,6 +100,39 @@ def test_a_label_is_selected_as_part_of_the_version(selector: str, found: list[s
     assert cells(expand(load(RESOURCES / "matrix" / "entries.yaml"), "docker", [selector])) == found
 
 
+def test_commands_of_an_image_are_a_cell(tmp_path: Path) -> None:
+    """Those of the file and of the image, which goes first; selected, excluded and counted like any other cell."""
+    (tmp_path / "matrix.yaml").write_text(
+        """
+commands: { user: id -u, release: cat /etc/os-release }
+images:
+  one:
+    tag: t
+    commands:
+      release: { command: [cat, /etc/release], status: 1, output: '^no', timeout: 300 }
+  two: { tag: t }
+libraries:
+  torch: { versions: [installed] }
+exclude:
+  - { cells: two/commands, reason: the same image }
+known:
+  - { cells: one/commands/user, expect: fail, reason: as root }
+"""
+    )
+    matrix = load(tmp_path / "matrix.yaml")
+    found = expand(matrix, "docker")
+    assert cells(found) == ["one/commands", "one/torch-installed", "two/torch-installed"]
+    assert [check.id for check in found.cells[0].checks] == ["one/commands/user", "one/commands/release"]
+    assert found.cells[0].timeouts == {"release": 300.0}
+    assert [(command.command, command.status, command.output) for command in found.images[0].commands] == [
+        (("sh", "-c", "id -u"), 0, ""),
+        (("cat", "/etc/release"), 1, "^no"),
+    ]
+    assert Plan.from_json(json.loads(json.dumps(found.to_json()))) == found
+    for selector in ("commands", "one/commands", "commands/*", "one/commands/user"):
+        assert cells(expand(matrix, "docker", [selector])) == ["one/commands"]
+
+
 def test_backend_takes_the_images_it_can_launch() -> None:
     """`local` those with a stand-in, and of them its own selection unless another is named."""
     assert cells(plan("local")) == ["one/torch-installed"]
