@@ -348,6 +348,22 @@ def parser() -> argparse.ArgumentParser:
         "compat completion fish",
     )
     completion.add_argument("shell", choices=("bash", "zsh", "fish"), help="whose code")
+
+    shell = verb(
+        "shell",
+        "give a prompt in a cell's environment: its image, packages, user, walls and GPU. "
+        "After `--`: a command that is run there instead; the exit status is then that of the command. "
+        "Either starts in an empty folder, which ends with it.",
+        "compat shell torch-2.13/captum-0.6.0",
+        "compat shell torch-2.6/pyro-ppl-1.9.1 --backend docker -- python -c 'import pyro; print(pyro.__file__)'",
+        "compat shell torch-2.13/captum-0.6.0 --copy train.py -- python train.py",
+        parents=[matrix, backend],
+    )
+    shell.add_argument("cell", metavar="CELL", help="a cell: image/library-version")
+    shell.add_argument(
+        "--copy", action="append", default=[], type=Path, metavar="FILE", help="a file to have there; may be repeated"
+    )
+    shell.set_defaults(command=[])
     return top
 
 
@@ -371,7 +387,10 @@ def read(words: Sequence[str]) -> argparse.Namespace:
     verbs = verbs_of(top)
     if words and not words[0].startswith("-") and words[0] not in verbs:
         raise UsageError(f"there is no verb {words[0]!r}{did_you_mean(words[0], verbs)}", "`compat --help` lists them")
-    options, unknown = top.parse_known_args(words)
+    cut = words.index("--") if words[:1] == ["shell"] and "--" in words else len(words)
+    options, unknown = top.parse_known_args(words[:cut])
+    if words[cut:]:
+        options.command = words[cut + 1 :]
     if unknown:
         actions = verbs[options.verb]._option_string_actions
         known = [name for name, action in actions.items() if action.help is not argparse.SUPPRESS]

@@ -3,6 +3,7 @@
 `python -m probes --child FD`: a fresh process that the probe host starts.
 
 `python -m probes --trial`: one probe module against this interpreter.
+`python -m probes --shell ORDER OVERLAYS FOLDER [COMMAND...]`: a user's command in the environment of the order's cell.
 """
 
 import os
@@ -21,6 +22,10 @@ def main() -> int:
         from .trial import main as trial
 
         return trial()
+    if sys.argv[1:2] == ["--shell"]:
+        from .shell import main as shell
+
+        shell(sys.argv[2:])
     from .host import main as host
 
     return host(sys.argv[1:])

@@ -211,10 +211,7 @@ def main(arguments: List[str]) -> NoReturn:
     hidden = hide()
     descriptor = os.dup(1)  # not inheritable across exec
     os.dup2(2, 1)
-    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
-    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # the parent's pool of workers would not survive a fork
-    if order["threads"]:
-        os.environ.setdefault("OMP_NUM_THREADS", str(order["threads"]))
+    settle(order["threads"])
     _adopt_orphans()
 
     def stop(number: int, frame: Any) -> NoReturn:
@@ -232,6 +229,14 @@ def main(arguments: List[str]) -> NoReturn:
     finally:
         sweep(everything=True)
     os._exit(0)  # unloading torch module by module would take most of a second
+
+
+def settle(threads: int) -> None:
+    """Set the variables with which all of a cell's processes run; `threads` is their share of the cores, 0 all."""
+    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
+    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # the parent's pool of workers would not survive a fork
+    if threads:
+        os.environ.setdefault("OMP_NUM_THREADS", str(threads))
 
 
 def _order(name: str) -> bytes:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch_compat_matrix.runner import storage
 from torch_compat_matrix.runner.backends import gpus
-from torch_compat_matrix.runner.backends.base import Backend, Finding, connect, require, tags
+from torch_compat_matrix.runner.backends.base import Backend, Command, Finding, Shells, connect, require, tags
 from torch_compat_matrix.runner.backends.here import installed
 from torch_compat_matrix.runner.bundle import catalogue
 from torch_compat_matrix.runner.errors import (
@@ -24,13 +24,15 @@ from torch_compat_matrix.runner.errors import (
     BackendUnusable,
     CompatError,
     NothingSelected,
+    Trouble,
     UsageError,
     did_you_mean,
 )
 from torch_compat_matrix.runner.execution.engine import Engine, Settled
+from torch_compat_matrix.runner.execution.shell import interact
 from torch_compat_matrix.runner.files import cores, read_whole
 from torch_compat_matrix.runner.matrix.select import installed_plan, left_out, select
-from torch_compat_matrix.runner.model import Check, Image, Outcome, Plan, Pull, repository
+from torch_compat_matrix.runner.model import Check, Image, Outcome, Plan, Pull, Verdict, repository
 from torch_compat_matrix.runner.packages.pip_config import Index
 from torch_compat_matrix.runner.records import history
 from torch_compat_matrix.runner.records.runs import Run, home
@@ -371,6 +373,27 @@ def execute(opened: OpenRun, *, listen: Callable[[Outcome], None], say: Say, wat
             raise
         engine.estimate.save(home(), engine.follower.look().values())
         opened.run.finish("complete")
+
+
+def run_command(plan: Plan, backend: Backend, command: Command, say: Say, seed: int = 0) -> int:
+    """Run a user's command in the environment of the plan's only cell, and return its exit status.
+
+    Raises NothingSelected where that environment cannot exist, Trouble where it cannot be had now.
+    """
+    if not isinstance(backend, Shells):
+        raise UsageError("it cannot run a command of yours", "take another backend", f"--backend {backend.name}")
+    holds, index = storage.InUse(home()), Index.from_pip(os.environ)
+    folder = home() / "shell"  # nothing is recorded
+    engine = Engine(plan=plan, backend=backend, home=home(), folder=folder, index=index, seed=seed, say=say)
+    try:
+        return interact(engine, command)
+    except Trouble as trouble:
+        if reason_for(trouble.code).verdict is Verdict.INFRA:
+            raise
+        raise NothingSelected(f"no such environment: {trouble}", trouble.remedy, code=trouble.code) from trouble
+    finally:
+        engine.stop()
+        holds.close()
 
 
 def remedy_of(problem: CompatError | Finding) -> str:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
+import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import IO, TYPE_CHECKING, Protocol, runtime_checkable
 
 from torch_compat_matrix.runner.errors import INSTALL, BackendUnusable, Trouble
 from torch_compat_matrix.runner.model import Image, Limits
@@ -182,6 +184,62 @@ class Backend(Protocol):
 
     def doctor(self) -> Sequence[Finding]:
         """The findings of `compat doctor`, with remedies."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Command:
+    """A user's command, in the place of the probe host."""
+
+    words: Sequence[str] = ()
+    """Empty: a prompt."""
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    """Name -> content of the files in the folder in which it starts."""
+    output: IO[bytes] | None = None
+    """Takes its output and its errors, and it gets no input; None: it has those of this process."""
+    timeout_s: float | None = None
+    """Seconds after which it is ended, with the status TIMED_OUT."""
+
+
+TIMED_OUT = 124
+"""The exit status that `timeout` gives too."""
+
+
+@runtime_checkable
+class Shells(Protocol):
+    """A backend that can also run a user's command in the place of the probe host."""
+
+    def interact(
+        self,
+        prepared: Prepared,
+        order: WorkOrder,
+        overlays: Mapping[str, Path],
+        command: Command,
+        *,
+        limits: Limits,
+        labels: Mapping[str, str],
+        gpu: Gpu | None = None,
+    ) -> int:
+        """Run the command as `launch` runs the probe host of an order with one cell, and return its exit status.
+
+        Nothing stays behind, however it ends.
+        """
+
+
+def attend(popen: subprocess.Popen[bytes], command: Command) -> int:
+    """Wait for the process that is the command, or its client; return its exit status as a shell shows it.
+
+    A command that has the terminal gets its Ctrl-C too, and decides what becomes of it.
+    """
+    if command.output is None:
+        before = signal.signal(signal.SIGINT, lambda number, frame: None)
+    try:
+        status = popen.wait(command.timeout_s)
+    except subprocess.TimeoutExpired:
+        return TIMED_OUT
+    finally:
+        if command.output is None:
+            signal.signal(signal.SIGINT, before)
+    return 128 - status if status < 0 else status
 
 
 def require(name: str) -> None:

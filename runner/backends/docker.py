@@ -22,11 +22,12 @@ from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 from docker.models.containers import Container
 from docker.types import LogConfig, Mount
 
-from torch_compat_matrix.runner.backends.base import Finding, Gpu, Prepared, environment_of, room
+from torch_compat_matrix.runner.backends.base import Command, Finding, Gpu, Prepared, environment_of, room
 from torch_compat_matrix.runner.backends.container import ContainerLaunch
 from torch_compat_matrix.runner.backends.docker_errors import named, needs_writable_root
 from torch_compat_matrix.runner.backends.docker_gpus import LABEL, EngineGpus, remove, request
 from torch_compat_matrix.runner.backends.docker_pull import pull
+from torch_compat_matrix.runner.backends.docker_shell import attach, has_terminal
 from torch_compat_matrix.runner.backends.docker_storage import COMPILED_VOLUME, OVERLAY_VOLUME, WHOLE, kept
 from torch_compat_matrix.runner.backends.owner import alive, owner
 from torch_compat_matrix.runner.bundle import BUNDLE, NAME
@@ -38,6 +39,7 @@ from torch_compat_matrix.runner.watch import phase
 
 PLACE = "/compat"
 COMPILED = f"{PLACE}/compiled"
+SHELL = (f"{PLACE}/order.json", f"{PLACE}/overlays", f"{PLACE}/work")
 USER = "65534:65534"
 HOME = "/tmp/home"
 PASSED_ON = ("LANG", "LC_ALL", "TZ")
@@ -143,8 +145,7 @@ class DockerBackend:
 
         Where a hook that adds the GPU fails on the read-only root (crun's, CDI's), start again with a writable root.
         """
-        with named(f"launching {prepared.reference}"):
-            volumes = {key: self._overlay(key, folder, prepared) for key, folder in overlays.items()}
+        volumes = self._volumes(prepared, overlays)
         with ExitStack() as stack:
             try:
                 launch = stack.enter_context(self._started(prepared, volumes, limits, labels, order, gpu))
@@ -155,6 +156,32 @@ class DockerBackend:
                 launch = stack.enter_context(again)
                 launch.notes = (WRITABLE_ROOT,)
             yield launch
+
+    def interact(
+        self,
+        prepared: Prepared,
+        order: Mapping[str, Any],
+        overlays: Mapping[str, Path],
+        command: Command,
+        *,
+        limits: Limits,
+        labels: Mapping[str, str],
+        gpu: Gpu | None = None,
+    ) -> int:
+        """Run a user's command in a container like `launch`'s, through the engine's own client."""
+        volumes = self._volumes(prepared, overlays)
+        try:
+            with self._filled(prepared, volumes, limits, labels, order, gpu, True, command) as container:
+                return attach(container, command)
+        except Trouble as trouble:
+            if gpu is None or not needs_writable_root(trouble):
+                raise
+        with self._filled(prepared, volumes, limits, labels, order, gpu, False, command) as container:
+            return attach(container, command)
+
+    def _volumes(self, prepared: Prepared, overlays: Mapping[str, Path]) -> dict[str, str]:
+        with named(f"launching {prepared.reference}"):
+            return {key: self._overlay(key, folder, prepared) for key, folder in overlays.items()}
 
     @contextmanager
     def _started(
@@ -167,16 +194,33 @@ class DockerBackend:
         gpu: Gpu | None,
         read_only: bool = True,
     ) -> Iterator[ContainerLaunch]:
+        with self._filled(prepared, volumes, limits, labels, order, gpu, read_only) as container:
+            with named(f"launching {prepared.reference}"):
+                launch = ContainerLaunch(container)
+                container.start()
+            yield launch
+
+    @contextmanager
+    def _filled(
+        self,
+        prepared: Prepared,
+        volumes: Mapping[str, str],
+        limits: Limits,
+        labels: Mapping[str, str],
+        order: Mapping[str, Any],
+        gpu: Gpu | None,
+        read_only: bool,
+        command: Command | None = None,
+    ) -> Iterator[Container]:
+        """A container with all that it needs to start; it is removed, whatever happens."""
         container = None
         try:
             with named(f"launching {prepared.reference}"):
                 if gpu is not None:
                     self._await(gpu)
-                container = self._create(prepared, volumes, limits, labels, order, gpu, read_only)
-                container.put_archive(PLACE, self._bundle(order))
-                launch = ContainerLaunch(container)
-                container.start()
-            yield launch
+                container = self._create(prepared, volumes, limits, labels, order, gpu, read_only, command)
+                container.put_archive(PLACE, self._bundle(order, command))
+            yield container
         finally:
             remove(container)
 
@@ -189,6 +233,7 @@ class DockerBackend:
         order: Mapping[str, Any],
         gpu: Gpu | None,
         read_only: bool,
+        command: Command | None,
     ) -> Container:
         cache = order.get("compile_cache")
         compiled = COMPILED if cache else "/tmp"
@@ -214,10 +259,12 @@ class DockerBackend:
         ]
         if cache:
             mounts.append(Mount(COMPILED, f"{COMPILED_VOLUME}{cache}", type="volume"))
+        host = [f"{PLACE}/order.json", "--overlays", f"{PLACE}/overlays"]
+        terminal = command is not None and has_terminal(command)
         return self.client.containers.create(
             prepared.identity,
             entrypoint=[prepared.python],
-            command=["-m", NAME, f"{PLACE}/order.json", "--overlays", f"{PLACE}/overlays"],
+            command=["-m", NAME, *(host if command is None else ["--shell", *SHELL, *command.words])],
             working_dir=PLACE,
             environment={
                 **{name: os.environ[name] for name in PASSED_ON if name in os.environ},
@@ -233,7 +280,10 @@ class DockerBackend:
             read_only=read_only,
             cap_drop=["ALL"],
             security_opt=["no-new-privileges"],
-            init=False,  # as process 1 the probe host collects orphans itself, and no other process holds its output
+            # as process 1 the probe host collects orphans itself, and no other process holds its output
+            init=command is not None,
+            tty=terminal,
+            stdin_open=command is not None and command.output is None,
             mem_limit=limits.memory,
             memswap_limit=limits.memory,
             shm_size=limits.shm,
@@ -241,21 +291,28 @@ class DockerBackend:
             nano_cpus=int(limits.cpus * 1e9) if limits.cpus else None,
             log_config=LogConfig(type="json-file", config=LOG),  # a broken stream is read again from there
             device_requests=[request(gpu)] if gpu else None,
-            detach=True,
+            detach=command is None,  # the client shows what the container has attached
         )
 
-    def _bundle(self, order: Mapping[str, Any]) -> bytes:
-        """The probes and the order as a tar archive that anyone may read; with a compile cache, its folders."""
-        archive, content = io.BytesIO(), json.dumps(order).encode()
+    def _bundle(self, order: Mapping[str, Any], command: Command | None) -> bytes:
+        """The probes, the order and the command's files as a tar archive that anyone may read, with the folders that
+        anyone may write: those of a compile cache, and the command's own."""
+        archive = io.BytesIO()
+        files = {"order.json": json.dumps(order).encode()}
+        folders = [f"compiled/{name}" for name in (CACHES if order.get("compile_cache") else ())]
+        if command is not None:
+            files |= {f"work/{name}": content for name, content in command.files.items()}
+            folders.append("work")
         with tarfile.open(fileobj=archive, mode="w") as tar:
             tar.add(self.bundle, NAME, filter=_readable)
-            entry = tarfile.TarInfo("order.json")
-            entry.size, entry.mode = len(content), 0o444
-            tar.addfile(entry, io.BytesIO(content))
-            for name in CACHES if order.get("compile_cache") else ():
-                folder = tarfile.TarInfo(f"compiled/{name}")  # a new volume is root's, and the user is nobody
+            for name in folders:
+                folder = tarfile.TarInfo(name)  # a new volume is root's, and the user is nobody
                 folder.type, folder.mode = tarfile.DIRTYPE, 0o1777
                 tar.addfile(folder)
+            for name, content in files.items():
+                entry = tarfile.TarInfo(name)
+                entry.size, entry.mode = len(content), 0o444
+                tar.addfile(entry, io.BytesIO(content))
         return archive.getvalue()
 
     def _overlay(self, key: str, folder: Path, prepared: Prepared) -> str:

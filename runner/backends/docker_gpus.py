@@ -5,7 +5,7 @@ The engine's `info()` proves little: a hook serves GPUs without a registered run
 
 from __future__ import annotations
 
-from contextlib import suppress
+import time
 from functools import cached_property
 
 import docker
@@ -126,6 +126,14 @@ def request(gpu: Gpu) -> DeviceRequest:
 
 def remove(container: Container | None) -> None:
     """Remove the container, if any, and its volumes; a container that is already gone is no error."""
-    if container is not None:
-        with suppress(NotFound, APIError, requests.exceptions.RequestException):
+    if container is None:
+        return
+    for wait in (0.0, 0.5, 2.0):
+        time.sleep(wait)  # the engine does not kill a container that it starts at this moment
+        try:
             container.remove(force=True, v=True)
+        except NotFound:
+            return
+        except (APIError, requests.exceptions.RequestException):
+            continue
+        return

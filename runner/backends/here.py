@@ -14,7 +14,7 @@ from typing import Any
 
 from torch_compat_matrix.runner.backends import gpus
 from torch_compat_matrix.runner.backends import process as processes
-from torch_compat_matrix.runner.backends.base import Finding, Gpu, Launched, Prepared, environment_of, room
+from torch_compat_matrix.runner.backends.base import Command, Finding, Gpu, Launched, Prepared, environment_of, room
 from torch_compat_matrix.runner.errors import BackendUnusable
 from torch_compat_matrix.runner.model import Image, Limits, digest
 from torch_compat_matrix.runner.storage import Kept
@@ -24,7 +24,7 @@ OF_THE_USER = (
     *("NCCL_*", "TRITON_LIBCUDA_PATH", "TRITON_PTXAS_PATH"),
 )
 """Variables that change a GPU's behaviour: `here` tests the caller's own environment."""
-
+KEPT = ("PYTHONPATH", "VIRTUAL_ENV", *OF_THE_USER)
 
 REMEDY = "start compat with the interpreter that holds torch: `that/python -m torch_compat_matrix ...`"
 
@@ -53,6 +53,10 @@ def installed() -> dict[str, str]:
 def _user_site() -> dict[str, str]:
     """The variables by which another home leaves the user's own packages as importable as they are to this process."""
     return {"PYTHONUSERBASE": site.getuserbase()} if site.ENABLE_USER_SITE else {"PYTHONNOUSERSITE": "1"}
+
+
+def _variables(prepared: Prepared) -> dict[str, str]:
+    return {**environment_of(prepared.image), **_user_site()}
 
 
 class HereBackend:
@@ -88,10 +92,31 @@ class HereBackend:
         gpu: Gpu | None = None,
     ) -> AbstractContextManager[Launched]:
         """Start the probe host as a process of this machine."""
-        variables = {**environment_of(prepared.image), **_user_site()}
-        keep = ("PYTHONPATH", "VIRTUAL_ENV", *OF_THE_USER)
         return processes.launched(
-            prepared.python, order, overlays, home=self.home, gpu=gpu, keep=keep, variables=variables
+            prepared.python, order, overlays, home=self.home, gpu=gpu, keep=KEPT, variables=_variables(prepared)
+        )
+
+    def interact(
+        self,
+        prepared: Prepared,
+        order: Mapping[str, Any],
+        overlays: Mapping[str, Path],
+        command: Command,
+        *,
+        limits: Limits,
+        labels: Mapping[str, str],
+        gpu: Gpu | None = None,
+    ) -> int:
+        """Run a user's command as `launch` starts the probe host."""
+        return processes.interact(
+            prepared.python,
+            order,
+            overlays,
+            command,
+            home=self.home,
+            gpu=gpu,
+            keep=KEPT,
+            variables=_variables(prepared),
         )
 
     def gpus(self) -> Sequence[Gpu]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch_compat_matrix.runner.backends import gpus
 from torch_compat_matrix.runner.backends import process as processes
-from torch_compat_matrix.runner.backends.base import Finding, Gpu, Launched, Prepared, environment_of, room
+from torch_compat_matrix.runner.backends.base import Command, Finding, Gpu, Launched, Prepared, environment_of, room
 from torch_compat_matrix.runner.errors import Trouble
 from torch_compat_matrix.runner.files import locked
 from torch_compat_matrix.runner.model import Image, Limits
@@ -82,13 +82,37 @@ class LocalBackend:
 
         A stand-in that a library has changed meanwhile is built again first.
         """
-        self.prepare(prepared.image)
         more = environment_of(prepared.image)
         with (
-            locked(standin.users_of(Path(prepared.python)), shared=True),
+            self._in_use(prepared),
             processes.launched(prepared.python, order, overlays, home=self.home, gpu=gpu, variables=more) as launch,
         ):
             yield launch
+
+    def interact(
+        self,
+        prepared: Prepared,
+        order: Mapping[str, Any],
+        overlays: Mapping[str, Path],
+        command: Command,
+        *,
+        limits: Limits,
+        labels: Mapping[str, str],
+        gpu: Gpu | None = None,
+    ) -> int:
+        """Run a user's command as `launch` starts the probe host."""
+        with self._in_use(prepared):
+            more = environment_of(prepared.image)
+            return processes.interact(
+                prepared.python, order, overlays, command, home=self.home, gpu=gpu, variables=more
+            )
+
+    @contextmanager
+    def _in_use(self, prepared: Prepared) -> Iterator[None]:
+        """Keep others from building the stand-in again; one that a library has changed meanwhile is mended first."""
+        self.prepare(prepared.image)
+        with locked(standin.users_of(Path(prepared.python)), shared=True):
+            yield
 
     def gpus(self) -> Sequence[Gpu]:
         """The GPUs that nvidia-smi lists and CUDA_VISIBLE_DEVICES allows."""

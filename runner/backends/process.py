@@ -16,7 +16,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from torch_compat_matrix.runner.backends.base import Exit, Gpu
+from torch_compat_matrix.runner.backends.base import Command, Exit, Gpu, attend
 from torch_compat_matrix.runner.backends.gpus import launch_lock
 from torch_compat_matrix.runner.backends.owner import alive, owner
 from torch_compat_matrix.runner.bundle import BUNDLE, NAME
@@ -103,57 +103,131 @@ def launched(
     through /proc.  The first brings the order, and stays open as long as this process lives: the probe host ends when
     it closes, however this process ended.
     """
+    with _surroundings(python, order, home, gpu, keep, variables or {}) as (folder, environment):
+        (orders, its_input), (answers, its_output) = socket.socketpair(), socket.socketpair()
+        popen = launch = None
+        try:
+            with _locks(gpu) as locks:
+                popen = subprocess.Popen(
+                    [python, "-m", NAME, "-", "--overlays", _root(overlays), "--watch-stdin"],
+                    cwd=folder / "bundle",
+                    env=environment,
+                    stdin=its_input.fileno(),
+                    stdout=its_output.fileno(),
+                    stderr=subprocess.PIPE,
+                    bufsize=0,
+                    start_new_session=True,
+                    pass_fds=locks,
+                )
+            its_input.close()
+            its_output.close()
+            with suppress(ConnectionError):  # it has died; how, is asked later
+                orders.sendall(json.dumps(order).encode() + b"\n")
+            launch = ProcessLaunch(popen, answers)
+            yield launch
+        except OSError as error:
+            if popen is None:
+                raise Trouble("host-error", f"the probe host cannot be started: {error}") from error
+            raise
+        finally:
+            if launch is not None:
+                launch.stdout.close()
+            for end in (orders, its_input, answers, its_output):
+                end.close()
+            if popen is not None:
+                if popen.stderr is not None:
+                    popen.stderr.close()
+                with suppress(ProcessLookupError):
+                    os.killpg(popen.pid, signal.SIGKILL)
+                popen.wait()
+
+
+@contextmanager
+def _surroundings(
+    python: str,
+    order: Mapping[str, Any],
+    home: Path,
+    gpu: Gpu | None,
+    keep: Sequence[str],
+    variables: Mapping[str, str],
+) -> Iterator[tuple[Path, dict[str, str]]]:
+    """A folder with the bundle, which ends with the block, and the environment of a process on this machine."""
     folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-"))
-    (orders, its_input), (answers, its_output) = socket.socketpair(), socket.socketpair()
-    popen = launch = None
     try:
-        (folder / "owner").write_text(owner())
-        shutil.copytree(BUNDLE, folder / "bundle" / NAME, ignore=shutil.ignore_patterns("__pycache__"))
-        for module in (folder / "bundle").rglob("*.py"):
-            module.chmod(0o444)  # against accidents; the probe host notices what root changes all the same
-        root = str(next(iter(overlays.values())).parent) if overlays else ""
-        environment = {**passed_on((*PASSED_ON, *keep)), **(variables or {})}
         kept = order.get("compile_cache")
-        environment.update(_places(folder / "home", home / "compiled" / kept if kept else folder / "home"))
+        try:
+            (folder / "owner").write_text(owner())
+            shutil.copytree(BUNDLE, folder / "bundle" / NAME, ignore=shutil.ignore_patterns("__pycache__"))
+            for module in (folder / "bundle").rglob("*.py"):
+                module.chmod(0o444)  # against accidents; the probe host notices what root changes all the same
+            places = _places(folder / "home", home / "compiled" / kept if kept else folder / "home")
+        except OSError as error:
+            raise Trouble("host-error", f"the probe host cannot be started: {error}") from error
+        environment = {**passed_on((*PASSED_ON, *keep)), **variables, **places}
         environment["PATH"] = os.pathsep.join([str(Path(python).parent), os.environ.get("PATH", os.defpath)])
         environment["PYTHONDONTWRITEBYTECODE"] = "1"  # the folders of packages are sealed
-        cards = gpu.all if gpu is not None else ()
-        environment["CUDA_VISIBLE_DEVICES"] = ",".join(card.uuid for card in cards)
-        with ExitStack() as stack:
-            locks = [stack.enter_context(launch_lock(card)) for card in cards]
+        environment["CUDA_VISIBLE_DEVICES"] = ",".join(card.uuid for card in (gpu.all if gpu is not None else ()))
+        yield folder, environment
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _locks(gpu: Gpu | None) -> Iterator[list[int]]:
+    """The descriptors that keep the leased GPUs from being leased again while the process lives."""
+    with ExitStack() as stack:
+        locks = [stack.enter_context(launch_lock(card)) for card in (gpu.all if gpu is not None else ())]
+        yield [lock for lock in locks if lock is not None]
+
+
+def interact(
+    python: str,
+    order: Mapping[str, Any],
+    overlays: Mapping[str, Path],
+    command: Command,
+    *,
+    home: Path,
+    gpu: Gpu | None,
+    keep: Sequence[str] = (),
+    variables: Mapping[str, str] | None = None,
+) -> int:
+    """Run a user's command in the surroundings of `launched`, and return its exit status."""
+    with _surroundings(python, order, home, gpu, (*keep, "TERM"), variables or {}) as (folder, environment):
+        (folder / "order.json").write_text(json.dumps(order))
+        (folder / "work").mkdir()
+        for name, content in command.files.items():
+            (folder / "work" / name).write_bytes(content)
+        with _locks(gpu) as locks:
             popen = subprocess.Popen(
-                [python, "-m", NAME, "-", "--overlays", root, "--watch-stdin"],
+                [
+                    python,
+                    "-m",
+                    NAME,
+                    "--shell",
+                    folder / "order.json",
+                    _root(overlays),
+                    folder / "work",
+                    *command.words,
+                ],
                 cwd=folder / "bundle",
                 env=environment,
-                stdin=its_input.fileno(),
-                stdout=its_output.fileno(),
-                stderr=subprocess.PIPE,
-                bufsize=0,
-                start_new_session=True,
-                pass_fds=[lock for lock in locks if lock is not None],
+                stdin=None if command.output is None else subprocess.DEVNULL,
+                stdout=command.output,
+                stderr=command.output,
+                start_new_session=command.output is not None,  # else it has the terminal, and its signals
+                pass_fds=locks,
             )
-        its_input.close()
-        its_output.close()
-        with suppress(ConnectionError):  # it has died; how, is asked later
-            orders.sendall(json.dumps(order).encode() + b"\n")
-        launch = ProcessLaunch(popen, answers)
-        yield launch
-    except OSError as error:
-        if popen is None:
-            raise Trouble("host-error", f"the probe host cannot be started: {error}") from error
-        raise
-    finally:
-        if launch is not None:
-            launch.stdout.close()
-        for end in (orders, its_input, answers, its_output):
-            end.close()
-        if popen is not None:
-            if popen.stderr is not None:
-                popen.stderr.close()
+        try:
+            return attend(popen, command)
+        finally:
             with suppress(ProcessLookupError):
-                os.killpg(popen.pid, signal.SIGKILL)
+                popen.kill() if command.output is None else os.killpg(popen.pid, signal.SIGKILL)
             popen.wait()
-        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _root(overlays: Mapping[str, Path]) -> str:
+    """The folder of the overlays."""
+    return str(next(iter(overlays.values())).parent) if overlays else ""
 
 
 def _oom_kills() -> str:

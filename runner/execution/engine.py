@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import threading
 import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from contextlib import ExitStack
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from torch_compat_matrix.runner.execution.protocol import Work
 from torch_compat_matrix.runner.execution.recorder import Recorder
 from torch_compat_matrix.runner.execution.schedule import Batch, batches
 from torch_compat_matrix.runner.files import cores, try_lock
-from torch_compat_matrix.runner.model import Cell, Check, Outcome, Plan, Verdict, check_id
+from torch_compat_matrix.runner.model import Cell, Check, Image, Outcome, Plan, Verdict, check_id
 from torch_compat_matrix.runner.packages import uv
 from torch_compat_matrix.runner.packages.pip_config import Index
 from torch_compat_matrix.runner.packages.resolution import Resolution
@@ -173,14 +173,7 @@ class Engine:
         image, cells = batch.image, self._open(batch.cells)
         if not cells:
             return
-        if self.no_gpus is not None and image.limits.gpus != "none":
-            raise self.no_gpus
-        demanded = image.limits.gpus_demanded
-        if demanded > len(self.gpus):
-            some = "a GPU" if demanded == 1 else f"{demanded} GPUs"
-            raise Trouble(
-                "gpu-required", f"{image.name} demands {some} and this host offers {len(self.gpus) or 'none'}"
-            )
+        self.require_gpus(image)
         self.preparation.ahead([batch])  # all its cells at once, unless they are in preparation
         ready = self.preparation.image(image)
         work = [piece for cell in cells for piece in self._resolved(cell, ready)]
@@ -192,6 +185,31 @@ class Engine:
             self._launch_until_answered(ready, work)
         elif image.expects and image.name not in self.recorder.images:
             self.preparation.look(ready.prepared, keep=True)
+
+    def require_gpus(self, image: Image) -> None:
+        """Raise Trouble where the GPUs that the image may or must have cannot be had."""
+        if self.no_gpus is not None and image.limits.gpus != "none":
+            raise self.no_gpus
+        demanded = image.limits.gpus_demanded
+        if demanded > len(self.gpus):
+            some = "a GPU" if demanded == 1 else f"{demanded} GPUs"
+            raise Trouble(
+                "gpu-required", f"{image.name} demands {some} and this host offers {len(self.gpus) or 'none'}"
+            )
+
+    @contextmanager
+    def device(self, ready: Ready) -> Iterator[Gpu | None]:
+        """A leased GPU where the image wants one, and leftovers of dead runs out of the way."""
+        image = ready.prepared.image
+        number = max(1, image.limits.gpus_demanded)
+        on_gpu = uses_gpu(image, self.gpus, ready.facts)
+        with (
+            doing(self.watch, "wait for a GPU" if on_gpu else "launch", image.name),
+            lease(self.gpus, self.running, number) if on_gpu else nullcontext() as gpu,
+        ):
+            reap(self.backend, self.say)  # a dead owner's lock is free at once, but its container remains
+            phase("launch")
+            yield gpu
 
     def _resolved(self, cell: Cell, ready: Ready) -> list[Work]:
         """The cell with its overlay; empty where its resolution is already the answer."""
@@ -288,13 +306,7 @@ class Engine:
 
     def _launch(self, ready: Ready, work: Sequence[Work], warm: bool, attempts: Attempts) -> LaunchResult:
         """Launch once, on a leased GPU where the image wants a GPU."""
-        with ExitStack() as stack:
-            number = max(1, ready.prepared.image.limits.gpus_demanded)
-            on_gpu = uses_gpu(ready.prepared.image, self.gpus, ready.facts)
-            stack.enter_context(doing(self.watch, "wait for a GPU" if on_gpu else "launch", ready.prepared.image.name))
-            gpu = stack.enter_context(lease(self.gpus, self.running, number)) if on_gpu else None
-            reap(self.backend, self.say)  # a dead owner's lock is free at once, but its container remains
-            phase("launch")
+        with self.device(ready) as gpu:
             try:
                 self.preparation.mend(work)
             except Trouble as trouble:

@@ -1,0 +1,27 @@
+"""`compat shell`: a prompt, or a command, in the environment of a cell."""
+
+from __future__ import annotations
+
+import argparse
+
+from torch_compat_matrix.compat.progress import say
+from torch_compat_matrix.runner.backends.base import Command, connect
+from torch_compat_matrix.runner.errors import UsageError
+from torch_compat_matrix.runner.records.runs import home
+from torch_compat_matrix.runner.workflow import plan_from, run_command
+
+
+def main(options: argparse.Namespace) -> int:
+    """Run the command, or give a prompt, and return its exit status."""
+    given = dict(options.set)
+    plan = plan_from(options.matrix, backend=options.backend, selectors=[options.cell], given=given, say=say)
+    if len(plan.cells) > 1:
+        some = ", ".join(cell.id for cell in plan.cells[:6])
+        raise UsageError(f"{options.cell!r} is {len(plan.cells)} cells", f"name one of them: {some}", "shell")
+    files = {}
+    for path in options.copy:
+        try:
+            files[path.name] = path.read_bytes()
+        except OSError as error:
+            raise UsageError(f"cannot be read: {error.strerror}", "name another file with --copy", str(path)) from error
+    return run_command(plan, connect(plan.backend, home()), Command(words=options.command, files=files), say)
