@@ -364,6 +364,17 @@ def parser() -> argparse.ArgumentParser:
         "--copy", action="append", default=[], type=Path, metavar="FILE", help="a file to have there; may be repeated"
     )
     shell.set_defaults(command=[])
+
+    reproduce = verb(
+        "reproduce",
+        "write a folder for a bug report: a script with a probe's failing part, exact pins, a Dockerfile, the issue. "
+        "The script is run where the check ran; the exit status is 1 where it does not fail the same way.",
+        "compat reproduce torch-2.13/pyro-ppl-1.8.0/import",
+        "compat reproduce captum-0.6.0/sample --run 20260801 --out report",
+    )
+    reproduce.add_argument("check", metavar="CHECK", help="a failed check: image/library-version/probe")
+    reproduce.add_argument("--run", default="latest", help="id of the run, or its beginning (%(default)s)")
+    reproduce.add_argument("--out", type=Path, metavar="DIR", help="the folder (default: reproduce/CHECK)")
     return top
 
 

@@ -76,13 +76,13 @@ def compile(probe: Probe) -> None:
     """BERT and a residual network over inputs of two sizes, GPT-2 by inductor; no layer runs eagerly."""
     with probe.part("BERT"):
         texts = [random_texts(probe, batch, length)[0] for batch, length in ((2, 6), (3, 9))]
-        _compiled(probe, "BERT", bert(probe, layers=1), texts)
+        _compiled_model(probe, "BERT", bert(probe, layers=1), texts)
     with probe.part("GPT-2"):
         text = random_texts(probe, 2, 8)[0]["input_ids"]  # one length: C++ for each takes 4 to 10 s of a core
-        _compiled(probe, "GPT-2", gpt2(probe, layers=1), [{"input_ids": text}], training=False)
+        _compiled_model(probe, "GPT-2", gpt2(probe, layers=1), [{"input_ids": text}], training=False)
     with probe.part("ResNet"):
         images = [{"pixel_values": probe.randn(2, 3, size, size, offset=size)} for size in (12, 16)]
-        _compiled(probe, "ResNet", resnet(probe, stages=1), images)
+        _compiled_model(probe, "ResNet", resnet(probe, stages=1), images)
 
 
 def _logits(probe: Probe) -> None:
@@ -263,7 +263,7 @@ def _train(name: str, model: Any, inputs: Any, labels: Any) -> None:
     falls(losses, name, drop=0.3)
 
 
-def _compiled(probe: Probe, name: str, model: Any, inputs: List[Dict[str, Any]], training: bool = True) -> None:
+def _compiled_model(probe: Probe, name: str, model: Any, inputs: List[Dict[str, Any]], training: bool = True) -> None:
     """Compiled as eager, over every input, and no operator of a layer is left to Python.
 
     Gradients on a CPU by what the backends have in common: see Probe.heavy_backend.

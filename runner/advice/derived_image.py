@@ -131,22 +131,28 @@ def _files(name: str, version: str, index: Index) -> Iterable[str]:
                 yield f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
 
 
-def dockerfile(image: Image, digest: str, added: Mapping[str, str], remarks: Sequence[str]) -> str:
-    """The Dockerfile of the derived image: pip adds the pins and may touch none of the image's own packages."""
+def dockerfile(image: Image, digest: str, added: Mapping[str, str], remarks: Sequence[str], script: str = "") -> str:
+    """The Dockerfile of the derived image: pip adds the pins and may touch none of the image's own packages.
+
+    With a script, a container runs that, and the pins have no hashes.
+    """
     source = f"{repository(image.tag)}@{digest}" if image.tag and digest else image.tag
     lines = [
         *(f"# {line}" for line in remarks),
         f"# {image.tag}" if digest else "# No digest was recorded: the tag may name another image by now.",
         f"FROM {source}",
-        "COPY requirements.txt constraints.txt /opt/advice/",
+        f"COPY requirements.txt {script or 'constraints.txt'} /opt/advice/",
     ]
     if added:
         lines += [
             "# PIP_BREAK_SYSTEM_PACKAGES: newer images mark their Python as the distribution's; only what they lack is",
             "# added.  A pip that does not know the variable passes over it.",
             "RUN PIP_BREAK_SYSTEM_PACKAGES=1 "
-            f"{image.python} -m pip install --no-deps --require-hashes -r /opt/advice/requirements.txt",
+            f"{image.python} -m pip install --no-deps {'' if script else '--require-hashes '}"
+            "-r /opt/advice/requirements.txt",
         ]
+    if script:
+        lines.append(f"CMD {json.dumps([image.python, f'/opt/advice/{script}'])}")
     return "\n".join([*lines, ""])
 
 

@@ -1,0 +1,358 @@
+"""A reproducer for a bug report: the failing part of a probe as a script of its own, and what the issue has to say."""
+
+from __future__ import annotations
+
+import ast
+import re
+import signal
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from torch_compat_matrix.runner.bundle import BUNDLE, place_of
+from torch_compat_matrix.runner.model import Cell, Module, Outcome, Verdict
+from torch_compat_matrix.runner.text import fit, one_line
+
+PRELUDE = '''\
+class Probe:
+    """The device and the seed of the check."""
+
+    device = torch.device({device!r})
+    seed, full, thorough, work = {seed}, {full}, {thorough}, None
+
+    def part(self, name):
+        return contextlib.suppress(NotApplicable)
+
+    def metric(self, name, value, unit):
+        pass
+
+    def note(self, text):
+        pass
+'''
+"""What a probe is handed, without the measurements; other methods are copied from the bundle where it needs them."""
+
+TYPING = ("Any", "Callable", "Dict", "Iterator", "List", "Mapping", "Optional", "Sequence", "Tuple", "Type", "Union")
+"""The names of annotations, which are never evaluated."""
+
+PATHS = re.compile(
+    r"(?:/[^\s/'\"():]{1,255}){1,20}/(?=(?:site|dist)-packages/|overlays/[0-9a-f]{16}/|compat_probes/|work/|lib/python3)"
+)
+"""The part of a path that differs between machines."""
+VARYING = re.compile(r"0x[0-9a-f]+|[-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?")
+
+
+@dataclass(kw_only=True)
+class _Source:
+    """Definitions gathered from modules of the bundle, each once, in an order in which they can be executed."""
+
+    modules: Sequence[Module]
+    """The user's own modules."""
+    texts: dict[tuple[Path, str], str] = field(default_factory=dict)
+    """(module, name) -> source."""
+    imports: dict[str, None] = field(default_factory=dict)
+    methods: set[str] = field(default_factory=set)
+    """The names that are read of any object: those that Probe has too are its methods."""
+
+    def take(self, path: Path, name: str) -> None:
+        """Add the module's definition of that name, after all that it refers to."""
+        if (path, name) in self.texts or name == "Probe":
+            return
+        text = _read(path, self.modules)
+        for node in _parsed(text):
+            if isinstance(node, ast.ImportFrom) and node.level:
+                for alias in node.names:
+                    if name == (alias.asname or alias.name):
+                        self._imported(path, node, alias)
+            elif isinstance(node, ast.Import | ast.ImportFrom):
+                if any(name == (alias.asname or alias.name).partition(".")[0] for alias in node.names):
+                    self.imports[ast.unparse(node)] = None
+            elif name in _defined(node):
+                self.texts[path, name] = ""  # it may refer to itself
+                self.refer(path, node)
+                del self.texts[path, name]
+                self.texts[path, name] = _segment(text, node)
+
+    def _imported(self, path: Path, node: ast.ImportFrom, alias: ast.alias) -> None:
+        folder = path.parents[node.level - 1]
+        if node.module is None:
+            raise Unextractable(f"{path.name} uses the module {alias.name} as a whole")
+        self.take(folder / f"{node.module.replace('.', '/')}.py", alias.name)
+
+    def refer(self, path: Path, node: ast.AST) -> None:
+        """Add all that the code refers to; annotations are no references."""
+        for inner in _evaluated(node):
+            if isinstance(inner, ast.Name):
+                self.take(path, inner.id)
+            elif isinstance(inner, ast.Attribute):
+                self.methods.add(inner.attr)
+
+    def clashes(self) -> bool:
+        """Whether two modules define the same name otherwise."""
+        names: dict[str, str] = {}
+        return any(names.setdefault(name, text) != text for (_, name), text in self.texts.items())
+
+
+def _read(path: Path, modules: Sequence[Module]) -> str:
+    """The source of a module of the bundle, or of the user's own in its place."""
+    own = [module.text for module in modules if path == BUNDLE / "libraries" / f"{module.name}.py"]
+    return own[0] if own else path.read_text()
+
+
+@cache
+def _parsed(text: str) -> tuple[ast.stmt, ...]:
+    return tuple(ast.parse(text).body)
+
+
+class Unextractable(Exception):
+    """A part that cannot stand alone; the message says why."""
+
+
+def _defined(node: ast.stmt) -> set[str]:
+    if isinstance(node, ast.FunctionDef | ast.ClassDef):
+        return {node.name}
+    targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+    return {name.id for target in targets for name in ast.walk(target) if isinstance(name, ast.Name)}
+
+
+def _evaluated(node: ast.AST) -> Iterator[ast.AST]:
+    """The nodes of code, without annotations."""
+    yield node
+    for name, value in ast.iter_fields(node):
+        if name not in ("annotation", "returns"):
+            for inner in value if isinstance(value, list) else [value]:
+                if isinstance(inner, ast.AST):
+                    yield from _evaluated(inner)
+
+
+def _segment(text: str, node: ast.stmt) -> str:
+    first = min([node.lineno, *(decorator.lineno for decorator in getattr(node, "decorator_list", ()))])
+    return "\n".join(text.splitlines()[first - 1 : node.end_lineno])
+
+
+def script(outcome: Outcome, cell: Cell, modules: Sequence[Module], seed: int, full: bool) -> str:
+    """The Python source that does what the failing part of the check does, without any module of ours."""
+    module = _module(outcome, cell)
+    if outcome.probe == "import":
+        body = "".join(f"import {name}\n" for name in _imports(cell, modules))
+    else:
+        body = _part(module, outcome, modules, seed, full)
+    title = one_line(f"{outcome.subject} {outcome.version}: {_bare(headline(outcome.traceback)) or outcome.evidence}")
+    return f'"""{fit(title[:160]).replace(chr(92), "/").replace(chr(34), chr(39))}"""\n\n{body}'
+
+
+def _module(outcome: Outcome, cell: Cell) -> Path:
+    """The probe module that failed: of a stack's members the one that the records name."""
+    named = [name for name in cell.members if outcome.detail.startswith(f"{name}: ")]
+    return BUNDLE.parent / place_of((named or list(cell.members))[0])
+
+
+def _imports(cell: Cell, modules: Sequence[Module]) -> Iterator[str]:
+    for member in cell.members:
+        constants = {
+            name: node.value
+            for node in ast.parse(_read(BUNDLE.parent / place_of(member), modules)).body
+            if isinstance(node, ast.Assign)
+            for name in _defined(node)
+        }
+        yield ast.literal_eval(constants["MODULE"])
+        yield from ast.literal_eval(constants["IMPORTS"]) if "IMPORTS" in constants else ()
+
+
+def _part(path: Path, outcome: Outcome, modules: Sequence[Module], seed: int, full: bool) -> str:
+    """The probe's function up to its failing part, without the parts that passed, and all that it refers to."""
+    text = _read(path, modules)
+    function = next(
+        node for node in ast.parse(text).body if isinstance(node, ast.FunctionDef) and node.name == outcome.probe
+    )
+    kept = _kept(function, _failing(outcome, function, path.stem))
+    source = _Source(modules=modules)
+    for statement in kept:
+        source.refer(path, statement)
+    probe = BUNDLE / "probe.py"
+    evidence = BUNDLE / "evidence.py"
+    source.take(evidence, "NotApplicable")
+    methods = _methods(source, probe)
+    if source.clashes():
+        raise Unextractable("two of its modules define the same name")
+    imports = {line for line in source.imports if "typing" not in line}
+    lines = [
+        "from __future__ import annotations\n",
+        *sorted({*imports, "import contextlib", "import torch", f"from typing import {', '.join(TYPING)}"}),
+        "",
+        *(f"\n{definition}\n" for definition in source.texts.values()),
+        "",
+        PRELUDE.format(device=outcome.device or "cpu", seed=seed, full=full, thorough=full or outcome.device == "cuda"),
+        *(f"{method}\n" for method in methods),
+        "",
+        f"def {function.name}(probe):",
+        *(_segment(text, statement) for statement in kept),
+        "\n",
+        f"{function.name}(Probe())",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _methods(source: _Source, probe: Path) -> list[str]:
+    """The sources of Probe's methods that the code calls, and those that these call."""
+    text = probe.read_text()
+    (whole,) = (node for node in ast.parse(text).body if isinstance(node, ast.ClassDef) and node.name == "Probe")
+    given = set(re.findall(r"def (\w+)", PRELUDE)) | {"__init__", "begin", "finish"}
+    found: dict[str, str] = {}
+    while True:
+        new = [
+            node
+            for node in whole.body
+            if isinstance(node, ast.FunctionDef) and node.name in source.methods - given - found.keys()
+        ]
+        if not new:
+            return list(found.values())
+        for node in new:
+            source.refer(probe, node)
+            found[node.name] = _segment(text, node)
+
+
+def _failing(outcome: Outcome, function: ast.FunctionDef, module: str) -> str | int:
+    """The name of the first failed part, or else the line of the probe that the recorded output names last; 0: all."""
+    failed = [str(part["name"]).rpartition(": ")[2] for part in outcome.parts if part["status"] == "failed"]
+    if failed:
+        return failed[0]
+    line = rf'{module}\.py", line (\d+),? in {function.name}\b'
+    return max((int(number) for number in re.findall(line, outcome.traceback + outcome.output)), default=0)
+
+
+def _kept(function: ast.FunctionDef, failing: str | int) -> list[ast.stmt]:
+    """The statements up to the failing one, without other parts that define no name which they read."""
+    body = function.body[1:] if ast.get_docstring(function) else function.body
+    if failing in (names := [_part_name(statement) for statement in body]):
+        end = names.index(str(failing))
+    else:
+        at = [index for index, node in enumerate(body) if node.lineno <= (failing or 0) <= (node.end_lineno or 0)]  # type: ignore[operator]
+        end = at[0] if at and not isinstance(failing, str) else len(body) - 1
+    kept = [body[end]]
+    for statement in reversed(body[:end]):
+        read = {name.id for node in kept for name in ast.walk(node) if isinstance(name, ast.Name)}
+        made = {
+            name.id for name in ast.walk(statement) if isinstance(name, ast.Name) and isinstance(name.ctx, ast.Store)
+        } | {node.name for node in ast.walk(statement) if isinstance(node, ast.FunctionDef)}
+        if _part_name(statement) is None or made & read:
+            kept.insert(0, statement)
+    return kept
+
+
+def _part_name(statement: ast.stmt) -> str | None:
+    """The name of the part that the statement is, where it is written out."""
+    for item in statement.items if isinstance(statement, ast.With) else ():
+        call = item.context_expr
+        if (
+            isinstance(call, ast.Call)
+            and ast.unparse(call.func) == "probe.part"
+            and isinstance(call.args[0], ast.Constant)
+        ):
+            return str(call.args[0].value)
+    return None
+
+
+def expected(outcome: Outcome, cell: Cell, modules: Sequence[Module]) -> str:
+    """What the check asks of the library, in a sentence."""
+    if outcome.probe == "import":
+        return f"`import {next(_imports(cell, modules))}` succeeds."
+    for node in ast.parse(_read(_module(outcome, cell), modules)).body:
+        if isinstance(node, ast.FunctionDef) and node.name == outcome.probe:
+            return one_line(ast.get_docstring(node) or "")
+    return ""
+
+
+def headline(text: str) -> str:
+    """The line that names the exception, in the last traceback of an output; empty where there is none."""
+    before, _, last = text.rpartition("Traceback (most recent call last):\n")
+    if not _ and not before:
+        lines = [line for line in last.splitlines() if line and not line[0].isspace()]
+        return lines[-1] if lines and re.match(r"[\w.]+(?::|$)", lines[-1]) else ""
+    return next((line for line in last.splitlines() if line and not line[0].isspace()), "")
+
+
+def fails_alike(outcome: Outcome, status: int, output: str) -> bool:
+    """Whether the script failed as the check did: the same signal, or the same exception with the same last line."""
+    if outcome.verdict is Verdict.TIMEOUT:
+        return status == 124
+    if not outcome.traceback:
+        return status > 128 and _signal(status) in f"{outcome.detail} {outcome.evidence}"
+    return status == 1 and _alike(headline(outcome.traceback)) == _alike(headline(output)) != ""
+
+
+def _signal(status: int) -> str:
+    try:
+        return signal.Signals(status - 128).name
+    except ValueError:
+        return "no signal"
+
+
+def _alike(line: str) -> str:
+    """The line without what differs from run to run: machine, numbers, and the module of our own exceptions."""
+    return VARYING.sub("#", PATHS.sub("", _bare(line)))
+
+
+def _bare(line: str) -> str:
+    """The line without the module of an exception of our own."""
+    return re.sub(r"^(?:[\w.]*compat_probes\.\w+|__main__)\.", "", line)
+
+
+def portable(text: str) -> str:
+    """The text without secrets, control characters and the machine's part of paths."""
+    return str(fit(PATHS.sub("", text)))
+
+
+def issue(
+    outcome: Outcome,
+    cell: Cell,
+    modules: Sequence[Module],
+    environment: Mapping[str, Any],
+    verified: str,
+    collected: str,
+    commands: Sequence[str],
+) -> str:
+    """The text of the issue, in Markdown."""
+    facts = environment.get("facts", {})
+    torch = (facts.get("torch") or {}).get("version", "?")
+    last = portable(_bare(headline(outcome.traceback)) or outcome.evidence or outcome.detail)
+    what = "import" if outcome.probe == "import" else f"`{outcome.probe}`"
+    recorded = [
+        f"{environment.get('reference', '?')}{', a virtual environment' if environment.get('stand_in') else ''}",
+        f"Python {facts.get('python', '?')}, torch {torch}, {facts.get('os', '?')}",
+        f"driver: {facts.get('driver') or 'none'}",
+        f"device: {outcome.device or 'none'} {outcome.device_name}".strip(),
+        f"installed: {', '.join(outcome.resolved) or 'nothing beside the image'}",
+    ]
+    fence = "```"
+    return "\n".join(
+        [
+            f"# {outcome.subject} {outcome.version} with torch {torch}: {one_line(last)[:120]}",
+            "",
+            f"**Seen**: {what} of {outcome.subject} {outcome.version} ends in {outcome.verdict.value}: "
+            f"{portable(one_line(outcome.detail or last))}",
+            "",
+            f"**Expected**: {expected(outcome, cell, modules)}",
+            "",
+            f"**Verified**: {verified}",
+            "",
+            "## To reproduce",
+            "",
+            f"{fence}sh",
+            *commands,
+            fence,
+            "",
+            "## Traceback, as recorded",
+            "",
+            f"{fence}text",
+            portable((outcome.traceback or outcome.output or last).rstrip()).replace(fence, "'''"),
+            fence,
+            "",
+            "## Environment",
+            "",
+            *(f"- {portable(line)}" for line in recorded),
+            *(["", f"{fence}text", portable(collected).strip().replace(fence, "'''"), fence] if collected else []),
+            "",
+        ]
+    )
