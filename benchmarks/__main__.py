@@ -34,14 +34,21 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("selectors", nargs="*", help="cells to take (default: all 12, with 4 probes each)")
     parser.add_argument("--no-docker", action="store_true", help="leave the container engine out")
+    parser.add_argument(
+        "--parallel", action="store_true", help="the contenders a core each, torch.compile warm and cold"
+    )
+    parser.add_argument("--probe", action="append", default=[], help="only this probe (repeatable), with --parallel")
     options = parser.parse_args()
-    plan = expand(matrix.load(MATRIX), "local", options.selectors)
+    plan = expand(matrix.load(MATRIX), "local", options.selectors, options.probe)
     with tempfile.TemporaryDirectory(prefix="compat-benchmark-") as name:
         folder = Path(name)
-        rows = local(plan, options.selectors, folder)
-        rows += [] if options.no_docker else docker(plan, options.selectors, folder)
+        if options.parallel:
+            rows = parallel(plan, options, folder)
+        else:
+            rows = local(plan, options.selectors, folder)
+            rows += [] if options.no_docker else docker(plan, options.selectors, folder)
     print(
-        f"{len(plan.cells)} cells, {len(plan.checks)} checks, {len(plan.images)} environments; caches warm; "
+        f"{len(plan.cells)} cells, {len(plan.checks)} checks, {len(plan.images)} environments; packages cached; "
         f"{len(os.sched_getaffinity(0))} cores\n"
     )
     print(tabulate(rows, headers=("what", "seconds", "compared with", "ratio"), tablefmt="pipe", floatfmt=".2f"))
@@ -85,16 +92,45 @@ def local(plan: Plan, selectors: Sequence[str], folder: Path) -> list[Row]:
     return rows
 
 
-def docker(plan: Plan, selectors: Sequence[str], folder: Path) -> list[Row]:
-    """Compare with a shell loop in the same images, which are built here: no registry is needed."""
+def parallel(plan: Plan, options: argparse.Namespace, folder: Path) -> list[Row]:
+    """Compare with tox, nox and containers that run as many cells at a time as there are cores."""
+    jobs, home = len(os.sched_getaffinity(0)), folder / "home"
+    probes = [argument for probe in options.probe for argument in ("--probe", probe)]
+    if not options.no_docker:
+        build_images(plan)
+    compat("warming", options.selectors, home, *probes)
+    everyone = contenders.in_parallel(plan, folder, jobs, not options.no_docker)
+    for contender in everyone:
+        timed(replace(contender, name=f"warming, {contender.name}"))
+    rows: list[Row] = []
+    for warmth in ("warm", "cold") if "compile" in {check.probe for check in plan.checks} else ("warm",):
+        more = ("--compile-cache",) if warmth == "warm" else ()
+        ours = compat(f"compat run, {warmth}", options.selectors, home, "--rerun", *probes, caches=more)
+        rows.append((f"compat run, {warmth}", ours, "", 1.0))
+        for contender in everyone:
+            if warmth == "warm" and contender.name.startswith("docker"):
+                continue  # a new container has no compiled code
+            empty = Path(tempfile.mkdtemp(dir=folder))
+            variables = contender.variables if warmth == "warm" else {**contender.variables, "TMPDIR": str(empty)}
+            seconds = timed(replace(contender, variables=variables))
+            rows.append((f"{contender.name}, {warmth}", seconds, f"compat run, {warmth}", seconds / ours))
+    return rows
+
+
+def build_images(plan: Plan) -> None:
+    """Build the images of the plan here: no registry is needed."""
     import docker as sdk
 
-    sys.path.insert(0, str(ROOT / "tests" / "docker"))
     from tests.support.baseimage import build
 
     for image in plan.images:
         assert image.local is not None and image.tag is not None
         build(sdk.from_env(), image.tag, image.local.requires, ("python3-pip", "python3-dev", "g++"))
+
+
+def docker(plan: Plan, selectors: Sequence[str], folder: Path) -> list[Row]:
+    """Compare with a shell loop in the same images."""
+    build_images(plan)
     home = folder / "home-docker"
     options = ("--backend", "docker", "--compile-cache")
     compat("warming", selectors, home, *options)
@@ -106,9 +142,12 @@ def docker(plan: Plan, selectors: Sequence[str], folder: Path) -> list[Row]:
     ]
 
 
-def compat(name: str, selectors: Sequence[str], home: Path, *options: str) -> float:
+def compat(
+    name: str, selectors: Sequence[str], home: Path, *options: str, caches: Sequence[str] = ("--compile-cache",)
+) -> float:
     """Time one `compat run`, from the start of its process to its end, in seconds."""
-    more = ("--compile-cache", *options) if "--compile-cache" not in options else options
+    more = (*caches, *options) if "--compile-cache" not in options else options
+    more = more if "--backend" in more else ("--backend", "local", *more)
     command = [sys.executable, "-m", "torch_compat_matrix", "run", "--matrix", str(MATRIX), *more, *selectors]
     return timed(Contender(name, command, {"COMPAT_HOME": str(home)}))
 

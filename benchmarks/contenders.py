@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch_compat_matrix.runner.model import PROBES, Cell, Image, Plan
+from torch_compat_matrix.runner.model import Cell, Image, Plan
 from torch_compat_matrix.runner.packages.pip_config import Index
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -27,6 +27,7 @@ def shell_loop(plan: Plan, folder: Path) -> Contender:
     """A container for each cell: pip installs the library from a mounted cache, and each probe is a Python process."""
     index = Index.from_pip(os.environ)
     options = ["--rm", "--network", "host", "-v", f"{ROOT}:/src:ro", "-v", "compat-benchmark-pip:/root/.cache/pip"]
+    options += ["-eTORCHINDUCTOR_COMPILE_THREADS=1"]
     options += [f"-v{path}:{path}:ro" for path in index.paths()]
     options += [
         f"-e{name}={value}" for name, value in {**index.pip_environment(), "PYTHONPATH": "/src/src:/src"}.items()
@@ -54,6 +55,26 @@ def nox(plan: Plan, folder: Path) -> Contender:
     return Contender("nox with uv, an environment a cell", ["nox", "-f", str(path)], _uv_variables())
 
 
+def in_parallel(plan: Plan, folder: Path, jobs: int, docker: bool) -> list[Contender]:
+    """The same, so many at a time, by each tool's own means or xargs."""
+    one_by_one, loop = nox(plan, folder), shell_loop(plan, folder)
+    names = [name for image in plan.images for name in sessions(plan, image)]
+    (folder / "sessions").write_text("\n".join(names) + "\n")
+    many = ["xargs", "-P", str(jobs), "-d", "\\n"]
+    tox_parallel = ["tox", "run-parallel", "-r", "-q", "-p", str(jobs), "-c", str(folder / "tox.ini")]
+    nox_parallel = [*many, "-a", str(folder / "sessions"), "-n", "1", *one_by_one.command, "--sessions"]
+    found = [
+        Contender("tox run-parallel", tox_parallel, tox(plan, folder).variables),
+        Contender("nox under xargs -P", nox_parallel, one_by_one.variables),
+    ]
+    if docker:
+        lines = Path(loop.command[-1]).read_text().splitlines()[1:]
+        (folder / "containers").write_text("\n".join(lines) + "\n")
+        run = [*many, "-a", str(folder / "containers"), "-I", "{}", "sh", "-euc", "{}"]
+        found.append(Contender("docker run under xargs -P", run, {}))
+    return found
+
+
 def sessions(plan: Plan, image: Image) -> list[str]:
     """The names that nox has for the cells of an image."""
     return [_name(cell) for cell in plan.cells_of(image)]
@@ -72,7 +93,7 @@ def tox(plan: Plan, folder: Path) -> Contender:
 
 
 def _asks(python: str, cell: Cell) -> list[str]:
-    return [f"{python} -m benchmarks.probe {cell.subject} {probe}" for probe in PROBES]
+    return [f"{python} -m benchmarks.probe {cell.subject} {probe}" for probe in cell.probes]
 
 
 def _pairs(plan: Plan) -> list[tuple[Image, Cell]]:
