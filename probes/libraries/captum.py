@@ -246,11 +246,10 @@ def compile(probe: Probe) -> None:
         return attr.LayerConductance(network, network[0]).attribute(x, target=1, n_steps=8)
 
     with probe.part("integrated gradients"):
-        shapes = inputs if probe.thorough else inputs[:1]  # of some five kernels each
-        compiled(probe, integrated(network), shapes, "IntegratedGradients", backward=False)
-    with probe.part("layer conductance"):
         backend = probe.heavy_backend
-        compiled(probe, conductance, inputs[:1], "LayerConductance", backward=False, backend=backend)
+        compiled(probe, integrated(network), inputs, "IntegratedGradients", backward=False, backend=backend)
+    with probe.part("layer conductance"):
+        compiled(probe, conductance, inputs[:1], "LayerConductance", backward=False)
     with probe.part("compiled network"):
         quick = compiled(probe, network, inputs, "network", dict(network.named_parameters()))
         for (x,) in inputs:
