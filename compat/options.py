@@ -90,6 +90,11 @@ def parser() -> argparse.ArgumentParser:
         "--probe", action="append", default=[], metavar="PROBE", help="take only this probe; may be repeated"
     )
     chosen.add_argument(
+        "--locked",
+        action="store_true",
+        help="take the versions, digests and packages of matrix.lock, and nothing newer",
+    )
+    chosen.add_argument(
         "--plan", type=Path, metavar="FILE", help="a plan that `compat plan --json` wrote, instead of a matrix"
     )
 
@@ -332,6 +337,19 @@ def parser() -> argparse.ArgumentParser:
     )
     doctor.add_argument("--backend", choices=sorted(BACKENDS), help="check only this backend")
     doctor.add_argument("--json", action="store_true", help="print the findings as JSON")
+
+    lock = verb(
+        "lock",
+        "write matrix.lock: the exact tags, digests, versions and packages with hashes that the matrix comes to today. "
+        "`compat run --locked` takes them again.",
+        "compat lock --backend docker",
+        "compat lock --check",
+        parents=[matrix, backend],
+    )
+    lock.add_argument("selectors", nargs="*", metavar="SELECTOR", help="renew these checks' entries; default: all")
+    lock.add_argument(
+        "--check", action="store_true", help="write nothing; exit with 1 and a line for each entry that is stale"
+    )
 
     schema = verb(
         "schema",

@@ -19,6 +19,7 @@ from torch_compat_matrix.runner.model import COMMANDS, HOST, INSTALLED, PLAIN, C
 from torch_compat_matrix.runner.packages import resolve, standin
 from torch_compat_matrix.runner.packages.overlay import folder_of
 from torch_compat_matrix.runner.packages.pip_config import Index
+from torch_compat_matrix.runner.packages.resolution import Resolution
 from torch_compat_matrix.runner.pins import left_out, name_of
 from torch_compat_matrix.runner.records.shapes import kept_facts
 from torch_compat_matrix.runner.text import one_line
@@ -103,8 +104,9 @@ def resolution_of(cell: Cell, facts: Mapping[str, Any] | None, home: Path) -> tu
     if cell.members and absent.keys() >= set(cell.members):
         return f"not-applicable: {'; '.join(absent[name] for name in cell.members)}", "none"
     index = Index.from_pip(os.environ).beside(cell)
-    answer = resolve.resolve(cell.requires, facts, index, home / "resolutions", newest=cell.newest)
-    resolution = answer.under(cell.install)
+    locked = Resolution.of_lock(cell, facts)
+    answer = locked or resolve.resolve(cell.requires, facts, index, home / "resolutions", newest=cell.newest)
+    resolution = locked or answer.under(cell.install)
     if resolution.problem:
         return f"{resolution.problem}: {', '.join(resolution.drift) or resolution.detail[:80]}", "none"
     if not resolution.add:
@@ -114,7 +116,9 @@ def resolution_of(cell: Cell, facts: Mapping[str, Any] | None, home: Path) -> tu
     if answer.drift:
         way = f"{REPLACED} replaces" if cell.install == PLAIN else f"{CONSTRAINED} a plain install replaces"
         more += f"; {way} {shown(answer.drift)}"
-    return asked_first[0] + more, "cached" if folder_of(resolution.add, facts, index, home).is_dir() else "to fetch"
+    return asked_first[0].partition(" --hash=")[0] + more, "cached" if folder_of(
+        resolution.add, facts, index, home
+    ).is_dir() else "to fetch"
 
 
 def _time(estimate: Estimate, cell: Cell) -> str:

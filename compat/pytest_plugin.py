@@ -39,6 +39,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--compat-matrix", default="matrix.yaml", help="the matrix file (default: matrix.yaml)")
     group.addoption("--compat-backend", help="where images run: docker, local, here (default: as for `compat run`)")
     group.addoption("--compat-rerun", action="store_true", help="run every check, even where nothing changed")
+    group.addoption("--compat-locked", action="store_true", help="take nothing newer than matrix.lock has")
     group.addoption(
         "--compat-set",
         action="append",
@@ -132,6 +133,7 @@ class MatrixSession:
                 selectors=option("compat_select"),
                 say=self.said.append,
                 given=dict(map(variable, option("compat_set"))),
+                locked=option("compat_locked"),
             )
             if option("collectonly"):
                 return

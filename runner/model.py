@@ -229,6 +229,8 @@ class Cell:
     """The probes whose pass shows no more than that code runs: generic ones."""
     timeouts: Mapping[str, float] = field(default_factory=dict, hash=False)
     """Probe -> seconds, before the limits of the image."""
+    locked: Mapping[str, Any] | None = field(default=None, hash=False)
+    """Its entry in the lock (runner/matrix/lockfile.py), which then stands for the resolver's answer."""
 
     def limits(self, of_image: Limits) -> Limits:
         """The limits of the image with the cell's own."""

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from torch_compat_matrix.runner.matrix.document import Document
 
 try:
+    from torch_compat_matrix.runner.matrix import lockfile
     from torch_compat_matrix.runner.matrix.expand import backends_for, candidates, expand
     from torch_compat_matrix.runner.matrix.load import load
     from torch_compat_matrix.runner.matrix.settle import foresee, movings, settle
@@ -122,20 +123,23 @@ def plan_from(
     probes: Sequence[str] = (),
     plan_file: Path | None = None,
     given: Mapping[str, str] = MappingProxyType({}),
+    locked: bool = False,
     say: Say = lambda text: None,
 ) -> Plan:
     """The requested plan: from a plan file, from the matrix, or of the libraries that a bare host has installed.
 
     Where no backend is named, it is that of a recorded run or of the plan file, else the first that can run the images;
-    `say` is told which.  `given`: the variables of `--set`, by name.
+    `say` is told which.  `given`: the variables of `--set`, by name.  `locked`: take nothing but what matrix.lock says.
     """
     asked = [found for found in map(chosen, selectors) if isinstance(found, Checks)]
     backend = backend or next((Run.open(home(), found.run).header()["backend"] for found in asked), None)
     if backend is not None:
         require(backend)
+    if locked and plan_file is not None:
+        raise UsageError("a plan is exact as it was written", "leave out --locked, or --plan", "--locked")
     recorded = frozenset(check for found in asked for check in found.ids)
     named = [selector for selector in selectors if not selector.startswith("@")]
-    plan = _plan(matrix, backend, named, probes, plan_file, recorded, given, say)
+    plan = _plan(matrix, backend, named, probes, plan_file, recorded, given, locked, say)
     wanted = [check for check in recorded if not probes or check.rpartition("/")[2] in probes]
     if gone := left_out(wanted, plan):
         say(f"recorded checks that are no longer in the plan: {gone}")
@@ -170,6 +174,7 @@ def _plan(
     plan_file: Path | None,
     recorded: Collection[str],
     given: Mapping[str, str],
+    locked: bool,
     say: Say,
 ) -> Plan:
     if plan_file is not None:
@@ -178,6 +183,12 @@ def _plan(
     if not MISSING:
         read = load(matrix, given)
         backend = backend or _answering(candidates(foresee(read, selectors), selectors, probes), say)
+        if locked:
+            place = lockfile.path_of(matrix)
+            lock = lockfile.read(place, backend)
+            taken = lock.moving_of(read, backend, place)
+            plan = expand(settle(read, taken), backend, selectors, probes, recorded)
+            return lock.applied(replace(plan, taken=taken), place)
         settled, taken = settled_now(read, backend)
         return replace(expand(settled, backend, selectors, probes, recorded), taken=taken)
     if backend != "here":

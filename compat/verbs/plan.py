@@ -57,6 +57,7 @@ def plan_of(options: argparse.Namespace) -> Plan:
         probes=options.probe,
         plan_file=options.plan,
         given=dict(options.set),
+        locked=options.locked,
         say=say,
     )
 

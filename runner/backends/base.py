@@ -269,6 +269,12 @@ def tags(backend: Backend, repository: str) -> Sequence[str]:
     return listed
 
 
+def digest_of(backend: Backend, reference: str) -> str:
+    """The digest that a registry has for a tag today, for a backend that pulls; Trouble where it does not tell."""
+    told: str = import_module(f"{__package__}.registry").digest_of(backend, reference)
+    return told
+
+
 def reap(backend: Backend, say: Callable[[str], None]) -> None:
     """Remove the leftovers of dead runs and name them; whatever keeps that from being done is no concern of a run."""
     try:

@@ -37,6 +37,12 @@ def tags(backend: DockerBackend, repository: str) -> list[str]:
         raise Trouble("registry-unreachable", f"listing the tags of {repository}: {error}") from error
 
 
+def digest_of(backend: DockerBackend, reference: str) -> str:
+    """The digest of a tag, as the engine's client is told; Trouble `registry-...` or `image-not-found`."""
+    with named(f"asking for the digest of {reference}"):
+        return str(backend.client.images.get_registry_data(reference).id)
+
+
 def pages(url: str, user: tuple[str, str] | None, repository: str) -> Iterator[str]:
     """The tags on the pages of a list, from its URL on."""
     session = requests.Session()

@@ -236,21 +236,27 @@ class Preparation:
         if left and not cell.members:
             raise Trouble("not-applicable", "; ".join(left))
         index = self.index.beside(cell)
-        resolution, folder = overlay.install(
-            cell.requires,
-            facts,
-            index,
-            self.home,
-            newest=cell.newest,
-            since=self.asked_since,
-            how=cell.install,
-            stand_in=ready.prepared.stand_in,
-        )
+        stand_in = ready.prepared.stand_in
+        locked = Resolution.of_lock(cell, facts)
+        if locked is None:
+            resolution, folder = overlay.install(
+                cell.requires,
+                facts,
+                index,
+                self.home,
+                newest=cell.newest,
+                since=self.asked_since,
+                how=cell.install,
+                stand_in=stand_in,
+            )
+        else:
+            resolution = locked
+            folder = overlay.build(locked.add, facts, index, self.home, stand_in=stand_in) if locked.add else None
         if resolution.problem:
             return resolution
         if folder is not None:
             again = partial(overlay.build, resolution.add, facts, index, self.home)
-            self._overlays[folder] = partial(again, stand_in=ready.prepared.stand_in)
+            self._overlays[folder] = partial(again, stand_in=stand_in)
         _refuse_misfits(resolution.versions, ready.prepared)
         held = {canonical(name): version for name, version in facts["packages"].items()}
         added = {name: resolution.versions.get(name, "") for name in map(name_of, resolution.add)}

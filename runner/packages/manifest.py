@@ -30,7 +30,7 @@ def seal(folder: Path, place: Path | None = None) -> None:
             path.chmod(path.stat().st_mode & ~0o222)
     files = _files(folder)
     with ThreadPoolExecutor(cores()) as pool:
-        hashes = pool.map(_hash, files.values())
+        hashes = pool.map(hash_of, files.values())
     entries = {name: [found, *_seen(files[name])] for name, found in zip(files, hashes, strict=True)}
     write_whole(manifest_of(place or folder), [json.dumps(entries)])
 
@@ -61,7 +61,7 @@ def damage(folder: Path) -> str:
         return f"{name} was removed"
     touched = [name for name, path in files.items() if _seen(path) != sealed[name][1:]]
     for name in touched:
-        if _hash(files[name]) != sealed[name][0]:
+        if hash_of(files[name]) != sealed[name][0]:
             return f"{name} was changed"
     if touched:
         with suppress(OSError):  # a home that can only be read
@@ -84,7 +84,7 @@ def unlike_records(folder: Path) -> list[str]:
 def _is(path: Path, recorded: str) -> bool:
     """Whether a file has the hash of a RECORD, if that is one of the usual kind."""
     kind, _, wanted = recorded.partition("=")
-    return kind != "sha256" or urlsafe_b64encode(bytes.fromhex(_hash(path))).decode().rstrip("=") == wanted
+    return kind != "sha256" or urlsafe_b64encode(bytes.fromhex(hash_of(path))).decode().rstrip("=") == wanted
 
 
 def manifest_of(folder: Path) -> Path:
@@ -108,7 +108,8 @@ def _seen(path: Path) -> list[int]:
     return [getattr(status, name) for name in _SEEN]
 
 
-def _hash(path: Path) -> str:
+def hash_of(path: Path) -> str:
+    """The SHA-256 of a file's content, in hexadecimal digits; of a link where it leads to."""
     if path.is_symlink():
         return f"link to {path.readlink()}"
     found = hashlib.sha256()

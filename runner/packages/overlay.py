@@ -126,12 +126,15 @@ def folder_of(
     return home / "overlays" / digest([sorted(add), asdict(target), *line, *stamps(add), *offered])
 
 
-@cache
 def _hashes(add: tuple[str, ...], flags: tuple[str, ...], *variables: tuple[str, str]) -> tuple[str, ...]:
-    """The hashes of the files that the indexes offer for these pins, asked once a process."""
+    return tuple(sorted(re.findall(r"--hash=(\S+)", offered(add, flags, *variables).out)))
+
+
+@cache
+def offered(add: tuple[str, ...], flags: tuple[str, ...], *variables: tuple[str, str]) -> uv.Ran:
+    """uv's answer with the hashes of the files that the indexes offer for these pins, asked once a process."""
     compile_ = ("pip", "compile", "--no-deps", "--no-header", "--no-annotate", "--generate-hashes")
-    ran = uv.run((*compile_, *flags, "-"), dict(variables), stdin="\n".join(add))
-    return tuple(sorted(re.findall(r"--hash=(\S+)", ran.out)))
+    return uv.run((*compile_, *flags, "-"), dict(variables), stdin="\n".join(add))
 
 
 def _install(add: Sequence[str], target: Target, index: Index, folder: Path, cpu_line: bool) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import unquote, urlsplit
 
@@ -13,9 +15,12 @@ from packaging.utils import InvalidSdistFilename, InvalidWheelFilename, parse_sd
 from packaging.version import InvalidVersion, Version
 
 from torch_compat_matrix.runner.errors import Trouble
+from torch_compat_matrix.runner.packages import manifest
 from torch_compat_matrix.runner.packages.constraints import Reader
+from torch_compat_matrix.runner.packages.overlay import offered
 from torch_compat_matrix.runner.packages.pip_config import Index
-from torch_compat_matrix.runner.pins import canonical
+from torch_compat_matrix.runner.packages.target import Target
+from torch_compat_matrix.runner.pins import canonical, name_of, version_of
 from torch_compat_matrix.runner.text import redact
 
 _ACCEPT = "application/vnd.pypi.simple.v1+json, text/html;q=0.1"
@@ -34,8 +39,30 @@ def releases(name: str, index: Index) -> dict[str, str]:
         for file, day in _files(url, reader):
             version = _version(file, canonical(name))
             if version is not None:
+                version = Version(version.public)
                 days[version] = min(filter(None, (days.get(version), day)), default="")
     return {str(version): day for version, day in days.items()}
+
+
+def hashed(add: Sequence[str], facts: Mapping[str, Any], index: Index) -> tuple[str, ...]:
+    """The pins, sorted, each with the hashes of the files that may be it; Trouble where a source does not tell.
+
+    A Git reference has its commit, and a file behind a page that tells no hash has none.
+    """
+    flags = (*Target.of(facts).flags(), *index.uv_flags())
+    ran = offered(tuple(sorted(add)), flags, *index.uv_environment().items())
+    if ran.status:
+        raise ran.trouble("the hashes of the packages cannot be had")
+    folders = (Path(link.removeprefix("file://")) for link in index.find_links())
+    held = [path for folder in folders if folder.is_dir() for path in sorted(folder.iterdir())]
+    lines = []
+    for line in filter(name_of, re.sub(r"\s*\\\n\s*", " ", ran.out).splitlines()):
+        pin, *hashes = line.split(" --hash=")
+        for path in held if version_of(pin) else ():
+            if _version(path.name, name_of(pin)) == Version(version_of(pin)):
+                hashes.append(f"sha256:{manifest.hash_of(path)}")
+        lines.append(" --hash=".join([pin, *sorted(set(hashes))]))
+    return tuple(sorted(lines))
 
 
 def _files(url: str, reader: Reader) -> Iterator[tuple[str, str]]:
@@ -83,9 +110,9 @@ class _Anchors(HTMLParser):
 
 
 def _version(file: str, name: str) -> Version | None:
-    """The public version of a wheel or source distribution of that name; None for any other file."""
+    """The version of a wheel or source distribution of that name; None for any other file."""
     try:
         own, version = parse_wheel_filename(file)[:2] if file.endswith(".whl") else parse_sdist_filename(file)
     except (InvalidWheelFilename, InvalidSdistFilename, InvalidVersion):
         return None
-    return Version(version.public) if own == name else None
+    return version if own == name else None

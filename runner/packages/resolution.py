@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch_compat_matrix.runner.model import PLAIN, Install
-from torch_compat_matrix.runner.pins import read_pins
+from torch_compat_matrix.runner.model import PLAIN, Cell, Install
+from torch_compat_matrix.runner.pins import canonical, name_of, read_pins
 
 PASSING = ("index-unreachable", "index-refused", "disk-full", "install-failed", "constraints-unreadable")
 """Passing problems, which are not cached."""
@@ -38,6 +38,22 @@ class Resolution:
         """The resolution from `asdict`'s data, by way of JSON."""
         lists: dict[str, Any] = {name: tuple(data[name]) for name in ("add", "plain", "drift", "notes")}
         return cls(**{**data, **lists})
+
+    @classmethod
+    def of_lock(cls, cell: Cell, facts: Mapping[str, Any]) -> Resolution | None:
+        """The answer that the cell's lock has for it, with the hashes; None where the cell has none."""
+        locked = cell.locked
+        if locked is None:
+            return None
+        asked, add = set(map(name_of, cell.requires)), tuple(locked["adds"])
+        held = {name: version for name, version in facts["packages"].items() if canonical(name) in asked}
+        return cls(
+            add=add,
+            versions={**{canonical(name): version for name, version in held.items()}, **read_pins(add)},
+            drift=tuple(locked["drift"]),
+            problem=locked["problem"],
+            detail=locked["detail"],
+        )
 
     def under(self, install: Install) -> Resolution:
         """The resolution for that way to install; a plain install adds whatever pip does, and so has no drift."""

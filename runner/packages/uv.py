@@ -37,6 +37,7 @@ MOST_ANSWER, MOST_SAID = 8 << 20, 256 << 10
 
 REASONS = (
     ("disk-full", r"No space left on device|Disk quota exceeded"),
+    ("hash-mismatch", r"Hash mismatch for"),
     ("index-refused", r"\b(401 Unauthorized|403 Forbidden|407 Proxy Authentication Required)"),
     ("version-not-found", r"Failed to download `\S+ @ \S+`.* client error \((404|410)"),
     ("index-unreachable", r"Failed to (fetch|download)\S* \S+ cause: (error sending|HTTP status|request|operation)"),

@@ -148,7 +148,7 @@ def test_another_build_of_a_version_is_another_overlay(index: Index, tmp_path: P
     """A private index may offer other content under the same name and version."""
     first = overlay.build(["poisoner==1.0"], FACTS, index, tmp_path)
     wheel(tmp_path / "wheels", "poisoner", "1.0", files={"poisoned.py": "VALUE = 'rebuilt'\n"})
-    overlay._hashes.cache_clear()  # each process asks once
+    overlay.offered.cache_clear()  # each process asks once
     second = overlay.build(["poisoner==1.0"], FACTS, index, tmp_path)
     assert second != first
     assert (second / "poisoned.py").read_text() == "VALUE = 'rebuilt'\n"
