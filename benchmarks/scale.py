@@ -19,7 +19,8 @@ from torch_compat_matrix.reports.table import load
 from torch_compat_matrix.reports.write import compile_report
 from torch_compat_matrix.runner.matrix import load as matrix
 from torch_compat_matrix.runner.matrix.expand import expand
-from torch_compat_matrix.runner.model import Cell, Image, Outcome, Plan, Verdict
+from torch_compat_matrix.runner.model import Cell, Image, Plan, Verdict
+from torch_compat_matrix.runner.outcome import Outcome
 from torch_compat_matrix.runner.records import history
 from torch_compat_matrix.runner.records.journal import append
 from torch_compat_matrix.runner.records.runs import Run

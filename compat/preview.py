@@ -15,7 +15,8 @@ from torch_compat_matrix.runner.backends.gpus import offered
 from torch_compat_matrix.runner.errors import Trouble
 from torch_compat_matrix.runner.execution.durations import Estimate
 from torch_compat_matrix.runner.execution.prepare import facts_path
-from torch_compat_matrix.runner.model import COMMANDS, HOST, INSTALLED, PLAIN, Cell, Image, Plan, shown
+from torch_compat_matrix.runner.model import COMMANDS, HOST, INSTALLED, PLAIN, Cell, Image, Plan
+from torch_compat_matrix.runner.outcome import shown
 from torch_compat_matrix.runner.packages import resolve, standin
 from torch_compat_matrix.runner.packages.overlay import folder_of
 from torch_compat_matrix.runner.packages.pip_config import Index

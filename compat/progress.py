@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from torch_compat_matrix.runner.files import to_json
 from torch_compat_matrix.runner.judging import Judged, judge
-from torch_compat_matrix.runner.model import Known, Outcome, Verdict
+from torch_compat_matrix.runner.model import Known, Verdict
+from torch_compat_matrix.runner.outcome import Outcome
 from torch_compat_matrix.runner.text import fit, one_line, printable
 from torch_compat_matrix.runner.watch import Phase
 

@@ -17,7 +17,8 @@ import pytest
 if TYPE_CHECKING:
     from torch_compat_matrix.runner.execution.share import Worker
     from torch_compat_matrix.runner.judging import Judged
-    from torch_compat_matrix.runner.model import Check, Outcome, Plan
+    from torch_compat_matrix.runner.model import Check, Plan
+    from torch_compat_matrix.runner.outcome import Outcome
     from torch_compat_matrix.runner.workflow import OpenRun
 
 

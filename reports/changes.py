@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch_compat_matrix.reports.table import Table
-from torch_compat_matrix.runner.model import Outcome
+from torch_compat_matrix.runner.outcome import Outcome
 from torch_compat_matrix.runner.pins import changes as changed_pins
 from torch_compat_matrix.runner.pins import read_pins
 from torch_compat_matrix.runner.text import one_line

@@ -9,7 +9,8 @@ from typing import Any
 
 from torch_compat_matrix.reports.escape import text
 from torch_compat_matrix.reports.table import Table
-from torch_compat_matrix.runner.model import Outcome, Verdict
+from torch_compat_matrix.runner.model import Verdict
+from torch_compat_matrix.runner.outcome import Outcome
 from torch_compat_matrix.runner.selector import Selector
 
 TRUE, FALSE, PARTLY, NOT_TESTED = "true", "false", "partly true", "not tested"

@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from torch_compat_matrix.runner.model import EXPECTS, Outcome, Verdict, expectation_id
+from torch_compat_matrix.runner.model import EXPECTS, Verdict, expectation_id
+from torch_compat_matrix.runner.outcome import Outcome
 from torch_compat_matrix.runner.pins import admits, name_of
 
 UNMET = "expectation-unmet"

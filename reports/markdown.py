@@ -12,7 +12,8 @@ from torch_compat_matrix.reports.changes import Changes
 from torch_compat_matrix.reports.escape import code, count, grid, prose, text
 from torch_compat_matrix.reports.table import Table, waits
 from torch_compat_matrix.runner.judging import Judged
-from torch_compat_matrix.runner.model import COMMANDS, PROBES, Outcome, Verdict
+from torch_compat_matrix.runner.model import COMMANDS, PROBES, Verdict
+from torch_compat_matrix.runner.outcome import Outcome
 from torch_compat_matrix.runner.records.runs import STILL_GOING
 
 MARKS = {

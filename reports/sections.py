@@ -9,7 +9,8 @@ from typing import Any
 
 from torch_compat_matrix.reports.escape import code, count, grid, text
 from torch_compat_matrix.reports.table import Table
-from torch_compat_matrix.runner.model import Module, Verdict, shown
+from torch_compat_matrix.runner.model import Module, Verdict
+from torch_compat_matrix.runner.outcome import shown
 from torch_compat_matrix.runner.pins import name_of
 from torch_compat_matrix.runner.records.runs import again
 

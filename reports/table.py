@@ -14,7 +14,8 @@ from typing import Any, TypeVar
 
 from torch_compat_matrix.reports.expectations import expected
 from torch_compat_matrix.runner.judging import Judged, judge
-from torch_compat_matrix.runner.model import PROBES, Known, Outcome, Verdict, cell_id, check_id, utc_now, variant
+from torch_compat_matrix.runner.model import PROBES, Known, Verdict, cell_id, check_id, utc_now, variant
+from torch_compat_matrix.runner.outcome import Outcome
 from torch_compat_matrix.runner.records.journal import Journal
 from torch_compat_matrix.runner.records.runs import STILL_GOING, Run
 from torch_compat_matrix.runner.records.shapes import outcome as outcome_of

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from torch_compat_matrix.runner.model import Check, Known, Outcome, Verdict
+from torch_compat_matrix.runner.model import Check, Known, Verdict
+from torch_compat_matrix.runner.outcome import Outcome
 from torch_compat_matrix.runner.selector import first
 
 Surprise = Literal["", "unexpected failure", "unexpected pass", "expired"]

@@ -32,7 +32,8 @@ from torch_compat_matrix.runner.execution.engine import Engine, Settled
 from torch_compat_matrix.runner.execution.shell import interact
 from torch_compat_matrix.runner.files import cores, read_whole
 from torch_compat_matrix.runner.matrix.select import installed_plan, left_out, select
-from torch_compat_matrix.runner.model import Check, Image, Outcome, Plan, Pull, Verdict, repository
+from torch_compat_matrix.runner.model import Check, Image, Plan, Pull, Verdict, repository
+from torch_compat_matrix.runner.outcome import Outcome
 from torch_compat_matrix.runner.packages.pip_config import Index
 from torch_compat_matrix.runner.records import history
 from torch_compat_matrix.runner.records.runs import Run, home

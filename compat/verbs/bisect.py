@@ -17,7 +17,8 @@ from torch_compat_matrix.runner.advice import bisection as bisect
 from torch_compat_matrix.runner.backends.base import Backend, connect
 from torch_compat_matrix.runner.errors import NothingSelected, Status, UsageError
 from torch_compat_matrix.runner.execution.engine import Engine
-from torch_compat_matrix.runner.model import LATEST, Cell, Outcome, Plan
+from torch_compat_matrix.runner.model import LATEST, Cell, Plan
+from torch_compat_matrix.runner.outcome import Outcome
 from torch_compat_matrix.runner.packages.pip_config import Index
 from torch_compat_matrix.runner.pins import canonical, changes, read_pins
 from torch_compat_matrix.runner.records import history

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from torch_compat_matrix.compat.answers import FlakyCheck, History, SeenOutcome, Timeline
 from torch_compat_matrix.compat.progress import answer, answer_json, say_unreadable
 from torch_compat_matrix.runner.errors import NothingSelected, Status
-from torch_compat_matrix.runner.model import Outcome
+from torch_compat_matrix.runner.outcome import Outcome
 from torch_compat_matrix.runner.records import history
 from torch_compat_matrix.runner.records.runs import home
 from torch_compat_matrix.runner.text import one_line

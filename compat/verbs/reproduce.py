@@ -13,7 +13,8 @@ from torch_compat_matrix.runner.advice import reproducer
 from torch_compat_matrix.runner.advice.derived_image import dockerfile
 from torch_compat_matrix.runner.backends.base import Backend, Command, connect
 from torch_compat_matrix.runner.errors import CompatError, NothingSelected, Status, UsageError, writing
-from torch_compat_matrix.runner.model import Outcome, Plan, Verdict, utc_now
+from torch_compat_matrix.runner.model import Plan, Verdict, utc_now
+from torch_compat_matrix.runner.outcome import Outcome
 from torch_compat_matrix.runner.pins import name_of, version_of
 from torch_compat_matrix.runner.records.runs import Run, home
 from torch_compat_matrix.runner.selector import Checks

@@ -11,7 +11,7 @@ from torch_compat_matrix.compat.answers import Shown, ShownOutcome
 from torch_compat_matrix.compat.progress import answer, answer_json, say_unreadable
 from torch_compat_matrix.runner.errors import NothingSelected, Status, did_you_mean
 from torch_compat_matrix.runner.matrix.select import names_of
-from torch_compat_matrix.runner.model import Outcome
+from torch_compat_matrix.runner.outcome import Outcome
 from torch_compat_matrix.runner.pins import name_of, version_of
 from torch_compat_matrix.runner.records.runs import Run, again, home
 from torch_compat_matrix.runner.selector import Checks

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch_compat_matrix.runner.errors import NothingSelected
-from torch_compat_matrix.runner.model import Outcome, Verdict
+from torch_compat_matrix.runner.model import Verdict
+from torch_compat_matrix.runner.outcome import Outcome
 from torch_compat_matrix.runner.packages import uv
 from torch_compat_matrix.runner.packages.pip_config import Index
 from torch_compat_matrix.runner.packages.target import Target

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from torch_compat_matrix.runner.model import INSTALLED, LATEST, Cell, Image, Outcome, Verdict, digest
+from torch_compat_matrix.runner.model import INSTALLED, LATEST, Cell, Image, Verdict, digest
+from torch_compat_matrix.runner.outcome import Outcome
 from torch_compat_matrix.runner.pins import read_pins
 from torch_compat_matrix.runner.records.journal import Journal
 from torch_compat_matrix.runner.records.runs import Run

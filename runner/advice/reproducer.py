@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from torch_compat_matrix.runner.bundle import BUNDLE, place_of
-from torch_compat_matrix.runner.model import Cell, Module, Outcome, Verdict
+from torch_compat_matrix.runner.model import Cell, Module, Verdict
+from torch_compat_matrix.runner.outcome import Outcome
 from torch_compat_matrix.runner.text import fit, one_line
 
 PRELUDE = '''\

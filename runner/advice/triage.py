@@ -17,7 +17,8 @@ from torch_compat_matrix.runner.errors import UsageError
 from torch_compat_matrix.runner.files import replacing
 from torch_compat_matrix.runner.matrix import load as matrix
 from torch_compat_matrix.runner.matrix.document import MatrixError
-from torch_compat_matrix.runner.model import Known, Outcome, Verdict
+from torch_compat_matrix.runner.model import Known, Verdict
+from torch_compat_matrix.runner.outcome import Outcome
 from torch_compat_matrix.runner.selector import Selector
 
 REASON_LENGTH = 160

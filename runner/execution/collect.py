@@ -9,17 +9,8 @@ from typing import TYPE_CHECKING, Any
 from torch_compat_matrix.runner.backends.base import Exit
 from torch_compat_matrix.runner.errors import Trouble
 from torch_compat_matrix.runner.execution.protocol import Work
-from torch_compat_matrix.runner.model import (
-    PLAIN,
-    SUPERFICIAL,
-    TORCH,
-    Check,
-    Limits,
-    Outcome,
-    Verdict,
-    check_id,
-    utc_now,
-)
+from torch_compat_matrix.runner.model import PLAIN, SUPERFICIAL, TORCH, Check, Limits, Verdict, check_id, utc_now
+from torch_compat_matrix.runner.outcome import Outcome
 from torch_compat_matrix.runner.pins import changes
 from torch_compat_matrix.runner.verdicts.classify import Classified, classify
 from torch_compat_matrix.runner.verdicts.rules import reason_for

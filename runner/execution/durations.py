@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from torch_compat_matrix.runner.files import read_cache, to_json, write_whole
-from torch_compat_matrix.runner.model import Cell, Check, Outcome
+from torch_compat_matrix.runner.model import Cell, Check
+from torch_compat_matrix.runner.outcome import Outcome
 from torch_compat_matrix.runner.shapes import finite
 
 UNKNOWN = {"import": 1.5, "sample": 3.0, "autograd": 3.0, "compile": 15.0}

@@ -24,7 +24,8 @@ from torch_compat_matrix.runner.execution.protocol import Work
 from torch_compat_matrix.runner.execution.recorder import Recorder
 from torch_compat_matrix.runner.execution.schedule import Batch, batches
 from torch_compat_matrix.runner.files import cores, try_lock
-from torch_compat_matrix.runner.model import Cell, Check, Image, Outcome, Plan, Verdict, check_id
+from torch_compat_matrix.runner.model import Cell, Check, Image, Plan, Verdict, check_id
+from torch_compat_matrix.runner.outcome import Outcome
 from torch_compat_matrix.runner.packages import uv
 from torch_compat_matrix.runner.packages.pip_config import Index
 from torch_compat_matrix.runner.packages.resolution import Resolution

@@ -17,7 +17,8 @@ from torch_compat_matrix.runner.execution.collect import Attempts, Collector
 from torch_compat_matrix.runner.execution.device import check_lease
 from torch_compat_matrix.runner.execution.protocol import SILENCE_S, Work
 from torch_compat_matrix.runner.execution.recorder import Recorder
-from torch_compat_matrix.runner.model import Module, Outcome, check_id, digest
+from torch_compat_matrix.runner.model import Module, check_id, digest
+from torch_compat_matrix.runner.outcome import Outcome
 from torch_compat_matrix.runner.watch import phase
 
 if TYPE_CHECKING:

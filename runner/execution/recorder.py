@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch_compat_matrix.runner.backends.base import Prepared
-from torch_compat_matrix.runner.model import Cell, Outcome, digest
+from torch_compat_matrix.runner.model import Cell, digest
+from torch_compat_matrix.runner.outcome import Outcome
 from torch_compat_matrix.runner.records.journal import append
 from torch_compat_matrix.runner.verdicts.preflight import Prediction, disagreement
 

@@ -13,7 +13,8 @@ from torch_compat_matrix.runner.backends.base import Gpu, Prepared, environment_
 from torch_compat_matrix.runner.bundle import BUNDLE
 from torch_compat_matrix.runner.execution.protocol import Work
 from torch_compat_matrix.runner.judging import matching
-from torch_compat_matrix.runner.model import Known, Module, Outcome, Verdict, digest
+from torch_compat_matrix.runner.model import Known, Module, Verdict, digest
+from torch_compat_matrix.runner.outcome import Outcome
 
 SETTLED = (Verdict.PASS, Verdict.FAIL, Verdict.UNSUPPORTED, Verdict.SKIP)
 """The verdicts that come again under the same key; a crash, a time-out and a lack of memory need not."""

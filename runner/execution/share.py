@@ -8,7 +8,8 @@ from collections.abc import Iterable, Sequence
 
 from torch_compat_matrix.runner.execution.engine import Engine
 from torch_compat_matrix.runner.execution.schedule import Batch
-from torch_compat_matrix.runner.model import Check, Outcome
+from torch_compat_matrix.runner.model import Check
+from torch_compat_matrix.runner.outcome import Outcome
 
 LOOK_S = 0.05
 

@@ -16,7 +16,8 @@ from typing import Any, TypeVar
 
 from torch_compat_matrix.runner.errors import CompatError, writing
 from torch_compat_matrix.runner.files import locked, to_json
-from torch_compat_matrix.runner.model import Outcome, Verdict
+from torch_compat_matrix.runner.model import Verdict
+from torch_compat_matrix.runner.outcome import Outcome
 from torch_compat_matrix.runner.records.journal import Journal
 from torch_compat_matrix.runner.records.runs import Run
 from torch_compat_matrix.runner.records.shapes import outcome as outcome_of

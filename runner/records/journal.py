@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from torch_compat_matrix.runner.files import to_json
-from torch_compat_matrix.runner.model import Outcome
+from torch_compat_matrix.runner.outcome import Outcome
 from torch_compat_matrix.runner.records.shapes import outcome, readable
 from torch_compat_matrix.runner.text import fit
 

@@ -19,7 +19,8 @@ from torch_compat_matrix.runner import __version__
 from torch_compat_matrix.runner.errors import ANOTHER_HOME, CompatError, NothingSelected, did_you_mean, writing
 from torch_compat_matrix.runner.files import cores, is_locked, locked, write_private
 from torch_compat_matrix.runner.files import home as home
-from torch_compat_matrix.runner.model import Module, Outcome, Plan, utc_now
+from torch_compat_matrix.runner.model import Module, Plan, utc_now
+from torch_compat_matrix.runner.outcome import Outcome
 from torch_compat_matrix.runner.records.journal import Follower, Journal, append
 from torch_compat_matrix.runner.records.shapes import SCHEMA, plan_of
 from torch_compat_matrix.runner.selector import Checks, Recorded

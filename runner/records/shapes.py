@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from torch_compat_matrix.runner.files import read_cache
-from torch_compat_matrix.runner.model import Known, Outcome, Plan, Verdict
+from torch_compat_matrix.runner.model import Known, Plan, Verdict
+from torch_compat_matrix.runner.outcome import Outcome
 from torch_compat_matrix.runner.shapes import fits
 
 SCHEMA = 1

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch_compat_matrix.runner.model import Image, Outcome, Verdict
+from torch_compat_matrix.runner.model import Image, Verdict
+from torch_compat_matrix.runner.outcome import Outcome
 
 TABLES = configparser.ConfigParser(interpolation=None, delimiters=("=",), comment_prefixes=("#",))
 TABLES.read_string((Path(__file__).with_name("data") / "preflight.ini").read_text(encoding="utf-8"))

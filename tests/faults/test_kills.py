@@ -20,7 +20,7 @@ from tests.support import ROOT
 from tests.support.environments import HOME
 from torch_compat_matrix.runner.backends import process
 from torch_compat_matrix.runner.backends.docker import DockerBackend
-from torch_compat_matrix.runner.model import Outcome
+from torch_compat_matrix.runner.outcome import Outcome
 from torch_compat_matrix.runner.records.runs import Run
 
 __all__ = ["client", "engine_alone", "tag"]

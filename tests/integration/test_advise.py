@@ -22,7 +22,8 @@ from torch_compat_matrix.runner.backends.base import Gpu
 from torch_compat_matrix.runner.errors import Status
 from torch_compat_matrix.runner.matrix.expand import expand
 from torch_compat_matrix.runner.matrix.load import load
-from torch_compat_matrix.runner.model import PROBES, Cell, Image, Local, Outcome, Plan, Verdict
+from torch_compat_matrix.runner.model import PROBES, Cell, Image, Local, Plan, Verdict
+from torch_compat_matrix.runner.outcome import Outcome
 from torch_compat_matrix.runner.verdicts.rules import REASONS
 
 DIGEST = "sha256:" + "5" * 64

@@ -16,7 +16,8 @@ from tests.support import ROOT
 from tests.support.indexes import Index, json_index
 from tests.support.tinywheels import wheel
 from torch_compat_matrix.runner.advice.bisection import NoTurn, back, passes, search
-from torch_compat_matrix.runner.model import Outcome, Verdict
+from torch_compat_matrix.runner.model import Verdict
+from torch_compat_matrix.runner.outcome import Outcome
 from torch_compat_matrix.runner.records.runs import Run
 
 MATRIX = """\

@@ -7,7 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from tests.integration.test_engine import Interpreter, engine, outcomes
-from torch_compat_matrix.runner.model import Cell, Command, Image, Limits, Outcome, Plan, Verdict
+from torch_compat_matrix.runner.model import Cell, Command, Image, Limits, Plan, Verdict
+from torch_compat_matrix.runner.outcome import Outcome
 
 
 def run(home: Path, *commands: Command) -> dict[str, Outcome]:

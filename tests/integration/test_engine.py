@@ -29,7 +29,8 @@ from torch_compat_matrix.runner.execution.launch import Running
 from torch_compat_matrix.runner.execution.protocol import Work
 from torch_compat_matrix.runner.execution.reuse import keys
 from torch_compat_matrix.runner.execution.share import Worker
-from torch_compat_matrix.runner.model import Cell, Image, Known, Limits, Outcome, Plan, Verdict, digest
+from torch_compat_matrix.runner.model import Cell, Image, Known, Limits, Plan, Verdict, digest
+from torch_compat_matrix.runner.outcome import Outcome
 from torch_compat_matrix.runner.packages.pip_config import Index
 from torch_compat_matrix.runner.records import history
 from torch_compat_matrix.runner.records.journal import Follower

@@ -11,7 +11,7 @@ import pytest
 
 from tests.support import ROOT
 from tests.support.environments import HOME
-from torch_compat_matrix.runner.model import Outcome
+from torch_compat_matrix.runner.outcome import Outcome
 from torch_compat_matrix.runner.records.runs import Run
 
 

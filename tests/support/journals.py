@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torch_compat_matrix.runner.model import PROBES, Cell, Image, Known, Local, Outcome, Plan, Verdict
+from torch_compat_matrix.runner.model import PROBES, Cell, Image, Known, Local, Plan, Verdict
+from torch_compat_matrix.runner.outcome import Outcome
 
 LIBRARIES = {
     "torch-installed": ("pass", "pass", "pass", "pass"),

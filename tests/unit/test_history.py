@@ -12,7 +12,8 @@ import pytest
 
 from torch_compat_matrix.compat import cli
 from torch_compat_matrix.runner.execution.reuse import reusable
-from torch_compat_matrix.runner.model import Known, Outcome, Verdict
+from torch_compat_matrix.runner.model import Known, Verdict
+from torch_compat_matrix.runner.outcome import Outcome
 from torch_compat_matrix.runner.records import history
 from torch_compat_matrix.runner.records.journal import append
 from torch_compat_matrix.runner.records.runs import Run

@@ -27,7 +27,8 @@ from torch_compat_matrix.reports.junit import junit
 from torch_compat_matrix.reports.markdown import markdown, summary
 from torch_compat_matrix.reports.table import Table, load
 from torch_compat_matrix.reports.write import json_text
-from torch_compat_matrix.runner.model import Outcome, Verdict
+from torch_compat_matrix.runner.model import Verdict
+from torch_compat_matrix.runner.outcome import Outcome
 
 NAMES = {
     *("kind", "check", "image", "subject", "version", "probe", "verdict", "environment", "key", "name", "cells"),

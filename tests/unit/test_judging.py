@@ -12,7 +12,8 @@ from torch_compat_matrix.runner.judging import judge, matching
 from torch_compat_matrix.runner.matrix.document import MatrixError
 from torch_compat_matrix.runner.matrix.expand import expand
 from torch_compat_matrix.runner.matrix.load import load
-from torch_compat_matrix.runner.model import Known, Outcome, Verdict
+from torch_compat_matrix.runner.model import Known, Verdict
+from torch_compat_matrix.runner.outcome import Outcome
 
 TODAY = dt.date(2030, 1, 2)
 

@@ -9,7 +9,8 @@ import pytest
 from torch_compat_matrix.runner.matrix.document import MatrixError
 from torch_compat_matrix.runner.matrix.expand import expand
 from torch_compat_matrix.runner.matrix.load import load
-from torch_compat_matrix.runner.model import Outcome, Plan, Verdict
+from torch_compat_matrix.runner.model import Plan, Verdict
+from torch_compat_matrix.runner.outcome import Outcome
 from torch_compat_matrix.runner.selector import Selector, address, first
 
 MATRIX = """images:

@@ -21,7 +21,8 @@ from torch_compat_matrix.runner.execution.reuse import source
 from torch_compat_matrix.runner.matrix.document import MatrixError
 from torch_compat_matrix.runner.matrix.expand import expand
 from torch_compat_matrix.runner.matrix.load import load
-from torch_compat_matrix.runner.model import PROBES, Outcome, Plan, Verdict
+from torch_compat_matrix.runner.model import PROBES, Plan, Verdict
+from torch_compat_matrix.runner.outcome import Outcome
 
 ACME = 'DISTRIBUTION = "acme-layers"\nMODULE = "acme"\ndef sample(probe): ...\n'
 MATRIX = """\

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from torch_compat_matrix.runner.model import Image, Outcome, Verdict
+from torch_compat_matrix.runner.model import Image, Verdict
+from torch_compat_matrix.runner.outcome import Outcome
 from torch_compat_matrix.runner.verdicts.preflight import (
     TABLES,
     Build,

@@ -16,7 +16,8 @@ from torch_compat_matrix.reports.ending import MOST, ending
 from torch_compat_matrix.reports.table import Table
 from torch_compat_matrix.runner.backends.docker_pull import bytes_of, count
 from torch_compat_matrix.runner.execution.durations import PRIOR_S, Estimate, Remaining
-from torch_compat_matrix.runner.model import Cell, Known, Outcome, Verdict
+from torch_compat_matrix.runner.model import Cell, Known, Verdict
+from torch_compat_matrix.runner.outcome import Outcome
 from torch_compat_matrix.runner.watch import Phase, doing, phase, runs
 
 PASSED = Outcome(check="i/l-1/import", image="i", subject="l", version="1", probe="import", verdict=Verdict.PASS)

@@ -12,7 +12,8 @@ import pytest
 
 from torch_compat_matrix.runner.advice import reproducer
 from torch_compat_matrix.runner.bundle import BUNDLE, catalogue, place_of
-from torch_compat_matrix.runner.model import Cell, Module, Outcome, Verdict
+from torch_compat_matrix.runner.model import Cell, Module, Verdict
+from torch_compat_matrix.runner.outcome import Outcome
 
 BROKEN = (
     'Traceback (most recent call last):\n  File "x", line 1, in y\n    z\ncompat_probes.evidence.Broken: off by 0.5'

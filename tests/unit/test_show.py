@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from torch_compat_matrix.compat.verbs.show import describe
-from torch_compat_matrix.runner.model import Outcome, Verdict
+from torch_compat_matrix.runner.model import Verdict
+from torch_compat_matrix.runner.outcome import Outcome
 
 PASS = Outcome(check="i/l-1/sample", image="i", subject="l", version="1", probe="sample", verdict=Verdict.PASS)
 

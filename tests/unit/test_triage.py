@@ -17,7 +17,8 @@ from torch_compat_matrix.reports.table import load
 from torch_compat_matrix.runner.advice import triage
 from torch_compat_matrix.runner.judging import Judged, matching
 from torch_compat_matrix.runner.matrix import load as matrix
-from torch_compat_matrix.runner.model import Known, Outcome, Verdict
+from torch_compat_matrix.runner.model import Known, Verdict
+from torch_compat_matrix.runner.outcome import Outcome
 
 DAY = dt.date(2031, 1, 1)
 FILE = """\
