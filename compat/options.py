@@ -258,10 +258,11 @@ def parser() -> argparse.ArgumentParser:
 
     probe = verb(
         "probe",
-        "run one probe module against an interpreter at hand, with everything that it prints. For whoever writes one.",
-        "compat probe acme-layers",
+        "run one probe module against an interpreter at hand, or in a cell's environment, with everything that it "
+        "prints. For whoever writes one.",
+        "compat probe acme-layers --cell train/acme-layers-latest",
         "compat probe acme-layers --probes ./probes --probe sample --prove",
-        parents=[matrix],
+        parents=[matrix, backend],
     )
     probe.add_argument("name", metavar="LIBRARY", help="a library; the generic probes run where it has none")
     probe.add_argument(
@@ -271,6 +272,7 @@ def parser() -> argparse.ArgumentParser:
     probe.add_argument(
         "--prove", action="store_true", help="break the library in several ways, and say which the module would miss"
     )
+    probe.add_argument("--cell", metavar="CELL", help="run it in this cell's environment: image/library-version")
     probe.add_argument("--python", default=sys.executable, help="an interpreter that holds torch and the library")
     probe.add_argument("--seed", type=int, default=0, metavar="N", help="the seed of the probes (%(default)s)")
 

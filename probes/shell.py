@@ -8,10 +8,13 @@ from typing import Any, Dict, List, NoReturn
 
 from .child import CellTask, enter
 from .host import settle
+from .trial import main as trial
 
 
 def main(arguments: List[str]) -> NoReturn:
     """`ORDER OVERLAYS FOLDER [COMMAND...]`: become the command, or a prompt, in the environment of the order's cell.
+
+    The command `--trial FILE` tries a probe module there.
 
     `python` is the cell's interpreter, whatever it is called in the image; the command starts in the folder.
     """
@@ -28,6 +31,8 @@ def main(arguments: List[str]) -> NoReturn:
     enter(task)
     os.environ["PS1"] = f"({cell['id']}) \\w $ "
     os.chdir(folder)
+    if command[:1] == ["--trial"]:
+        sys.exit(trial(command[1]))
     if not command:
         shell = shutil.which("bash")
         command = [shell, "--norc", "-i"] if shell else ["sh", "-i"]

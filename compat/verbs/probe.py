@@ -1,4 +1,4 @@
-"""`compat probe`: runs one probe module against an interpreter at hand, with everything that it prints."""
+"""`compat probe`: runs one probe module in an interpreter at hand or in a cell, with everything that it prints."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import json
 import subprocess
 
 from torch_compat_matrix.compat.progress import say
+from torch_compat_matrix.compat.verbs.shell import run_in
 from torch_compat_matrix.runner.backends import gpus
+from torch_compat_matrix.runner.backends.base import Command
 from torch_compat_matrix.runner.bundle import BUNDLE, Catalogue, extended
 from torch_compat_matrix.runner.errors import NothingSelected, Status, UsageError
 from torch_compat_matrix.runner.matrix.load import load
@@ -18,7 +20,7 @@ START = "import sys; sys.path[0] = sys.argv.pop(1); from {}.__main__ import main
 """Starts the bundle whatever the folder at hand holds: a folder `probes` of the user, say."""
 
 
-def main(options: argparse.Namespace) -> Status:
+def main(options: argparse.Namespace) -> int:
     """Ask the library's probes; with `--prove`, also those of the library broken in several ways."""
     name = canonical(options.name)
     probed = _catalogue(options).with_generic([name])
@@ -29,7 +31,7 @@ def main(options: argparse.Namespace) -> Status:
     if not probes:
         raise NothingSelected(f"{entry.place} has none of the probes asked for, but {', '.join(sorted(entry.probes))}")
     device = "cuda" if gpus.visible() else "cpu"
-    say(f"{entry.place}, on the {device} of {options.python}")
+    say(f"{entry.place}, on the {device} of {options.cell or options.python}")
     task = {
         "distribution": name,
         "modules": {module.name: module.text for module in (*probed.helpers, entry.module) if module},
@@ -38,6 +40,8 @@ def main(options: argparse.Namespace) -> Status:
         "seed": options.seed,
         "prove": options.prove,
     }
+    if options.cell:
+        return run_in(options, Command(words=("--trial", "task.json"), files={"task.json": json.dumps(task).encode()}))
     command = [options.python, "-c", START.format(BUNDLE.name), str(BUNDLE.parent), "--trial"]
     done = subprocess.run(command, input=json.dumps(task).encode(), check=False)
     return Status.SURPRISES if done.returncode else Status.AS_EXPECTED

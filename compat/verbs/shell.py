@@ -13,15 +13,20 @@ from torch_compat_matrix.runner.workflow import plan_from, run_command
 
 def main(options: argparse.Namespace) -> int:
     """Run the command, or give a prompt, and return its exit status."""
-    given = dict(options.set)
-    plan = plan_from(options.matrix, backend=options.backend, selectors=[options.cell], given=given, say=say)
-    if len(plan.cells) > 1:
-        some = ", ".join(cell.id for cell in plan.cells[:6])
-        raise UsageError(f"{options.cell!r} is {len(plan.cells)} cells", f"name one of them: {some}", "shell")
     files = {}
     for path in options.copy:
         try:
             files[path.name] = path.read_bytes()
         except OSError as error:
             raise UsageError(f"cannot be read: {error.strerror}", "name another file with --copy", str(path)) from error
-    return run_command(plan, connect(plan.backend, home()), Command(words=options.command, files=files), say)
+    return run_in(options, Command(words=options.command, files=files))
+
+
+def run_in(options: argparse.Namespace, command: Command) -> int:
+    """Run the command in the environment of the cell that the options name, and return its exit status."""
+    given = dict(options.set)
+    plan = plan_from(options.matrix, backend=options.backend, selectors=[options.cell], given=given, say=say)
+    if len(plan.cells) > 1:
+        some = ", ".join(cell.id for cell in plan.cells[:6])
+        raise UsageError(f"{options.cell!r} is {len(plan.cells)} cells", f"name one of them: {some}", options.verb)
+    return run_command(plan, connect(plan.backend, home()), command, say)

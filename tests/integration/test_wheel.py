@@ -12,6 +12,7 @@ import pytest
 
 from tests.support import ROOT
 from tests.support.environments import HOME
+from tests.support.installed import installed
 from torch_compat_matrix.runner.packages import uv
 from torch_compat_matrix.runner.packages.pip_config import Index
 
@@ -50,18 +51,7 @@ def run(place: Path, *command: str, status: int = 0, **variables: str) -> str:
 @pytest.fixture(scope="session")
 def bin_of_wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The programs of an environment that holds the wheel, with what it asks for, and nothing else."""
-    folder, index = tmp_path_factory.mktemp("wheel"), Index.from_pip(os.environ)
-    for arguments in (
-        ("build", "--wheel", "--out-dir", str(folder / "dist"), str(ROOT)),
-        ("venv", "--no-project", str(folder / "venv")),
-    ):
-        ran = uv.run((*arguments, *(index.uv_flags() if arguments[0] == "build" else ())), index.uv_environment())
-        assert ran.status == 0, ran.err
-    (wheel,) = (folder / "dist").glob("*.whl")
-    install = ("pip", "install", "--python", str(folder / "venv" / "bin" / "python"), *index.uv_flags(), str(wheel))
-    ran = uv.run(install, index.uv_environment())
-    assert ran.status == 0, ran.err
-    return folder / "venv" / "bin"
+    return installed(tmp_path_factory.mktemp("wheel"))
 
 
 @pytest.fixture
