@@ -14,10 +14,13 @@ from pathlib import Path
 
 import docker
 import pytest
+from docker.models.containers import Container
 
 from tests.support.baseimage import build
 from tests.support.registries import Registry
 from torch_compat_matrix.runner.backends.docker import DockerBackend, connect
+from torch_compat_matrix.runner.backends.docker_gpus import LABEL
+from torch_compat_matrix.runner.backends.owner import alive, owner
 from torch_compat_matrix.runner.errors import Trouble
 from torch_compat_matrix.runner.files import holding
 
@@ -57,13 +60,19 @@ def engine_alone() -> Iterator[None]:
         yield
 
 
+def of_another_test(container: Container) -> bool:
+    """Whether the process that launched it lives and is not this one: a test beside this one still uses it."""
+    launcher = container.labels.get(f"{LABEL}.owner", "")
+    return launcher not in ("", owner()) and alive(launcher)
+
+
 @pytest.fixture
 def backend(client: docker.DockerClient, tmp_path: Path, shared_engine: None) -> Iterator[DockerBackend]:
     """The backend; what a test made on the engine is removed after it."""
     before = {container.id for container in client.containers.list(all=True)}
     volumes = {volume.name for volume in client.volumes.list()}
     yield DockerBackend(client, tmp_path / "home")
-    left = [one for one in client.containers.list(all=True) if one.id not in before]
+    left = [one for one in client.containers.list(all=True) if one.id not in before and not of_another_test(one)]
     for container in left:
         container.remove(force=True, v=True)
     made = [volume for volume in client.volumes.list() if volume.name not in volumes]
