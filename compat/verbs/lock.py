@@ -45,7 +45,9 @@ def main(options: argparse.Namespace) -> Status:
     now = lock_of(plan, backend)
     if options.check and before is not None:
         stale = [one_line(line) for line in before.stale(now, whole=whole)]
-        answer("\n".join([*stale, f"{path}: {f'{len(stale)} stale entries' if stale else 'as today'}"]))
+        answer(
+            "\n".join([*stale, f"{path}: {f'{len(stale)} stale, `compat lock` renews it' if stale else 'as today'}"])
+        )
         return Status.SURPRISES if stale else Status.AS_EXPECTED
     if before is not None and not whole:
         now = before.with_(now)

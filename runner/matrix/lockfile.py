@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -48,9 +48,14 @@ class LockedCell(_Entry):
     """The reason code, where it cannot be installed."""
     detail: str = ""
 
-    def words(self) -> list[str]:
-        """What can be stale in it, without the words of a resolver."""
-        return [f"asked: {self.asked}", *self.adds, *self.drift, *filter(None, [self.problem])]
+    def words(self, offered: Collection[str]) -> list[str]:
+        """What can be stale in it: not the words of a resolver, nor files that were added to a release meanwhile."""
+        whole = {line.split(_HASH)[0]: line for line in offered}
+        adds = [
+            whole[pin] if hashes and {*hashes} <= {*whole.get(pin, "").split(_HASH)[1:]} else _HASH.join([pin, *hashes])
+            for pin, *hashes in (line.split(_HASH) for line in self.adds)
+        ]
+        return [f"asked: {self.asked}", *adds, *self.drift, *filter(None, [self.problem])]
 
 
 class Lock(_Entry):
@@ -96,7 +101,8 @@ class Lock(_Entry):
             yield from _difference(name, before and [before], after and [after])
         for name in sorted({*(self.cells if whole else ()), *now.cells}):
             locked, seen = self.cells.get(name), now.cells.get(name)
-            yield from _difference(name, locked and locked.words(), seen and seen.words())
+            offered = seen.adds if seen else ()
+            yield from _difference(name, locked and locked.words(offered), seen and seen.words(offered))
 
     def _digest(self, image: str) -> str | None:
         return self.images[image].partition("@")[2] or None

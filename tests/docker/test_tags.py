@@ -14,10 +14,12 @@ from docker.errors import ImageNotFound
 
 from tests.docker.test_docker import empty_image
 from tests.support.registries import Registry
+from torch_compat_matrix.compat.verbs.lock import lock_of
 from torch_compat_matrix.runner.backends.docker import DockerBackend
 from torch_compat_matrix.runner.backends.registry import tags
 from torch_compat_matrix.runner.errors import Trouble
-from torch_compat_matrix.runner.model import Image
+from torch_compat_matrix.runner.matrix.lockfile import text_of
+from torch_compat_matrix.runner.model import Image, Plan
 from torch_compat_matrix.runner.workflow import plan_from
 
 
@@ -96,6 +98,36 @@ def test_a_tag_that_moved_is_pulled_again_where_it_always_is(
     assert pinned.identity == here.identity != now.identity
     assert now.digest.startswith("sha256:") and now.digest != here.digest
     assert backend.prepare(Image(name="x", tag=moved)).identity == now.identity
+
+
+def test_a_lock_holds_the_digest_of_today(moved: str, client: docker.DockerClient, tmp_path: Path) -> None:
+    """That of the registry, whatever the engine holds; a run is held to it, and an image built here has none."""
+    path, backend, own = tmp_path / "matrix.yaml", DockerBackend(client, tmp_path / "home"), "compat-own:1"
+    client.api.import_image_from_data(empty_image(), repository="compat-own", tag="1")
+    path.write_text(
+        f"images: {{ train: {{ tag: '{moved}' }}, own: {{ tag: '{own}' }} }}\n"
+        "libraries: { captum: { versions: [installed] } }\n"
+    )
+    try:
+        held = backend.prepare(Image(name="train", tag=moved))
+        locked = lock_of(plan_from(path, backend="docker"), backend)
+        reference, _, digest = locked.images["train"].partition("@")
+        assert (reference, locked.images["own"]) == (moved, own)
+        assert digest.startswith("sha256:") and digest != held.digest
+        path.with_suffix(".lock").write_text(text_of({"docker": locked}, path))
+        train, unchanged = plan_from(path, backend="docker", locked=True).images
+        assert (train.digest, unchanged.digest) == (digest, None)
+        assert backend.prepare(train).identity != held.identity
+    finally:
+        client.images.remove(own)
+
+
+def test_a_registry_that_is_away_ends_a_lock(client: docker.DockerClient, tmp_path: Path) -> None:
+    """Nothing older is locked in its place."""
+    image = Image(name="train", tag="127.0.0.1:9/test/train:1")
+    with pytest.raises(Trouble) as raised:
+        lock_of(Plan(images=(image,), cells=(), backend="docker"), DockerBackend(client, tmp_path))
+    assert (raised.value.code, raised.value.status) == ("registry-unreachable", 5)
 
 
 def test_an_image_that_we_pulled_goes_when_its_tag_moves(

@@ -54,6 +54,9 @@ def test_nothing_newer_is_taken(place: Path, torch_python: str) -> None:
         said("plan", "--locked", "--json", "plan.json")
         planned = json.loads((place / "plan.json").read_text())
         assert [cell["version"] for cell in planned["cells"]] == ["1.0", "latest", "9"]
+        words = ("-m", "matrix", "--compat-locked", "--compat-backend", "here", "--collect-only", "-q")
+        items = compat(place, index.url, *words, module="pytest")
+        assert "here/torchbnn-1.0/import" in items and "torchbnn-1.1" not in items
         said("run", "--plan", "plan.json", status=1, python=torch_python)
         outcomes = Run.open(place / ".compat").outcomes().values()
         assert {outcome.cell: set(outcome.resolved) for outcome in outcomes if outcome.verdict is Verdict.PASS} == {

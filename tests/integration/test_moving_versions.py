@@ -26,12 +26,19 @@ def index(tmp_path: Path) -> Iterator[Index]:
         yield index
 
 
-def compat(place: Path, index: str, *arguments: str, status: int = 0, python: str = sys.executable) -> str:
-    """What `compat` says on an interpreter, with that index."""
+def compat(
+    place: Path,
+    index: str,
+    *arguments: str,
+    status: int = 0,
+    python: str = sys.executable,
+    module: str = "torch_compat_matrix",
+) -> str:
+    """What `compat`, or another module, says on an interpreter, with that index."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "UV_", "COMPAT_"))}
     own = {"PYTHONPATH": str(ROOT / "src"), "PIP_INDEX_URL": index, "NO_PROXY": "127.0.0.1"}
     own["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    command = [python, "-m", "torch_compat_matrix", *arguments]
+    command = [python, "-m", module, *arguments]
     variables = {**clean, **own, "UV_CACHE_DIR": str(place / "uv")}
     done = subprocess.run(command, cwd=place, env=variables, capture_output=True, text=True, check=False)
     assert done.returncode == status, done.stdout + done.stderr

@@ -137,6 +137,12 @@ def test_each_stale_entry_is_a_line(lock: Lock) -> None:
             "train/captum-1.10": LockedCell(asked="captum==1.10", problem="drift", detail="in other words"),
         },
     )
+    more = Lock(cells={"own/captum-0.8.0": locked(f"captum==0.8.0 --hash={A} --hash={B}")})
+    assert not [*lock.stale(more.model_copy(update={"moving": lock.moving}), whole=False)], "a file more is no change"
+    other = Lock(moving=lock.moving, cells={"own/captum-0.8.0": locked(f"captum==0.8.0 --hash={B}")})
+    assert [*lock.stale(other, whole=False)] == [
+        "own/captum-0.8.0: locked captum==0.8.0 --hash=sha256:aaaaaaaa..., now captum==0.8.0 --hash=sha256:bbbbbbbb..."
+    ]
     gone = ["own: locked own:1, now nothing", "own/captum-0.8.0: locked asked: captum==0.8.0, captum==0.8.0"]
     lines = [
         "captum latest-2: locked 0.8.0, now 1.11",
