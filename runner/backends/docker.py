@@ -6,13 +6,10 @@ that ends with the container; an overlay is copied once into its own volume, whi
 
 from __future__ import annotations
 
-import io
-import json
-import os
-import tarfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,31 +17,22 @@ import docker
 import requests
 from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 from docker.models.containers import Container
-from docker.types import LogConfig, Mount
 
-from torch_compat_matrix.runner.backends.base import Command, Finding, Gpu, Prepared, environment_of, room
+from torch_compat_matrix.runner.backends.base import Command, Finding, Gpu, Prepared, room
 from torch_compat_matrix.runner.backends.container import ContainerLaunch
 from torch_compat_matrix.runner.backends.docker_errors import named, needs_writable_root
-from torch_compat_matrix.runner.backends.docker_gpus import LABEL, EngineGpus, remove, request
+from torch_compat_matrix.runner.backends.docker_gpus import LABEL, EngineGpus, remove
 from torch_compat_matrix.runner.backends.docker_pull import pull
-from torch_compat_matrix.runner.backends.docker_shell import attach, has_terminal
-from torch_compat_matrix.runner.backends.docker_storage import COMPILED_VOLUME, OVERLAY_VOLUME, WHOLE, kept
-from torch_compat_matrix.runner.backends.owner import alive, owner
-from torch_compat_matrix.runner.bundle import BUNDLE, NAME
+from torch_compat_matrix.runner.backends.docker_request import PLACE, ContainerRequest
+from torch_compat_matrix.runner.backends.docker_shell import attach
+from torch_compat_matrix.runner.backends.docker_storage import kept, overlay_volume
+from torch_compat_matrix.runner.backends.owner import alive
+from torch_compat_matrix.runner.bundle import BUNDLE
 from torch_compat_matrix.runner.errors import Trouble
 from torch_compat_matrix.runner.files import locked
 from torch_compat_matrix.runner.model import Image, Limits, digest, repository
 from torch_compat_matrix.runner.storage import Kept
-from torch_compat_matrix.runner.watch import phase
 
-PLACE = "/compat"
-COMPILED = f"{PLACE}/compiled"
-SHELL = (f"{PLACE}/order.json", f"{PLACE}/overlays", f"{PLACE}/work")
-USER = "65534:65534"
-HOME = "/tmp/home"
-PASSED_ON = ("LANG", "LC_ALL", "TZ")
-LOG = {"max-size": "32m", "max-file": "2"}
-CACHES = ("inductor", "triton", "torch_extensions", "nv")
 GPU_PATIENCE_S = 10
 STILL_HELD = "Mend that, or test the image that is here ({}): `pull: missing`, or `compat run --pull missing`."
 WRITABLE_ROOT = "the container's root was writable: the engine's GPU hook fails on a read-only one"
@@ -145,15 +133,14 @@ class DockerBackend:
 
         Where a hook that adds the GPU fails on the read-only root (crun's, CDI's), start again with a writable root.
         """
-        volumes = self._volumes(prepared, overlays)
+        request = self._request(prepared, order, overlays, limits, labels, gpu)
         with ExitStack() as stack:
             try:
-                launch = stack.enter_context(self._started(prepared, volumes, limits, labels, order, gpu))
+                launch = stack.enter_context(self._started(request))
             except Trouble as trouble:
                 if gpu is None or not needs_writable_root(trouble):
                     raise
-                again = self._started(prepared, volumes, limits, labels, order, gpu, read_only=False)
-                launch = stack.enter_context(again)
+                launch = stack.enter_context(self._started(replace(request, read_only=False)))
                 launch.notes = (WRITABLE_ROOT,)
             yield launch
 
@@ -169,188 +156,55 @@ class DockerBackend:
         gpu: Gpu | None = None,
     ) -> int:
         """Run a user's command in a container like `launch`'s, through the engine's own client."""
-        volumes = self._volumes(prepared, overlays)
+        request = self._request(prepared, order, overlays, limits, labels, gpu, command)
         try:
-            with self._filled(prepared, volumes, limits, labels, order, gpu, True, command) as container:
+            with self._filled(request) as container:
                 return attach(container, command)
         except Trouble as trouble:
             if gpu is None or not needs_writable_root(trouble):
                 raise
-        with self._filled(prepared, volumes, limits, labels, order, gpu, False, command) as container:
+        with self._filled(replace(request, read_only=False)) as container:
             return attach(container, command)
 
-    def _volumes(self, prepared: Prepared, overlays: Mapping[str, Path]) -> dict[str, str]:
-        with named(f"launching {prepared.reference}"):
-            return {key: self._overlay(key, folder, prepared) for key, folder in overlays.items()}
-
-    @contextmanager
-    def _started(
+    def _request(
         self,
         prepared: Prepared,
-        volumes: Mapping[str, str],
+        order: Mapping[str, Any],
+        overlays: Mapping[str, Path],
         limits: Limits,
         labels: Mapping[str, str],
-        order: Mapping[str, Any],
         gpu: Gpu | None,
-        read_only: bool = True,
-    ) -> Iterator[ContainerLaunch]:
-        with self._filled(prepared, volumes, limits, labels, order, gpu, read_only) as container:
-            with named(f"launching {prepared.reference}"):
+        command: Command | None = None,
+    ) -> ContainerRequest:
+        """What to ask the engine for, once each overlay is in its volume."""
+        with named(f"launching {prepared.reference}"):
+            volumes = {
+                key: overlay_volume(self.client, self.home, key, folder, prepared.identity)
+                for key, folder in overlays.items()
+            }
+        return ContainerRequest(prepared, order, volumes, limits, labels, gpu, command)
+
+    @contextmanager
+    def _started(self, request: ContainerRequest) -> Iterator[ContainerLaunch]:
+        with self._filled(request) as container:
+            with named(f"launching {request.prepared.reference}"):
                 launch = ContainerLaunch(container)
                 container.start()
             yield launch
 
     @contextmanager
-    def _filled(
-        self,
-        prepared: Prepared,
-        volumes: Mapping[str, str],
-        limits: Limits,
-        labels: Mapping[str, str],
-        order: Mapping[str, Any],
-        gpu: Gpu | None,
-        read_only: bool,
-        command: Command | None = None,
-    ) -> Iterator[Container]:
+    def _filled(self, request: ContainerRequest) -> Iterator[Container]:
         """A container with all that it needs to start; it is removed, whatever happens."""
         container = None
         try:
-            with named(f"launching {prepared.reference}"):
-                if gpu is not None:
-                    self._await(gpu)
-                container = self._create(prepared, volumes, limits, labels, order, gpu, read_only, command)
-                container.put_archive(PLACE, self._bundle(order, command))
+            with named(f"launching {request.prepared.reference}"):
+                if request.gpu is not None:
+                    self._await(request.gpu)
+                container = request.create(self.client)
+                container.put_archive(PLACE, request.files(self.bundle))
             yield container
         finally:
             remove(container)
-
-    def _create(
-        self,
-        prepared: Prepared,
-        volumes: Mapping[str, str],
-        limits: Limits,
-        labels: Mapping[str, str],
-        order: Mapping[str, Any],
-        gpu: Gpu | None,
-        read_only: bool,
-        command: Command | None,
-    ) -> Container:
-        cache = order.get("compile_cache")
-        compiled = COMPILED if cache else "/tmp"
-        places = {
-            "HOME": HOME,
-            "TMPDIR": "/tmp",
-            "TORCHINDUCTOR_CACHE_DIR": f"{compiled}/inductor",
-            "TRITON_CACHE_DIR": f"{compiled}/triton",
-            "TORCH_EXTENSIONS_DIR": f"{compiled}/torch_extensions",
-            "CUDA_CACHE_PATH": f"{compiled}/nv",
-            "MPLCONFIGDIR": "/tmp/matplotlib",
-            "USER": "compat",  # the user has no entry in /etc/passwd, and getpass.getuser() asks the environment first
-            "LOGNAME": "compat",
-        }
-        if limits.network == "none":  # an image may name an interface that is not there, and NCCL then finds none
-            places["NCCL_SOCKET_IFNAME"] = "lo"
-        every = {**labels, "owner": owner(), "deadline": str(int(time.time() + order["deadline_s"] + 60))}
-        if gpu is not None:
-            every |= {"gpu": gpu.uuid, **{f"gpu.{card.uuid}": "beside" for card in gpu.beside}}
-        mounts = [Mount(to, path, type="bind", read_only=True) for to, path in prepared.image.mounts.items()]
-        mounts += [
-            Mount(f"{PLACE}/overlays/{key}", volume, type="volume", read_only=True) for key, volume in volumes.items()
-        ]
-        if cache:
-            mounts.append(Mount(COMPILED, f"{COMPILED_VOLUME}{cache}", type="volume"))
-        host = [f"{PLACE}/order.json", "--overlays", f"{PLACE}/overlays"]
-        terminal = command is not None and has_terminal(command)
-        return self.client.containers.create(
-            prepared.identity,
-            entrypoint=[prepared.python],
-            command=["-m", NAME, *(host if command is None else ["--shell", *SHELL, *command.words])],
-            working_dir=PLACE,
-            environment={
-                **{name: os.environ[name] for name in PASSED_ON if name in os.environ},
-                **environment_of(prepared.image),
-                **places,
-            },
-            labels={f"{LABEL}.{name}": value for name, value in every.items()},
-            mounts=[Mount(PLACE, None, type="volume"), *mounts],
-            # inductor loads from /tmp what it has compiled; no entry point makes the home
-            tmpfs={"/tmp": "exec,mode=1777", HOME: "exec,mode=1777"},
-            network_mode=limits.network,
-            user=prepared.image.user or USER,
-            read_only=read_only,
-            cap_drop=["ALL"],
-            security_opt=["no-new-privileges"],
-            # as process 1 the probe host collects orphans itself, and no other process holds its output
-            init=command is not None,
-            tty=terminal,
-            stdin_open=command is not None and command.output is None,
-            mem_limit=limits.memory,
-            memswap_limit=limits.memory,
-            shm_size=limits.shm,
-            pids_limit=limits.pids,
-            nano_cpus=int(limits.cpus * 1e9) if limits.cpus else None,
-            log_config=LogConfig(type="json-file", config=LOG),  # a broken stream is read again from there
-            device_requests=[request(gpu)] if gpu else None,
-            detach=command is None,  # the client shows what the container has attached
-        )
-
-    def _bundle(self, order: Mapping[str, Any], command: Command | None) -> bytes:
-        """The probes, the order and the command's files as a tar archive that anyone may read, with the folders that
-        anyone may write: those of a compile cache, and the command's own."""
-        archive = io.BytesIO()
-        files = {"order.json": json.dumps(order).encode()}
-        folders = [f"compiled/{name}" for name in (CACHES if order.get("compile_cache") else ())]
-        if command is not None:
-            files |= {f"work/{name}": content for name, content in command.files.items()}
-            folders.append("work")
-        with tarfile.open(fileobj=archive, mode="w") as tar:
-            tar.add(self.bundle, NAME, filter=_readable)
-            for name in folders:
-                folder = tarfile.TarInfo(name)  # a new volume is root's, and the user is nobody
-                folder.type, folder.mode = tarfile.DIRTYPE, 0o1777
-                tar.addfile(folder)
-            for name, content in files.items():
-                entry = tarfile.TarInfo(name)
-                entry.size, entry.mode = len(content), 0o444
-                tar.addfile(entry, io.BytesIO(content))
-        return archive.getvalue()
-
-    def _overlay(self, key: str, folder: Path, prepared: Prepared) -> str:
-        """The name of the volume that holds the overlay; it is filled on first use.
-
-        A volume cannot be renamed into place: a marker volume, made last, tells that the overlay's volume is whole.
-        """
-        name = f"{OVERLAY_VOLUME}{key}"
-        marker = f"{name}{WHOLE}"
-        used = self.home / "volumes" / key
-        with locked(used):
-            os.utime(used)
-            if self._volume(marker):
-                return name
-            phase("copy the packages")
-            with suppress(NotFound):
-                self.client.volumes.get(name).remove(force=True)
-            self.client.volumes.create(name, labels={f"{LABEL}.overlay": key})
-            filler = self.client.containers.create(
-                prepared.identity,
-                entrypoint=["true"],
-                mounts=[Mount("/overlay", name, type="volume")],
-                labels={f"{LABEL}.owner": owner()},
-            )
-            try:
-                with _archive(folder) as stream:
-                    filler.put_archive("/overlay", stream)
-            finally:
-                filler.remove(force=True)
-            self.client.volumes.create(marker, labels={f"{LABEL}.overlay": key})
-        return name
-
-    def _volume(self, name: str) -> bool:
-        try:
-            self.client.volumes.get(name)
-        except NotFound:
-            return False
-        return True
 
     def gpus(self) -> Sequence[Gpu]:
         """The usable GPUs of the engine's machine, once a container that asked for GPUs has started."""
@@ -411,31 +265,3 @@ def _is_late(container: Container) -> bool:
         return time.time() > float(container.labels.get(f"{LABEL}.deadline", "inf"))
     except ValueError:
         return False
-
-
-def _readable(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
-    """The entry made readable for any user of the container; None for a cache of bytecode."""
-    if "__pycache__" in entry.name:
-        return None
-    entry.uid = entry.gid = 0
-    entry.mode = 0o755 if entry.isdir() else 0o644
-    return entry
-
-
-@contextmanager
-def _archive(folder: Path) -> Iterator[Any]:
-    """The overlay as a tar archive on disk: it may be larger than memory."""
-    import tempfile
-
-    with tempfile.TemporaryFile() as file:
-        with tarfile.open(fileobj=file, mode="w") as tar:
-            for path in sorted(folder.iterdir()):
-                tar.add(path, path.name, filter=_owned)
-        file.seek(0)
-        yield file
-
-
-def _owned(entry: tarfile.TarInfo) -> tarfile.TarInfo:
-    entry.uid = entry.gid = 0
-    entry.mode |= 0o444 | (0o111 if entry.isdir() else 0)
-    return entry

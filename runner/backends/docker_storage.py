@@ -1,22 +1,87 @@
-"""What the engine keeps between runs, for `compat clean`: volumes of ours, and images that a home has pulled."""
+"""What the engine keeps between runs: the volumes of overlays and compiled code, and images that a home has pulled."""
 
 from __future__ import annotations
 
 import datetime as dt
+import os
+import tarfile
+import tempfile
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from docker import DockerClient
 from docker.errors import ImageNotFound, NotFound
+from docker.types import Mount
 
+from torch_compat_matrix.runner.backends.docker_gpus import LABEL
+from torch_compat_matrix.runner.backends.owner import owner
+from torch_compat_matrix.runner.files import locked
 from torch_compat_matrix.runner.storage import Kept
+from torch_compat_matrix.runner.watch import phase
 
 OVERLAY_VOLUME = "compat-overlay-"
 COMPILED_VOLUME = "compat-compiled-"
 WHOLE = "-whole"
 """The end of the name of the volume that marks an overlay's volume as whole."""
+
+
+def overlay_volume(client: DockerClient, home: Path, key: str, folder: Path, image: str) -> str:
+    """The name of the volume that holds the overlay; it is filled on first use.
+
+    A volume cannot be renamed into place: a marker volume, made last, tells that the overlay's volume is whole.
+    """
+    name = f"{OVERLAY_VOLUME}{key}"
+    marker = f"{name}{WHOLE}"
+    used = home / "volumes" / key
+    with locked(used):
+        os.utime(used)
+        if _is_there(client, marker):
+            return name
+        phase("copy the packages")
+        with suppress(NotFound):
+            client.volumes.get(name).remove(force=True)
+        client.volumes.create(name, labels={f"{LABEL}.overlay": key})
+        filler = client.containers.create(
+            image,
+            entrypoint=["true"],
+            mounts=[Mount("/overlay", name, type="volume")],
+            labels={f"{LABEL}.owner": owner()},
+        )
+        try:
+            with _archive(folder) as stream:
+                filler.put_archive("/overlay", stream)
+        finally:
+            filler.remove(force=True)
+        client.volumes.create(marker, labels={f"{LABEL}.overlay": key})
+    return name
+
+
+def _is_there(client: DockerClient, name: str) -> bool:
+    try:
+        client.volumes.get(name)
+    except NotFound:
+        return False
+    return True
+
+
+@contextmanager
+def _archive(folder: Path) -> Iterator[Any]:
+    """The overlay as a tar archive on disk: it may be larger than memory."""
+    with tempfile.TemporaryFile() as file:
+        with tarfile.open(fileobj=file, mode="w") as tar:
+            for path in sorted(folder.iterdir()):
+                tar.add(path, path.name, filter=_owned)
+        file.seek(0)
+        yield file
+
+
+def _owned(entry: tarfile.TarInfo) -> tarfile.TarInfo:
+    entry.uid = entry.gid = 0
+    entry.mode |= 0o444 | (0o111 if entry.isdir() else 0)
+    return entry
 
 
 def kept(client: DockerClient, home: Path) -> Iterator[Kept]:
