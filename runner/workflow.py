@@ -192,7 +192,7 @@ def _plan(
             return lock.applied(replace(plan, taken=taken), place)
         settled, taken = settled_now(read, backend)
         return replace(expand(settled, backend, selectors, probes, recorded), taken=taken)
-    if backend != "here":
+    if locked or backend != "here":
         raise UsageError(f"{MISSING} is not installed", INSTALL)
     unread = f"{matrix} not read: {MISSING} is not installed"
     if matrix != MATRIX:

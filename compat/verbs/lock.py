@@ -12,15 +12,15 @@ from dataclasses import replace
 from typing import Any
 
 from torch_compat_matrix.compat.progress import answer, say
-from torch_compat_matrix.runner.backends.base import Backend, connect, digest_of, reap
+from torch_compat_matrix.runner.backends.base import Backend, Prepared, connect, digest_of, reap
 from torch_compat_matrix.runner.errors import Status, Trouble, writing
 from torch_compat_matrix.runner.files import write_whole
 from torch_compat_matrix.runner.matrix.lockfile import Lock, LockedCell, asked, path_of, read, read_all, text_of
 from torch_compat_matrix.runner.model import Cell, Image, Plan, Verdict
+from torch_compat_matrix.runner.packages.overlay import install
 from torch_compat_matrix.runner.packages.pip_config import Index
 from torch_compat_matrix.runner.packages.releases import hashed
 from torch_compat_matrix.runner.packages.resolution import PASSING
-from torch_compat_matrix.runner.packages.resolve import resolve
 from torch_compat_matrix.runner.pins import left_out
 from torch_compat_matrix.runner.records.runs import home
 from torch_compat_matrix.runner.text import one_line, redact
@@ -100,7 +100,7 @@ def _locked(cells: Sequence[Cell], image: Image, backend: Backend) -> dict[str, 
 
     def locked(cell: Cell) -> LockedCell:
         try:
-            return _resolved(cell, facts, prepared.misfits, since)
+            return _resolved(cell, facts, prepared, since)
         except Trouble as trouble:
             return _without(trouble, cell)
 
@@ -108,15 +108,23 @@ def _locked(cells: Sequence[Cell], image: Image, backend: Backend) -> dict[str, 
         return dict(zip((cell.id for cell in cells), pool.map(locked, cells), strict=True))
 
 
-def _resolved(cell: Cell, facts: Mapping[str, Any], misfits: Mapping[str, str], since: float) -> LockedCell:
+def _resolved(cell: Cell, facts: Mapping[str, Any], prepared: Prepared, since: float) -> LockedCell:
     absent = left_out(cell.requires, facts)
-    if absent.keys() >= set(cell.members):
+    if cell.members and absent.keys() >= set(cell.members):
         raise Trouble("not-applicable", "; ".join(absent[name] for name in cell.members))
     index = Index.from_pip(os.environ).beside(cell)
-    kept = home() / "resolutions"
-    resolution = resolve(cell.requires, facts, index, kept, newest=cell.newest, since=since).under(cell.install)
-    for name in resolution.versions.keys() & misfits.keys():
-        raise Trouble("no-stand-in", misfits[name])
+    resolution, _ = install(  # and not `resolve`: only the packages themselves show whether pip refuses one
+        cell.requires,
+        facts,
+        index,
+        home(),
+        newest=cell.newest,
+        since=since,
+        how=cell.install,
+        stand_in=prepared.stand_in,
+    )
+    for name in resolution.versions.keys() & prepared.misfits.keys():
+        raise Trouble("no-stand-in", prepared.misfits[name])
     if resolution.problem:
         return _without(Trouble(resolution.problem, resolution.detail), cell, resolution.drift)
     adds = hashed(resolution.add, facts, index) if resolution.add else ()

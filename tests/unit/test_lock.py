@@ -10,8 +10,10 @@ import pytest
 
 from tests.support import ROOT
 from torch_compat_matrix.runner.errors import UsageError
+from torch_compat_matrix.runner.matrix.draft import drafted
 from torch_compat_matrix.runner.matrix.lockfile import Lock, LockedCell, read, read_all, text_of
 from torch_compat_matrix.runner.model import Cell, Image, Plan
+from torch_compat_matrix.runner.workflow import plan_from
 
 A, B, C = (f"sha256:{letter * 64}" for letter in "abc")
 TAG = "localhost:5000/acme/train:24.1"
@@ -181,3 +183,15 @@ def test_renovate_updates_it(lock: Lock, tmp_path: Path) -> None:
     updated = read(path, "docker")
     assert updated.cells["train/captum-0.8.0"].adds[1] == "tqdm==4.68"
     assert updated.images["train"] == f"localhost:5000/acme/train:24.2@{B}"
+
+
+def test_a_plan_file_has_no_lock(tmp_path: Path) -> None:
+    """It is exact already."""
+    with pytest.raises(UsageError, match="a plan is exact as it was written"):
+        plan_from(tmp_path / "matrix.yaml", backend="here", plan_file=tmp_path / "plan.json", locked=True)
+
+
+def test_options_have_no_lock() -> None:
+    """A lock lies beside a file."""
+    with pytest.raises(UsageError, match="--image and --lib have no lock"):
+        plan_from(drafted(["own:1"], ["captum"]), backend="docker", locked=True)
