@@ -8,6 +8,8 @@ from typing import Any
 
 _NAME = re.compile(r"\s*([A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)\s*(?:\[[^\]]*\]\s*)?(?=$|[<>=!~;@(])")
 _EXACT = re.compile(r"===?\s*([^\s,;*\\]+)\s*(?:$|;|\\|--hash=)")
+HASH = " --hash="
+"""What stands before each hash of a pin."""
 
 
 def canonical(name: str) -> str:

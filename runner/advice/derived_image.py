@@ -2,31 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from packaging.utils import (
-    InvalidSdistFilename,
-    InvalidWheelFilename,
-    parse_sdist_filename,
-    parse_wheel_filename,
-)
-
 from torch_compat_matrix.runner.errors import Trouble
 from torch_compat_matrix.runner.model import PROBES, Image, Limits, repository
-from torch_compat_matrix.runner.packages import uv
 from torch_compat_matrix.runner.packages.pip_config import Index
+from torch_compat_matrix.runner.packages.releases import hashed
 from torch_compat_matrix.runner.packages.resolution import PASSING, Resolution
 from torch_compat_matrix.runner.packages.resolve import resolve
-from torch_compat_matrix.runner.packages.target import Target
-from torch_compat_matrix.runner.pins import name_of, same_version, version_of
+from torch_compat_matrix.runner.pins import HASH, name_of
 from torch_compat_matrix.runner.records.shapes import kept_facts
 
 STACK = "advice"
@@ -68,7 +58,7 @@ def join(
     held = facts["packages"]
     return Joint(
         added=added,
-        requirements=_hashed(added, Target.of(facts), index),
+        requirements=_hashed(added, facts, index),
         replaced=tuple(f"{name} {held[name]} -> {version}" for name, version in added.items() if name in held),
     )
 
@@ -91,44 +81,20 @@ def _metadata(facts: Mapping[str, Any], home: Path) -> Mapping[str, Any]:
     return {}
 
 
-def _hashed(added: Mapping[str, str], target: Target, index: Index) -> str:
+def _hashed(added: Mapping[str, str], facts: Mapping[str, Any], index: Index) -> str:
     """The packages with the hashes of their files; Blocked for a package that was withdrawn or has no known hash."""
     if not added:
         return ""
-    flags = ("--no-header", "--no-annotate", "--no-deps", "--generate-hashes", *target.flags(), *index.uv_flags())
-    ran = uv.run(
-        ("pip", "compile", *flags, "-"),
-        index.uv_environment(),
-        stdin="".join(f"{name}=={version}\n" for name, version in sorted(added.items())),
-    )
-    if ran.status and ran.reason in PASSING:
-        raise ran.trouble("the hashes cannot be had")
-    if ran.status:
-        raise Blocked(uv.brief(ran.explanation))
-    withdrawn = re.search(r"^warning: (`.* is yanked.*)$", ran.err, re.MULTILINE)
-    if withdrawn:
-        raise Blocked(withdrawn[1])
-    lines = []
-    for line in ran.out.replace("\\\n", "").splitlines():
-        name, version = name_of(line), version_of(line)
-        hashes = re.findall(r"--hash=(\S+)", line) or sorted(_files(name, version, index))
-        if not hashes:
-            raise Blocked(f"the index tells no hash of {name} {version}")
-        lines.append(" \\\n    ".join([f"{name}=={version}", *(f"--hash={value}" for value in hashes)]))
-    return "\n".join(lines) + "\n"
-
-
-def _files(name: str, version: str, index: Index) -> Iterable[str]:
-    """The hashes of the package's files in local find-links folders, for which uv gives none."""
-    for folder in (Path(link.removeprefix("file://")) for link in index.find_links()):
-        for path in folder.iterdir() if folder.is_dir() else ():
-            try:
-                read = parse_wheel_filename if path.suffix == ".whl" else parse_sdist_filename
-                file_name, file_version, *_ = read(path.name)
-            except (InvalidWheelFilename, InvalidSdistFilename):
-                continue
-            if file_name == name and same_version(str(file_version), version):
-                yield f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
+    try:
+        pins = hashed([f"{name}=={version}" for name, version in added.items()], facts, index, withdrawn=False)
+    except Trouble as trouble:
+        if trouble.code in PASSING:
+            raise
+        raise Blocked(str(trouble)) from trouble
+    for pin in pins:
+        if HASH not in pin:
+            raise Blocked(f"the index tells no hash of {pin.replace('==', ' ')}")
+    return "".join(pin.replace(HASH, f" \\\n   {HASH}") + "\n" for pin in pins)
 
 
 def dockerfile(image: Image, digest: str, added: Mapping[str, str], remarks: Sequence[str], script: str = "") -> str:

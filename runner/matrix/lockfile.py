@@ -21,14 +21,13 @@ from torch_compat_matrix.runner.matrix.expand import BACKEND_OF
 from torch_compat_matrix.runner.matrix.schema import Matrix
 from torch_compat_matrix.runner.matrix.settle import movings
 from torch_compat_matrix.runner.model import Cell, Image, Plan
-from torch_compat_matrix.runner.pins import admits, name_of, read_pins
+from torch_compat_matrix.runner.pins import HASH, admits, name_of, read_pins
 from torch_compat_matrix.runner.text import SECRET, redact
 
 HEADER = "# Written by `compat lock`, used with --locked, compared with today by `compat lock --check`\n"
 MOST = 256 << 20
 """Bytes of a lock; a cell with a CUDA build of torch takes some 100 KB."""
 WRITE = "write it again with `compat lock`"
-_HASH = " --hash="
 
 
 class _Entry(BaseModel):
@@ -50,10 +49,10 @@ class LockedCell(_Entry):
 
     def words(self, offered: Collection[str]) -> list[str]:
         """What can be stale in it: not the words of a resolver, nor files that were added to a release meanwhile."""
-        whole = {line.split(_HASH)[0]: line for line in offered}
+        whole = {line.split(HASH)[0]: line for line in offered}
         adds = [
-            whole[pin] if hashes and {*hashes} <= {*whole.get(pin, "").split(_HASH)[1:]} else _HASH.join([pin, *hashes])
-            for pin, *hashes in (line.split(_HASH) for line in self.adds)
+            whole[pin] if hashes and {*hashes} <= {*whole.get(pin, "").split(HASH)[1:]} else HASH.join([pin, *hashes])
+            for pin, *hashes in (line.split(HASH) for line in self.adds)
         ]
         return [f"asked: {self.asked}", *adds, *self.drift, *filter(None, [self.problem])]
 
@@ -124,7 +123,7 @@ class Lock(_Entry):
         locked = self.cells[cell.id]
         own = {name_of(line): line for line in cell.requires}
         adds = [
-            _HASH.join([own.get(name_of(line), line), *line.split(_HASH)[1:]]) if SECRET in line else line
+            HASH.join([own.get(name_of(line), line), *line.split(HASH)[1:]]) if SECRET in line else line
             for line in locked.adds
         ]
         return replace(cell, locked={**locked.model_dump(), "adds": tuple(adds)})

@@ -135,6 +135,11 @@ class Index:
         links = self.values("find-links")
         return tuple(str(Path(link).expanduser()) if link.startswith("~") else link for link in links)
 
+    def local_links(self) -> list[Path]:
+        """The folders and pages of the find-links that are on this machine."""
+        paths = (Path(link.removeprefix("file://")) for link in self.find_links())
+        return [path for path in paths if path.exists()]
+
     def pages(self, name: str) -> tuple[str, ...]:
         """The URLs of the pages that list a distribution's files, and of the pages and folders of find-links."""
         variables = self.uv_environment()
@@ -232,16 +237,14 @@ class Index:
 
     def stamps(self, pins: Sequence[str]) -> list[int]:
         """The last change of each file of these packages in local find-links, for which uv knows no hash."""
-        folders = (Path(link.removeprefix("file://")) for link in self.find_links())
         names = {name_of(pin) for pin in pins}
-        files = (file for folder in folders for file in sorted(folder.glob("*-*")))
+        files = (file for folder in self.local_links() for file in sorted(folder.glob("*-*")))
         return [file.stat().st_mtime_ns for file in files if canonical(file.name.partition("-")[0]) in names]
 
     @property
     def contents(self) -> str:
         """A hash that changes with the text of a constraint file, and when a file is put into a find-links folder."""
-        folders = [Path(link.removeprefix("file://")) for link in self.find_links()]
-        seen: list[object] = [folder.stat().st_mtime_ns for folder in folders if folder.exists()]
+        seen: list[object] = [folder.stat().st_mtime_ns for folder in self.local_links()]
         seen += [str(constraint) for name in _FILES for constraint in self._read_constraints(name)]
         reader = self.reader()
         more = [place for name in ("UV_OVERRIDE", "UV_EXCLUDE") for place in self.uv.get(name, "").split()]

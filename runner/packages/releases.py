@@ -20,7 +20,7 @@ from torch_compat_matrix.runner.packages.constraints import Reader
 from torch_compat_matrix.runner.packages.overlay import offered
 from torch_compat_matrix.runner.packages.pip_config import Index
 from torch_compat_matrix.runner.packages.target import Target
-from torch_compat_matrix.runner.pins import canonical, name_of, version_of
+from torch_compat_matrix.runner.pins import HASH, canonical, name_of, version_of
 from torch_compat_matrix.runner.text import redact
 
 _ACCEPT = "application/vnd.pypi.simple.v1+json, text/html;q=0.1"
@@ -44,24 +44,27 @@ def releases(name: str, index: Index) -> dict[str, str]:
     return {str(version): day for version, day in days.items()}
 
 
-def hashed(add: Sequence[str], facts: Mapping[str, Any], index: Index) -> tuple[str, ...]:
+def hashed(add: Sequence[str], facts: Mapping[str, Any], index: Index, *, withdrawn: bool = True) -> tuple[str, ...]:
     """The pins, sorted, each with the hashes of the files that may be it; Trouble where a source does not tell.
 
-    A Git reference has its commit, and a file behind a page that tells no hash has none.
+    A Git reference has its commit, and a file behind a page that tells no hash has none.  `withdrawn`: whether a
+    release may be one that its publisher withdrew; else Trouble `yanked`.
     """
     flags = (*Target.of(facts).flags(), *index.uv_flags())
     ran = offered(tuple(sorted(add)), flags, *index.uv_environment().items())
     if ran.status:
         raise ran.trouble("the hashes of the packages cannot be had")
-    folders = (Path(link.removeprefix("file://")) for link in index.find_links())
-    held = [path for folder in folders if folder.is_dir() for path in sorted(folder.iterdir())]
+    yanked = re.search(r"^warning: (`.* is yanked.*)$", ran.err, re.MULTILINE)
+    if yanked and not withdrawn:
+        raise Trouble("yanked", yanked[1])
+    held = [path for folder in index.local_links() for path in sorted(folder.glob("*"))]
     lines = []
     for line in filter(name_of, re.sub(r"\s*\\\n\s*", " ", ran.out).splitlines()):
-        pin, *hashes = line.split(" --hash=")
+        pin, *hashes = line.split(HASH)
         for path in held if version_of(pin) else ():
             if _version(path.name, name_of(pin)) == Version(version_of(pin)):
                 hashes.append(f"sha256:{manifest.hash_of(path)}")
-        lines.append(" --hash=".join([pin, *sorted(set(hashes))]))
+        lines.append(HASH.join([pin, *sorted(set(hashes))]))
     return tuple(sorted(lines))
 
 
