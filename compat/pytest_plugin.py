@@ -109,14 +109,9 @@ class MatrixSession:
         from torch_compat_matrix.compat.options import variable
         from torch_compat_matrix.compat.progress import say
         from torch_compat_matrix.runner.backends.base import connect, reap
+        from torch_compat_matrix.runner.planning import plan_from
         from torch_compat_matrix.runner.records.runs import Run, home
-        from torch_compat_matrix.runner.workflow import (
-            OpenRun,
-            RunSettings,
-            make_room,
-            open_run,
-            plan_from,
-        )
+        from torch_compat_matrix.runner.workflow import OpenRun, RunSettings, make_room, open_run
 
         option = self.config.getoption
         settings = RunSettings(jobs=self.from_xdist.get("workercount"), rerun=option("compat_rerun"))

@@ -28,6 +28,7 @@ class Phase:
 
 
 Watch = Callable[[Phase], None]
+Say = Callable[[str], None]
 
 _current: ContextVar[tuple[Watch, Phase] | None] = ContextVar("phase", default=None)
 

@@ -1,74 +1,34 @@
-"""The work of every face, typed: make a plan, open or resume a run, execute its checks."""
+"""The work of every face, typed: open or resume a run of a plan, execute its checks, run a command in a cell."""
 
 from __future__ import annotations
 
-import json
 import os
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from torch_compat_matrix.runner import storage
 from torch_compat_matrix.runner.backends import gpus
-from torch_compat_matrix.runner.backends.base import Backend, Command, Finding, Shells, connect, require, tags
-from torch_compat_matrix.runner.backends.here import installed
-from torch_compat_matrix.runner.bundle import catalogue
-from torch_compat_matrix.runner.errors import (
-    INSTALL,
-    BackendUnusable,
-    CompatError,
-    NothingSelected,
-    Trouble,
-    UsageError,
-    did_you_mean,
-)
+from torch_compat_matrix.runner.backends.base import Backend, Command, Finding, Shells, connect
+from torch_compat_matrix.runner.errors import BackendUnusable, CompatError, NothingSelected, Trouble, UsageError
 from torch_compat_matrix.runner.execution.engine import Engine, Settled
 from torch_compat_matrix.runner.execution.shell import interact
-from torch_compat_matrix.runner.files import cores, read_whole
-from torch_compat_matrix.runner.matrix.select import installed_plan, left_out, select
-from torch_compat_matrix.runner.model import Check, Image, Plan, Pull, Verdict, repository
+from torch_compat_matrix.runner.files import cores
+from torch_compat_matrix.runner.model import Check, Image, Plan, Verdict
 from torch_compat_matrix.runner.outcome import Outcome
 from torch_compat_matrix.runner.packages.pip_config import Index
 from torch_compat_matrix.runner.records import history
 from torch_compat_matrix.runner.records.runs import Run, home
-from torch_compat_matrix.runner.records.shapes import plan_of
-from torch_compat_matrix.runner.selector import TERMS, Checks, Recorded, Selector
 from torch_compat_matrix.runner.text import SECRET
-from torch_compat_matrix.runner.verdicts.rules import REASONS, reason_for
-from torch_compat_matrix.runner.watch import Watch
+from torch_compat_matrix.runner.verdicts.rules import reason_for
+from torch_compat_matrix.runner.watch import Say, Watch
 
 if TYPE_CHECKING:
     from torch_compat_matrix.probes.contract import ImageFacts
-    from torch_compat_matrix.runner.matrix.document import Document
-
-try:
-    from torch_compat_matrix.runner.matrix import lockfile
-    from torch_compat_matrix.runner.matrix.expand import backends_for, candidates, expand
-    from torch_compat_matrix.runner.matrix.load import load
-    from torch_compat_matrix.runner.matrix.settle import foresee, movings, settle
-    from torch_compat_matrix.runner.matrix.versions import newest_tags
-    from torch_compat_matrix.runner.packages.releases import releases
-except ModuleNotFoundError as absent:  # a bare host of the `here` backend: it takes what is installed, or a plan
-    MISSING = str(absent.name)
-else:
-    MISSING = ""
-
-if TYPE_CHECKING:
-    from torch_compat_matrix.runner.matrix.schema import Matrix
-    from torch_compat_matrix.runner.matrix.versions import Moving
-
-MATRIX = Path("matrix.yaml")
-"""The matrix file where none is named."""
-MOST_PLAN = 256 << 20
-"""Bytes of a plan file; 100,000 checks take 30 MB."""
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -114,165 +74,6 @@ class OpenRun:
     def checks(self) -> list[Check]:
         """The checks without a final outcome."""
         return [check for check in self.plan.checks if check.id not in self.done]
-
-
-def plan_from(
-    matrix: Path | Document,
-    *,
-    backend: str | None = None,
-    selectors: Sequence[str] = (),
-    probes: Sequence[str] = (),
-    plan_file: Path | None = None,
-    given: Mapping[str, str] = MappingProxyType({}),
-    locked: bool = False,
-    say: Say = lambda text: None,
-) -> Plan:
-    """The requested plan: from a plan file, from the matrix, or of the libraries that a bare host has installed.
-
-    Where no backend is named, it is that of a recorded run or of the plan file, else the first that can run the images;
-    `say` is told which.  `given`: the variables of `--set`, by name.  `locked`: take nothing but what matrix.lock says.
-    """
-    asked = [found for found in map(chosen, selectors) if isinstance(found, Checks)]
-    backend = backend or next((Run.open(home(), found.run).header()["backend"] for found in asked), None)
-    if backend is not None:
-        require(backend)
-    if locked and plan_file is not None:
-        raise UsageError("a plan is exact as it was written", "leave out --locked, or --plan", "--locked")
-    recorded = frozenset(check for found in asked for check in found.ids)
-    named = [selector for selector in selectors if not selector.startswith("@")]
-    plan = _plan(matrix, backend, named, probes, plan_file, recorded, given, locked, say)
-    wanted = [check for check in recorded if not probes or check.rpartition("/")[2] in probes]
-    if gone := left_out(wanted, plan):
-        say(f"recorded checks that are no longer in the plan: {gone}")
-    return plan
-
-
-def chosen(text: str, run: str = "latest") -> Selector | Checks:
-    """The selector of that text; `run` is the run that a recorded one means where it names none.
-
-    Raises NothingSelected where the run has no such check.
-    """
-    try:
-        wanted = Recorded.parse(text)
-    except ValueError as error:
-        terms = [f"@{name}{':...' if valued else ''}" for name, valued in TERMS.items()]
-        raise NothingSelected(f"{text}: there is no {error}{did_you_mean(str(error), terms)}") from error
-    if wanted is None:
-        return Selector(text)
-    checks = Run.open(home(), wanted.run or run).checks(wanted)
-    if not checks.ids:
-        known = not wanted.reason or "*" in wanted.reason or wanted.reason in REASONS
-        near = "" if known else f"; there is no such reason{did_you_mean(wanted.reason, REASONS)}"
-        raise NothingSelected(f"{text}: no check of run {checks.run}{near}")
-    return checks
-
-
-def _plan(
-    matrix: Path | Document,
-    backend: str | None,
-    selectors: Sequence[str],
-    probes: Sequence[str],
-    plan_file: Path | None,
-    recorded: Collection[str],
-    given: Mapping[str, str],
-    locked: bool,
-    say: Say,
-) -> Plan:
-    if plan_file is not None:
-        plan = select(_read_plan(plan_file), selectors, probes, recorded=recorded)
-        return replace(plan, backend=backend or plan.backend or _answering(backends_for(plan.images), say))
-    if not MISSING:
-        read = load(matrix, given)
-        backend = backend or _answering(candidates(foresee(read, selectors), selectors, probes), say)
-        if locked:
-            place = lockfile.path_of(matrix)
-            lock = lockfile.read(place, backend)
-            taken = lock.moving_of(read, backend, place)
-            plan = expand(settle(read, taken), backend, selectors, probes, recorded)
-            return lock.applied(replace(plan, taken=taken), place)
-        settled, taken = settled_now(read, backend)
-        return replace(expand(settled, backend, selectors, probes, recorded), taken=taken)
-    if locked or backend != "here":
-        raise UsageError(f"{MISSING} is not installed", INSTALL)
-    unread = f"{matrix} not read: {MISSING} is not installed"
-    if matrix != MATRIX:
-        raise UsageError(unread, "write a plan where it is installed (`compat plan --json`), and run that with --plan")
-    try:
-        plan = select(installed_plan(installed()), selectors, probes, recorded=recorded)
-    except NothingSelected as error:
-        raise NothingSelected(f"{unread}, so that only installed libraries can be selected; {error}") from error
-    say(f"{unread}; taking {'the selected' if selectors or recorded else 'all'} installed libraries")
-    return replace(plan, backend=backend)
-
-
-def _answering(backends: Mapping[str, Sequence[str]], say: Say) -> str:
-    """The first of these backends that answers; each stands with the images that it cannot run."""
-    troubles = []
-    for backend, without in backends.items():
-        try:
-            connect(backend, home())
-        except BackendUnusable as error:
-            troubles.append(str(error))
-            continue
-        named = f", without {', '.join(without)}" if without else ""
-        say("; ".join([f"backend: {backend}{named}", *(trouble.partition(": ")[0] for trouble in troubles)]))
-        return backend
-    remedy = (
-        "start an engine, join its group, or point DOCKER_HOST at one; or add `local:` to an image, which builds a "
-        "stand-in in its place"
-    )
-    raise BackendUnusable(f"the images need a container engine: {'; '.join(troubles)}", remedy)
-
-
-def settled_now(matrix: Matrix, backend: str) -> tuple[Matrix, dict[str, tuple[str, ...]]]:
-    """The matrix with exact versions and tags in place of those that move, asked for now; and what each stands for."""
-    taken = {f"{library} {spec}": spec.among(offered) for library, spec, offered in _offered(matrix)}
-    if any(image.moves for image in matrix.images.values()):
-        connected = connect(backend, home())
-        for name, image in matrix.images.items() if connected.pulls else ():
-            if image.moves and image.tag:
-                listed = tags(connected, repository(image.tag))
-                taken[f"{name} {image.tag}"] = tuple(newest_tags(listed, image.pattern, image.newest))
-    return settle(matrix, taken), taken
-
-
-def _offered(matrix: Matrix) -> Iterator[tuple[str, Moving, dict[str, str]]]:
-    """Each library with its moving versions and the releases that the indexes have, each library asked once."""
-    wanted = dict.fromkeys(movings(matrix))
-    names = sorted({library for library, _ in wanted})
-
-    def ask(library: str) -> dict[str, str]:
-        index = Index.from_pip(os.environ)
-        for entry in matrix.entries_of(library):
-            index = index.beside(entry)
-        return releases(library, index)
-
-    with ThreadPoolExecutor(max_workers=8) as pool:
-        offered = dict(zip(names, pool.map(ask, names), strict=True))
-    for library, spec in wanted:
-        if not offered[library]:
-            why = f"no index that pip is configured for has a release of {library}"
-            raise UsageError(why, "name its index in PIP_EXTRA_INDEX_URL or pip.conf", matrix.source)
-        if spec.since and not any(offered[library].values()):
-            why = f"no index tells when the releases of {library} were published"
-            raise UsageError(why, "use an index that does, as PyPI, or a range in place of `since:`", matrix.source)
-        yield library, spec, offered[library]
-
-
-def _read_plan(path: Path) -> Plan:
-    try:
-        plan = plan_of(json.loads(read_whole(path, MOST_PLAN)))
-    except OSError as error:
-        why = f"cannot be read: {error.strerror}"
-        raise UsageError(why, "name another file with --plan", str(path)) from error
-    except (ValueError, RecursionError) as error:
-        why = f"not a plan: {type(error).__name__}: {error}"
-        raise UsageError(why, "write the plan again with `compat plan --json FILE`", str(path)) from error
-    for entry in catalogue().entries.values():
-        own = any(entry.distribution.replace("-", "_") == module.name for module in plan.modules)
-        if entry.problem and not own and any(entry.distribution in cell.members for cell in plan.cells):
-            raise UsageError(entry.problem, "mend the file, or leave the library out", str(path))
-    return plan
 
 
 def make_room(plan: Plan, backend: Backend, say: Say = lambda text: None) -> None:
@@ -417,17 +218,3 @@ def tell(error: CompatError) -> str:
     """Place, message and remedy of an error, for a person."""
     message = f"{error.place}: {error}" if error.place else str(error)
     return f"{message}\n{remedy_of(error)}".rstrip()
-
-
-def isolated(plan: Plan, isolation: str | None) -> Plan:
-    """The plan with this isolation for every cell; None leaves each cell its own."""
-    if isolation is None:
-        return plan
-    return replace(plan, cells=tuple(replace(cell, isolation=isolation) for cell in plan.cells))
-
-
-def pulling(plan: Plan, pull: Pull | None) -> Plan:
-    """The plan that pulls every image then; None leaves each image its own."""
-    if pull is None:
-        return plan
-    return replace(plan, images=tuple(replace(image, pull=pull) for image in plan.images))

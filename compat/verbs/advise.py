@@ -29,8 +29,9 @@ from torch_compat_matrix.runner.matrix.schema import Matrix
 from torch_compat_matrix.runner.model import PROBES, Local
 from torch_compat_matrix.runner.packages.pip_config import Index
 from torch_compat_matrix.runner.pins import canonical
+from torch_compat_matrix.runner.planning import plan_from
 from torch_compat_matrix.runner.records.runs import Run, home
-from torch_compat_matrix.runner.workflow import RunSettings, plan_from
+from torch_compat_matrix.runner.workflow import RunSettings
 
 FILES = ("Dockerfile", "requirements.txt", "constraints.txt", "matrix.yaml")
 SHOWN = 20

@@ -21,10 +21,11 @@ from torch_compat_matrix.runner.model import LATEST, Cell, Plan
 from torch_compat_matrix.runner.outcome import Outcome
 from torch_compat_matrix.runner.packages.pip_config import Index
 from torch_compat_matrix.runner.pins import canonical, changes, read_pins
+from torch_compat_matrix.runner.planning import plan_from
 from torch_compat_matrix.runner.records import history
 from torch_compat_matrix.runner.records.runs import Run, home
 from torch_compat_matrix.runner.text import one_line
-from torch_compat_matrix.runner.workflow import OpenRun, RunSettings, engine_for, plan_from
+from torch_compat_matrix.runner.workflow import OpenRun, RunSettings, engine_for
 
 DAYS = 4 * 365
 """How many days back the search goes without --good."""

@@ -13,9 +13,11 @@ from torch_compat_matrix.runner.backends.base import BACKENDS, Backend, Finding,
 from torch_compat_matrix.runner.backends.gpus import VISIBLE, offered
 from torch_compat_matrix.runner.errors import BackendUnusable, CompatError, Status, Trouble
 from torch_compat_matrix.runner.model import Image
+from torch_compat_matrix.runner.planning import plan_from
 from torch_compat_matrix.runner.records.runs import home
 from torch_compat_matrix.runner.text import one_line
-from torch_compat_matrix.runner.workflow import Say, plan_from, remedy_of, tell
+from torch_compat_matrix.runner.watch import Say
+from torch_compat_matrix.runner.workflow import remedy_of, tell
 
 
 def main(options: argparse.Namespace) -> Status:

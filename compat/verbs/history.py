@@ -9,10 +9,10 @@ from torch_compat_matrix.compat.answers import FlakyCheck, History, SeenOutcome,
 from torch_compat_matrix.compat.progress import answer, answer_json, say_unreadable
 from torch_compat_matrix.runner.errors import NothingSelected, Status
 from torch_compat_matrix.runner.outcome import Outcome
+from torch_compat_matrix.runner.planning import chosen
 from torch_compat_matrix.runner.records import history
 from torch_compat_matrix.runner.records.runs import home
 from torch_compat_matrix.runner.text import one_line
-from torch_compat_matrix.runner.workflow import chosen
 
 
 def main(options: argparse.Namespace) -> Status:

@@ -12,9 +12,9 @@ from torch_compat_matrix.runner.backends.base import connect, reap
 from torch_compat_matrix.runner.errors import Status, UsageError, writing
 from torch_compat_matrix.runner.files import to_json, write_private
 from torch_compat_matrix.runner.model import Plan
+from torch_compat_matrix.runner.planning import plan_from
 from torch_compat_matrix.runner.records.runs import home
 from torch_compat_matrix.runner.text import redact
-from torch_compat_matrix.runner.workflow import plan_from
 
 if TYPE_CHECKING:
     from torch_compat_matrix.runner.matrix.document import Document

@@ -16,9 +16,10 @@ from torch_compat_matrix.runner.errors import CompatError, NothingSelected, Stat
 from torch_compat_matrix.runner.model import Plan, Verdict, utc_now
 from torch_compat_matrix.runner.outcome import Outcome
 from torch_compat_matrix.runner.pins import name_of, version_of
+from torch_compat_matrix.runner.planning import chosen
 from torch_compat_matrix.runner.records.runs import Run, home
 from torch_compat_matrix.runner.selector import Checks
-from torch_compat_matrix.runner.workflow import chosen, run_command
+from torch_compat_matrix.runner.workflow import run_command
 
 
 def main(options: argparse.Namespace) -> Status:

@@ -14,18 +14,9 @@ from torch_compat_matrix.runner.backends.here import require_torch
 from torch_compat_matrix.runner.errors import NothingSelected, Status, writing
 from torch_compat_matrix.runner.execution.durations import Estimate, Remaining
 from torch_compat_matrix.runner.model import Plan
+from torch_compat_matrix.runner.planning import isolated, pulling
 from torch_compat_matrix.runner.records.runs import Run, home
-from torch_compat_matrix.runner.workflow import (
-    OpenRun,
-    RunSettings,
-    execute,
-    isolated,
-    jobs_of,
-    make_room,
-    open_run,
-    pulling,
-    resume_run,
-)
+from torch_compat_matrix.runner.workflow import OpenRun, RunSettings, execute, jobs_of, make_room, open_run, resume_run
 
 
 def main(options: argparse.Namespace) -> Status:

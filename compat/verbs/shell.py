@@ -7,8 +7,9 @@ import argparse
 from torch_compat_matrix.compat.progress import say
 from torch_compat_matrix.runner.backends.base import Command, connect
 from torch_compat_matrix.runner.errors import UsageError
+from torch_compat_matrix.runner.planning import plan_from
 from torch_compat_matrix.runner.records.runs import home
-from torch_compat_matrix.runner.workflow import plan_from, run_command
+from torch_compat_matrix.runner.workflow import run_command
 
 
 def main(options: argparse.Namespace) -> int:

@@ -13,10 +13,10 @@ from torch_compat_matrix.runner.errors import NothingSelected, Status, did_you_m
 from torch_compat_matrix.runner.matrix.select import names_of
 from torch_compat_matrix.runner.outcome import Outcome
 from torch_compat_matrix.runner.pins import name_of, version_of
+from torch_compat_matrix.runner.planning import chosen
 from torch_compat_matrix.runner.records.runs import Run, again, home
 from torch_compat_matrix.runner.selector import Checks
 from torch_compat_matrix.runner.text import one_line
-from torch_compat_matrix.runner.workflow import chosen
 
 if TYPE_CHECKING:
     from torch_compat_matrix.runner.records.shapes import EnvironmentRecord, OutcomeRecord

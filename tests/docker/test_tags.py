@@ -20,7 +20,7 @@ from torch_compat_matrix.runner.backends.registry import tags
 from torch_compat_matrix.runner.errors import Trouble
 from torch_compat_matrix.runner.matrix.lockfile import text_of
 from torch_compat_matrix.runner.model import Image, Plan
-from torch_compat_matrix.runner.workflow import plan_from
+from torch_compat_matrix.runner.planning import plan_from
 
 
 @pytest.fixture

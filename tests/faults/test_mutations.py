@@ -15,8 +15,8 @@ from tests.support.mutations import changed, damaged
 from torch_compat_matrix.runner.errors import CompatError
 from torch_compat_matrix.runner.matrix import claims
 from torch_compat_matrix.runner.matrix.document import MOST_SHOWN
+from torch_compat_matrix.runner.planning import plan_from
 from torch_compat_matrix.runner.records.shapes import readable
-from torch_compat_matrix.runner.workflow import plan_from
 
 LIMIT_S = 1.0
 """Of processor time."""

@@ -87,9 +87,9 @@ def test_clean_waits_for_no_run(place: Path) -> None:
 def test_a_limit_of_the_home_is_kept_by_each_run(place: Path) -> None:
     """The longest unused goes before the run begins; what a killed run left goes in any case."""
     code = (
-        "from pathlib import Path; from torch_compat_matrix.runner import workflow as w\n"
+        "from pathlib import Path; from torch_compat_matrix.runner import planning, workflow as w\n"
         "from torch_compat_matrix.runner.backends.base import connect\n"
-        "w.make_room(w.plan_from(Path('matrix.yaml'), backend='local'), connect('local', w.home()), print)"
+        "w.make_room(planning.plan_from(Path('matrix.yaml'), backend='local'), connect('local', w.home()), print)"
     )
     environment = {**os.environ, "COMPAT_HOME": str(place / ".compat"), "COMPAT_HOME_LIMIT": "5kB"}
     done = subprocess.run(

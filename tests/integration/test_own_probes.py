@@ -16,8 +16,8 @@ from tests.support.environments import HOME
 from tests.support.tinywheels import wheel
 from torch_compat_matrix.runner.matrix.expand import expand
 from torch_compat_matrix.runner.matrix.load import load
+from torch_compat_matrix.runner.planning import plan_from
 from torch_compat_matrix.runner.records.runs import NoRun, Run
-from torch_compat_matrix.runner.workflow import plan_from
 
 LIBRARY = """
 import torch

@@ -101,6 +101,10 @@ MAY_IMPORT = {
     "runner/backends": ["runner/ground", "runner/packages"],
     "runner/advice": ["runner/ground", "runner/packages", "runner/records", "runner/matrix"],
     "runner/execution": ["runner/ground", "runner/backends", "runner/verdicts", "runner/packages", "runner/records"],
+    "runner/planning": [
+        *("runner/ground", "runner/matrix", "runner/packages"),
+        *("runner/backends", "runner/records", "runner/verdicts"),
+    ],
     "runner/workflow": ["runner"],
     "reports": ["runner/ground", "runner/records"],
     "compat": ["runner", "reports"],

@@ -11,7 +11,7 @@ from torch_compat_matrix.runner.errors import BackendUnusable
 from torch_compat_matrix.runner.matrix.expand import candidates
 from torch_compat_matrix.runner.matrix.load import load
 from torch_compat_matrix.runner.matrix.select import SelectionError
-from torch_compat_matrix.runner.workflow import plan_from
+from torch_compat_matrix.runner.planning import plan_from
 
 TAGGED = "  tagged: { tag: 'team/train:1' }\n"
 STAND_IN = "  small: { local: { python: '3.11', requires: ['torch==2.13.0'] } }\n"

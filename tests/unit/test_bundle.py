@@ -15,7 +15,7 @@ from torch_compat_matrix.runner.matrix.expand import expand
 from torch_compat_matrix.runner.matrix.load import load
 from torch_compat_matrix.runner.matrix.select import installed_plan
 from torch_compat_matrix.runner.model import Plan
-from torch_compat_matrix.runner.workflow import plan_from
+from torch_compat_matrix.runner.planning import plan_from
 
 SMALL = 'DISTRIBUTION = "einops"\nMODULE = "einops"\n'
 IMAGES = "images: { torch-2.13: { tag: 'x:1' } }\n"

@@ -11,8 +11,8 @@ from torch_compat_matrix.runner.errors import Status
 from torch_compat_matrix.runner.matrix.document import Document, MatrixError
 from torch_compat_matrix.runner.matrix.draft import drafted, listed
 from torch_compat_matrix.runner.matrix.load import load
+from torch_compat_matrix.runner.planning import plan_from
 from torch_compat_matrix.runner.records.runs import again
-from torch_compat_matrix.runner.workflow import plan_from
 
 TRAIN = "ghcr.io/acme/train"
 SHA = "sha256:" + "0123456789abcdef" * 4

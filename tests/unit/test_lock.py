@@ -13,7 +13,7 @@ from torch_compat_matrix.runner.errors import UsageError
 from torch_compat_matrix.runner.matrix.draft import drafted
 from torch_compat_matrix.runner.matrix.lockfile import Lock, LockedCell, read, read_all, text_of
 from torch_compat_matrix.runner.model import Cell, Image, Plan
-from torch_compat_matrix.runner.workflow import plan_from
+from torch_compat_matrix.runner.planning import plan_from
 
 A, B, C = (f"sha256:{letter * 64}" for letter in "abc")
 TAG = "localhost:5000/acme/train:24.1"

@@ -10,9 +10,9 @@ import pytest
 from tests.support.journals import LIBRARIES, records, write
 from torch_compat_matrix.compat import cli
 from torch_compat_matrix.runner.errors import NothingSelected
+from torch_compat_matrix.runner.planning import chosen, plan_from
 from torch_compat_matrix.runner.records.runs import Run
 from torch_compat_matrix.runner.selector import Checks
-from torch_compat_matrix.runner.workflow import chosen, plan_from
 
 RUN = "20300101T000000-abcd"
 EARLIER = "20291231T000000-0000"
