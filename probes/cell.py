@@ -196,6 +196,8 @@ class Cell:
             return seen
         if self.worker is None:
             self.worker = self.open(self.members(), self.warm)
+            for _ in self.members():  # no time of the probe's own; one that fails now shows as the probe's failure
+                self.worker.imported()
         return self.ask(self.worker, probe, member, fork=True)
 
     def ask_again(self, doubts: Dict[Tuple[str, str], Seen], imports: Dict[str, Seen]) -> Dict[Tuple[str, str], Seen]:
