@@ -10,8 +10,8 @@ from pydantic import AfterValidator, Field, model_validator
 from pydantic import ValidationError as Invalid
 
 from torch_compat_matrix.runner.matrix.document import Document, MatrixError, read
+from torch_compat_matrix.runner.matrix.entries import Entry
 from torch_compat_matrix.runner.matrix.explain import explain
-from torch_compat_matrix.runner.matrix.schema import Entry
 from torch_compat_matrix.runner.matrix.values import Selection
 
 

@@ -12,7 +12,7 @@ from pydantic import ValidationError as Invalid
 
 from torch_compat_matrix.runner.errors import did_you_mean
 from torch_compat_matrix.runner.matrix.document import Document
-from torch_compat_matrix.runner.matrix.schema import FORMS
+from torch_compat_matrix.runner.matrix.entries import FORMS
 
 
 def explain(invalid: Invalid, model: type[BaseModel], document: Document) -> None:

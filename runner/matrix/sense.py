@@ -8,8 +8,9 @@ from itertools import chain
 from torch_compat_matrix.runner.bundle import BUNDLE
 from torch_compat_matrix.runner.errors import did_you_mean
 from torch_compat_matrix.runner.matrix.document import Path_
+from torch_compat_matrix.runner.matrix.entries import LibraryEntry, StackEntry
 from torch_compat_matrix.runner.matrix.expand import TooMany, all_cells, of_cells, product_of
-from torch_compat_matrix.runner.matrix.schema import LibraryEntry, Matrix, StackEntry
+from torch_compat_matrix.runner.matrix.schema import Matrix
 from torch_compat_matrix.runner.matrix.select import names_of
 from torch_compat_matrix.runner.matrix.settle import foresee
 from torch_compat_matrix.runner.matrix.versions import variant_of, wheel_of

@@ -8,7 +8,8 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 
 from torch_compat_matrix.runner.matrix.document import MatrixError, Path_
-from torch_compat_matrix.runner.matrix.schema import Matrix, VersionItem
+from torch_compat_matrix.runner.matrix.entries import VersionItem
+from torch_compat_matrix.runner.matrix.schema import Matrix
 from torch_compat_matrix.runner.matrix.versions import Moving, moving, wheel_of
 from torch_compat_matrix.runner.model import repository
 

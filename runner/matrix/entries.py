@@ -1,0 +1,293 @@
+"""The entries of matrix.yaml as pydantic models, in the order of the file's sections."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from typing import Annotated, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Tag,
+)
+
+from torch_compat_matrix.runner.matrix.values import (
+    MOST_CPUS,
+    MOST_PIDS,
+    Argv,
+    Digest,
+    Gpus,
+    IndexUrl,
+    Inside,
+    Literally,
+    Mounted,
+    Name,
+    Pattern,
+    Platform,
+    Python,
+    Range,
+    Req,
+    Seconds,
+    Selection,
+    Size,
+    Source,
+    User,
+    Variable,
+    Ver,
+)
+from torch_compat_matrix.runner.matrix.versions import Moving
+from torch_compat_matrix.runner.model import Install, ProbeName, Pull, Verdict
+
+
+class Entry(BaseModel):
+    """A part of the file, which refuses unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+ONE, SEVERAL, FILES, RELEASES = FORMS = "[entry]", "[entries]", "[files]", "[releases]"
+"""The forms of a value that has several, as pydantic's errors name them; brackets, since no key of the file has any."""
+
+Timeout = Annotated[
+    Annotated[Seconds, Tag(ONE)] | Annotated[dict[ProbeName, Seconds], Tag(SEVERAL)],
+    Discriminator(lambda value: SEVERAL if isinstance(value, dict) else ONE),
+]
+
+
+class LimitsEntry(Entry):
+    """The limits of one launched image; an image's own limits override the file's."""
+
+    gpus: Gpus | None = Field(
+        None,
+        description="auto: a GPU where the host has one; required: skip where it has none; none: never; a number: skip "
+        "where the host has fewer, and lease so many for each launch",
+    )
+    timeout: Timeout | None = Field(
+        None, description="seconds for one probe, the library's import included; or seconds by probe"
+    )
+    retries: NonNegativeInt | None = Field(
+        None, le=20, description="how often a launch is tried again after host trouble (`infra`); 4 where not given"
+    )
+    compile_timeout: Seconds | None = Field(None, description="seconds for the `compile` probe; as `timeout`")
+    memory: Size | None = Field(None, description="as Docker writes it: 8g")
+    shm: Size | None = Field(None, description="size of /dev/shm: 8g")
+    pids: PositiveInt | None = Field(None, le=MOST_PIDS, description="maximal number of processes")
+    cpus: PositiveFloat | None = Field(None, le=MOST_CPUS, description="CPU cores")
+    network: str | None = Field(None, description="none, or the name of an engine network")
+
+
+class LocalEntry(Entry):
+    """The stand-in, which the `local` backend builds in the image's place."""
+
+    python: Python = Field(description='Python version, quoted: "3.11"; `host`: the Python that runs this command')
+    requires: list[Req] = Field(description="requirements, as for pip")
+
+
+class ExpectsEntry(Entry):
+    """The expectations of the image."""
+
+    torch: str | None = Field(None, description="torch version, or its beginning")
+    cuda: str | None = Field(None, description="CUDA version that torch was built for")
+    cudnn: str | None = Field(None, description="cuDNN major version")
+    python: str | None = Field(None, description="Python version, or its beginning")
+    os: str | None = Field(None, description="words of the operating system's name")
+    preinstalled: list[Req] = Field([], description="distributions that the image holds")
+    tools: list[str] = Field([], description="programs on PATH")
+    services: list[Literal["jupyter", "sshd"]] = Field([], description="services that can be started")
+
+
+class OwnedEntry(Entry):
+    """What an image, a library and a stack have in common."""
+
+    labels: list[Name] = Field([], description="words that stand for its cells in selectors, as `label:WORD`")
+    owner: str | None = Field(None, description="whoever looks after it; shown with its failures")
+
+
+class CommandEntry(Entry):
+    """A check of an image by a command in it."""
+
+    command: Argv = Field(description="a line for `sh -c`, or a program with its arguments")
+    status: int = Field(0, ge=0, le=255, description="the exit status that must come back")
+    output: Pattern = Field("", description="a regular expression that must match in standard output or error")
+    timeout: Seconds | None = Field(None, description="seconds, instead of the image's `timeout`")
+
+
+Commands = dict[
+    Name,
+    Annotated[
+        CommandEntry,
+        BeforeValidator(
+            lambda value: {"command": value} if isinstance(value, str) else value,
+            json_schema_input_type=CommandEntry | str,
+        ),
+    ],
+]
+"""Commands by name, each an entry or its line alone."""
+
+
+class ImageEntry(OwnedEntry):
+    """One environment under test."""
+
+    tag: str | None = Field(
+        None, description="image reference, as for docker run; with a `*` in the tag, an image for each tag of it"
+    )
+    newest: PositiveInt | None = Field(None, description="of a tag with a `*`, only so many, the newest")
+    digest: Digest | None = Field(None, description="pins the image: sha256:...")
+    python: str = Field("python3", description="the interpreter inside the image that holds torch")
+    pull: Pull | None = Field(None, description="instead of the file's")
+    local: LocalEntry | None = Field(None, description="how to build the stand-in")
+    expects: ExpectsEntry = Field(ExpectsEntry(), description="what the image is said to hold")
+    commands: Commands = Field({}, description="checks of this image, beside the file's")
+    claim: str | None = Field(
+        None, description="the source that says that this tag exists, where that is itself a claim to test"
+    )
+    limits: LimitsEntry = LimitsEntry()
+    env: dict[Variable, Literally | None] = Field(
+        {}, description="variables of the probe host; a name without a value takes that of the environment"
+    )
+    platform: Platform | None = Field(None, description="which of a multi-platform tag: linux/arm64; containers only")
+    user: User | None = Field(None, description="uid, uid:gid or name, instead of nobody; containers only")
+    mounts: dict[Inside, Mounted] = Field(
+        {}, description="folder in the container: folder of the engine's host, read-only; containers only"
+    )
+    libraries: list[str] | None = Field(
+        None, description="only these libraries and stacks: names, versions, globs, `label:WORD`"
+    )
+    extends: str | None = Field(None, description="the image whose entry holds wherever this one says nothing")
+
+    @property
+    def pattern(self) -> str:
+        """The glob that stands in the tag's place (`24.*`); empty where the tag is a tag."""
+        tag = (self.tag or "").rpartition("/")[2].partition(":")[2]
+        return tag if re.search(r"[*?[]", tag) else ""
+
+    @property
+    def moves(self) -> bool:
+        """Whether the registry decides which images it stands for."""
+        return bool(self.pattern)
+
+
+class ReleasesEntry(Entry):
+    """Releases that the package index has when a run begins."""
+
+    of: Range = Field("", description="a range, latest-N or latest-minor-N; default: every release")
+    since: dt.date | None = Field(None, description="the first day of their publication: 2026-01-31")
+    prereleases: bool = Field(False, description="take pre-releases too")
+
+    @property
+    def moving(self) -> Moving:
+        """The releases that it names."""
+        return Moving(of=self.of, since=self.since, prereleases=self.prereleases)
+
+
+VersionItem = Annotated[
+    Annotated[Ver, Tag(ONE)] | Annotated[ReleasesEntry, Tag(RELEASES)],
+    Discriminator(lambda value: RELEASES if isinstance(value, (dict, ReleasesEntry)) else ONE),
+]
+
+
+class SourcesEntry(OwnedEntry):
+    """The places of a library's or a stack's packages, besides those of pip's own configuration."""
+
+    index: IndexUrl | None = Field(None, description="the package index, instead of pip's own")
+    extra_index: list[IndexUrl] = Field([], alias="extra-index", description="further package indexes")
+    find_links: list[Source] = Field(
+        [], alias="find-links", description="folders (relative to this file) or pages with packages"
+    )
+
+
+class LibraryEntry(SourcesEntry):
+    """A distribution under test."""
+
+    # `defaults:` may give the versions, which an editor does not see
+    model_config = ConfigDict(json_schema_extra=lambda schema: schema.pop("required", None))
+
+    versions: list[VersionItem] = Field(
+        description="quoted versions, ranges, `latest`, `latest-3`, `latest-minor-3`, `installed` for the image's own, "
+        "wheels, git references, or releases since a day",
+        min_length=1,
+    )
+    with_: list[Req] = Field([], alias="with", description="further requirements to install with it")
+    probes: list[ProbeName] | None = Field(None, description="run only these probes")
+    isolation: Literal["warm", "fresh"] = Field("warm", description="fresh: a process of its own for each probe")
+    install: Install | None = Field(None, description="instead of the file's")
+    images: list[str] | None = Field(None, description="only in these images: names, globs, `label:WORD`")
+    timeout: Timeout | None = Field(None, description="seconds for each of its probes, or by probe, before the limits")
+    label: Name | None = Field(
+        None, description="tells several entries of a library apart in ids: library-version@label"
+    )
+
+
+LibraryEntries = Annotated[
+    Annotated[LibraryEntry, Tag(ONE)] | Annotated[list[LibraryEntry], Field(min_length=1), Tag(SEVERAL)],
+    Discriminator(lambda value: SEVERAL if isinstance(value, list) else ONE),
+]
+
+
+class StackEntry(SourcesEntry):
+    """Several pinned libraries installed together, as a derived image would have them."""
+
+    requires: list[Req] = Field(description="pinned requirements", min_length=1)
+    images: list[str] | None = Field(None, description="only in these images: names, globs, `label:WORD`")
+    probes: list[ProbeName] | None = None
+    install: Install | None = Field(None, description="instead of the file's")
+
+
+class ExcludeEntry(Entry):
+    """Cells to leave out."""
+
+    cells: Selection = Field(description="selector of cells: image, library, library-version or image/library-version")
+    reason: str
+
+
+class IncludeEntry(Entry):
+    """Cells to add to the product of images and versions."""
+
+    images: Selection = Field(description="selector of images: a name, or a glob over names")
+    library: str
+    versions: list[VersionItem] = Field(min_length=1)
+
+
+Included = Annotated[
+    Annotated[IncludeEntry, Tag(ONE)]
+    | Annotated[str, Tag(FILES), Field(description="matrix files to merge into this one: a path or a glob")],
+    Discriminator(lambda value: FILES if isinstance(value, str) else ONE),
+]
+
+
+class ImageDefaults(ImageEntry):
+    """The values of every image that does not say otherwise."""
+
+    extends: None = None
+
+
+class LibraryDefaults(LibraryEntry):
+    """The values of every library that does not say otherwise."""
+
+    versions: list[VersionItem] = []
+    label: None = None
+
+
+class Defaults(Entry):
+    """Values for every entry that does not say otherwise."""
+
+    images: ImageDefaults = ImageDefaults()
+    libraries: LibraryDefaults = LibraryDefaults()
+
+
+class KnownEntry(Entry):
+    """A known issue: an expected outcome."""
+
+    cells: Selection = Field(description="selector of checks; a cell stands for all its probes")
+    expect: Verdict = Field(description="the verdict that is expected")
+    code: str | None = Field(None, description="the reason code that is expected")
+    reason: str
+    link: str | None = None
+    expires: dt.date | None = Field(None, description="the last day before its review: 2027-01-31")
