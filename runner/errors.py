@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from difflib import get_close_matches
 from enum import IntEnum
 from pathlib import Path
@@ -103,10 +103,15 @@ def refused(error: OSError) -> str:
 
 
 @contextmanager
-def writing(path: Path, remedy: str, error: type[CompatError] = UsageError) -> Iterator[None]:
+def writing(path: Path, remedy: str, error: type[CompatError] = UsageError, *, done: str = "written") -> Iterator[None]:
     """Turn the system's error about a file or folder that cannot be written into an error with its place."""
     try:
         yield
     except OSError as refused:
         place = str(refused.filename or path)
-        raise error(f"cannot be written: {refused.strerror or refused}", remedy, place) from refused
+        raise error(f"cannot be {done}: {refused.strerror or refused}", remedy, place) from refused
+
+
+def reading(path: Path, remedy: str) -> AbstractContextManager[None]:
+    """Turn the system's error about a file that cannot be read into a UsageError with its place."""
+    return writing(path, remedy, done="read")

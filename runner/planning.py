@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING
 from torch_compat_matrix.runner.backends.base import connect, require, tags
 from torch_compat_matrix.runner.backends.here import installed
 from torch_compat_matrix.runner.bundle import catalogue
-from torch_compat_matrix.runner.errors import INSTALL, BackendUnusable, NothingSelected, UsageError, did_you_mean
+from torch_compat_matrix.runner.errors import (
+    INSTALL,
+    BackendUnusable,
+    NothingSelected,
+    UsageError,
+    did_you_mean,
+    reading,
+)
 from torch_compat_matrix.runner.files import read_whole
 from torch_compat_matrix.runner.matrix.select import installed_plan, left_out, select
 from torch_compat_matrix.runner.model import Plan, Pull, repository
@@ -193,10 +200,8 @@ def _offered(matrix: Matrix) -> Iterator[tuple[str, Moving, dict[str, str]]]:
 
 def _read_plan(path: Path) -> Plan:
     try:
-        plan = plan_of(json.loads(read_whole(path, MOST_PLAN)))
-    except OSError as error:
-        why = f"cannot be read: {error.strerror}"
-        raise UsageError(why, "name another file with --plan", str(path)) from error
+        with reading(path, "name another file with --plan"):
+            plan = plan_of(json.loads(read_whole(path, MOST_PLAN)))
     except (ValueError, RecursionError) as error:
         why = f"not a plan: {type(error).__name__}: {error}"
         raise UsageError(why, "write the plan again with `compat plan --json FILE`", str(path)) from error

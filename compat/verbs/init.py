@@ -12,7 +12,7 @@ from torch_compat_matrix.compat.progress import answer, say
 from torch_compat_matrix.reports.expectations import cudnn
 from torch_compat_matrix.runner.backends.base import connect
 from torch_compat_matrix.runner.bundle import extended
-from torch_compat_matrix.runner.errors import BackendUnusable, Status, Trouble, UsageError, writing
+from torch_compat_matrix.runner.errors import BackendUnusable, Status, Trouble, UsageError, reading, writing
 from torch_compat_matrix.runner.matrix.document import Document
 from torch_compat_matrix.runner.matrix.draft import drafted, example, listed, text_of
 from torch_compat_matrix.runner.matrix.json_schema import schema
@@ -57,12 +57,12 @@ def _refuse(path: Path) -> None:
 
 
 def _listed(document: Document, path: Path) -> Sequence[str]:
+    remedy = "name another file with --from"
     try:
-        return listed(document, str(path), path.read_text("utf-8"))
-    except OSError as error:
-        raise UsageError(f"cannot be read: {error.strerror}", "name another file with --from", str(path)) from error
+        with reading(path, remedy):
+            return listed(document, str(path), path.read_text("utf-8"))
     except ValueError as error:
-        raise UsageError(one_line(str(error)), "name another file with --from", str(path)) from error
+        raise UsageError(one_line(str(error)), remedy, str(path)) from error
 
 
 def _held(images: Sequence[Image]) -> dict[str, Mapping[str, str] | str]:

@@ -6,7 +6,7 @@ import argparse
 
 from torch_compat_matrix.compat.progress import say
 from torch_compat_matrix.runner.backends.base import Command, connect
-from torch_compat_matrix.runner.errors import UsageError
+from torch_compat_matrix.runner.errors import UsageError, reading
 from torch_compat_matrix.runner.planning import plan_from
 from torch_compat_matrix.runner.records.runs import home
 from torch_compat_matrix.runner.workflow import run_command
@@ -16,10 +16,8 @@ def main(options: argparse.Namespace) -> int:
     """Run the command, or give a prompt, and return its exit status."""
     files = {}
     for path in options.copy:
-        try:
+        with reading(path, "name another file with --copy"):
             files[path.name] = path.read_bytes()
-        except OSError as error:
-            raise UsageError(f"cannot be read: {error.strerror}", "name another file with --copy", str(path)) from error
     return run_in(options, Command(words=options.command, files=files))
 
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from torch_compat_matrix.runner.errors import UsageError
+from torch_compat_matrix.runner.errors import UsageError, reading
 from torch_compat_matrix.runner.files import read_whole
 from torch_compat_matrix.runner.matrix.document import LOST, Document
 from torch_compat_matrix.runner.matrix.expand import BACKEND_OF
@@ -156,13 +156,14 @@ def read(path: Path, backend: str) -> Lock:
 
 def read_all(path: Path) -> dict[str, Lock]:
     """The locks of all backends, by name; none where there is no file."""
+    with reading(path, WRITE):
+        try:
+            content = read_whole(path, MOST)
+        except FileNotFoundError:
+            return {}
     try:
-        data = YAML(typ="safe", pure=True).load(read_whole(path, MOST).decode())
+        data = YAML(typ="safe", pure=True).load(content.decode())
         return _LOCKS.validate_python(_moved(data or {}, "file:./", _folder(path)))
-    except FileNotFoundError:
-        return {}
-    except OSError as error:
-        raise UsageError(f"cannot be read: {error.strerror}", WRITE, str(path)) from error
     except (YAMLError, ValidationError, *LOST) as error:
         raise UsageError(f"not a lock: {' '.join(str(error).split())[:200]}", WRITE, str(path)) from error
 
