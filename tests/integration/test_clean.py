@@ -106,7 +106,7 @@ def test_a_run_that_the_disk_cannot_hold_does_not_begin(place: Path, small_disk:
     assert "0.0 GB free in" in told and "1.0 GB needed" in told and "compat clean" in told
     assert not list(small_disk.rglob("journal.jsonl"))
     assert "no  disk: 0.0 GB free" in compat(
-        place, "doctor", "--backend", "local", COMPAT_HOME=str(small_disk / "home")
+        place, "doctor", "--backend", "local", status=4, COMPAT_HOME=str(small_disk / "home")
     )
 
 
@@ -114,4 +114,4 @@ def test_here_without_torch_refuses_at_once(place: Path) -> None:
     """An overlay with a torch of its own would be judged in the place of the interpreter."""
     told = compat(place, "run", "--backend", "here", status=4)
     assert "has no torch" in told and "start compat with the interpreter that holds torch" in told
-    assert "no  torch here" in compat(place, "doctor", "--backend", "here")
+    assert "no  torch here" in compat(place, "doctor", "--backend", "here", status=4)
