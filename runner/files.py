@@ -180,9 +180,9 @@ def _is_at(descriptor: int, path: Path) -> bool:
 
 def read_whole(path: Path, most: int) -> bytes:
     """The content of a regular file; OSError for any other, and for one of more than `most` bytes."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe without a writer is not waited for
-    with os.fdopen(descriptor, "rb") as stream:
-        kind = os.fstat(descriptor)
+    # a pipe without a writer is not waited for
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as stream:
+        kind = os.fstat(stream.fileno())
         if not stat.S_ISREG(kind.st_mode):
             raise OSError(errno.EINVAL, "it is no regular file", str(path))
         if kind.st_size > most:

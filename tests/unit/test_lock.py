@@ -89,6 +89,13 @@ def test_what_is_no_lock_is_named(text: str, said: str, tmp_path: Path) -> None:
     assert (raised.value.place, "`compat lock" in raised.value.remedy) == (str(path), True)
 
 
+def test_a_folder_in_its_place_is_named(tmp_path: Path) -> None:
+    """By its path, not by the number of its descriptor."""
+    with pytest.raises(UsageError, match="cannot be read: Is a directory") as raised:
+        read_all(tmp_path)
+    assert raised.value.place == str(tmp_path)
+
+
 def test_plan_is_held_to_it(lock: Lock) -> None:
     """By digest, and by packages."""
     held = lock.applied(plan(), Path("matrix.lock"))
