@@ -11,6 +11,7 @@ from torch_compat_matrix.compat.progress import answer, say
 from torch_compat_matrix.compat.verbs.report import short
 from torch_compat_matrix.runner.advice import reproducer
 from torch_compat_matrix.runner.advice.derived_image import dockerfile
+from torch_compat_matrix.runner.advice.extraction import Unextractable
 from torch_compat_matrix.runner.backends.base import Backend, Command, connect
 from torch_compat_matrix.runner.errors import CompatError, NothingSelected, Status, UsageError, writing
 from torch_compat_matrix.runner.model import Plan, Verdict, utc_now
@@ -33,7 +34,7 @@ def main(options: argparse.Namespace) -> Status:
     settings = header.get("settings", {})
     try:
         script = reproducer.script(outcome, cell, plan.modules, settings.get("seed", 0), bool(settings.get("full")))
-    except reproducer.Unextractable as error:
+    except Unextractable as error:
         raise UsageError(f"its failing part cannot stand alone: {error}", place=outcome.check) from error
     # exactly what was installed then, whatever the index has now
     exact = replace(cell, requires=outcome.resolved or cell.requires, probes=(outcome.probe,))

@@ -6,11 +6,10 @@ import ast
 import re
 import signal
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any
 
+from torch_compat_matrix.runner.advice.extraction import Source, Unextractable, defined, parsed, segment, source_of
 from torch_compat_matrix.runner.bundle import BUNDLE, place_of
 from torch_compat_matrix.runner.model import Cell, Module, Verdict
 from torch_compat_matrix.runner.outcome import Outcome
@@ -44,94 +43,6 @@ PATHS = re.compile(
 VARYING = re.compile(r"0x[0-9a-f]+|[-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?")
 
 
-@dataclass(kw_only=True)
-class _Source:
-    """Definitions gathered from modules of the bundle, each once, in an order in which they can be executed."""
-
-    modules: Sequence[Module]
-    """The user's own modules."""
-    texts: dict[tuple[Path, str], str] = field(default_factory=dict)
-    """(module, name) -> source."""
-    imports: dict[str, None] = field(default_factory=dict)
-    methods: set[str] = field(default_factory=set)
-    """The names that are read of any object: those that Probe has too are its methods."""
-
-    def take(self, path: Path, name: str) -> None:
-        """Add the module's definition of that name, after all that it refers to."""
-        if (path, name) in self.texts or name == "Probe":
-            return
-        text = _read(path, self.modules)
-        for node in _parsed(text):
-            if isinstance(node, ast.ImportFrom) and node.level:
-                for alias in node.names:
-                    if name == (alias.asname or alias.name):
-                        self._imported(path, node, alias)
-            elif isinstance(node, ast.Import | ast.ImportFrom):
-                if any(name == (alias.asname or alias.name).partition(".")[0] for alias in node.names):
-                    self.imports[ast.unparse(node)] = None
-            elif name in _defined(node):
-                self.texts[path, name] = ""  # it may refer to itself
-                self.refer(path, node)
-                del self.texts[path, name]
-                self.texts[path, name] = _segment(text, node)
-
-    def _imported(self, path: Path, node: ast.ImportFrom, alias: ast.alias) -> None:
-        folder = path.parents[node.level - 1]
-        if node.module is None:
-            raise Unextractable(f"{path.name} uses the module {alias.name} as a whole")
-        self.take(folder / f"{node.module.replace('.', '/')}.py", alias.name)
-
-    def refer(self, path: Path, node: ast.AST) -> None:
-        """Add all that the code refers to; annotations are no references."""
-        for inner in _evaluated(node):
-            if isinstance(inner, ast.Name):
-                self.take(path, inner.id)
-            elif isinstance(inner, ast.Attribute):
-                self.methods.add(inner.attr)
-
-    def clashes(self) -> bool:
-        """Whether two modules define the same name otherwise."""
-        names: dict[str, str] = {}
-        return any(names.setdefault(name, text) != text for (_, name), text in self.texts.items())
-
-
-def _read(path: Path, modules: Sequence[Module]) -> str:
-    """The source of a module of the bundle, or of the user's own in its place."""
-    own = [module.text for module in modules if path == BUNDLE / "libraries" / f"{module.name}.py"]
-    return own[0] if own else path.read_text()
-
-
-@cache
-def _parsed(text: str) -> tuple[ast.stmt, ...]:
-    return tuple(ast.parse(text).body)
-
-
-class Unextractable(Exception):
-    """A part that cannot stand alone; the message says why."""
-
-
-def _defined(node: ast.stmt) -> set[str]:
-    if isinstance(node, ast.FunctionDef | ast.ClassDef):
-        return {node.name}
-    targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
-    return {name.id for target in targets for name in ast.walk(target) if isinstance(name, ast.Name)}
-
-
-def _evaluated(node: ast.AST) -> Iterator[ast.AST]:
-    """The nodes of code, without annotations."""
-    yield node
-    for name, value in ast.iter_fields(node):
-        if name not in ("annotation", "returns"):
-            for inner in value if isinstance(value, list) else [value]:
-                if isinstance(inner, ast.AST):
-                    yield from _evaluated(inner)
-
-
-def _segment(text: str, node: ast.stmt) -> str:
-    first = min([node.lineno, *(decorator.lineno for decorator in getattr(node, "decorator_list", ()))])
-    return "\n".join(text.splitlines()[first - 1 : node.end_lineno])
-
-
 def script(outcome: Outcome, cell: Cell, modules: Sequence[Module], seed: int, full: bool) -> str:
     """The Python source that does what the failing part of the check does, without any module of ours."""
     module = _module(outcome, cell)
@@ -153,9 +64,9 @@ def _imports(cell: Cell, modules: Sequence[Module]) -> Iterator[str]:
     for member in cell.members:
         constants = {
             name: node.value
-            for node in ast.parse(_read(BUNDLE.parent / place_of(member), modules)).body
+            for node in parsed(source_of(BUNDLE.parent / place_of(member), modules))
             if isinstance(node, ast.Assign)
-            for name in _defined(node)
+            for name in defined(node)
         }
         yield ast.literal_eval(constants["MODULE"])
         yield from ast.literal_eval(constants["IMPORTS"]) if "IMPORTS" in constants else ()
@@ -163,12 +74,10 @@ def _imports(cell: Cell, modules: Sequence[Module]) -> Iterator[str]:
 
 def _part(path: Path, outcome: Outcome, modules: Sequence[Module], seed: int, full: bool) -> str:
     """The probe's function up to its failing part, without the parts that passed, and all that it refers to."""
-    text = _read(path, modules)
-    function = next(
-        node for node in ast.parse(text).body if isinstance(node, ast.FunctionDef) and node.name == outcome.probe
-    )
+    text = source_of(path, modules)
+    function = next(node for node in parsed(text) if isinstance(node, ast.FunctionDef) and node.name == outcome.probe)
     kept = _kept(function, _failing(outcome, function, path.stem))
-    source = _Source(modules=modules)
+    source = Source(modules=modules)
     for statement in kept:
         source.refer(path, statement)
     probe = BUNDLE / "probe.py"
@@ -188,17 +97,17 @@ def _part(path: Path, outcome: Outcome, modules: Sequence[Module], seed: int, fu
         *(f"{method}\n" for method in methods),
         "",
         f"def {function.name}(probe):",
-        *(_segment(text, statement) for statement in kept),
+        *(segment(text, statement) for statement in kept),
         "\n",
         f"{function.name}(Probe())",
     ]
     return "\n".join(lines) + "\n"
 
 
-def _methods(source: _Source, probe: Path) -> list[str]:
+def _methods(source: Source, probe: Path) -> list[str]:
     """The sources of Probe's methods that the code calls, and those that these call."""
     text = probe.read_text()
-    (whole,) = (node for node in ast.parse(text).body if isinstance(node, ast.ClassDef) and node.name == "Probe")
+    (whole,) = (node for node in parsed(text) if isinstance(node, ast.ClassDef) and node.name == "Probe")
     given = set(re.findall(r"def (\w+)", PRELUDE)) | {"__init__", "begin", "finish"}
     found: dict[str, str] = {}
     while True:
@@ -211,7 +120,7 @@ def _methods(source: _Source, probe: Path) -> list[str]:
             return list(found.values())
         for node in new:
             source.refer(probe, node)
-            found[node.name] = _segment(text, node)
+            found[node.name] = segment(text, node)
 
 
 def _failing(outcome: Outcome, function: ast.FunctionDef, module: str) -> str | int:
@@ -259,7 +168,7 @@ def expected(outcome: Outcome, cell: Cell, modules: Sequence[Module]) -> str:
     """What the check asks of the library, in a sentence."""
     if outcome.probe == "import":
         return f"`import {next(_imports(cell, modules))}` succeeds."
-    for node in ast.parse(_read(_module(outcome, cell), modules)).body:
+    for node in parsed(source_of(_module(outcome, cell), modules)):
         if isinstance(node, ast.FunctionDef) and node.name == outcome.probe:
             return one_line(ast.get_docstring(node) or "")
     return ""

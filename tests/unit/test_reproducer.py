@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from torch_compat_matrix.runner.advice import reproducer
+from torch_compat_matrix.runner.advice.extraction import Unextractable
 from torch_compat_matrix.runner.bundle import BUNDLE, catalogue, place_of
 from torch_compat_matrix.runner.model import Cell, Module, Verdict
 from torch_compat_matrix.runner.outcome import Outcome
@@ -59,7 +60,7 @@ def test_every_part_stands_alone(library: str) -> None:
 
 def test_what_cannot_stand_alone_is_told() -> None:
     """The probes of torch itself use modules of ours as a whole."""
-    with pytest.raises(reproducer.Unextractable, match=r"torch\.py uses the module _torch"):
+    with pytest.raises(Unextractable, match=r"torch\.py uses the module _torch"):
         written("torch", "autograd")
 
 

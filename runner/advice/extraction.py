@@ -1,0 +1,103 @@
+"""Definitions taken out of the probe modules with all that they refer to, for a script that stands alone."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+from torch_compat_matrix.runner.bundle import BUNDLE
+from torch_compat_matrix.runner.model import Module
+
+
+class Unextractable(Exception):
+    """A part that cannot stand alone; the message says why."""
+
+
+@dataclass(kw_only=True)
+class Source:
+    """Definitions gathered from modules of the bundle, each once, in an order in which they can be executed."""
+
+    modules: Sequence[Module]
+    """The user's own modules."""
+    texts: dict[tuple[Path, str], str] = field(default_factory=dict)
+    """(module, name) -> source."""
+    imports: dict[str, None] = field(default_factory=dict)
+    methods: set[str] = field(default_factory=set)
+    """The names that are read of any object: those that Probe has too are its methods."""
+
+    def take(self, path: Path, name: str) -> None:
+        """Add the module's definition of that name, after all that it refers to."""
+        if (path, name) in self.texts or name == "Probe":
+            return
+        text = source_of(path, self.modules)
+        for node in parsed(text):
+            if isinstance(node, ast.ImportFrom) and node.level:
+                for alias in node.names:
+                    if name == (alias.asname or alias.name):
+                        self._imported(path, node, alias)
+            elif isinstance(node, ast.Import | ast.ImportFrom):
+                if any(name == (alias.asname or alias.name).partition(".")[0] for alias in node.names):
+                    self.imports[ast.unparse(node)] = None
+            elif name in defined(node):
+                self.texts[path, name] = ""  # it may refer to itself
+                self.refer(path, node)
+                del self.texts[path, name]
+                self.texts[path, name] = segment(text, node)
+
+    def _imported(self, path: Path, node: ast.ImportFrom, alias: ast.alias) -> None:
+        folder = path.parents[node.level - 1]
+        if node.module is None:
+            raise Unextractable(f"{path.name} uses the module {alias.name} as a whole")
+        self.take(folder / f"{node.module.replace('.', '/')}.py", alias.name)
+
+    def refer(self, path: Path, node: ast.AST) -> None:
+        """Add all that the code refers to; annotations are no references."""
+        for inner in _evaluated(node):
+            if isinstance(inner, ast.Name):
+                self.take(path, inner.id)
+            elif isinstance(inner, ast.Attribute):
+                self.methods.add(inner.attr)
+
+    def clashes(self) -> bool:
+        """Whether two modules define the same name otherwise."""
+        names: dict[str, str] = {}
+        return any(names.setdefault(name, text) != text for (_, name), text in self.texts.items())
+
+
+def source_of(path: Path, modules: Sequence[Module]) -> str:
+    """The source of a module of the bundle, or of the user's own in its place."""
+    own = [module.text for module in modules if path == BUNDLE / "libraries" / f"{module.name}.py"]
+    return own[0] if own else path.read_text()
+
+
+@cache
+def parsed(text: str) -> tuple[ast.stmt, ...]:
+    """The statements of a module."""
+    return tuple(ast.parse(text).body)
+
+
+def defined(node: ast.stmt) -> set[str]:
+    """The names that the statement defines."""
+    if isinstance(node, ast.FunctionDef | ast.ClassDef):
+        return {node.name}
+    targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+    return {name.id for target in targets for name in ast.walk(target) if isinstance(name, ast.Name)}
+
+
+def _evaluated(node: ast.AST) -> Iterator[ast.AST]:
+    """The nodes of code, without annotations."""
+    yield node
+    for name, value in ast.iter_fields(node):
+        if name not in ("annotation", "returns"):
+            for inner in value if isinstance(value, list) else [value]:
+                if isinstance(inner, ast.AST):
+                    yield from _evaluated(inner)
+
+
+def segment(text: str, node: ast.stmt) -> str:
+    """The statement as it is written in the text, decorators and comments included."""
+    first = min([node.lineno, *(decorator.lineno for decorator in getattr(node, "decorator_list", ()))])
+    return "\n".join(text.splitlines()[first - 1 : node.end_lineno])
