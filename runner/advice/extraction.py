@@ -98,6 +98,6 @@ def _evaluated(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def segment(text: str, node: ast.stmt) -> str:
-    """The statement as it is written in the text, decorators and comments included."""
+    """The statement as it is written in the text, with its decorators."""
     first = min([node.lineno, *(decorator.lineno for decorator in getattr(node, "decorator_list", ()))])
     return "\n".join(text.splitlines()[first - 1 : node.end_lineno])

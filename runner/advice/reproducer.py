@@ -33,6 +33,7 @@ class Probe:
 '''
 """What a probe is handed, without the measurements; other methods are copied from the bundle where it needs them."""
 
+GENERIC = "it is a generic probe, whose work is found in the image"
 TYPING = ("Any", "Callable", "Dict", "Iterator", "List", "Mapping", "Optional", "Sequence", "Tuple", "Type", "Union")
 """The names of annotations, which are never evaluated."""
 
@@ -45,11 +46,12 @@ VARYING = re.compile(r"0x[0-9a-f]+|[-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?")
 
 def script(outcome: Outcome, cell: Cell, modules: Sequence[Module], seed: int, full: bool) -> str:
     """The Python source that does what the failing part of the check does, without any module of ours."""
-    module = _module(outcome, cell)
+    if not cell.members:
+        raise Unextractable("it is a command of the matrix, and no probe")
     if outcome.probe == "import":
         body = "".join(f"import {name}\n" for name in _imports(cell, modules))
     else:
-        body = _part(module, outcome, modules, seed, full)
+        body = _part(_module(outcome, cell), outcome, modules, seed, full)
     title = one_line(f"{outcome.subject} {outcome.version}: {_bare(headline(outcome.traceback)) or outcome.evidence}")
     return f'"""{fit(title[:160]).replace(chr(92), "/").replace(chr(34), chr(39))}"""\n\n{body}'
 
@@ -68,14 +70,19 @@ def _imports(cell: Cell, modules: Sequence[Module]) -> Iterator[str]:
             if isinstance(node, ast.Assign)
             for name in defined(node)
         }
-        yield ast.literal_eval(constants["MODULE"])
+        if not isinstance(constants["MODULE"], ast.Constant):
+            raise Unextractable(GENERIC)
+        yield str(constants["MODULE"].value)
         yield from ast.literal_eval(constants["IMPORTS"]) if "IMPORTS" in constants else ()
 
 
 def _part(path: Path, outcome: Outcome, modules: Sequence[Module], seed: int, full: bool) -> str:
     """The probe's function up to its failing part, without the parts that passed, and all that it refers to."""
     text = source_of(path, modules)
-    function = next(node for node in parsed(text) if isinstance(node, ast.FunctionDef) and node.name == outcome.probe)
+    functions = [node for node in parsed(text) if isinstance(node, ast.FunctionDef) and node.name == outcome.probe]
+    if not functions:
+        raise Unextractable(GENERIC)
+    function = functions[0]
     kept = _kept(function, _failing(outcome, function, path.stem))
     source = Source(modules=modules)
     for statement in kept:

@@ -64,6 +64,21 @@ def test_what_cannot_stand_alone_is_told() -> None:
         written("torch", "autograd")
 
 
+@pytest.mark.parametrize("probe", ["import", "sample"])
+def test_a_generic_probe_cannot_stand_alone(probe: str) -> None:
+    """What it imports and calls is found in the image alone."""
+    with pytest.raises(Unextractable, match="generic"):
+        written("acme", probe, modules=catalogue().with_generic(["acme"]).modules)
+
+
+def test_an_images_own_command_is_no_probe() -> None:
+    """Its line in the matrix is all that there is."""
+    outcome = Outcome(check="i/commands/starts", image="i", subject="commands", probe="starts", verdict=Verdict.FAIL)
+    cell = Cell(image="i", subject="commands", version="", requires=(), members=(), probes=("starts",))
+    with pytest.raises(Unextractable, match="a command of the matrix"):
+        reproducer.script(outcome, cell, (), 0, False)
+
+
 def test_other_parts_are_left_out() -> None:
     """Those before it as well as those behind it; the seed and the device are the check's."""
     text = written("captum", "sample", "noise tunnel")
