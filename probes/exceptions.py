@@ -91,7 +91,9 @@ def _lacking(error: BaseException, message: str) -> str:
     """The installed distribution whose package lacks the name or the submodule that was asked for."""
     module = getattr(error, "name", None) if isinstance(error, ImportError) else None
     match = re.search(MISSING, message)
-    package = (module if isinstance(module, str) else "").partition(".")[0] or (match and (match[1] or match[2]))
+    owner = _owner_of_attribute(error) or _callee(error, message)
+    module = module if isinstance(module, str) else getattr(owner, "__module__", None)
+    package = str(module or "").partition(".")[0] or (match and (match[1] or match[2]))
     if not package or (isinstance(error, ModuleNotFoundError) and f"'{package}'" in message):
         return ""  # nothing of that name is installed
     place = getattr(sys.modules.get(package), "__file__", None)
@@ -102,6 +104,23 @@ def _lacking(error: BaseException, message: str) -> str:
             return ""
         place = spec.origin if spec is not None else None
     return distribution_of(os.path.abspath(place)) if place else ""
+
+
+def _owner_of_attribute(error: BaseException) -> Any:
+    """The class of the object that lacks an attribute (from Python 3.10 on); None for a module."""
+    found = getattr(error, "obj", None) if isinstance(error, AttributeError) else None
+    return None if found is None or isinstance(found, (type, type(sys))) else type(found)
+
+
+def _callee(error: BaseException, message: str) -> Any:
+    """The function or class that refused a keyword, by its name in the frame that called it."""
+    match = re.search(r"(\w+)(?:\.__init__)?\(\) got an unexpected keyword", message)
+    if match is None or not isinstance(error, TypeError) or error.__traceback__ is None:
+        return None
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    modules = [value for value in frame.f_globals.values() if isinstance(value, type(sys))]
+    found = frame.f_globals.get(match[1])
+    return found or next((vars(module)[match[1]] for module in modules if match[1] in vars(module)), None)
 
 
 def distribution_of(path: str) -> str:

@@ -12,10 +12,11 @@ from docker.errors import APIError, DockerException
 from torch_compat_matrix.runner.errors import Trouble
 
 MEANINGS = (
+    ("driver-mismatch", r"driver/library version mismatch"),
     (
         "no-nvidia-runtime",
         r"could not select device driver|Unknown runtime specified nvidia|unknown or invalid runtime name: nvidia"
-        r"|nvidia-container-cli: initialization error|unresolvable CDI devices",
+        r"|nvidia-container-cli: initialization error|unresolvable CDI devices|driver not loaded",
     ),
     ("driver-too-old", r"unsatisfied condition: cuda>="),
     ("disk-full", r"no space left on device|disk quota exceeded"),
@@ -33,7 +34,7 @@ MEANINGS = (
     (
         "registry-unreachable",
         r"no such host|connection refused|i/o timeout|TLS handshake timeout|Client\.Timeout|network is unreachable"
-        r"|server misbehaving|x509: |http: server gave HTTP response",
+        r"|server misbehaving|x509: |unexpected EOF|http: server gave HTTP response",
     ),
     (
         "no-python",

@@ -51,7 +51,10 @@ REASONS = (
     ),
     ("needs-in-image", r"The built wheel \S+ is not compatible with the target"),
     ("needs-in-image", r"ModuleNotFoundError: No module named 'torch'"),
-    ("sdist-build-failed", r"Failed to (download and )?build|The build backend returned an error"),
+    (
+        "sdist-build-failed",
+        r"Failed to (download and )?build|The build backend returned an error|subprocess-exited-with-error",
+    ),
     (
         "wheel-refused",
         r"Failed to install: \S+\.whl .{0,200}cause: (Scripts must not|The wheel is|.{0,99}(\.dist-info|RECORD))",
@@ -61,9 +64,11 @@ REASONS = (
         "version-not-found",
         r"Because (there is no version of )?(\S+)( was not found in [\w ]{1,80})? and you require \2",
     ),
+    ("version-not-found", r"No matching distribution found for"),
+    ("externally-managed", r"externally[ -]managed"),
     ("no-wheel", r"ha(s|ve) no (usable wheels|wheels with a matching (Python|platform))"),
     ("yanked", r"was yanked\b"),
-    ("unsatisfiable", r"No solution found"),
+    ("unsatisfiable", r"No solution found|ResolutionImpossible"),
 )
 """Reason code and the pattern of uv's own words that shows it, the most telling first."""
 

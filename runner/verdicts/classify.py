@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -24,7 +24,13 @@ FRAME = r'^ +File "([^"\n]+)", line \d+(?:, in [^\n]*)?(?:\n +([^\n]*))?'
 QUOTED = r"^(?:[A-Za-z_]\w*\.)*([A-Z]\w*(?:Error|Exception|Interrupt|Exit))(?:: |$)"
 """The type of an exception that another one quotes in its message, as InductorError does."""
 
-LAST_WORDS = r"^terminate called|^[ \t]*what\(\):|symbol lookup error|^Fatal Python error|^Could not load library"
+PACKAGE = r"(?:site|dist)-packages/(?:google/)?(\w+)/"
+"""The folder of a package in a path."""
+
+LAST_WORDS = (
+    r"^terminate called|^[ \t]*what\(\):|symbol lookup error|^Fatal Python error|^Could not load library"
+    r"| received signal SIG[A-Z]+|^\*\*\* (?:Error in|SIG[A-Z]+|Process received signal)"
+)
 """The first line of a dying process's explanation; earlier output has nothing to do with the death."""
 
 MOST = 32 << 10
@@ -55,6 +61,8 @@ class Signs:
     trace: str
     raised_in: str
     """`name==version` of the distribution whose code raised the innermost cause."""
+    own: str
+    """The same, also where it is the package itself that says that it lacks a name."""
     lacking: tuple[str, ...]
     """Those that lack a name or a submodule that was asked for."""
     output: str
@@ -134,24 +142,34 @@ def explain(
 ) -> Classified:
     """The first rule that holds for an exception or a death."""
     signs = read_signs(observation)
-    known = {**known, "raiser": signs.raised_in.replace("==", " ")}
-    raiser = _raiser(signs.raised_in, known["member"], added)
+    known = {**known, "raiser": signs.raised_in.replace("==", " ").removeprefix(NOBODY)}
     for rule in RULES:
         match = matches(rule, signs, packages, known["member"])
         if match is not None:
             evidence, groups = match
             reason = REASONS[rule.reason]
-            blame = rule.blame or (raiser if reason.blame == RAISER else reason.blame)
+            blame = rule.blame or reason.blame
+            if "owner" in groups or blame == RAISER:
+                blame = _raiser(groups.get("owner") or signs.raised_in, known["member"], {*packages}, added)
             return _classified(reason, {**known, **groups}, evidence=evidence, blame=blame)
     return _classified(REASONS["unclassified"], known, evidence=signs.head)
 
 
-def _raiser(raised_in: str, member: str, added: Mapping[str, str]) -> str:
-    """Who raised: the library, also where that is not known; a dependency that the cell added; or the image."""
+NOBODY = "(nobody)"
+"""Stands for who raised where a process died and left no frame of Python or of a compiled part."""
+
+
+def _raiser(raised_in: str, member: str, packages: Collection[str], added: Mapping[str, str]) -> str:
+    """Who raised: the library, also where that is not known; a dependency that the cell added; or the image.
+
+    A bare name is that of a folder, which may be none of a distribution: nobody is blamed then.
+    """
     name = canonical(raised_in.partition("==")[0])
     if name in ("", canonical(member)):
         return "library"
-    return "dependency" if name in added else "image"
+    if name in added:
+        return "dependency"
+    return "image" if "==" in raised_in or name in map(canonical, packages) else "unknown"
 
 
 def read_signs(observation: Mapping[str, Any]) -> Signs:
@@ -166,10 +184,11 @@ def read_signs(observation: Mapping[str, Any]) -> Signs:
     return Signs(
         head=": ".join(dict.fromkeys(part for part in (kind, _telling_line(message)) if part)),
         said=said,
-        types=() if died else (*types, *re.findall(QUOTED, said, re.MULTILINE)),
+        types=(*types, *re.findall(QUOTED, said, re.MULTILINE)) if not died or observation.get("exit") else (),
         frame="" if died else _innermost_frame(trace),
         trace="" if died else trace,
-        raised_in=next((link["raised_in"] for link in reversed(chain) if link["raised_in"]), ""),
+        raised_in=_died_in(said) if died else _raised_in(chain),
+        own=next((link["raised_in"] for link in reversed(chain) if link["raised_in"]), ""),
         lacking=tuple(link["lacking"] for link in chain if link["lacking"]),
         output="\n".join(filter(None, (str(observation.get("import_output", "")), output))),
         signal=_signal(observation) if died else "",
@@ -177,6 +196,21 @@ def read_signs(observation: Mapping[str, Any]) -> Signs:
         oom=bool(observation.get("oom_kills")),
         unprovoked=died and bool(observation.get("attempts")) and observation.get("oom_kills") == 0,
     )
+
+
+def _raised_in(chain: Sequence[Mapping[str, Any]]) -> str:
+    """Whose code raised the innermost cause; nobody's where a package only says that it lacks a name."""
+    held = next((link for link in reversed(chain) if link["raised_in"]), None)
+    return "" if held is None or held["raised_in"] == held["lacking"] != "" else str(held["raised_in"])
+
+
+def _died_in(said: str) -> str:
+    """The folder of the package that a process died in: its compiled part, else its innermost frame of Python."""
+    found = re.search(
+        rf"^ *(?:#\d.* )?from \S*?{PACKAGE}|^(?:\[ ?\d+\] )?/\S*?{PACKAGE}\S*\.so\S*\(", said, re.MULTILINE
+    )
+    found = found or re.search(rf'^ +File "[^"\n]*?{PACKAGE}', said, re.MULTILINE)
+    return next(filter(None, found.groups())) if found else "" if "(most recent call first)" in said else NOBODY
 
 
 def matches(rule: Rule, signs: Signs, packages: Iterable[str], member: str) -> tuple[str, dict[str, str]] | None:
@@ -187,12 +221,13 @@ def matches(rule: Rule, signs: Signs, packages: Iterable[str], member: str) -> t
         return None
     if rule.raises and not any(re.fullmatch(rule.raises, kind) for kind in signs.types):
         return None
-    if not re.search(rule.through, signs.trace):
+    through = re.search(rule.through, signs.trace, re.MULTILINE)
+    if through is None:
         return None
     lacking = [held for held in signs.lacking if canonical(held.partition("==")[0]) != canonical(member)]
     if rule.lacking and not lacking:
         return None
-    evidence, groups = "", {}
+    evidence, groups = "", {name: value for name, value in through.groupdict().items() if value}
     # In the order in which a match makes the better evidence.
     for pattern, text in (
         (rule.says, signs.said),
@@ -208,6 +243,9 @@ def matches(rule: Rule, signs: Signs, packages: Iterable[str], member: str) -> t
             return None
         evidence = evidence or _line_of(match)
         groups.update({name: value for name, value in match.groupdict().items() if value})
+    if rule.own:
+        raiser = canonical(signs.own.partition("==")[0])
+        return (evidence, groups) if raiser == canonical(groups["namespace"].partition(".")[0]) else None
     if groups.get("namespace", "").partition(".")[0] == member:
         return None  # a name missing from a library's own namespace was not removed by anybody else
     if lacking:

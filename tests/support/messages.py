@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 FOLDER = Path(__file__).resolve().parent.parent / "messages"
+BLIND = FOLDER / "blind"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,11 +26,22 @@ class Message:
     text: str
     observation: Mapping[str, Any]
     packages: Mapping[str, str]
+    blame: str
+    """Who is to blame, where the file says it."""
+    wanted: str
+    """A code that fits better than `reason`, and that the registry may not have."""
 
 
-def messages(folder: Path = FOLDER) -> Iterator[Message]:
-    """All of them, near misses too, in the order of their names."""
-    for path in sorted(folder.rglob("*.txt"), key=lambda path: path.stem):
+def messages() -> Iterator[Message]:
+    """All that rules were written for, near misses too, in the order of their names."""
+    for path in sorted(FOLDER.rglob("*.txt"), key=lambda path: path.stem):
+        if path.parent != BLIND:
+            yield read(path)
+
+
+def blind_messages() -> Iterator[Message]:
+    """Those that only measure the rules, in the order of their names."""
+    for path in sorted(BLIND.glob("*.txt")):
         yield read(path)
 
 
@@ -45,6 +57,8 @@ def read(path: Path) -> Message:
         text=text.strip(),
         observation=_observation(fields, text.strip()),
         packages=dict(pin.split("==") for pin in fields.get("packages", "torch==2.6.0 numpy==1.26.4").split()),
+        blame=fields.get("blame", ""),
+        wanted=fields.get("wanted", ""),
     )
 
 

@@ -1,0 +1,132 @@
+"""How often the rules name a failure rightly: `python -m tests.classification` scores them on messages of others.
+
+The messages of `tests/messages/blind/` are split by a hash of their names: rules are written from one half, the other
+one only scores them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from hashlib import sha256
+
+from docker.errors import DockerException
+
+from tests.support.messages import Message, blind_messages
+from torch_compat_matrix.runner.backends import docker_errors
+from torch_compat_matrix.runner.model import Limits
+from torch_compat_matrix.runner.packages import uv
+from torch_compat_matrix.runner.pins import canonical
+from torch_compat_matrix.runner.verdicts.classify import classify
+from torch_compat_matrix.runner.verdicts.rules import REASONS
+
+WRITTEN_FROM, ONLY_SCORED = "written from", "only scored"
+
+OF_AN_IMAGE = re.compile(
+    r"torch|torchvision|torchaudio|triton|numpy|pillow|sympy|networkx|jinja2|fsspec|filelock|typing-extensions"
+    r"|pip|setuptools|conda|python|nvidia-.*"
+)
+"""What an image of torch brings; a run adds everything else for its library."""
+
+KINDS = ("right", "wrong", "unclassified")
+UNNAMED = frozenset({"unclassified", "unclassified-death"})
+
+ENGINE_SAYS = r"Error response from daemon|nvidia-container-cli: |OCI runtime"
+INSTALLER_SAYS = r"^\s*(\u00d7 |error: |ERROR: |WARNING: Ignoring)|No solution found|^\s*Caused by: "
+"""Words that a run hears from the container engine and from uv, before any probe starts."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Score:
+    """A message, and the reason and blame that the rules give it."""
+
+    message: Message
+    reason: str
+    blame: str
+
+    @property
+    def wanted(self) -> str:
+        """The reason that it must give: the code that was asked for, once the registry has it."""
+        return self.message.wanted if self.message.wanted in REASONS else self.message.reason
+
+    @property
+    def kind(self) -> str:
+        """`right`, `wrong`, or `unclassified` although there is a code for it."""
+        is_right = self.reason == self.wanted and self.blame == self.message.blame
+        has_code = not self.message.wanted or self.message.wanted in REASONS
+        if is_right or (not has_code and self.reason in UNNAMED):
+            return "right"
+        return "unclassified" if self.reason in UNNAMED else "wrong"
+
+    @property
+    def blames_without_cause(self) -> bool:
+        """Whether the library, or what came with it, is told to be at fault, and is not."""
+        return self.blame in ("library", "dependency") and self.message.blame not in ("library", "dependency")
+
+
+def half(name: str) -> str:
+    """The half that a message belongs to, by its name alone."""
+    return WRITTEN_FROM if sha256(name.encode()).digest()[0] % 2 else ONLY_SCORED
+
+
+def score(message: Message) -> Score:
+    """What a run would make of it: engine and installer speak before the probes, and have rules of their own."""
+    if message.observation["status"] == "died" and message.observation["exit"]:
+        codes: Iterable[str] = ()
+        if re.search(ENGINE_SAYS, message.text, re.MULTILINE):
+            codes = (docker_errors.trouble_of(DockerException(message.text), "").code,)
+        elif re.search(INSTALLER_SAYS, message.text, re.MULTILINE):
+            codes = (uv.Ran(status=1, out="", err=message.text).reason,)
+        for code in codes:
+            return Score(message=message, reason=code, blame=REASONS[code].blame)
+    owners = [link[name] for link in message.observation.get("chain", ()) for name in ("raised_in", "lacking")]
+    folders = re.findall(r"-packages/(?:google/)?(\w+)/", message.text)
+    brought = {
+        **dict.fromkeys(folders, "0"),
+        **message.packages,
+        **dict(owner.split("==") for owner in owners if owner),
+    }
+    added = {
+        canonical(name): version for name, version in brought.items() if not OF_AN_IMAGE.fullmatch(canonical(name))
+    }
+    found = classify(message.observation, {"packages": message.packages}, Limits(), "docker", added)
+    return Score(message=message, reason=found.reason, blame=found.blame)
+
+
+def table(found: Iterable[Score]) -> str:
+    """Right, wrong and unclassified in both halves, and how often a library is blamed without cause."""
+    rows = [
+        "half          messages       right       wrong  unclassified  right code, wrong blame  library blamed wrongly"
+    ]
+    found = list(found)
+    for name in (WRITTEN_FROM, ONLY_SCORED):
+        own = [one for one in found if half(one.message.name) == name]
+        counts = Counter(one.kind for one in own)
+        parts = "  ".join(f"{counts[kind]:3} {100 * counts[kind] / max(1, len(own)):4.1f} %" for kind in KINDS)
+        only_blame = sum(one.kind == "wrong" and one.reason == one.wanted for one in own)
+        rows.append(
+            f"{name:13} {len(own):8}  {parts}  {only_blame:24}  {sum(one.blames_without_cause for one in own):22}"
+        )
+    return "\n".join(rows)
+
+
+def main(arguments: Iterable[str] | None = None) -> None:
+    """Print the table, and the failures by name."""
+    parser = argparse.ArgumentParser(prog="python -m tests.classification", description=__doc__)
+    parser.add_argument("--failures", action="store_true", help="list what is not right, by half")
+    options = parser.parse_args(None if arguments is None else list(arguments))
+    found = list(map(score, blind_messages()))
+    print(table(found))
+    for one in sorted(found, key=lambda one: (half(one.message.name), one.message.name)) if options.failures else ():
+        if one.kind != "right":
+            print(
+                f"{half(one.message.name):13} {one.kind:13} {one.message.name}: "
+                f"{one.reason}/{one.blame}, not {one.wanted}/{one.message.blame}"
+            )
+
+
+if __name__ == "__main__":
+    main()
