@@ -2,28 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 from pydantic import ValidationError as Invalid
 
 from torch_compat_matrix.runner.matrix.document import Document, MatrixError, read
 from torch_compat_matrix.runner.matrix.entries import Entry
 from torch_compat_matrix.runner.matrix.explain import explain
-from torch_compat_matrix.runner.matrix.values import Selection
-
-
-def _pattern(text: str) -> str:
-    try:
-        re.compile(text)
-    except re.error as error:
-        raise ValueError(f"not a regular expression: {error}") from error
-    return text
-
-
-Pattern = Annotated[str, AfterValidator(_pattern)]
+from torch_compat_matrix.runner.matrix.values import Pattern, Selection
 
 
 class Condition(Entry):
