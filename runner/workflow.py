@@ -188,7 +188,7 @@ def execute(opened: OpenRun, *, listen: Callable[[Outcome], None], say: Say, wat
         opened.run.finish("complete")
 
 
-def run_command(plan: Plan, backend: Backend, command: Command, say: Say, seed: int = 0) -> int:
+def run_command(plan: Plan, backend: Backend, command: Command, say: Say) -> int:
     """Run a user's command in the environment of the plan's only cell, and return its exit status.
 
     Raises NothingSelected where that environment cannot exist, Trouble where it cannot be had now.
@@ -197,7 +197,7 @@ def run_command(plan: Plan, backend: Backend, command: Command, say: Say, seed: 
         raise UsageError("it cannot run a command of yours", "take another backend", f"--backend {backend.name}")
     holds, index = storage.InUse(home()), Index.from_pip(os.environ)
     folder = home() / "shell"  # nothing is recorded
-    engine = Engine(plan=plan, backend=backend, home=home(), folder=folder, index=index, seed=seed, say=say)
+    engine = Engine(plan=plan, backend=backend, home=home(), folder=folder, index=index, say=say)
     try:
         return interact(engine, command)
     except Trouble as trouble:
