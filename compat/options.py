@@ -10,7 +10,7 @@ from pathlib import Path
 from torch_compat_matrix.runner import __version__
 from torch_compat_matrix.runner.backends.base import BACKENDS
 from torch_compat_matrix.runner.errors import UsageError, did_you_mean
-from torch_compat_matrix.runner.model import PROBES
+from torch_compat_matrix.runner.model import MATRIX, PROBES
 
 EPILOG = """\
 A selector is an image, a library (`captum`, `captum-0.8.0`), a cell (image/library-version),
@@ -28,7 +28,6 @@ exit status:
   130  interrupted by Ctrl-C, SIGTERM or SIGHUP; `compat run --resume` continues
 """
 
-MATRIX = Path("matrix.yaml")
 PRINTED = Path("-")
 """`--json` without a file."""
 

@@ -8,6 +8,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from enum import Enum
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 from torch_compat_matrix.runner.pins import canonical, name_of
@@ -24,6 +25,8 @@ PLAIN: Install = "plain"
 Pull = Literal["missing", "always"]
 """When an image is pulled: where the engine lacks it, or at each run, since its tag may have moved."""
 
+MATRIX = Path("matrix.yaml")
+"""The matrix file where none is named."""
 EXPECTS = "expects"
 """The library in an expectation's id: `image/expects/what`."""
 COMMANDS = "commands"

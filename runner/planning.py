@@ -24,7 +24,7 @@ from torch_compat_matrix.runner.errors import (
 )
 from torch_compat_matrix.runner.files import read_whole
 from torch_compat_matrix.runner.matrix.select import installed_plan, left_out, select
-from torch_compat_matrix.runner.model import Plan, Pull, repository
+from torch_compat_matrix.runner.model import MATRIX, Plan, Pull, repository
 from torch_compat_matrix.runner.packages.pip_config import Index
 from torch_compat_matrix.runner.records.runs import Run, home
 from torch_compat_matrix.runner.records.shapes import plan_of
@@ -49,8 +49,6 @@ if TYPE_CHECKING:
     from torch_compat_matrix.runner.matrix.schema import Matrix
     from torch_compat_matrix.runner.matrix.versions import Moving
 
-MATRIX = Path("matrix.yaml")
-"""The matrix file where none is named."""
 MOST_PLAN = 256 << 20
 """Bytes of a plan file; 100,000 checks take 30 MB."""
 

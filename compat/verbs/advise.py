@@ -26,7 +26,7 @@ from torch_compat_matrix.runner.bundle import Catalogue, extended
 from torch_compat_matrix.runner.errors import Status, UsageError, did_you_mean, writing
 from torch_compat_matrix.runner.matrix.load import load
 from torch_compat_matrix.runner.matrix.schema import Matrix
-from torch_compat_matrix.runner.model import PROBES, Local
+from torch_compat_matrix.runner.model import MATRIX, PROBES, Local
 from torch_compat_matrix.runner.packages.pip_config import Index
 from torch_compat_matrix.runner.pins import canonical
 from torch_compat_matrix.runner.planning import plan_from
@@ -287,5 +287,5 @@ def _way(wanted: Mapping[str, str], matrix: Matrix | None, options: argparse.Nam
             yield f"{options.matrix} does not list {f'{name} {version}'.strip()}: add it under `libraries:`, {listed}"
         selectors.append(f"{name}-{version}" if version else name)
     command = ["compat", "run", "--backend", options.backend or "docker", *selectors]
-    command += ["--matrix", str(options.matrix)] if options.matrix != Path("matrix.yaml") else []
+    command += ["--matrix", str(options.matrix)] if options.matrix != MATRIX else []
     yield f"verify: {shlex.join(command)}"

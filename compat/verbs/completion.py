@@ -16,6 +16,7 @@ from torch_compat_matrix.compat.options import parser, verbs_of
 from torch_compat_matrix.compat.progress import answer
 from torch_compat_matrix.runner.errors import Status
 from torch_compat_matrix.runner.files import home, read_cache, to_json, write_whole
+from torch_compat_matrix.runner.model import MATRIX
 
 SELECTORS = ("selectors", "cell")
 """The arguments of verbs that are selectors."""
@@ -46,7 +47,7 @@ def _runs(**_: Any) -> Iterable[str]:
 
 def _selectors(parsed_args: argparse.Namespace, **_: Any) -> Iterable[str]:
     """The names in the matrix: kept until a YAML file beside or below it changes, since to read it takes 0.3 s."""
-    matrix = Path(getattr(parsed_args, "matrix", "matrix.yaml")).absolute()
+    matrix = Path(getattr(parsed_args, "matrix", MATRIX)).absolute()
     files = [file for pattern in ("*.y*ml", "*/*.y*ml") for file in sorted(matrix.parent.glob(pattern))]
     stamp = [str(matrix), *(f"{file} {file.stat().st_mtime_ns}" for file in files)]
     path = home() / "selectors.json"

@@ -17,8 +17,7 @@ from torch_compat_matrix.runner.matrix.document import Document
 from torch_compat_matrix.runner.matrix.draft import drafted, example, listed, text_of
 from torch_compat_matrix.runner.matrix.json_schema import schema
 from torch_compat_matrix.runner.matrix.load import load
-from torch_compat_matrix.runner.model import INSTALLED, TORCH, Image
-from torch_compat_matrix.runner.planning import MATRIX
+from torch_compat_matrix.runner.model import INSTALLED, MATRIX, TORCH, Image
 from torch_compat_matrix.runner.records.runs import home
 from torch_compat_matrix.runner.text import one_line
 from torch_compat_matrix.runner.workflow import facts_of

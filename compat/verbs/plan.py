@@ -6,12 +6,12 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from torch_compat_matrix.compat.options import MATRIX, PRINTED
+from torch_compat_matrix.compat.options import PRINTED
 from torch_compat_matrix.compat.progress import answer, answer_json, say
 from torch_compat_matrix.runner.backends.base import connect, reap
 from torch_compat_matrix.runner.errors import Status, UsageError, writing
 from torch_compat_matrix.runner.files import to_json, write_private
-from torch_compat_matrix.runner.model import Plan
+from torch_compat_matrix.runner.model import MATRIX, Plan
 from torch_compat_matrix.runner.planning import plan_from
 from torch_compat_matrix.runner.records.runs import home
 from torch_compat_matrix.runner.text import redact

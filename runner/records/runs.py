@@ -19,7 +19,7 @@ from torch_compat_matrix.runner import __version__
 from torch_compat_matrix.runner.errors import ANOTHER_HOME, CompatError, NothingSelected, did_you_mean, writing
 from torch_compat_matrix.runner.files import cores, is_locked, locked, write_private
 from torch_compat_matrix.runner.files import home as home
-from torch_compat_matrix.runner.model import Module, Plan, utc_now
+from torch_compat_matrix.runner.model import MATRIX, Module, Plan, utc_now
 from torch_compat_matrix.runner.outcome import Outcome
 from torch_compat_matrix.runner.records.journal import Follower, Journal, append
 from torch_compat_matrix.runner.records.shapes import SCHEMA, plan_of
@@ -37,7 +37,7 @@ def again(header: Mapping[str, Any], *selectors: str) -> str:
     command += ["--rerun", *selectors, *(["--full"] if settings.get("full") else [])]
     command += [word for pair in pairwise(header.get("command", ())) if pair[0] == "--set" for word in pair]
     source = header.get("plan", {}).get("source", "")
-    command += ["--matrix", source] if source.endswith(".yaml") and source != "matrix.yaml" else []
+    command += ["--matrix", source] if source.endswith(".yaml") and source != str(MATRIX) else []
     command += shlex.split(source) if source.startswith("--") else []  # the options that stood in place of a file
     return shlex.join(command)
 
