@@ -210,15 +210,8 @@ def _read_plan(path: Path) -> Plan:
     return plan
 
 
-def isolated(plan: Plan, isolation: str | None) -> Plan:
-    """The plan with this isolation for every cell; None leaves each cell its own."""
-    if isolation is None:
-        return plan
-    return replace(plan, cells=tuple(replace(cell, isolation=isolation) for cell in plan.cells))
-
-
-def pulling(plan: Plan, pull: Pull | None) -> Plan:
-    """The plan that pulls every image then; None leaves each image its own."""
-    if pull is None:
-        return plan
-    return replace(plan, images=tuple(replace(image, pull=pull) for image in plan.images))
+def adapted(plan: Plan, isolation: str | None, pull: Pull | None) -> Plan:
+    """The plan with this isolation for every cell and this pull for every image; None leaves each its own."""
+    images = tuple(replace(image, pull=pull or image.pull) for image in plan.images)
+    cells = tuple(replace(cell, isolation=isolation or cell.isolation) for cell in plan.cells)
+    return replace(plan, images=images, cells=cells)

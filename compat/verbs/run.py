@@ -14,7 +14,7 @@ from torch_compat_matrix.runner.backends.here import require_torch
 from torch_compat_matrix.runner.errors import NothingSelected, Status, writing
 from torch_compat_matrix.runner.execution.durations import Estimate, Remaining
 from torch_compat_matrix.runner.model import Plan
-from torch_compat_matrix.runner.planning import isolated, pulling
+from torch_compat_matrix.runner.planning import adapted
 from torch_compat_matrix.runner.records.runs import Run, home
 from torch_compat_matrix.runner.workflow import OpenRun, RunSettings, execute, jobs_of, make_room, open_run, resume_run
 
@@ -43,7 +43,7 @@ def main(options: argparse.Namespace) -> Status:
         rerun=options.rerun,
         compile_cache=options.compile_cache,
     )
-    asked = pulling(isolated(plan, options.isolation), options.pull)
+    asked = adapted(plan, options.isolation, options.pull)
     opened = start(asked, settings, ["compat", *options.arguments])
     return work_through(opened, options.out, options.baseline, options.loudness)
 
