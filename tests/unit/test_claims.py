@@ -125,7 +125,7 @@ def test_page_shows_what_is_false_first(tmp_path: Path) -> None:
         ("claims:\n  - { id: A, source: s, says: c, holds_if: [{}] }", ":2:"),
         ("claims:\n  - { id: A, source: s, says: c, holds_if: [{ checks: a, exists: b }] }", "exactly one of"),
         ("claims:\n  - { id: A, source: s, says: c, holds_if: [{ checks: a, metric: m }] }", "needs `at_least`"),
-        ("claims:\n  - { id: A, source: s, says: c, holds_if: [{ checks: a, true_note: '(' }] }", "not a regular"),
+        ("claims:\n  - { id: A, source: s, says: c, holds_if: [{ checks: a, true_note: '(' }] }", "no regular"),
         ("claims:\n  - { id: A, source: s, says: c, holdsif: [] }", "unknown key 'holdsif'; did you mean 'holds_if'?"),
         (
             "claims:\n  - { id: A, source: s, says: c, holds_if: [] }\n  - { id: A, source: s, says: c, holds_if: [] }",
