@@ -114,13 +114,15 @@ def _owner_of_attribute(error: BaseException) -> Any:
 
 def _callee(error: BaseException, message: str) -> Any:
     """The function or class that refused a keyword, by its name in the frame that called it."""
-    match = re.search(r"(\w+)(?:\.__init__)?\(\) got an unexpected keyword", message)
-    if match is None or not isinstance(error, TypeError) or error.__traceback__ is None:
+    if not isinstance(error, TypeError) or error.__traceback__ is None:
+        return None
+    match = re.match(r"(?:\w+\.)*?(\w+)(?:\.__init__)?\(\) got an unexpected keyword", message[:1000])
+    if match is None:
         return None
     *_, (frame, _) = traceback.walk_tb(error.__traceback__)
-    modules = [value for value in frame.f_globals.values() if isinstance(value, type(sys))]
-    found = frame.f_globals.get(match[1])
-    return found or next((vars(module)[match[1]] for module in modules if match[1] in vars(module)), None)
+    held = dict(frame.f_globals)
+    modules = [value for value in held.values() if type(value) is type(sys)]
+    return next((names[match[1]] for names in (held, *map(vars, modules)) if match[1] in names), None)
 
 
 def distribution_of(path: str) -> str:

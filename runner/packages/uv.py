@@ -53,7 +53,8 @@ REASONS = (
     ("needs-in-image", r"ModuleNotFoundError: No module named 'torch'"),
     (
         "sdist-build-failed",
-        r"Failed to (download and )?build|The build backend returned an error|subprocess-exited-with-error",
+        r"Failed to (download and )?build|The build backend returned an error|[Bb]uild backend failed"
+        r"|did not run successfully|subprocess-exited-with-error",
     ),
     (
         "wheel-refused",

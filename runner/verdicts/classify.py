@@ -24,7 +24,11 @@ FRAME = r'^ +File "([^"\n]+)", line \d+(?:, in [^\n]*)?(?:\n +([^\n]*))?'
 QUOTED = r"^(?:[A-Za-z_]\w*\.)*([A-Z]\w*(?:Error|Exception|Interrupt|Exit))(?:: |$)"
 """The type of an exception that another one quotes in its message, as InductorError does."""
 
-PACKAGE = r"(?:site|dist)-packages/(?:google/)?(\w+)/"
+BUILDS = r"CalledProcessError|CppCompileError|CompilationError|^Error building extension"
+COMPILER_SAYS = r"^.*(?:\berror: |\bfatal\b|cannot find -l).*"
+"""What failed to build, and the lines in which a compiler or a linker says why, wherever they were printed."""
+
+PACKAGE = r"(?:(?:site|dist)-packages|overlays/\w+)/(?:google/)?(\w+)/"
 """The folder of a package in a path."""
 
 LAST_WORDS = (
@@ -169,7 +173,12 @@ def _raiser(raised_in: str, member: str, packages: Collection[str], added: Mappi
         return "library"
     if name in added:
         return "dependency"
-    return "image" if "==" in raised_in or name in map(canonical, packages) else "unknown"
+    if "==" in raised_in or name in map(canonical, packages):
+        return "image"
+    # The folder of pyro-ppl is `pyro`.
+    if f"{canonical(member)}-".startswith(f"{name}-"):
+        return "library"
+    return "dependency" if any(f"{package}-".startswith(f"{name}-") for package in added) else "unknown"
 
 
 def read_signs(observation: Mapping[str, Any]) -> Signs:
@@ -181,6 +190,8 @@ def read_signs(observation: Mapping[str, Any]) -> Signs:
     chain = [link for link in observation.get("chain", ()) if link["is_cause"]]
     causes = [_ends(str(link["message"])) for link in chain[1:]] or _causes(trace)
     said = _last_words(output) if died else "\n".join([message, *causes])
+    if not died and re.search(BUILDS, "\n".join([*types, said]), re.MULTILINE):
+        said = "\n".join([said, *re.findall(COMPILER_SAYS, f"{trace}\n{output}", re.MULTILINE)])
     return Signs(
         head=": ".join(dict.fromkeys(part for part in (kind, _telling_line(message)) if part)),
         said=said,

@@ -136,7 +136,7 @@ _NO_THREAD = r"pthread_create failed.{0,300}Operation not permitted"
 _NO_HEADERS = r"Python\.h: No such file or directory"
 _NO_LIBRARY = r"cannot find -l(?P<library>\w+)"
 _UNKNOWN_TO_NVCC = r"Unsupported gpu architecture '(?P<architecture>\w+)'|Unknown CUDA arch \("
-_OWNER = r"(?:site|dist)-packages/(?:google/)?(?P<owner>\w+)/[\w./+-]{0,300}"
+_OWNER = r"(?:(?:site|dist)-packages|overlays/\w+)/(?:google/)?(?P<owner>\w+)/[\w./+-]{0,300}"
 _OF_A_LIBRARY = r"packages/(?!torch/)|transformers_modules"
 _UNTRUSTED = r"CERTIFICATE_VERIFY_FAILED|certificate verify failed|invalid peer certificate"
 # Symbols of torch, whose names are mangled: at::, c10::, torch::, caffe2::, and those of its C parts.
@@ -177,6 +177,7 @@ RULES = (
     Rule("undefined-symbol-elsewhere", says=rf"{_OWNER}: undefined symbol: (?P<symbol>\w+)"),
     Rule("undefined-symbol-elsewhere", says=r"undefined symbol: (?P<symbol>\w+)"),
     Rule("static-tls", says=r"cannot (?:allocate memory in static TLS block|load any more object with static TLS)"),
+    Rule("executable-stack", says=r"/lib(?:torch|c10)\w*\.so: cannot enable executable stack", blame="image"),
     Rule("executable-stack", says=rf"{_OWNER}: cannot enable executable stack as shared object requires"),
     Rule("executable-stack", says=r"cannot enable executable stack as shared object requires"),
     Rule("openmp-clash", says=r"OMP: Error #15: Initializing|MKL_THREADING_LAYER=\w+ is incompatible with lib\w+"),
@@ -205,13 +206,14 @@ RULES = (
     Rule("missing-shared-library", says=r"(?<!\w)(?P<library>lib\w+\.so)\.\*\[0-9\] not found in the system path"),
     Rule("missing-shared-library", says=r"Unable to load any of \{(?P<library>lib[\w.]+)"),
     Rule("missing-shared-library", says=r"failed to open (?P<library>libnvrtc-builtins\.so(?:\.\d+)*)"),
+    Rule("missing-shared-library", says=r"^(?P<library>sndfile) library not found"),
     Rule("missing-shared-library", says=r"Intel MKL FATAL ERROR: Cannot load (?P<library>lib\w+\.so)"),
     Rule(
         "built-without-cuda",
         says=r"\b[Nn]ot compiled with GPU support|implementation for device cuda(?::\d+)? not found"
         r"|xFormers wasn't build with CUDA support",
     ),
-    Rule("no-build-for-torch", says=r"Cannot find .{1,80} library at \S{1,300}_pytorch_(?P<built_for>\d[\d.]*)\.so"),
+    Rule("no-build-for-torch", says=r"Cannot find .{1,80} library at \S{1,300}_pytorch_(?P<built_for>\d[\w.+]*)\.so"),
     # GPU and driver.
     Rule("no-gpu", says=r"Found no NVIDIA driver|No CUDA GPUs are available|no CUDA-capable device is detected"),
     Rule("no-gpu", says=r"on a CUDA device but torch\.cuda\.is_available\(\) is False|0 active drivers"),
@@ -231,7 +233,7 @@ RULES = (
     Rule("no-kernel-image", says=r"\bnamed symbol not found"),
     Rule("invalid-kernel-image", says=r"device kernel image is invalid"),
     Rule("gpu-too-old", says=r"too old to be supported by the triton GPU compiler"),
-    Rule("gpu-too-old", says=r"^Flash ?Attention\S{0,40} only supports (?P<generation>\w+) GPUs or newer"),
+    Rule("gpu-too-old", says=r"\bFlash ?Attention\S{0,40} only supports (?P<generation>\w+) GPUs or newer"),
     Rule("gpu-too-new", says=r"Value 'sm_\w+' is not defined for option 'gpu-name'"),
     Rule("gpu-too-new", says=r"nvrtc: error: invalid value for --gpu-architecture"),
     Rule("gpu-too-new", says=_UNKNOWN_TO_NVCC),
@@ -311,10 +313,7 @@ RULES = (
     Rule("port-in-use", says=r"[Aa]ddress already in use|EADDRINUSE"),
     # Compilers: missing tools before failing compilations.
     Rule("no-python-headers", says=_NO_HEADERS),
-    Rule("no-python-headers", raises=_BUILD_ERROR, prints=_NO_HEADERS),
     Rule("missing-link-library", says=_NO_LIBRARY),
-    Rule("missing-link-library", raises=_BUILD_ERROR, prints=_NO_LIBRARY),
-    Rule("missing-link-library", raises=_BUILD_ERROR, through=_NO_LIBRARY),
     Rule("no-cuda-toolkit", says=r"CUDA_HOME (?:does not exist|environment variable is not set)"),
     Rule("no-cuda-toolkit", says=r"No such file or directory: '[^']*nvcc'|cuda(?:_runtime)?\.h: No such file"),
     Rule(

@@ -10,7 +10,7 @@ from tests.support.messages import blind_messages, messages
 SCORES = tuple(map(score, blind_messages()))
 
 
-@pytest.mark.parametrize(("name", "right", "wrong", "blamed"), [(WRITTEN_FROM, 101, 8, 2), (ONLY_SCORED, 67, 27, 5)])
+@pytest.mark.parametrize(("name", "right", "wrong", "blamed"), [(WRITTEN_FROM, 101, 8, 2), (ONLY_SCORED, 75, 22, 5)])
 def test_the_rules_are_no_worse_than_they_were(name: str, right: int, wrong: int, blamed: int) -> None:
     """In both halves: raise the figures with the rules, and never lower them."""
     own = [one for one in SCORES if half(one.message.name) == name]

@@ -121,6 +121,26 @@ def test_who_raised_is_to_blame(raised_in: str, blame: str) -> None:
     assert raised_in.replace("==", " ") in found.detail
 
 
+@pytest.mark.parametrize(
+    ("frames", "blame"),
+    [
+        ("", "unknown"),
+        ('  File "/x/probes/libraries/pyro.py", line 7 in sample', "library"),
+        ('  File "/x/overlays/09fc361a/pyro/infer.py", line 7 in f\n  File "/x/site-packages/torch/a.py"', "library"),
+        ('  File "/x/site-packages/torch/_ops.py", line 7 in f\n  File "/x/overlays/09fc/pyro/a.py"', "image"),
+        ('  File "/x/overlays/09fc361a/opt_einsum/contract.py", line 7 in f', "dependency"),
+        ('  File "/x/site-packages/elsewhere/contract.py", line 7 in f', "unknown"),
+    ],
+)
+def test_a_crash_blames_whose_frame_is_innermost(frames: str, blame: str) -> None:
+    """And nobody where there is none."""
+    stack = f"Fatal Python error: Segmentation fault\n\nCurrent thread 0x7f (most recent call first):\n{frames}\n"
+    seen = {"status": "died", "member": "pyro-ppl", "signal": 11, "exit": None, "output": stack if frames else "x"}
+    added = {"pyro-ppl": "1.9.1", "opt-einsum": "3.4.0"}
+    found = classify(seen, {"packages": {"torch": "2.6.0", **added}}, Limits(), added=added)
+    assert (found.reason, found.blame) == ("segfault", blame)
+
+
 def test_a_wrapper_that_quotes_an_exception_counts_as_that_exception() -> None:
     """Inductor raises its own error `from None`, with the type and message of the cause as its text."""
     link = {

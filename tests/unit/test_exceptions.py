@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,9 @@ PACKAGING = f"packaging=={metadata.version('packaging')}"
 def described(code: str) -> Any:
     """The observation of the exception that the code raises."""
     try:
-        exec(compile(code, "<test>", "exec"), {"Version": Version, "packaging": packaging})
+        exec(
+            compile(code, "<test>", "exec"), {"Version": Version, "packaging": packaging, "version": packaging.version}
+        )
     except Exception as error:
         return describe(error)
     raise AssertionError("nothing was raised")
@@ -32,6 +35,16 @@ def test_the_deepest_frame_names_the_distribution() -> None:
     assert link["raised_in"] == PACKAGING
     (link,) = described("[].pop()")["chain"]
     assert link["raised_in"] == ""
+
+
+@pytest.mark.skipif(sys.version_info < (3, 10), reason="only a newer Python keeps the object, and names the class")
+@pytest.mark.parametrize("code", ["Version('1').gone", "Version('1', gone=1)", "version.Version('1', gone=1)"])
+def test_an_attribute_or_a_keyword_is_missed_of_whom_the_class_belongs_to(code: str) -> None:
+    """The distribution of the object, or of the class that was called."""
+    (link,) = described(code)["chain"]
+    assert link["lacking"] == PACKAGING
+    (link,) = described("object().gone")["chain"]
+    assert link["lacking"] == ""
 
 
 def test_a_name_that_an_installed_distribution_lacks_is_told_from_one_that_is_not_installed() -> None:

@@ -27,7 +27,15 @@ PATTERNS = dict.fromkeys(
     [
         *(pattern for rule in RULES for pattern in (getattr(rule, field) for field in SEARCHED) if pattern),
         *(pattern for _, pattern in (*uv.REASONS, *MEANINGS)),
-        *(classify.COMPILER, classify.LAST_WORDS, classify.FRAME, HERE.pattern),
+        *(
+            classify.COMPILER,
+            classify.LAST_WORDS,
+            classify.FRAME,
+            classify.BUILDS,
+            classify.COMPILER_SAYS,
+            classify.PACKAGE,
+            HERE.pattern,
+        ),
         *WHOLE,
     ]
 )
