@@ -104,7 +104,7 @@ def place(tmp_path: Path, torch_python: str) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("kills", [pytest.param(6, marks=pytest.mark.share), pytest.param(100, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [pytest.param(3, marks=pytest.mark.share), pytest.param(100, marks=pytest.mark.slow)])
 def test_kills_of_local_runs(place: Path, monkeypatch: pytest.MonkeyPatch, kills: int) -> None:
     """And nothing of theirs is left in the temporary folder after the next run."""
     assert kill(place, "local", kills) > 0
@@ -113,7 +113,7 @@ def test_kills_of_local_runs(place: Path, monkeypatch: pytest.MonkeyPatch, kills
     assert list((place / "tmp").glob("compat-[0-9]*")) == []
 
 
-@pytest.mark.parametrize("kills", [pytest.param(6, marks=pytest.mark.share), pytest.param(100, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [pytest.param(3, marks=pytest.mark.share), pytest.param(100, marks=pytest.mark.slow)])
 @pytest.mark.usefixtures("engine_alone")
 def test_kills_of_docker_runs(place: Path, client: docker.DockerClient, tag: str, kills: int) -> None:
     """And no container of theirs is left after the next run."""

@@ -627,7 +627,7 @@ def test_a_stack_is_run_for_real(
         'images: { small: { tag: "example.org/t:1", local: { python: "3.11", requires: ["torch==2.13.0", numpy] } } }\n'
         'libraries: { torchbnn: { versions: ["1.2"] }, pyro-ppl: { versions: ["1.9.1"] } }\n'
     )
-    assert main(["run"]) == 0
+    assert main(["run", "--backend", "local"]) == 0
     assert main(["advise", "torchbnn", "pyro-ppl", "--run"]) == 0
     said = capsys.readouterr().out
     assert "together: import, sample passed" in said

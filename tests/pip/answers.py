@@ -81,7 +81,7 @@ def environment(name: str, home: Path) -> tuple[Path, dict[str, Any]]:
         stubs = [f"{stub}=={version}" for stub, version, *_ in wanted["stubs"]]
         subprocess.run([*install, f"pip=={wanted['pip']}"], check=True)
         subprocess.run([*install, *stubs, *wanted["requires"]], check=True)
-        look = "import json; from torch_compat_matrix.probes.facts import gather; print(json.dumps(gather()))"
+        look = "import json; from torch_compat_matrix.probes.facts import gather; print(json.dumps(gather(False)))"
         variables = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
         seen = subprocess.run([python, "-c", look], env=variables, check=True, capture_output=True)
         facts.write_text(json.dumps({"asked": wanted, "facts": json.loads(seen.stdout)}))

