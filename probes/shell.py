@@ -32,7 +32,7 @@ def main(arguments: List[str]) -> NoReturn:
     os.environ["PS1"] = f"({cell['id']}) \\w $ "
     os.chdir(folder)
     if command[:1] == ["--trial"]:
-        sys.exit(trial(command[1]))
+        sys.exit(trial(command[1], order["device"]))
     if not command:
         shell = shutil.which("bash")
         command = [shell, "--norc", "-i"] if shell else ["sh", "-i"]

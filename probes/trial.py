@@ -42,10 +42,11 @@ class Task(TypedDict):
     prove: bool
 
 
-def main(file: str = "/dev/stdin") -> int:
-    """Try the probes; 1 where the sound library fails one, or a broken one passes."""
+def main(file: str = "/dev/stdin", device: str = "") -> int:
+    """Try the probes, on this device where it is given; 1 where the sound library fails one, or a broken one passes."""
     with open(file) as stream:
         task: Task = json.load(stream)
+    task["device"] = device or task["device"]
     own.install(task["modules"])
     try:
         importlib.import_module("torch")

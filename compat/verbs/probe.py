@@ -31,7 +31,7 @@ def main(options: argparse.Namespace) -> int:
     if not probes:
         raise NothingSelected(f"{entry.place} has none of the probes asked for, but {', '.join(sorted(entry.probes))}")
     device = "cuda" if gpus.visible() else "cpu"
-    say(f"{entry.place}, on the {device} of {options.cell or options.python}")
+    say(f"{entry.place}, in {options.cell}" if options.cell else f"{entry.place}, on the {device} of {options.python}")
     task = {
         "distribution": name,
         "modules": {module.name: module.text for module in (*probed.helpers, entry.module) if module},
