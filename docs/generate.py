@@ -11,6 +11,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints, is_typeddic
 from tests.support.messages import Message, messages
 from torch_compat_matrix.compat.answers import ANSWERS
 from torch_compat_matrix.runner.backends.base import BACKENDS
+from torch_compat_matrix.runner.bundle import catalogue
 from torch_compat_matrix.runner.matrix.json_schema import schema
 from torch_compat_matrix.runner.verdicts.rules import RAISER, REASONS, RULES, Reason, Rule, fill, names_in
 
@@ -92,6 +93,27 @@ def _general(text: str, backend: str = "") -> str:
     return fill(text, {**{name: f"[{name}]" for name in names_in(text)}, "backend": backend})
 
 
+def coverage() -> str:
+    """docs/coverage.md: which public entry points of each library its probes exercise."""
+    entries = [entry for entry in catalogue().entries.values() if entry.covers]
+    lines = [
+        "# Coverage",
+        "",
+        "The public entry points that each library's own documentation leads with (`COVERS` of its probe module), and",
+        "the part of a probe that exercises each. `compat show CHECK` names those of its libraries without one.",
+        "",
+        "| library | entry points | covered | not covered |",
+        "|---|---|---|---|",
+    ]
+    for entry in entries:
+        total, gaps = len(entry.covers), len(entry.gaps)
+        lines.append(f"| [{entry.distribution}](#{entry.distribution}) | {total} | {total - gaps} | {gaps} |")
+    for entry in entries:
+        lines += ["", f"## {entry.distribution}", "", "| entry point | exercised by |", "|---|---|"]
+        lines += [f"| `{name}` | {part or '**not covered**'} |" for name, part in entry.covers.items()]
+    return "\n".join(lines) + "\n"
+
+
 def schemas() -> dict[str, str]:
     """File name -> the JSON schema of a verb's `--json`."""
     head = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
@@ -118,8 +140,9 @@ def shape(kind: Any) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Write docs/matrix.schema.json, docs/schemas/ and docs/reasons/."""
+    """Write docs/matrix.schema.json, docs/coverage.md, docs/schemas/ and docs/reasons/."""
     folder = Path(__file__).resolve().parent
+    (folder / "coverage.md").write_text(coverage())
     (folder / "schemas").mkdir(exist_ok=True)
     for name, content in schemas().items():
         (folder / "schemas" / name).write_text(content)
@@ -127,7 +150,8 @@ def main() -> None:
     (folder / "matrix.schema.json").write_text(schema())
     for name, content in pages().items():
         (folder / "reasons" / name).write_text(content)
-    print(f"written: {folder / 'matrix.schema.json'}, {folder / 'schemas'}, {folder / 'reasons'}")
+    written = ("matrix.schema.json", "coverage.md", "schemas", "reasons")
+    print(f"written: {', '.join(str(folder / name) for name in written)}")
 
 
 if __name__ == "__main__":

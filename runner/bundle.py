@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import symtable
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from functools import cache
 from importlib import metadata
@@ -45,6 +45,13 @@ class Entry:
     """The module, where it is not of our own bundle."""
     generic: frozenset[str] = frozenset()
     """The probes that are generic ones (probes/libraries/_generic.py)."""
+    covers: Mapping[str, str] = field(default_factory=dict)
+    """The library's leading public entry points -> `probe/part` that exercises each; empty where none does."""
+
+    @property
+    def gaps(self) -> tuple[str, ...]:
+        """The entry points that no part exercises."""
+        return tuple(name for name, part in self.covers.items() if not part)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -168,7 +175,12 @@ def _entry(path: Path, place: str, own: bool = False) -> Entry:
     replaces = own and distribution in catalogue().entries
     module = Module(name=path.stem, origin=place, text=text, replaces=replaces) if own else None
     return Entry(
-        distribution=distribution, probes=frozenset(probes | generic), place=place, module=module, generic=generic
+        distribution=distribution,
+        probes=frozenset(probes | generic),
+        place=place,
+        module=module,
+        generic=generic,
+        covers=declared.get("COVERS", {}),
     )
 
 
@@ -183,7 +195,7 @@ def place_of(distribution: str) -> str:
     return f"probes/libraries/{canonical(distribution).replace('-', '_')}.py"
 
 
-_CONSTANTS = {"DISTRIBUTION": str, "MODULE": str, "IMPORTS": tuple, "NOT_APPLICABLE": dict}
+_CONSTANTS = {"DISTRIBUTION": str, "MODULE": str, "IMPORTS": tuple, "NOT_APPLICABLE": dict, "COVERS": dict}
 """The constants that the host and the import probe read, and their types."""
 
 _KINDS = {str: "string", tuple: "tuple of strings", dict: "dict of strings"}

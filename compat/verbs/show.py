@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from torch_compat_matrix.compat.answers import Shown, ShownOutcome
 from torch_compat_matrix.compat.progress import answer, answer_json, say_unreadable
+from torch_compat_matrix.runner.bundle import catalogue
 from torch_compat_matrix.runner.errors import NothingSelected, Status, did_you_mean
 from torch_compat_matrix.runner.matrix.select import names_of
 from torch_compat_matrix.runner.outcome import Outcome
@@ -93,6 +94,7 @@ def describe(
         "earlier attempts": ", ".join(outcome.attempts),
         "metrics": ", ".join(f"{name} {_number(metric)}" for name, metric in outcome.metrics.items()),
         "notes": "; ".join(outcome.notes),
+        "not covered": ", ".join(_gaps(requires)),
         "reused from": outcome.reused and f"run {outcome.reused}: nothing that the check depends on changed",
         "when": f"{outcome.started}, {outcome.seconds:.1f} s",
     }
@@ -110,6 +112,12 @@ def describe(
             yield f"  {name}:"
             yield from (f"    {line}" for line in text.rstrip().splitlines())
     yield f"  {'reproduce:':<20}{again(header, outcome.check)}"
+
+
+def _gaps(requires: Sequence[str]) -> Iterable[str]:
+    """The leading entry points of the cell's libraries that our probes do not exercise (docs/coverage.md)."""
+    entries = catalogue().entries
+    return (gap for name in catalogue().members_of(requires) for gap in entries[name].gaps)
 
 
 def _pip(outcome: Outcome, requires: Sequence[str]) -> list[str]:

@@ -10,6 +10,32 @@ from ..probe import Probe
 DISTRIBUTION = "botorch"
 MODULE = "botorch"
 NEEDS = ("torch", "gpytorch")
+COVERS = {
+    "botorch.models.SingleTaskGP": "sample/posterior",
+    "botorch.posteriors.GPyTorchPosterior": "sample/draws",
+    "botorch.sampling.IIDNormalSampler": "sample/IIDNormalSampler",
+    "botorch.sampling.SobolQMCNormalSampler": "sample/SobolQMCNormalSampler",
+    "botorch.acquisition.qExpectedImprovement": "sample/qExpectedImprovement",
+    "botorch.acquisition.ExpectedImprovement": "autograd/expected improvement",
+    "botorch.optim.optimize_acqf": "autograd/optimisation",
+    "botorch.fit.fit_gpytorch_mll": "autograd/fit",
+    "botorch.test_functions.Hartmann": "compile/test function",
+    "botorch.acquisition.LogExpectedImprovement": "",
+    "botorch.acquisition.ProbabilityOfImprovement": "",
+    "botorch.acquisition.UpperConfidenceBound": "",
+    "botorch.acquisition.PosteriorMean": "",
+    "botorch.acquisition.qNoisyExpectedImprovement": "",
+    "botorch.acquisition.qUpperConfidenceBound": "",
+    "botorch.acquisition.qProbabilityOfImprovement": "",
+    "botorch.acquisition.qSimpleRegret": "",
+    "botorch.acquisition.qKnowledgeGradient": "",
+    "botorch.models.ModelListGP": "",
+    "botorch.models.transforms.Standardize": "",
+    "botorch.models.transforms.Normalize": "",
+    "botorch.utils.sampling.draw_sobol_samples": "",
+    "botorch.utils.multi_objective.hypervolume.Hypervolume": "",
+    "botorch.utils.multi_objective.pareto.is_non_dominated": "",
+}
 
 DRAWS = 20_000
 NOISE = 0.01

@@ -11,6 +11,36 @@ from ..probe import Probe
 DISTRIBUTION = "captum"
 MODULE = "captum"
 NEEDS = ("torch", "numpy")
+COVERS = {
+    "captum.attr.IntegratedGradients": "autograd/integrated gradients",
+    "captum.attr.InputXGradient": "autograd/input x gradient",
+    "captum.attr.LayerConductance": "autograd/layer conductance",
+    "captum.attr.NeuronConductance": "autograd/neuron conductance",
+    "captum.concept.TCAV": "autograd/TCAV",
+    "captum.attr.Occlusion": "sample/occlusion",
+    "captum.attr.NoiseTunnel": "sample/noise tunnel",
+    "captum.attr.GradientShap": "sample/gradient SHAP",
+    "captum.attr.Saliency": "",
+    "captum.attr.DeepLift": "",
+    "captum.attr.DeepLiftShap": "",
+    "captum.attr.GuidedBackprop": "",
+    "captum.attr.Deconvolution": "",
+    "captum.attr.FeatureAblation": "",
+    "captum.attr.FeaturePermutation": "",
+    "captum.attr.ShapleyValueSampling": "",
+    "captum.attr.ShapleyValues": "",
+    "captum.attr.Lime": "",
+    "captum.attr.KernelShap": "",
+    "captum.attr.LayerActivation": "",
+    "captum.attr.LayerGradCam": "",
+    "captum.attr.LayerIntegratedGradients": "",
+    "captum.attr.InternalInfluence": "",
+    "captum.attr.LayerGradientXActivation": "",
+    "captum.attr.NeuronGradient": "",
+    "captum.metrics.infidelity": "",
+    "captum.metrics.sensitivity_max": "",
+    "captum.influence.TracInCP": "",
+}
 
 DRAWS = 20_000
 STEPS = 64

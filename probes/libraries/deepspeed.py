@@ -13,6 +13,18 @@ DISTRIBUTION = "deepspeed"
 MODULE = "deepspeed"
 NEEDS = ("torch",)
 NOT_APPLICABLE = {"sample": "DeepSpeed trains; it draws nothing"}
+COVERS = {
+    "deepspeed.initialize": "autograd/ZeRO 1",
+    "deepspeed.init_distributed": "autograd/ZeRO 1",
+    "deepspeed.DeepSpeedEngine": "autograd/ZeRO 1",
+    "deepspeed.ops.adam.DeepSpeedCPUAdam": "autograd/cpu_adam built just in time",
+    "deepspeed.utils.safe_get_full_grad": "autograd/ZeRO 2",
+    "deepspeed.checkpointing.checkpoint": "",
+    "deepspeed.DeepSpeedEngine.save_checkpoint": "",
+    "deepspeed.init_inference": "",
+    "deepspeed.zero.Init": "",
+    "deepspeed.pipe.PipelineModule": "",
+}
 
 RATE = 0.01
 SHARED_MEMORY = "deepspeed_shm_comm"
@@ -26,8 +38,8 @@ def autograd(probe: Probe) -> None:
     for can, verb in ((True, "can"), (False, "cannot")):
         names = sorted(name for name, found in deepspeed.ops.__compatible_ops__.items() if bool(found) is can)
         probe.note(f"DeepSpeed's own report: {verb} be built here: {', '.join(names) or 'none'}")
-    for stage in (1, 2):
-        with probe.part(f"ZeRO {stage}"):
+    for stage, name in ((1, "ZeRO 1"), (2, "ZeRO 2")):
+        with probe.part(name):
             _same_as_adam(probe, stage)
     with probe.part("cpu_adam built just in time"):
         _built_just_in_time(probe)

@@ -9,6 +9,38 @@ from ..probe import Probe
 DISTRIBUTION = "gpytorch"
 MODULE = "gpytorch"
 NEEDS = ("torch",)
+COVERS = {
+    "gpytorch.models.ExactGP": "sample/posterior",
+    "gpytorch.likelihoods.GaussianLikelihood": "sample/posterior",
+    "gpytorch.distributions.MultivariateNormal": "sample/prior draws",
+    "gpytorch.kernels.RBFKernel": "sample/prior draws",
+    "gpytorch.kernels.ScaleKernel": "sample/prior draws",
+    "gpytorch.settings.max_cholesky_size": "sample/conjugate gradients",
+    "gpytorch.mlls.ExactMarginalLogLikelihood": "autograd/marginal likelihood",
+    "gpytorch.means.ConstantMean": "autograd/marginal likelihood",
+    "gpytorch.mlls.VariationalELBO": "autograd/variational training",
+    "gpytorch.models.ApproximateGP": "autograd/variational training",
+    "gpytorch.variational.VariationalStrategy": "autograd/variational training",
+    "gpytorch.variational.CholeskyVariationalDistribution": "autograd/variational training",
+    "gpytorch.kernels.MaternKernel": "",
+    "gpytorch.kernels.PeriodicKernel": "",
+    "gpytorch.kernels.RQKernel": "",
+    "gpytorch.kernels.LinearKernel": "",
+    "gpytorch.kernels.PolynomialKernel": "",
+    "gpytorch.kernels.CosineKernel": "",
+    "gpytorch.kernels.SpectralMixtureKernel": "",
+    "gpytorch.kernels.AdditiveKernel": "",
+    "gpytorch.kernels.ProductKernel": "",
+    "gpytorch.means.LinearMean": "",
+    "gpytorch.likelihoods.BernoulliLikelihood": "",
+    "gpytorch.likelihoods.FixedNoiseGaussianLikelihood": "",
+    "gpytorch.likelihoods.MultitaskGaussianLikelihood": "",
+    "gpytorch.mlls.PredictiveLogLikelihood": "",
+    "gpytorch.mlls.LeaveOneOutPseudoLikelihood": "",
+    "gpytorch.models.ExactGP.get_fantasy_model": "",
+    "gpytorch.priors.GammaPrior": "",
+    "gpytorch.constraints.Interval": "",
+}
 
 DRAWS = 20_000
 LENGTH, SCALE, NOISE = 0.4, 1.3, 0.1

@@ -17,6 +17,11 @@ NOT_APPLICABLE = {
     "compile": "Jupyter runs cells; it holds no code that torch.compile could compile",
 }
 ELSEWHERE = "a kernel of Jupyter's is a process of its own, whose result says where it lies"
+COVERS = {
+    "jupyter_client.manager.KernelManager": "sample/kernel",
+    "nbclient.NotebookClient": "sample/notebook",
+    "jupyterlab.labapp.LabApp": "",
+}
 
 PATIENCE_S = 60
 """How long a kernel may take to start, or a cell to import torch on a busy machine."""

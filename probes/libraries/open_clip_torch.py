@@ -9,6 +9,15 @@ from ..probe import Probe
 DISTRIBUTION = "open-clip-torch"
 MODULE = "open_clip"
 NEEDS = ("torch",)
+COVERS = {
+    "open_clip.CLIP": "sample",
+    "open_clip.ClipLoss": "autograd",
+    "open_clip.create_model_and_transforms": "",
+    "open_clip.tokenize": "",
+    "open_clip.get_tokenizer": "",
+    "open_clip.CoCa": "",
+    "open_clip.SigLipLoss": "",
+}
 
 CONFIG: Dict[str, Any] = {
     "embed_dim": 32,

@@ -26,6 +26,40 @@ from ._pyro_models import NOISE, bayesian_layer, clean, conjugate, data, mean_fi
 DISTRIBUTION = "pyro-ppl"
 MODULE = "pyro"
 NEEDS = ("torch",)
+COVERS = {
+    "pyro.sample": "sample/distributions",
+    "pyro.plate": "sample/distributions",
+    "pyro.param": "autograd/article's regression",
+    "pyro.optim.Adam": "autograd/article's regression",
+    "pyro.infer.SVI": "autograd/optimum",
+    "pyro.infer.Trace_ELBO": "autograd/ELBO",
+    "pyro.infer.TraceEnum_ELBO": "autograd/enumeration",
+    "pyro.infer.config_enumerate": "autograd/enumeration",
+    "pyro.infer.TraceMeanField_ELBO": "",
+    "pyro.infer.TraceGraph_ELBO": "",
+    "pyro.infer.RenyiELBO": "",
+    "pyro.infer.infer_discrete": "",
+    "pyro.infer.HMC": "",
+    "pyro.infer.Importance": "",
+    "pyro.infer.Predictive": "sample/predictive",
+    "pyro.infer.NUTS": "sample/NUTS",
+    "pyro.infer.MCMC": "sample/NUTS",
+    "pyro.infer.autoguide.AutoDiagonalNormal": "autograd/Bayesian network",
+    "pyro.infer.autoguide.AutoNormal": "",
+    "pyro.infer.autoguide.AutoMultivariateNormal": "",
+    "pyro.infer.autoguide.AutoDelta": "",
+    "pyro.infer.autoguide.AutoLaplaceApproximation": "",
+    "pyro.nn.PyroSample": "sample/Bayesian layer",
+    "pyro.nn.PyroModule": "compile/network",
+    "pyro.nn.PyroParam": "compile/network",
+    "pyro.poutine.condition": "compile/model",
+    "pyro.poutine.trace": "compile/model",
+    "pyro.poutine.scale": "",
+    "pyro.poutine.replay": "",
+    "pyro.poutine.block": "",
+    "pyro.optim.ClippedAdam": "",
+    "pyro.optim.ExponentialLR": "",
+}
 
 DRAWS = 20_000
 STEPS, ARTICLE_STEPS = 300, 1000

@@ -10,6 +10,13 @@ DISTRIBUTION = "tensorboard"
 MODULE = "tensorboard"
 NEEDS = ("torch",)
 NOT_APPLICABLE = {"compile": "TensorBoard reads and writes files; it holds no code that torch.compile could compile"}
+COVERS = {
+    "tensorboard.backend.event_processing.event_accumulator.EventAccumulator": "sample/scalars",
+    "torch.utils.tensorboard.SummaryWriter": "sample/scalars",
+    "tensorboard.backend.event_processing.event_accumulator.EventAccumulator.Histograms": "sample/histograms",
+    "tensorboard.default.get_plugins": "",
+    "tensorboard.program.TensorBoard": "",
+}
 
 DRAWS = 2_000
 

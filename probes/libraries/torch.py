@@ -8,6 +8,45 @@ from . import _torch_transformer as transformer
 DISTRIBUTION = "torch"
 MODULE = "torch"
 NEEDS = ()
+COVERS = {
+    "torch.distributions.Normal": "sample/distributions",
+    "torch.distributions.Gamma": "sample/distributions",
+    "torch.distributions.Beta": "sample/distributions",
+    "torch.distributions.Dirichlet": "sample/distributions",
+    "torch.distributions.MultivariateNormal": "sample/distributions",
+    "torch.distributions.StudentT": "sample/distributions",
+    "torch.distributions.Uniform": "sample/distributions",
+    "torch.distributions.LogNormal": "sample/distributions",
+    "torch.distributions.Bernoulli": "",
+    "torch.distributions.Categorical": "",
+    "torch.distributions.Poisson": "",
+    "torch.distributions.Binomial": "",
+    "torch.distributions.MixtureSameFamily": "",
+    "torch.distributions.TransformedDistribution": "",
+    "torch.distributions.kl_divergence": "",
+    "torch.nn.Dropout": "sample/MC dropout",
+    "torch.nn.functional.conv2d": "sample/convolution",
+    "torch.nn.functional.scaled_dot_product_attention": "sample/attention",
+    "torch.nn.BatchNorm2d": "",
+    "torch.nn.LSTM": "",
+    "torch.nn.Embedding": "",
+    "torch.nn.TransformerEncoderLayer": "autograd/Transformer",
+    "torch.optim.LBFGS": "autograd/calibration",
+    "torch.optim.SGD": "",
+    "torch.optim.Adam": "",
+    "torch.optim.AdamW": "",
+    "torch.optim.lr_scheduler.StepLR": "",
+    "torch.optim.lr_scheduler.CosineAnnealingLR": "",
+    "torch.optim.lr_scheduler.OneCycleLR": "",
+    "torch.optim.lr_scheduler.ReduceLROnPlateau": "",
+    "torch.utils.data.DataLoader": "sample/DataLoader with workers",
+    "torch.autocast": "sample/mixed precision",
+    "torch.distributed.all_reduce": "sample/all-reduce",
+    "torch.func.vmap": "sample/deep ensemble",
+    "torch.compile": "compile/variational layer",
+    "torch.utils.checkpoint.checkpoint": "",
+    "torch.save": "",
+}
 
 
 def sample(probe: Probe) -> None:

@@ -23,6 +23,23 @@ from ..probe import Probe
 DISTRIBUTION = "torchaudio"
 MODULE = "torchaudio"
 NEEDS = ("torch",)
+COVERS = {
+    "torchaudio.transforms.Spectrogram": "sample/spectrogram",
+    "torchaudio.transforms.MelSpectrogram": "sample/spectrogram",
+    "torchaudio.transforms.AmplitudeToDB": "sample/spectrogram",
+    "torchaudio.transforms.Resample": "sample/resampling",
+    "torchaudio.functional.lfilter": "sample/recursive filter",
+    "torchaudio.transforms.TimeMasking": "sample/masking",
+    "torchaudio.load": "sample/wave files",
+    "torchaudio.functional.rnnt_loss": "autograd/transducer's loss",
+    "torchaudio.models.Conformer": "autograd/Conformer",
+    "torchaudio.save": "",
+    "torchaudio.transforms.MFCC": "",
+    "torchaudio.transforms.GriffinLim": "",
+    "torchaudio.transforms.FrequencyMasking": "",
+    "torchaudio.functional.forced_align": "",
+    "torchaudio.models.Wav2Vec2Model": "",
+}
 
 RATE = 8000
 WINDOW = 256

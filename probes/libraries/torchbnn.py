@@ -9,6 +9,18 @@ from ..probe import Probe
 DISTRIBUTION = "torchbnn"
 MODULE = "torchbnn"
 NEEDS = ("torch",)
+COVERS = {
+    "torchbnn.BayesLinear": "sample/linear draws",
+    "torchbnn.BayesConv2d": "sample/convolution draws",
+    "torchbnn.BayesLinear.freeze": "sample/freeze",
+    "torchbnn.BayesLinear.unfreeze": "sample/freeze",
+    "torchbnn.BKLLoss": "autograd/KL loss",
+    "torchbnn.BayesBatchNorm2d": "",
+    "torchbnn.functional.bayesian_kl_loss": "",
+    "torchbnn.utils.freeze_model": "",
+    "torchbnn.utils.unfreeze_model": "",
+    "torchbnn.utils.convert": "",
+}
 
 DRAWS = 20_000
 """Copies of one unit in a layer: a single forward pass then holds that many independent draws."""

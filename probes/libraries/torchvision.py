@@ -21,6 +21,29 @@ from ..probe import Probe
 DISTRIBUTION = "torchvision"
 MODULE = "torchvision"
 NEEDS = ("torch",)
+COVERS = {
+    "torchvision.ops.nms": "sample/boxes",
+    "torchvision.ops.box_iou": "sample/boxes",
+    "torchvision.ops.roi_align": "sample/roi_align",
+    "torchvision.ops.deform_conv2d": "autograd/deform_conv2d",
+    "torchvision.ops.sigmoid_focal_loss": "autograd/focal loss",
+    "torchvision.models.ResNet": "autograd/ResNet",
+    "torchvision.transforms.v2.CenterCrop": "sample/transforms",
+    "torchvision.transforms.v2.Normalize": "sample/transforms",
+    "torchvision.transforms.v2.Resize": "sample/transforms",
+    "torchvision.transforms.v2.Compose": "sample/transforms",
+    "torchvision.transforms.v2.RandomCrop": "sample/random transforms",
+    "torchvision.transforms.v2.RandomHorizontalFlip": "sample/random transforms",
+    "torchvision.io.decode_png": "sample/image files",
+    "torchvision.io.decode_jpeg": "",
+    "torchvision.ops.roi_pool": "",
+    "torchvision.ops.batched_nms": "",
+    "torchvision.transforms.v2.ColorJitter": "",
+    "torchvision.transforms.v2.GaussianBlur": "",
+    "torchvision.transforms.v2.ToTensor": "",
+    "torchvision.datasets.ImageFolder": "",
+    "torchvision.utils.make_grid": "",
+}
 
 DRAWS = 2_000
 MEAN, STD = [0.4, 0.5, 0.6], [0.2, 0.3, 0.4]

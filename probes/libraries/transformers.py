@@ -25,6 +25,23 @@ from ._transformers_models import (
 DISTRIBUTION = "transformers"
 MODULE = "transformers"
 NEEDS = ("torch",)
+COVERS = {
+    "transformers.BertForSequenceClassification": "autograd/BERT",
+    "transformers.GPT2LMHeadModel": "autograd/GPT-2",
+    "transformers.ResNetForImageClassification": "autograd/ResNet",
+    "transformers.GenerationMixin.generate": "sample/greedy text",
+    "transformers.set_seed": "sample/seeds",
+    "transformers.PreTrainedModel.save_pretrained": "sample/files",
+    "transformers.PreTrainedModel.from_pretrained": "sample/files",
+    "transformers.get_linear_schedule_with_warmup": "autograd/BERT training",
+    "transformers.AutoModel": "",
+    "transformers.AutoConfig": "",
+    "transformers.AutoTokenizer": "",
+    "transformers.pipeline": "",
+    "transformers.Trainer": "",
+    "transformers.TrainingArguments": "",
+    "transformers.DataCollatorWithPadding": "",
+}
 
 for switch in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HUB_DISABLE_TELEMETRY"):
     os.environ.setdefault(switch, "1")  # read at the library's import: no probe may depend on a network

@@ -11,6 +11,7 @@ import pytest
 
 from tests.sabotage.__main__ import LIBRARIES, requires, results
 from tests.support.environments import environment
+from torch_compat_matrix.runner.bundle import catalogue
 
 CPU_SECONDS = 20
 
@@ -27,10 +28,18 @@ def one_core() -> Iterator[None]:
 @pytest.mark.slow
 @pytest.mark.parametrize("library", LIBRARIES)
 def test_a_probe_ends_within_its_time(library: str, one_core: None, tmp_path: Path) -> None:
-    """On one core, with nothing compiled before but the headers, which the first torch.compile of a launch does."""
+    """On one core, with nothing compiled before but the headers, which the first torch.compile of a launch does.
+
+    The run also shows that each part of COVERS runs, and that the library has each entry point.
+    """
     python = environment(*requires(library))
     warm_up = "import torch; torch.compile(lambda x: x.sin() + 1)(torch.ones(8))"
     subprocess.run([python, "-c", warm_up], env={**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}, check=True)
     rows = list(results(python, [library], "sound:1", ""))
     assert {row["status"] for row in rows} == {"passed"}
     assert {row["probe"]: row["seconds"] for row in rows if row["seconds"] > CPU_SECONDS} == {}
+    covers = catalogue().entries[library].covers
+    ran = {place for row in rows for place in (row["probe"], *(f"{row['probe']}/{part}" for part in row["parts"]))}
+    assert {*covers.values()} - {"", *ran} == set()
+    find = "import pkgutil, sys; [pkgutil.resolve_name(name) for name in sys.argv[1:]]"
+    subprocess.run([python, "-c", find, *covers], check=True)

@@ -90,10 +90,11 @@ def report(library: str, probe: str, code: str, what: str, work: Any) -> None:
             os._exit(0)
         os.waitpid(pid, 0)
         text = file.read()
-    seen = json.loads(text) if text else {"status": "died", "message": "no answer"}
+    seen: dict[str, Any] = json.loads(text) if text else {"status": "died", "message": "no answer"}
     found = seen.get("code") or (seen["exception"][0] if seen.get("exception") else "")
-    row = {"library": library, "probe": probe, "what": what, "wanted": code, "status": seen["status"], "found": found}
-    row.update(message=str(seen.get("message", ""))[:300], seconds=round(time.perf_counter() - started, 2))
+    row: dict[str, Any] = {"library": library, "probe": probe, "what": what, "wanted": code}
+    row.update(status=seen["status"], found=found, message=str(seen.get("message", ""))[:300])
+    row.update(seconds=round(time.perf_counter() - started, 2), parts=[part["name"] for part in seen.get("parts", ())])
     print(json.dumps(row), file=RESULTS, flush=True)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from torch_compat_matrix.compat.verbs.show import describe
+from torch_compat_matrix.runner.bundle import catalogue
 from torch_compat_matrix.runner.model import Verdict
 from torch_compat_matrix.runner.outcome import Outcome
 
@@ -58,3 +59,11 @@ def test_the_command_installs_what_was_tested(requires: tuple[str, ...], change:
     lines = list(describe(outcome, {"backend": "local", "plan": {}}, {}, requires))
     found = [line.partition(":")[2].strip() for line in lines if line.startswith("  install with:")]
     assert found == list(filter(None, [command]))
+
+
+def test_what_the_probes_of_the_library_leave_out_is_named() -> None:
+    """The entry points without a part, of each library of the cell; a library without probes has no such line."""
+    for requires, gaps in ((("captum==0.9.0",), catalogue().entries["captum"].gaps), (("unheard-of==1",), ())):
+        lines = list(describe(PASS, {"backend": "local", "plan": {}}, {}, requires))
+        found = [line.partition(":")[2].strip() for line in lines if line.startswith("  not covered:")]
+        assert found == ([", ".join(gaps)] if gaps else [])
