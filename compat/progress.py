@@ -217,8 +217,10 @@ def line(outcome: Outcome) -> str:
     where = f" {outcome.device}" if outcome.device else ""
     why = f"  {outcome.reason}" if outcome.reason else ""
     flaky = "  flaky" if outcome.flaky else ""
+    missing = sum(part["status"] == "skipped" for part in outcome.parts)
+    partly = f"  without {missing} of {len(outcome.parts)} parts" if outcome.verdict is Verdict.PASS and missing else ""
     reused = f"  reused from {outcome.reused}" if outcome.reused else ""
-    rest = one_line(f"{outcome.check}{where} {outcome.seconds:.1f} s{why}{flaky}{reused}")
+    rest = one_line(f"{outcome.check}{where} {outcome.seconds:.1f} s{why}{flaky}{partly}{reused}")
     return f"{outcome.shown:<11} {rest}"
 
 

@@ -11,7 +11,10 @@ from torch_compat_matrix.runner.judging import Judged
 from torch_compat_matrix.runner.model import Verdict
 from torch_compat_matrix.runner.text import inert
 
-SHOWN = ("verdict", "grade", "reason", "blame", "device", "device_name", "installed", "install_note", "reused")
+SHOWN = (
+    *("verdict", "grade", "reason", "blame", "device", "device_name", "installed", "install_note", "left_out"),
+    "reused",
+)
 """The fields of an outcome that are properties of its case."""
 
 

@@ -28,7 +28,7 @@ MARKS = {
 }
 ON_GPU, ON_CPU = "✅", "☑️"
 SUPERFICIAL_ON_GPU, SUPERFICIAL_ON_CPU = "🔷", "🔹"
-REPLACED, CONSTRAINED = "🔀", "📌"
+REPLACED, CONSTRAINED, PARTIAL = "🔀", "📌", "✂️"
 PASSES = {
     ON_GPU: "passes on the GPU",
     ON_CPU: "passes on the CPU",
@@ -176,21 +176,21 @@ def number(table: Table) -> tuple[Note, ...]:
         # host trouble, and what kept the whole image from starting, concern the image, not each cell
         whole = not outcome.verdict.final or outcome.image in table.unstarted
         cell = ("", "") if whole else (outcome.subject, outcome.version)
-        key = (outcome.image, *cell, outcome.verdict.value, outcome.reason, outcome.evidence)
+        key = (outcome.image, *cell, outcome.verdict.value, outcome.reason, outcome.evidence, *outcome.caveats.values())
         groups.setdefault(key, []).append(judged)
     ordered = sorted(groups.values(), key=_urgency)
     return tuple(Note(index, tuple(members)) for index, members in enumerate(ordered, 1))
 
 
 def _urgency(members: Sequence[Judged]) -> tuple[bool, bool, bool]:
-    """Surprises come first, then the other failures, then what a pass has to say of its packages."""
+    """Surprises come first, then the other failures, then what a pass has to say."""
     first = members[0]
     return not first.surprise, _noted(first.outcome) and not first.outcome.flaky, first.known is not None
 
 
 def _noted(outcome: Outcome) -> bool:
-    """Whether a pass holds only for other packages than the image's."""
-    return outcome.verdict is Verdict.PASS and bool(outcome.install_note)
+    """Whether a pass holds only for other packages than the image's, or without some of its parts."""
+    return outcome.verdict is Verdict.PASS and bool(outcome.caveats)
 
 
 def _grid(table: Table, notes: Sequence[Note]) -> Iterator[str]:
@@ -221,6 +221,8 @@ def _legend(table: Table, used: Iterable[Verdict]) -> Iterator[str]:
         yield f"{REPLACED} with packages of the image replaced"
     if any(outcome.drift for outcome in passed):
         yield f"{CONSTRAINED} passes constrained; a plain `pip install` replaces packages of the image"
+    if any(outcome.left_out for outcome in passed):
+        yield f"{PARTIAL} passes without a part that could not run here"
     yield "[n] see note n"
 
 
@@ -232,6 +234,7 @@ def _box(table: Table, box: Mapping[str, Judged], numbers: Mapping[str, int]) ->
     passed = [judged.outcome for judged in box.values() if judged.outcome.verdict is Verdict.PASS]
     marks += REPLACED if any(outcome.replaced for outcome in passed) else ""
     marks += CONSTRAINED if any(outcome.drift for outcome in passed) else ""
+    marks += PARTIAL if any(outcome.left_out for outcome in passed) else ""
     noted = sorted({numbers[judged.outcome.check] for judged in box.values() if judged.outcome.check in numbers})
     return marks + "".join(f"[{number}](#note-{number})" for number in noted)
 
@@ -268,6 +271,8 @@ def _notes(notes: Sequence[Note]) -> Iterator[str]:
             yield f"   - evidence: {code(outcome.evidence)}"
         if outcome.install_note:
             yield f"   - {prose(outcome.install_note)}"
+        if outcome.left_out:
+            yield f"   - left out: {prose(outcome.left_out)}"
         if outcome.drift and outcome.verdict is not Verdict.PASS:
             yield f"   - a plain install would replace: {text(', '.join(outcome.drift))}"
         if outcome.remedy:

@@ -78,9 +78,10 @@ def json_text(table: Table, changes: Changes | None) -> Iterator[str]:
 
 
 def _judged(judged: Judged) -> dict[str, Any]:
-    notes = {"surprise": judged.surprise, "install_note": judged.outcome.install_note}
-    more = {name: note for name, note in notes.items() if note}
-    return {**judged.outcome.to_json(), **more, **({"known": judged.known.to_json()} if judged.known else {})}
+    more: dict[str, Any] = {"surprise": judged.surprise} if judged.surprise else {}
+    more |= judged.outcome.caveats
+    more |= {"known": judged.known.to_json()} if judged.known else {}
+    return {**judged.outcome.to_json(), **more}
 
 
 def _frame(table: Table, changes: Changes | None) -> dict[str, Any]:

@@ -109,6 +109,21 @@ class Outcome:
             notes.append(f"passes constrained; a plain `pip install` replaces {replaces}")
         return "; ".join(notes)
 
+    @property
+    def left_out(self) -> str:
+        """The parts that could not run, with their reasons: `files (TorchCodec is not installed)`; empty if none."""
+        reasons: dict[str, list[str]] = {}
+        for part in self.parts:
+            if part["status"] == "skipped":
+                reasons.setdefault(part.get("message", ""), []).append(part["name"])
+        return "; ".join(f"{', '.join(names)} ({why})" if why else ", ".join(names) for why, names in reasons.items())
+
+    @property
+    def caveats(self) -> Mapping[str, str]:
+        """The notes that a report puts beside a verdict, those that say nothing left out."""
+        said = {"install_note": self.install_note, "left_out": self.left_out}
+        return {name: words for name, words in said.items() if words}
+
     def to_json(self) -> dict[str, Any]:
         """Only the fields that differ from their defaults."""
         return {name: _plain(getattr(self, name)) for name in self.__slots__ if getattr(self, name) not in ("", (), {})}

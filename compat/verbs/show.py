@@ -89,6 +89,7 @@ def describe(
         "added to the image": ", ".join(outcome.resolved),
         "install with": shlex.join(_pip(outcome, requires)) if outcome.resolved else "",
         "note": outcome.install_note,
+        "left out": outcome.left_out,
         "drift": ", ".join(outcome.drift),
         "isolation": outcome.isolation,
         "earlier attempts": ", ".join(outcome.attempts),

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from tests.support.journals import records, write
+from torch_compat_matrix.compat.progress import line
 from torch_compat_matrix.reports.changes import compare
 from torch_compat_matrix.reports.escape import code, text
 from torch_compat_matrix.reports.junit import junit
@@ -79,6 +80,25 @@ def test_both_answers_of_an_install_stand_beside_the_pass(tmp_path: Path) -> Non
     assert "📌" not in GOLDEN.read_text()
     replaced = noted(tmp_path, replaced=["torch 2.13.0 -> 2.14.1"], install="plain")
     assert "   - torch 2.13.0 -&#62; 2.14.1, as a plain `pip install` does" in markdown(replaced, None)
+
+
+def test_a_part_that_was_left_out_stands_beside_the_pass(tmp_path: Path) -> None:
+    """In the box, in a note with its words, in JSON and JUnit and in the line of the run; a whole pass says nothing."""
+    whole = {"name": "effects", "status": "passed", "seconds": 1}
+    why = "since 2.9 torchaudio reads files with TorchCodec, which is not installed"
+    missing = [{"name": name, "status": "skipped", "seconds": 0, "message": why} for name in ("files", "streams")]
+    table = noted(tmp_path, parts=[whole, *missing])
+    report = markdown(table, None)
+    (row,) = [line for line in report.splitlines() if line.startswith("| torchbnn 1.2")]
+    assert "☑️☑️☑️☑️✂️[" in row
+    assert "✂️ passes without a part that could not run here" in report
+    assert f"   - left out: files, streams ({why})" in report
+    said = {one["left_out"] for one in _outcomes(table) if "left_out" in one}
+    assert said == {f"files, streams ({why})"}
+    assert "left_out" in "".join(junit(table))
+    (outcome,) = [one for one in table.outcomes.values() if one.check == "stand-in/torchbnn-1.2/sample"]
+    assert line(outcome).endswith("without 2 of 3 parts")
+    assert "✂️" not in markdown(noted(tmp_path, parts=[whole]), None)
 
 
 def _outcomes(table: Table) -> Any:
