@@ -56,13 +56,16 @@ class ProcessLaunch:
             yield from whole_lines(self._printed())
 
     def _printed(self) -> Iterator[bytes]:
-        for stream, data in pieces(self.stdout, self.stderr):
-            if stream is self.stderr:
-                self.said.add(data)
-            elif data:
-                yield data
-            else:  # a process that it left behind may hold its standard error for ever
-                return
+        while True:
+            with suppress(TimeoutError):
+                for stream, data in pieces(self.stdout, self.stderr, until=time.monotonic() + 1):
+                    if stream is self.stderr:
+                        self.said.add(data)
+                    elif data:
+                        yield data
+                    else:  # a process that it left behind may hold its standard error for ever
+                        return
+            self.popen.send_signal(signal.SIGCONT)  # a library may have stopped it, and with it every time limit
 
     def kill(self) -> None:
         """End the probe host, which ends its children; the rest of its session is killed."""

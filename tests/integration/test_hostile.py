@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -120,6 +121,35 @@ def test_death_of_the_host_belongs_to_its_killer(torch_python: str, tmp_path: Pa
             found: list[Any] = list(frames(launch.lines()))
             assert launch.exit().status == -9
     assert (found[-1]["kind"], found[-1]["member"]) == ("begin", "kills-the-host")
+
+
+STOP = """
+import os, signal
+
+def sample(probe):
+    above = os.getppid()
+    while above != RUNNERS[0]:
+        host = above
+        with open(f"/proc/{host}/stat") as stream:
+            above = int(stream.read().rpartition(")")[2].split()[1])
+    os.kill(host, signal.SIGSTOP)
+"""
+
+
+@pytest.mark.share
+def test_a_stopped_probe_host_goes_on(torch_python: str, tmp_path: Path) -> None:
+    """The runner wakes it, so that no library ends the time limits that the probe host keeps."""
+    bundle(tmp_path, ["stopper"], text=STOP)
+    ordered = order(Image(name="x"), [cell("stopper", "warm")], device="cpu")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(processes, "BUNDLE", tmp_path / "probes")
+        overlays = {"key": tmp_path / "overlays" / "key"}
+        with processes.launched(torch_python, ordered, overlays, home=tmp_path, gpu=None) as launch:
+            late = threading.Timer(60, launch.kill)
+            late.start()
+            found: list[Any] = list(frames(launch.lines()))
+            late.cancel()
+    assert found[-1] == {"kind": "end", "state": "complete"}
 
 
 ATTACKS = {
