@@ -2,7 +2,8 @@
 
 tests/resources/hostile/README.md says how a kind is written. A run holds an innocent library before the hostile ones
 and another after them, in one image, so that one launch works through all; it happens in a sandbox with a stand-in, a
-home and a cache of uv of its own, in which everything is compared with what was there before.
+home and a cache of uv of its own, in which everything is compared with what was there before.  On `docker` the image is
+the one of the other tests, and each container is a sandbox.
 """
 
 from __future__ import annotations
@@ -24,7 +25,11 @@ from typing import Any
 
 import pytest
 
+from tests.docker.conftest import client, tag
 from tests.support import ROOT, tinywheels
+from torch_compat_matrix.runner.backends.docker_storage import OVERLAY_VOLUME, WHOLE
+
+__all__ = ["client", "tag"]
 
 FOLDER = ROOT / "tests" / "resources" / "hostile"
 BEFORE, AFTER = "innocent-before", "innocent-after"
@@ -32,6 +37,7 @@ LIMIT, GRACE = 8, 5  # seconds for a probe, and beyond it
 ATTEMPTS = 3  # processes that may be asked for an answer: a fork, a fresh one, and another to confirm it
 BATCH = 6  # hostile cells of a run
 PROBES = ("import", "sample", "autograd")
+TOLD = re.compile(r"^\[\d+/\d+\] (\S+) +(\S+)", re.MULTILINE)  # verdict and check
 SECTION = re.compile(r"^# --- (.+)\n", re.MULTILINE)
 
 
@@ -45,6 +51,7 @@ class Kind:
     verdicts: frozenset[str]
     others: frozenset[str]
     flags: frozenset[str]
+    ends: int | None = None
     files: dict[str, str] = field(default_factory=dict, hash=False)
 
     @property
@@ -65,7 +72,7 @@ class Kind:
 def read_kind(path: Path) -> Kind:
     """A kind from its file: docstring, header of `# key: value`, code, and further files of the wheel."""
     text, *sections = SECTION.split(path.read_text())
-    header = dict(re.findall(r"^# (hook|verdicts|also|backend|huge): (.+)$", text, re.MULTILINE))
+    header = dict(re.findall(r"^# (hook|verdicts|also|backend|huge|ends): (.+)$", text, re.MULTILINE))
     flags = set(re.findall(r"^# (alone|share|twice)$", text, re.MULTILINE)) | {header.get("backend", "eager")}
     verdicts = frozenset(header["verdicts"].split())
     first_fails = header["hook"] in ("import", "build") and verdicts != {"pass"}
@@ -75,7 +82,8 @@ def read_kind(path: Path) -> Kind:
         files[header["huge"]] = f"Metadata-Version: 2.1\nName: hostile-{path.stem}\nVersion: 1.0\n{extras}"
     others = header.get("also", " ".join(verdicts) if first_fails else "pass").split()
     others += ["pass", "skip"] if first_fails else []  # after an import that fails there is nothing to ask
-    return Kind(path.stem, text, header["hook"], verdicts, frozenset(others), frozenset(flags), files)
+    ends = int(header["ends"]) if "ends" in header else None
+    return Kind(path.stem, text, header["hook"], verdicts, frozenset(others), frozenset(flags), ends, files)
 
 
 KINDS = [read_kind(path) for path in sorted((FOLDER / "kinds").glob("*.txt"))]
@@ -99,9 +107,10 @@ class Result:
 
 
 class Sandbox:
-    """A folder that holds all that a run may touch, and the stand-in that it is judged by."""
+    """A folder that holds all that a run may touch, and the stand-in that it is judged by; or the image of that tag."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, tag: str = "") -> None:
+        self.tag = tag
         self.folder, self.standins, self.pristine = folder, folder / "standins", folder / "pristine"
         self.seen: dict[str, tuple[int, int, int]] = {}
         for name in ("tmp", "user", "wheels", "decoy", "work", "standins"):
@@ -150,8 +159,11 @@ class Sandbox:
         found = (name for name in known if (self.standins / name).is_file())
         return sorted(str(name) for name in found if program(self.standins / name) != program(self.pristine / name))
 
-    def run(self, name: str, kinds: list[Kind]) -> Result:
-        """One run of the real command over the innocent libraries and these, and what it changed that it must not."""
+    def run(self, name: str, kinds: list[Kind], goes_on: bool = False) -> Result:
+        """One run of the real command over the innocent libraries and these, and what it changed that it must not.
+
+        uv's cache is left as it is where another run `goes_on` with it.
+        """
         work, home = self.folder / "work" / name, self.folder / f"home-{name}"
         home.mkdir(exist_ok=True)
         if not (home / "standins").exists():
@@ -172,15 +184,25 @@ class Sandbox:
         libraries = "".join(
             f'  {cell}: {{ versions: ["1.0"], probes: [{", ".join(probes)}] }}\n' for cell, probes in cells.items()
         )
+        image = 'local: { python: "3.11", requires: ["torch==2.13.0", numpy] }'
+        if self.tag:
+            image = f"tag: {self.tag}, limits: {{ memory: 4g, shm: 64m }}"
         (work / "matrix.yaml").write_text(
             f"limits: {{ timeout: {LIMIT}, compile_timeout: {LIMIT if inductor == 'eager' else 60}, gpus: none }}\n"
-            'images:\n  torch: { local: { python: "3.11", requires: ["torch==2.13.0", numpy] } }\n'
+            f"images:\n  torch: {{ {image} }}\n"
             f"libraries:\n{libraries}"
         )
         asked = sum(1 if kind.allowed(probe) == {"pass"} else ATTEMPTS for kind in kinds for probe in kind.probes)
         most = self.normal + asked * (LIMIT + GRACE)
-        seconds, ended = self.call(product, work, home, most)
+        ends = next((kind.ends for kind in kinds if not self.tag), None)
+        seconds, ended = self.call(product, work, home, most, statuses=(0, 1, 5) if ends is None else (ends,))
         faults = [] if ended else [f"did not end by itself within {most:.0f} s"]
+        told: dict[str, str] = {}
+        if ends is not None:  # the runner is not found when it goes on, so that it is left alone
+            faults += [f"left processes: {', '.join(left)}"] if (left := self.end_leftovers()) else []
+            told = {check: verdict for verdict, check in TOLD.findall((work / "output").read_text())}
+            faults += [] if told else ["nothing was told before the end"]
+            faults += [] if self.call(product, work, home, most, "--resume")[1] else ["the resumed run did not end"]
         faults += [f"left processes: {', '.join(left)}"] if (left := self.end_leftovers()) else []
         open_up(self.folder / "decoy")
         after = tree(self.folder / "decoy") | tree(self.folder / "wheels") | tree(product)
@@ -189,37 +211,45 @@ class Sandbox:
         if self.seen and (damaged := self.damage() + self.bytecode()):
             faults.append(f"changed the stand-in: {damaged[:5]}")
             self.heal(damaged)
-        faults += self.poisoned_cache()
+        faults += [] if goes_on else self.poisoned_cache()
+        faults += self.leftover_containers(home)
         outcomes, unreadable = read_report(home)
         faults += unreadable
+        faults += [
+            f"{check} was {verdict} before" for check, verdict in told.items() if outcomes[check]["verdict"] != verdict
+        ]
         if not ended or unreadable:
             faults.append(f"the last words: {(work / 'output').read_text(errors='replace')[-1500:]!r}")
         return Result(outcomes, seconds, faults)
 
-    def call(self, product: Path, work: Path, home: Path, most: float) -> tuple[float, bool]:
+    def call(
+        self, product: Path, work: Path, home: Path, most: float, *more: str, statuses: tuple[int, ...] = (0, 1, 5)
+    ) -> tuple[float, bool]:
         """Run `compat run` in a session of its own; seconds, and whether it ended by itself with a fitting status."""
         words = {"PYTHONPATH": str(product), "COMPAT_HOME": str(home), "TMPDIR": str(self.folder / "tmp")}
         words |= {"HOME": str(self.folder / "user"), "UV_CACHE_DIR": str(self.folder / "uv")}
         links = f"{os.environ.get('PIP_FIND_LINKS', '')} {self.folder / 'wheels'}".strip()
-        command = [sys.executable, "-m", "torch_compat_matrix", "run", "--jobs", "1", "--out", str(work / "out")]
+        command = [sys.executable, "-m", "torch_compat_matrix", "run", "--jobs", "1", "--out", str(work / "out"), *more]
+        command += ["--backend", "docker"] if self.tag and not more else []
         began = time.monotonic()
         with (work / "output").open("wb") as output:
             process = subprocess.Popen(
                 command, cwd=work, env={**os.environ, **words, "PIP_FIND_LINKS": links}, stdout=output,
                 stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True,
             )  # fmt: skip
-            (self.folder / "runner.pid").write_text(str(process.pid))
+            if not more:
+                (self.folder / "runner.pid").write_text(str(process.pid))
             try:
                 status = process.wait(most)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
                 return time.monotonic() - began, False
-        return time.monotonic() - began, status in (0, 1, 5)
+        return time.monotonic() - began, status in statuses
 
     def end_leftovers(self) -> list[str]:
         """End the processes of the sandbox that are still there two seconds later; their command lines."""
-        (self.folder / "runner.pid").unlink()
+        (self.folder / "runner.pid").unlink(missing_ok=True)
         for path in Path("/dev/shm").glob("hostile-*"):
             path.unlink()
         left: dict[int, str] = {}
@@ -232,6 +262,17 @@ class Sandbox:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         return [f"{pid} {words[:60]}" for pid, words in left.items()]
+
+    def leftover_containers(self, home: Path) -> list[str]:
+        """End the containers of the home's runs that are still there; what they are."""
+        if not self.tag:
+            return []
+        command = ["docker", "ps", "-a", "--format", "{{.ID}} {{.Status}}"]
+        command += [f"--filter=label=torch-compat-matrix.run={run.name}" for run in (home / "runs").iterdir()]
+        left = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+        for line in left:
+            subprocess.run(["docker", "rm", "-f", line.split()[0]], check=True, stdout=subprocess.DEVNULL)
+        return [f"left containers: {left}"] if left else []
 
     def processes(self) -> Iterator[tuple[int, str]]:
         """Every process whose command line or environment names the sandbox."""
@@ -247,7 +288,7 @@ class Sandbox:
 
     def write_wheels(self, kinds: list[Kind], cells: list[str]) -> None:
         """The wheels of a run's libraries, where there are none yet."""
-        tools = (FOLDER / "tools.txt").read_text().replace("{sandbox}", str(self.folder))
+        tools = (FOLDER / "tools.txt").read_text().replace("{sandbox}", "" if self.tag else str(self.folder))
         tools = tools.replace("{cells}", " ".join(f"torch/{cell}-1.0" for cell in cells))
         tail = (FOLDER / "library.txt").read_text().partition('"""\n')[2]
         for name in (BEFORE, AFTER):
@@ -342,11 +383,15 @@ def same(outcome: dict[str, Any]) -> dict[str, Any]:
     return {name: outcome.get(name) for name in ("verdict", "reason", "blame", "detail", "notes", "device")}
 
 
-@pytest.fixture(scope="module")
-def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
-    """The sandbox of all runs of this module."""
-    place = Sandbox(tmp_path_factory.mktemp("hostile"))
+@pytest.fixture(scope="module", params=["local", "docker"])
+def sandbox(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
+    """The sandbox of all runs of a backend."""
+    tag = request.getfixturevalue("tag") if request.param == "docker" else ""
+    place = Sandbox(tmp_path_factory.mktemp("hostile"), tag)
     yield place
+    for used in place.folder.glob("home-*/volumes/*") if tag else ():
+        words = ["docker", "volume", "rm", "-f", f"{OVERLAY_VOLUME}{used.name}{WHOLE}", f"{OVERLAY_VOLUME}{used.name}"]
+        subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
     open_up(place.folder)
     subprocess.run(["rm", "-rf", place.folder], check=True)
 
@@ -357,7 +402,8 @@ def clean(sandbox: Sandbox) -> Result:
     result = sandbox.run("clean", [])
     assert result.faults == []
     assert {outcome["verdict"] for outcome in result.outcomes.values()} == {"pass"}
-    sandbox.keep()
+    if not sandbox.tag:
+        sandbox.keep()
     began = time.monotonic()
     result = sandbox.run("normal", [])
     sandbox.normal = 30 + 3 * (time.monotonic() - began)
@@ -370,11 +416,13 @@ def result_of(sandbox: Sandbox, clean: Result) -> Callable[[Kind], Result]:
     results: dict[str, Result] = {}
 
     def once(name: str, kinds: list[Kind]) -> Result:
-        result = sandbox.run(name, kinds)
-        if any("twice" in kind.flags for kind in kinds):
-            again = sandbox.run(f"{name}-again", kinds)
-            result.faults += [f"the second run: {fault}" for fault in again.faults]
+        twice = any("twice" in kind.flags for kind in kinds)
+        result = sandbox.run(name, kinds, goes_on=twice)
+        if twice:  # and a third time without them, which takes from the index what they changed in uv's cache
+            again, after = sandbox.run(f"{name}-again", kinds, goes_on=True), sandbox.run(f"{name}-after", [])
+            result.faults += [f"a later run: {fault}" for fault in again.faults + after.faults]
             result.faults += [f"the second run: {fault}" for fault in differences(result.outcomes, again.outcomes)]
+            result.faults += [f"the third run: {fault}" for fault in differences(clean.outcomes, after.outcomes)]
         result.faults += differences(clean.outcomes, result.outcomes)
         return result
 
@@ -398,12 +446,20 @@ def differences(right: dict[str, Any], found: dict[str, Any]) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "kind",
+    ("sandbox", "kind"),
     [
-        pytest.param(kind, id=kind.name, marks=pytest.mark.share if "share" in kind.flags else pytest.mark.slow)
+        pytest.param(
+            backend,
+            kind,
+            id=f"{backend}-{kind.name}",
+            marks=pytest.mark.share if "share" in kind.flags and backend == "local" else pytest.mark.slow,
+        )
+        for backend in ("local", "docker")
         for batch in batches()
         for kind in batch
+        if backend == "local" or not (kind.hook == "build" or "inductor" in kind.flags)  # builds happen on the host
     ],
+    indirect=["sandbox"],
 )
 def test_kind(kind: Kind, result_of: Callable[[Kind], Result]) -> None:
     """The library's own verdicts are right, and nothing else is different from a run without it."""
