@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import faulthandler
+import hashlib
 import importlib
 import os
 import re
@@ -224,7 +225,8 @@ def show_stacks() -> None:
 
 def enter(cell: CellTask) -> None:
     """Put the overlay before the image's own packages, and take the cell's own home, temporary folder and caches."""
-    own = os.path.join(tempfile.gettempdir(), "cells", cell["id"])
+    short = hashlib.sha256(cell["id"].encode()).hexdigest()[:8]  # a socket's whole name has 107 characters at most
+    own = os.path.join(tempfile.gettempdir(), short)
     places = {name: os.path.join(os.environ[name], "cells", cell["id"]) for name in CACHES if name in os.environ}
     places.update(HOME=os.path.join(own, "home"), TMPDIR=os.path.join(own, "tmp"))
     for folder in places.values():

@@ -31,6 +31,7 @@ REMEDY = "start compat with the interpreter that holds torch: `that/python -m to
 
 def connect(home: Path) -> HereBackend:
     """The backend of this interpreter."""
+    processes.refuse_long_names()
     return HereBackend(home)
 
 

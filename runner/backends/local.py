@@ -22,6 +22,7 @@ from torch_compat_matrix.runner.storage import Kept
 
 def connect(home: Path) -> LocalBackend:
     """The backend that keeps its environments under `home`."""
+    processes.refuse_long_names()
     return LocalBackend(home)
 
 

@@ -35,6 +35,12 @@ MPS daemon."""
 PREFIX = "compat-"
 """The beginning of a launch's folder name; the pid behind it is for readers, the file `owner` in it decides."""
 
+LONGEST = 32
+"""Characters of a launch's folder at most: a cell adds 17 to them (`/tmp/01234567/tmp`), multiprocessing 32, and
+the kernel takes 107 for a socket."""
+SHORT_PLACES = ("/tmp", "/var/tmp")
+"""The folders for a link to a launch's folder whose own name is longer."""
+
 
 class ProcessLaunch:
     """A probe host that runs as a process of this machine, in a session of its own."""
@@ -155,15 +161,13 @@ def _surroundings(
     variables: Mapping[str, str],
 ) -> Iterator[tuple[Path, dict[str, str]]]:
     """A folder with the bundle, which ends with the block, and the environment of a process on this machine."""
-    folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-"))
-    try:
-        kept = order.get("compile_cache")
+    kept = order.get("compile_cache")
+    with launch_folder() as folder:
         try:
-            (folder / "owner").write_text(owner())
             shutil.copytree(BUNDLE, folder / "bundle" / NAME, ignore=shutil.ignore_patterns("__pycache__"))
             for module in (folder / "bundle").rglob("*.py"):
                 module.chmod(0o444)  # against accidents; the probe host notices what root changes all the same
-            places = _places(folder / "home", home / "compiled" / kept if kept else folder / "home")
+            places = _places(folder, home / "compiled" / kept if kept else folder / "home")
         except OSError as error:
             raise Trouble("host-error", f"the probe host cannot be started: {error}") from error
         environment = {**passed_on((*PASSED_ON, *keep)), **variables, **places}
@@ -171,8 +175,49 @@ def _surroundings(
         environment["PYTHONDONTWRITEBYTECODE"] = "1"  # the folders of packages are sealed
         environment["CUDA_VISIBLE_DEVICES"] = ",".join(card.uuid for card in (gpu.all if gpu is not None else ()))
         yield folder, environment
+
+
+def refuse_long_names() -> None:
+    """Raise Trouble where no launch could have a folder, before anything runs."""
+    with launch_folder():
+        pass
+
+
+@contextmanager
+def launch_folder() -> Iterator[Path]:
+    """A new folder in TMPDIR that ends with the block, by a name that leaves room for the names of sockets below it.
+
+    Raises Trouble where it cannot be made, or neither it nor a link to it has such a name.
+    """
+    try:
+        folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-"))
+    except OSError as error:
+        raise Trouble("host-error", f"the probe host cannot be started: {error}") from error
+    name = folder
+    try:
+        (folder / "owner").write_text(owner())
+        name = _short(folder)
+        yield name
     finally:
+        if name != folder:
+            name.unlink(missing_ok=True)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _short(folder: Path) -> Path:
+    """The folder, or a link to it where its own name is too long; Trouble where no place takes one."""
+    if len(str(folder)) <= LONGEST:
+        return folder
+    for place in SHORT_PLACES:
+        with suppress(OSError):
+            link = Path(place, folder.name)
+            link.symlink_to(folder)
+            return link
+    raise Trouble(
+        "host-error",
+        f"{folder.parent} is too long for the names of sockets below it, and {' and '.join(SHORT_PLACES)} take no link",
+        f"Set TMPDIR to a folder whose name has {LONGEST - len(folder.name) - 1} characters at most.",
+    )
 
 
 @contextmanager
@@ -246,28 +291,29 @@ def passed_on(names: Sequence[str]) -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if any(fnmatchcase(name, pattern) for pattern in names)}
 
 
-def _places(home: Path, compiled: Path) -> dict[str, str]:
+def _places(folder: Path, compiled: Path) -> dict[str, str]:
     """The folders that a library writes to: a home that ends with the launch, and the folder of compiled code."""
-    (home / "tmp").mkdir(parents=True)
+    for name in ("home", "tmp"):
+        (folder / name).mkdir()
     (compiled / "nv").mkdir(parents=True, exist_ok=True)
     return {
-        "HOME": str(home),
-        "TMPDIR": str(home / "tmp"),
+        "HOME": str(folder / "home"),
+        "TMPDIR": str(folder / "tmp"),
         "TORCHINDUCTOR_CACHE_DIR": str(compiled / "inductor"),
         "TRITON_CACHE_DIR": str(compiled / "triton"),
         "TORCH_EXTENSIONS_DIR": str(compiled / "torch_extensions"),
         "CUDA_CACHE_PATH": str(compiled / "nv"),
-        "MPLCONFIGDIR": str(home / "matplotlib"),
+        "MPLCONFIGDIR": str(folder / "home" / "matplotlib"),
     }
 
 
 def reap() -> list[str]:
-    """Remove the folders of launches whose owner died; their probe hosts ended with it."""
-    removed = []
-    with suppress(FileNotFoundError):  # no temporary folder, or another process was faster
-        for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
-            with suppress(OSError, ValueError):  # another user's, or none of ours
+    """Remove the folders of launches whose owner died, and the links to them; their probe hosts ended with it."""
+    removed = set()
+    for place in dict.fromkeys((*SHORT_PLACES, tempfile.gettempdir())):  # a link tells its owner while the folder lives
+        for folder in Path(place).glob(f"{PREFIX}*"):
+            with suppress(OSError, ValueError):  # gone meanwhile, another user's, or none of ours
                 if not alive(read_whole(folder / "owner", 1 << 10).decode()):
-                    shutil.rmtree(folder, ignore_errors=True)
-                    removed.append(folder.name)
-    return removed
+                    folder.unlink() if folder.is_symlink() else shutil.rmtree(folder, ignore_errors=True)
+                    removed.add(folder.name)
+    return sorted(removed)

@@ -46,7 +46,8 @@ def test_a_command_runs_in_the_cells_environment(place: Path) -> None:
     """Its interpreter, overlay and files, a folder and a home of its own, its input, and the command's exit status."""
     (place / "see.py").write_text(
         "import os, sys, torch, torchbnn\n"
-        "print(torch.__version__, torchbnn.__file__, os.listdir('.'), os.environ['HOME'], sys.stdin.read())\n"
+        "home = os.path.realpath(os.environ['HOME'])\n"
+        "print(torch.__version__, torchbnn.__file__, os.listdir('.'), home, sys.stdin.read())\n"
         "sys.exit(7)\n"
     )
     command = [*COMMAND, "small/torchbnn-1.2", "--copy", "see.py", "--", "python", "see.py"]

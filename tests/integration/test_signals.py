@@ -35,11 +35,11 @@ def records(home: Path) -> list[dict[str, object]]:
 
 
 def relatives(place: Path) -> list[str]:
-    """The processes whose environment names this temporary folder."""
+    """The processes whose environment names this folder for headers, which probe hosts inherit."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            if f"TMPDIR={place}".encode() in (folder / "environ").read_bytes():
+            if f"CPATH={place}".encode() in (folder / "environ").read_bytes():
                 found.append((folder / "cmdline").read_text())
         except OSError:
             continue
@@ -70,7 +70,8 @@ def test_a_signal_ends_a_run_cleanly(tmp_path: Path, torch_python: str, face: st
         "pytest": ["pytest", "-m", "matrix", "-p", "no:cacheprovider"],
         "pytest -n 2": ["pytest", "-m", "matrix", "-p", "no:cacheprovider", "-n", "2"],
     }[face]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "COMPAT_HOME": str(home), "TMPDIR": str(place)}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "COMPAT_HOME": str(home)}
+    environment |= {"TMPDIR": str(place), "CPATH": str(place)}
     with subprocess.Popen(
         [sys.executable, "-m", *command],
         cwd=tmp_path,
