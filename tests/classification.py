@@ -12,10 +12,11 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import sha256
+from pathlib import Path
 
 from docker.errors import DockerException
 
-from tests.support.messages import Message, blind_messages
+from tests.support.messages import BLIND, Message, blind_messages
 from torch_compat_matrix.runner.backends import docker_errors
 from torch_compat_matrix.runner.model import Limits
 from torch_compat_matrix.runner.packages import uv
@@ -117,8 +118,9 @@ def main(arguments: Iterable[str] | None = None) -> None:
     """Print the table, and the failures by name."""
     parser = argparse.ArgumentParser(prog="python -m tests.classification", description=__doc__)
     parser.add_argument("--failures", action="store_true", help="list what is not right, by half")
+    parser.add_argument("--folder", type=Path, default=BLIND, help="the folder of messages (tests/messages/blind)")
     options = parser.parse_args(None if arguments is None else list(arguments))
-    found = list(map(score, blind_messages()))
+    found = list(map(score, blind_messages(options.folder)))
     print(table(found))
     for one in sorted(found, key=lambda one: (half(one.message.name), one.message.name)) if options.failures else ():
         if one.kind != "right":

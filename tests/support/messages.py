@@ -10,6 +10,8 @@ from typing import Any
 
 FOLDER = Path(__file__).resolve().parent.parent / "messages"
 BLIND = FOLDER / "blind"
+SCORED = frozenset({BLIND, FOLDER / "blind2"})
+"""What only measures the rules, and is no example of one."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,13 +37,13 @@ class Message:
 def messages() -> Iterator[Message]:
     """All that rules were written for, near misses too, in the order of their names."""
     for path in sorted(FOLDER.rglob("*.txt"), key=lambda path: path.stem):
-        if path.parent != BLIND:
+        if path.parent not in SCORED:
             yield read(path)
 
 
-def blind_messages() -> Iterator[Message]:
-    """Those that only measure the rules, in the order of their names."""
-    for path in sorted(BLIND.glob("*.txt")):
+def blind_messages(folder: Path = BLIND) -> Iterator[Message]:
+    """The messages of a folder that only measures the rules, in the order of their names."""
+    for path in sorted(folder.glob("*.txt")):
         yield read(path)
 
 
