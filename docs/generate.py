@@ -13,7 +13,8 @@ from torch_compat_matrix.compat.answers import ANSWERS
 from torch_compat_matrix.runner.backends.base import BACKENDS
 from torch_compat_matrix.runner.bundle import catalogue
 from torch_compat_matrix.runner.matrix.json_schema import schema
-from torch_compat_matrix.runner.verdicts.rules import RAISER, REASONS, RULES, Reason, Rule, fill, names_in
+from torch_compat_matrix.runner.verdicts.reasons import RAISER, REASONS, Reason, fill, names_in
+from torch_compat_matrix.runner.verdicts.rules import RULES, Rule
 
 RAISERS = "whoever raised: the library, a package that the cell added, or one of the image"
 PLAIN = {str: "string", bool: "boolean", int: "integer", float: "number", NoneType: "null"}

@@ -29,7 +29,7 @@ from torch_compat_matrix.runner.packages.pip_config import Index
 from torch_compat_matrix.runner.records.runs import Run, home
 from torch_compat_matrix.runner.records.shapes import plan_of
 from torch_compat_matrix.runner.selector import TERMS, Checks, Recorded, Selector
-from torch_compat_matrix.runner.verdicts.rules import REASONS
+from torch_compat_matrix.runner.verdicts.reasons import REASONS
 from torch_compat_matrix.runner.watch import Say
 
 try:

@@ -24,7 +24,7 @@ from torch_compat_matrix.runner.packages.pip_config import Index
 from torch_compat_matrix.runner.records import history
 from torch_compat_matrix.runner.records.runs import Run, home
 from torch_compat_matrix.runner.text import SECRET
-from torch_compat_matrix.runner.verdicts.rules import reason_for
+from torch_compat_matrix.runner.verdicts.reasons import reason_for
 from torch_compat_matrix.runner.watch import Say, Watch
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from torch_compat_matrix.runner.model import Limits
 from torch_compat_matrix.runner.packages import uv
 from torch_compat_matrix.runner.pins import canonical
 from torch_compat_matrix.runner.verdicts.classify import classify
-from torch_compat_matrix.runner.verdicts.rules import REASONS
+from torch_compat_matrix.runner.verdicts.reasons import REASONS
 
 WRITTEN_FROM, ONLY_SCORED = "written from", "only scored"
 

@@ -25,7 +25,7 @@ from torch_compat_matrix.runner.pins import left_out
 from torch_compat_matrix.runner.planning import plan_from
 from torch_compat_matrix.runner.records.runs import home
 from torch_compat_matrix.runner.text import one_line, redact
-from torch_compat_matrix.runner.verdicts.rules import reason_for
+from torch_compat_matrix.runner.verdicts.reasons import reason_for
 from torch_compat_matrix.runner.workflow import facts_of
 
 

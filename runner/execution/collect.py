@@ -13,7 +13,7 @@ from torch_compat_matrix.runner.model import PLAIN, SUPERFICIAL, TORCH, Check, L
 from torch_compat_matrix.runner.outcome import Outcome
 from torch_compat_matrix.runner.pins import changes
 from torch_compat_matrix.runner.verdicts.classify import Classified, classify
-from torch_compat_matrix.runner.verdicts.rules import reason_for
+from torch_compat_matrix.runner.verdicts.reasons import reason_for
 
 if TYPE_CHECKING:
     from torch_compat_matrix.probes.contract import BeginFrame, Facts, ObservationFrame

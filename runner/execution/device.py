@@ -9,7 +9,7 @@ from torch_compat_matrix.runner.backends.base import Gpu
 from torch_compat_matrix.runner.errors import Trouble
 from torch_compat_matrix.runner.model import Image
 from torch_compat_matrix.runner.verdicts.classify import classify
-from torch_compat_matrix.runner.verdicts.rules import REASONS
+from torch_compat_matrix.runner.verdicts.reasons import REASONS
 
 if TYPE_CHECKING:
     from torch_compat_matrix.probes.contract import Facts, ImageFacts

@@ -27,7 +27,7 @@ from torch_compat_matrix.runner.packages.resolution import Resolution
 from torch_compat_matrix.runner.pins import canonical, left_out, name_of
 from torch_compat_matrix.runner.records.shapes import kept_facts
 from torch_compat_matrix.runner.verdicts.preflight import Prediction, build_of, predict
-from torch_compat_matrix.runner.verdicts.rules import reason_for
+from torch_compat_matrix.runner.verdicts.reasons import reason_for
 from torch_compat_matrix.runner.watch import Watch, doing, phase
 
 if TYPE_CHECKING:

@@ -3,42 +3,27 @@
 from __future__ import annotations
 
 import re
-import signal
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
 from torch_compat_matrix.runner.model import Limits, Verdict
 from torch_compat_matrix.runner.pins import canonical
-from torch_compat_matrix.runner.verdicts.rules import RAISER, REASONS, RULES, Reason, Rule, reason_for
+from torch_compat_matrix.runner.verdicts.reasons import RAISER, REASONS, Reason, reason_for
+from torch_compat_matrix.runner.verdicts.rules import RULES, Rule
+from torch_compat_matrix.runner.verdicts.signs import (
+    NOBODY,
+    Signs,
+    last_line,
+    last_telling,
+    read_signs,
+    signal_of,
+    telling_line,
+)
 
-DIRECT_CAUSE = "\nThe above exception was the direct cause of the following exception:\n"
-IN_PASSING = "\nDuring handling of the above exception, another exception occurred:\n"
 COMPILER = r'^ *File "(?=[^"\n]*/(?:torch/_inductor|triton)/)[^"\n]*".*'
 """A frame of the compiler in the stacks that a probe prints when its time is up."""
-
-FRAME = r'^ +File "([^"\n]+)", line \d+(?:, in [^\n]*)?(?:\n +([^\n]*))?'
-"""A frame of a traceback: its path, and the source line."""
-
-QUOTED = r"^(?:[A-Za-z_]\w*\.)*([A-Z]\w*(?:Error|Exception|Interrupt|Exit))(?:: |$)"
-"""The type of an exception that another one quotes in its message, as InductorError does."""
-
-BUILDS = r"CalledProcessError|CppCompileError|CompilationError|^Error building extension"
-COMPILER_SAYS = r"^.*(?:\berror: |\bfatal\b|cannot find -l).*"
-"""What failed to build, and the lines in which a compiler or a linker says why, wherever they were printed."""
-
-PACKAGE = r"(?:(?:site|dist)-packages|overlays/\w+)/(?:google/)?(\w+)/"
-"""The folder of a package in a path."""
-
-LAST_WORDS = (
-    r"^terminate called|^[ \t]*what\(\):|symbol lookup error|^Fatal Python error|^Could not load library"
-    r"| received signal SIG[A-Z]+|^\*\*\* (?:Error in|SIG[A-Z]+|Process received signal)"
-)
-"""The first line of a dying process's explanation; earlier output has nothing to do with the death."""
-
-MOST = 32 << 10
-"""Characters of either end of a message, a traceback or an output that the rules search."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,29 +36,6 @@ class Classified:
     evidence: str = ""
     blame: str = ""
     remedy: str = ""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Signs:
-    """The parts of an observation that the rules search."""
-
-    head: str
-    """Type and message, as the last line of a traceback has them."""
-    said: str
-    types: tuple[str, ...]
-    frame: str
-    trace: str
-    raised_in: str
-    """`name==version` of the distribution whose code raised the innermost cause."""
-    own: str
-    """The same, also where it is the package itself that says that it lacks a name."""
-    lacking: tuple[str, ...]
-    """Those that lack a name or a submodule that was asked for."""
-    output: str
-    signal: str
-    exit: str
-    oom: bool
-    unprovoked: bool
 
 
 def classify(
@@ -104,7 +66,7 @@ def classify(
         if compiler is not None:
             return _classified(REASONS["compile-timeout"], known, evidence=compiler[0])
         return _classified(
-            REASONS[_kind_of_timeout(observation, facts)], known, evidence=_last_line(observation) or message
+            REASONS[_kind_of_timeout(observation, facts)], known, evidence=last_line(observation) or message
         )
     return _of_torch(observation, known, facts) or explain(observation, known, facts.get("packages", {}), added)
 
@@ -159,10 +121,6 @@ def explain(
     return _classified(REASONS["unclassified"], known, evidence=signs.head)
 
 
-NOBODY = "(nobody)"
-"""Stands for who raised where a process died and left no frame of Python or of a compiled part."""
-
-
 def _raiser(raised_in: str, member: str, packages: Collection[str], added: Mapping[str, str]) -> str:
     """Who raised: the library, also where that is not known; a dependency that the cell added; or the image.
 
@@ -179,49 +137,6 @@ def _raiser(raised_in: str, member: str, packages: Collection[str], added: Mappi
     if f"{canonical(member)}-".startswith(f"{name}-"):
         return "library"
     return "dependency" if any(f"{package}-".startswith(f"{name}-") for package in added) else "unknown"
-
-
-def read_signs(observation: Mapping[str, Any]) -> Signs:
-    """The signs in an observation of status `raised` or `died`."""
-    died = observation["status"] == "died"
-    trace, output, message = (_ends(str(observation.get(name, ""))) for name in ("traceback", "output", "message"))
-    types = tuple(observation.get("exception", ()))
-    kind = types[0].rpartition(".")[2] if types else ""
-    chain = [link for link in observation.get("chain", ()) if link["is_cause"]]
-    causes = [_ends(str(link["message"])) for link in chain[1:]] or _causes(trace)
-    said = _last_words(output) if died else "\n".join([message, *causes])
-    if not died and re.search(BUILDS, "\n".join([*types, said]), re.MULTILINE):
-        said = "\n".join([said, *re.findall(COMPILER_SAYS, f"{trace}\n{output}", re.MULTILINE)])
-    return Signs(
-        head=": ".join(dict.fromkeys(part for part in (kind, _telling_line(message)) if part)),
-        said=said,
-        types=(*types, *re.findall(QUOTED, said, re.MULTILINE)) if not died or observation.get("exit") else (),
-        frame="" if died else _innermost_frame(trace),
-        trace="" if died else trace,
-        raised_in=_died_in(said) if died else _raised_in(chain),
-        own=next((link["raised_in"] for link in reversed(chain) if link["raised_in"]), ""),
-        lacking=tuple(link["lacking"] for link in chain if link["lacking"]),
-        output="\n".join(filter(None, (str(observation.get("import_output", "")), output))),
-        signal=_signal(observation) if died else "",
-        exit=f"exit status {observation['exit']}" if died and observation.get("exit") is not None else "",
-        oom=bool(observation.get("oom_kills")),
-        unprovoked=died and bool(observation.get("attempts")) and observation.get("oom_kills") == 0,
-    )
-
-
-def _raised_in(chain: Sequence[Mapping[str, Any]]) -> str:
-    """Whose code raised the innermost cause; nobody's where a package only says that it lacks a name."""
-    held = next((link for link in reversed(chain) if link["raised_in"]), None)
-    return "" if held is None or held["raised_in"] == held["lacking"] != "" else str(held["raised_in"])
-
-
-def _died_in(said: str) -> str:
-    """The folder of the package that a process died in: its compiled part, else its innermost frame of Python."""
-    found = re.search(
-        rf"^ *(?:#\d.* )?from \S*?{PACKAGE}|^(?:\[ ?\d+\] )?/\S*?{PACKAGE}\S*\.so\S*\(", said, re.MULTILINE
-    )
-    found = found or re.search(rf'^ +File "[^"\n]*?{PACKAGE}', said, re.MULTILINE)
-    return next(filter(None, found.groups())) if found else "" if "(most recent call first)" in said else NOBODY
 
 
 def matches(rule: Rule, signs: Signs, packages: Iterable[str], member: str) -> tuple[str, dict[str, str]] | None:
@@ -264,7 +179,7 @@ def matches(rule: Rule, signs: Signs, packages: Iterable[str], member: str) -> t
         if canonical(lacking[0].partition("==")[0]) != "torch":  # the image's torch is never replaced
             groups["replaceable"] = groups["holder"]
     if rule.signal or rule.exit:
-        evidence = ": ".join(part for part in (evidence, _telling(signs.said)) if part)
+        evidence = ": ".join(part for part in (evidence, last_telling(signs.said)) if part)
     return evidence or signs.head, groups
 
 
@@ -290,8 +205,8 @@ def _known(observation: Mapping[str, Any], facts: Mapping[str, Any], limits: Lim
     return {
         "member": str(observation.get("member", "")),
         "type": str(types[0]).rpartition(".")[2],
-        "message": _telling_line(message)[:300],
-        "signal": _signal(observation),
+        "message": telling_line(message)[:300],
+        "signal": signal_of(observation),
         "exit": str(observation.get("exit", "")),
         "torch": str(torch.get("version") or packages.get("torch", "")),
         "cuda": str(torch.get("cuda") or ""),
@@ -307,64 +222,6 @@ def _known(observation: Mapping[str, Any], facts: Mapping[str, Any], limits: Lim
         "pids": str(limits.pids),
         "timeout_s": f"{limits.seconds(str(observation.get('probe', ''))):g}",
     }
-
-
-def _telling_line(message: str) -> str:
-    """The first line of a message; where that only announces the rest with a colon, the last line too."""
-    lines = [line.strip() for line in message.splitlines() if line.strip()] or [""]
-    return f"{lines[0]} ... {lines[-1]}" if lines[0].endswith(":") and len(lines) > 1 else lines[0]
-
-
-def _causes(trace: str) -> list[str]:
-    """The messages of the causes of the last exception, the nearest first.
-
-    An exception that was merely being handled when the next was raised (a caught ImportError, say) explains nothing.
-    """
-    return [
-        "\n".join(line for line in block.splitlines() if line[:1].strip() and not line.startswith("Traceback "))
-        for block in reversed(trace.rpartition(IN_PASSING)[2].split(DIRECT_CAUSE)[:-1])
-    ]
-
-
-def _innermost_frame(trace: str) -> str:
-    """`path: source line` of the frame that raised."""
-    frames = re.findall(FRAME, trace, re.MULTILINE)
-    return ": ".join(frames[-1]) if frames else ""
-
-
-def _last_words(output: str) -> str:
-    """The last words of a process: from the mark of its end on, or else its last five lines."""
-    lines = [line for line in output.splitlines() if line.strip()]
-    marks = [number for number, line in enumerate(lines) if re.search(LAST_WORDS, line)]
-    return "\n".join(lines[min([*marks[:1], max(0, len(lines) - 5)]) :])
-
-
-def _telling(said: str) -> str:
-    """The last line of a dying process's words; of a stack that comes with them, the innermost frame."""
-    words, _, stack = said.partition("Fatal Python error: ")
-    frame = re.search(r'^ +(File "[^\n]*)', stack, re.MULTILINE)
-    lines = (words if frame else said).strip().splitlines()
-    return ": ".join([*(line.strip() for line in lines[-1:]), *([frame[1]] if frame else [])])
-
-
-def _last_line(observation: Mapping[str, Any]) -> str:
-    return _last_words(str(observation.get("output", ""))).rpartition("\n")[2]
-
-
-def _signal(observation: Mapping[str, Any]) -> str:
-    """The name of the signal that ended the process, also where a shell or an engine turned it into an exit status."""
-    number, status = observation.get("signal"), observation.get("exit")
-    if number is None and status is not None and 128 < status < 160:
-        number = status - 128
-    try:
-        return signal.Signals(number).name if number else ""
-    except ValueError:
-        return f"SIG{number}"
-
-
-def _ends(text: str) -> str:
-    """The text, without its middle where that is too long to tell anything."""
-    return text if len(text) <= 2 * MOST else f"{text[:MOST]}\n{text[-MOST:]}"
 
 
 def _line_of(match: re.Match[str]) -> str:

@@ -25,7 +25,7 @@ from torch_compat_matrix.runner.backends.docker import DockerBackend
 from torch_compat_matrix.runner.backends.docker_gpus import LABEL
 from torch_compat_matrix.runner.errors import Trouble
 from torch_compat_matrix.runner.model import Image, Limits
-from torch_compat_matrix.runner.verdicts.rules import REASONS
+from torch_compat_matrix.runner.verdicts.reasons import REASONS
 
 STAND_IN = """
 import json, os, sys

@@ -24,7 +24,7 @@ from torch_compat_matrix.runner.matrix.expand import expand
 from torch_compat_matrix.runner.matrix.load import load
 from torch_compat_matrix.runner.model import PROBES, Cell, Image, Local, Plan, Verdict
 from torch_compat_matrix.runner.outcome import Outcome
-from torch_compat_matrix.runner.verdicts.rules import REASONS
+from torch_compat_matrix.runner.verdicts.reasons import REASONS
 
 DIGEST = "sha256:" + "5" * 64
 NEW, OLD = "2.13.0+cu130", "2.9.0+cu128"

@@ -16,18 +16,19 @@ from tests.support.messages import Message, messages
 from torch_compat_matrix.probes.exceptions import describe
 from torch_compat_matrix.runner.backends.base import BACKENDS
 from torch_compat_matrix.runner.model import Limits, Verdict
-from torch_compat_matrix.runner.verdicts.classify import Classified, classify, matches, read_signs
-from torch_compat_matrix.runner.verdicts.rules import (
+from torch_compat_matrix.runner.verdicts.classify import Classified, classify, matches
+from torch_compat_matrix.runner.verdicts.reasons import (
     BLAME,
     RAISER,
     REASONS,
-    RULES,
     Reason,
     fill,
     names_in,
     read_reasons,
     reason_for,
 )
+from torch_compat_matrix.runner.verdicts.rules import RULES
+from torch_compat_matrix.runner.verdicts.signs import read_signs
 
 MESSAGES = tuple(messages())
 SAID = [message for message in MESSAGES if not message.refuses]

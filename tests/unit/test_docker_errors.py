@@ -7,7 +7,7 @@ import requests
 from docker.errors import APIError
 
 from torch_compat_matrix.runner.backends.docker_errors import trouble_of
-from torch_compat_matrix.runner.verdicts.rules import REASONS
+from torch_compat_matrix.runner.verdicts.reasons import REASONS
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import ROOT
-from torch_compat_matrix.runner.verdicts.rules import REASONS
+from torch_compat_matrix.runner.verdicts.reasons import REASONS
 
 ONLY_HERE = re.compile(
     r"(?<![\w./-])(?:docs|runner|reports|tests|benchmarks|\.ci)/[\w./-]|CONTRIBUTING|docs\.generate|"

@@ -16,7 +16,7 @@ from torch_compat_matrix.runner import text
 from torch_compat_matrix.runner.backends.docker_errors import MEANINGS
 from torch_compat_matrix.runner.model import Limits
 from torch_compat_matrix.runner.packages import uv
-from torch_compat_matrix.runner.verdicts import classify
+from torch_compat_matrix.runner.verdicts import classify, signs
 from torch_compat_matrix.runner.verdicts.rules import RULES
 
 SEARCHED = ("says", "within", "through", "prints", "signal", "exit")
@@ -29,11 +29,11 @@ PATTERNS = dict.fromkeys(
         *(pattern for _, pattern in (*uv.REASONS, *MEANINGS)),
         *(
             classify.COMPILER,
-            classify.LAST_WORDS,
-            classify.FRAME,
-            classify.BUILDS,
-            classify.COMPILER_SAYS,
-            classify.PACKAGE,
+            signs.LAST_WORDS,
+            signs.FRAME,
+            signs.BUILDS,
+            signs.COMPILER_SAYS,
+            signs.PACKAGE,
             HERE.pattern,
         ),
         *WHOLE,

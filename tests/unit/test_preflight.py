@@ -17,7 +17,7 @@ from torch_compat_matrix.runner.verdicts.preflight import (
     predict,
     runs_on,
 )
-from torch_compat_matrix.runner.verdicts.rules import REASONS
+from torch_compat_matrix.runner.verdicts.reasons import REASONS
 
 
 def tagged(tag: str, facts: dict[str, Any] | None = None, **expects: str) -> Build:

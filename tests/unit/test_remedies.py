@@ -14,7 +14,7 @@ from torch_compat_matrix.runner.backends.base import Finding
 from torch_compat_matrix.runner.backends.docker_errors import MEANINGS
 from torch_compat_matrix.runner.errors import Status, Trouble
 from torch_compat_matrix.runner.packages import uv
-from torch_compat_matrix.runner.verdicts.rules import REASONS
+from torch_compat_matrix.runner.verdicts.reasons import REASONS
 from torch_compat_matrix.runner.workflow import remedy_of
 
 
