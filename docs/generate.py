@@ -14,7 +14,8 @@ from torch_compat_matrix.runner.backends.base import BACKENDS
 from torch_compat_matrix.runner.bundle import catalogue
 from torch_compat_matrix.runner.matrix.json_schema import schema
 from torch_compat_matrix.runner.verdicts.reasons import RAISER, REASONS, Reason, fill, names_in
-from torch_compat_matrix.runner.verdicts.rules import RULES, Rule
+from torch_compat_matrix.runner.verdicts.rule import Rule
+from torch_compat_matrix.runner.verdicts.rules import RULES
 
 RAISERS = "whoever raised: the library, a package that the cell added, or one of the image"
 PLAIN = {str: "string", bool: "boolean", int: "integer", float: "number", NoneType: "null"}
@@ -61,7 +62,7 @@ def _example(message: Message) -> Iterator[str]:
     yield f"{SOURCES[kind]}: {what}." if kind in SOURCES else f"<{message.source}>:"
     seen = message.observation
     ended = [f"{sign} {seen[sign]}" for sign in ("signal", "exit") if seen.get(sign) is not None]
-    ended += [f"{seen['oom_kills']} process killed for memory"] if seen["oom_kills"] else []
+    ended += [f"{seen['oom_kills']} process killed for memory"] if seen.get("oom_kills") else []
     if ended:
         yield from ("", f"The process ended: {', '.join(ended)}.")
     lines = dict.fromkeys(part for part in (seen["output"], message.text) if part)
@@ -81,10 +82,12 @@ def _signs(rule: Rule) -> str:
             ("the output", rule.prints),
             ("the signal", rule.signal),
             ("the exit status", rule.exit),
+            ("the distribution that raised", rule.raised_by),
         )
         if pattern
     ]
     signs += ["a process killed for memory"] if rule.oom else []
+    signs += ["nobody counts what is killed for memory"] if rule.uncounted else []
     signs += [f"{rule.lacks} is not installed"] if rule.lacks else []
     return ", and ".join(signs)
 

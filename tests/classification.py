@@ -1,7 +1,7 @@
 """How often the rules name a failure rightly: `python -m tests.classification` scores them on messages of others.
 
-The messages of `tests/messages/blind/` are split by a hash of their names: rules are written from one half, the other
-one only scores them.
+The messages of `tests/messages/blind/`, which rules have been written from since, are shown in the two halves of their
+first measurement; `--folder tests/messages/blind2` scores a set that nobody who writes rules has read.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -35,7 +35,7 @@ OF_AN_IMAGE = re.compile(
 KINDS = ("right", "wrong", "unclassified")
 UNNAMED = frozenset({"unclassified", "unclassified-death"})
 
-ENGINE_SAYS = r"Error response from daemon|nvidia-container-cli: |OCI runtime"
+ENGINE_SAYS = r"Error response from daemon|nvidia-container-cli: |OCI runtime|Docker daemon|^error pulling image "
 INSTALLER_SAYS = r"^\s*(\u00d7 |error: |ERROR: |WARNING: Ignoring)|No solution found|^\s*Caused by: "
 """Words that a run hears from the container engine and from uv, before any probe starts."""
 
@@ -97,19 +97,23 @@ def score(message: Message) -> Score:
     return Score(message=message, reason=found.reason, blame=found.blame)
 
 
-def table(found: Iterable[Score]) -> str:
-    """Right, wrong and unclassified in both halves, and how often a library is blamed without cause."""
+def table(parts: Mapping[str, Sequence[Score]]) -> str:
+    """Right, wrong and unclassified in each part, and how often a library is blamed without cause.
+
+    Of the verdicts with the right code and another blame, those are counted apart that blame nobody.
+    """
     rows = [
-        "half          messages       right       wrong  unclassified  right code, wrong blame  library blamed wrongly"
+        "part          messages       right       wrong  unclassified  right code, wrong blame (nobody's)"
+        "  library blamed wrongly"
     ]
-    found = list(found)
-    for name in (WRITTEN_FROM, ONLY_SCORED):
-        own = [one for one in found if half(one.message.name) == name]
+    for name, own in parts.items():
         counts = Counter(one.kind for one in own)
-        parts = "  ".join(f"{counts[kind]:3} {100 * counts[kind] / max(1, len(own)):4.1f} %" for kind in KINDS)
-        only_blame = sum(one.kind == "wrong" and one.reason == one.wanted for one in own)
+        shares = "  ".join(f"{counts[kind]:3} {100 * counts[kind] / max(1, len(own)):4.1f} %" for kind in KINDS)
+        only_blame = [one for one in own if one.kind == "wrong" and one.reason == one.wanted]
+        withheld = sum(one.blame == "unknown" for one in only_blame)
         rows.append(
-            f"{name:13} {len(own):8}  {parts}  {only_blame:24}  {sum(one.blames_without_cause for one in own):22}"
+            f"{name:13} {len(own):8}  {shares}  {len(only_blame):22} ({withheld:8})"
+            f"  {sum(one.blames_without_cause for one in own):22}"
         )
     return "\n".join(rows)
 
@@ -120,14 +124,18 @@ def main(arguments: Iterable[str] | None = None) -> None:
     parser.add_argument("--failures", action="store_true", help="list what is not right, by half")
     parser.add_argument("--folder", type=Path, default=BLIND, help="the folder of messages (tests/messages/blind)")
     options = parser.parse_args(None if arguments is None else list(arguments))
-    found = list(map(score, blind_messages(options.folder)))
-    print(table(found))
-    for one in sorted(found, key=lambda one: (half(one.message.name), one.message.name)) if options.failures else ():
-        if one.kind != "right":
-            print(
-                f"{half(one.message.name):13} {one.kind:13} {one.message.name}: "
-                f"{one.reason}/{one.blame}, not {one.wanted}/{one.message.blame}"
-            )
+    parts: dict[str, list[Score]] = {}
+    for message in blind_messages(options.folder):
+        part = half(message.name) if options.folder == BLIND else options.folder.name
+        parts.setdefault(part, []).append(score(message))
+    print(table(parts))
+    for name, own in parts.items() if options.failures else ():
+        for one in own:
+            if one.kind != "right":
+                print(
+                    f"{name:13} {one.kind:13} {one.message.name}: "
+                    f"{one.reason}/{one.blame}, not {one.wanted}/{one.message.blame}"
+                )
 
 
 if __name__ == "__main__":

@@ -20,6 +20,8 @@ MEANINGS = (
     ),
     ("driver-too-old", r"unsatisfied condition: cuda>="),
     ("disk-full", r"no space left on device|disk quota exceeded"),
+    ("engine-unreachable", r"Cannot connect to the Docker daemon|connect to the Docker daemon socket"),
+    ("image-not-found", r"pull access denied for|repository does not exist"),
     (
         "registry-refused",
         r"unauthorized|authentication required|no basic auth credentials|403 Forbidden|denied: requested access"
@@ -28,13 +30,13 @@ MEANINGS = (
     ("wrong-architecture", r"no matching manifest for|does not match the specified platform|exec format error"),
     (
         "image-not-found",
-        r"manifest unknown|manifest for .{0,300} not found|repository does not exist|No such image|pull access denied"
-        r"|name unknown|invalid reference format|not found: manifest",
+        r"manifest unknown|manifest for .{0,300} not found|No such image|name unknown"
+        r"|invalid reference format|not found: manifest",
     ),
     (
         "registry-unreachable",
         r"no such host|connection refused|i/o timeout|TLS handshake timeout|Client\.Timeout|network is unreachable"
-        r"|server misbehaving|x509: |unexpected EOF|http: server gave HTTP response",
+        r"|server misbehaving|x509: |\bEOF$|http: server gave HTTP response",
     ),
     (
         "no-python",

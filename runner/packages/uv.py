@@ -37,7 +37,8 @@ MOST_ANSWER, MOST_SAID = 8 << 20, 256 << 10
 
 REASONS = (
     ("disk-full", r"No space left on device|Disk quota exceeded"),
-    ("hash-mismatch", r"Hash mismatch for"),
+    ("hash-mismatch", r"Hash mismatch for|DO NOT MATCH THE HASHES FROM THE REQUIREMENTS FILE"),
+    ("certificate-refused", r"invalid peer certificate|CERTIFICATE_VERIFY_FAILED"),
     ("index-refused", r"\b(401 Unauthorized|403 Forbidden|407 Proxy Authentication Required)"),
     ("version-not-found", r"Failed to download `\S+ @ \S+`.* client error \((404|410)"),
     ("index-unreachable", r"Failed to (fetch|download)\S* \S+ cause: (error sending|HTTP status|request|operation)"),
@@ -50,11 +51,13 @@ REASONS = (
         r"No interpreter found (for|at path)|Failed to inspect Python interpreter from (first|search)",
     ),
     ("needs-in-image", r"The built wheel \S+ is not compatible with the target"),
+    # pip's words: it builds where it installs, and the image is there.
+    ("sdist-build-failed", r"did not run successfully|subprocess-exited-with-error|metadata-generation-failed"),
     ("needs-in-image", r"ModuleNotFoundError: No module named 'torch'"),
     (
         "sdist-build-failed",
         r"Failed to (download and )?build|The build backend returned an error|[Bb]uild backend failed"
-        r"|did not run successfully|subprocess-exited-with-error",
+        r"|Failed building wheel for",
     ),
     (
         "wheel-refused",
@@ -67,7 +70,11 @@ REASONS = (
     ),
     ("version-not-found", r"No matching distribution found for"),
     ("externally-managed", r"externally[ -]managed"),
-    ("no-wheel", r"ha(s|ve) no (usable wheels|wheels with a matching (Python|platform))"),
+    (
+        "no-wheel",
+        r"ha(s|ve) no (usable wheels|wheels (are available )?with a matching (Python|platform))"
+        r"|is not a supported wheel on this platform|have a source distribution or wheel for the current platform",
+    ),
     ("yanked", r"was yanked\b"),
     ("unsatisfiable", r"No solution found|ResolutionImpossible"),
 )

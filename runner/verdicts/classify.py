@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from torch_compat_matrix.runner.model import Limits, Verdict
+from torch_compat_matrix.runner.model import TORCH, Limits, Verdict
 from torch_compat_matrix.runner.pins import canonical
 from torch_compat_matrix.runner.verdicts.reasons import RAISER, REASONS, Reason, reason_for
-from torch_compat_matrix.runner.verdicts.rules import RULES, Rule
+from torch_compat_matrix.runner.verdicts.rule import Rule
+from torch_compat_matrix.runner.verdicts.rules import RULES
 from torch_compat_matrix.runner.verdicts.signs import (
     NOBODY,
     Signs,
@@ -115,10 +116,20 @@ def explain(
             evidence, groups = match
             reason = REASONS[rule.reason]
             blame = rule.blame or reason.blame
-            if "owner" in groups or blame == RAISER:
-                blame = _raiser(groups.get("owner") or signs.raised_in, known["member"], {*packages}, added)
+            owner = groups.get("owner") or _brings(groups.get("library", ""), signs.own, known["member"])
+            if owner or blame == RAISER:
+                blame = _raiser(owner or signs.raised_in, known["member"], {*packages}, added)
+            if known["member"] == TORCH and blame in ("library", "dependency"):
+                blame = "image"
             return _classified(reason, {**known, **groups}, evidence=evidence, blame=blame)
     return _classified(REASONS["unclassified"], known, evidence=signs.head)
+
+
+def _brings(library: str, *names: str) -> str:
+    """The first package, torch apart, after which a shared library is called: a part that it should bring itself."""
+    plain = re.sub(r"\W|_", "", library.lower())
+    bare = (name.partition("==")[0] for name in names)
+    return next((name for name in bare if name and name != TORCH and re.sub(r"\W|_", "", name.lower()) in plain), "")
 
 
 def _raiser(raised_in: str, member: str, packages: Collection[str], added: Mapping[str, str]) -> str:
@@ -127,6 +138,8 @@ def _raiser(raised_in: str, member: str, packages: Collection[str], added: Mappi
     A bare name is that of a folder, which may be none of a distribution: nobody is blamed then.
     """
     name = canonical(raised_in.partition("==")[0])
+    if name == TORCH:
+        return "image"
     if name in ("", canonical(member)):
         return "library"
     if name in added:
@@ -141,7 +154,9 @@ def _raiser(raised_in: str, member: str, packages: Collection[str], added: Mappi
 
 def matches(rule: Rule, signs: Signs, packages: Iterable[str], member: str) -> tuple[str, dict[str, str]] | None:
     """The line that matched and the named groups of its pattern, if every sign of the rule is there."""
-    if (rule.oom and not signs.oom) or (rule.unprovoked and not signs.unprovoked):
+    if any(getattr(rule, name) and not getattr(signs, name) for name in ("oom", "uncounted", "unprovoked")):
+        return None
+    if rule.raised_by and not re.fullmatch(rule.raised_by, signs.raised_in):
         return None
     if rule.lacks and rule.lacks in packages:
         return None

@@ -57,6 +57,7 @@ class Signs:
     signal: str
     exit: str
     oom: bool
+    uncounted: bool
     unprovoked: bool
 
 
@@ -68,7 +69,7 @@ def read_signs(observation: Mapping[str, Any]) -> Signs:
     kind = types[0].rpartition(".")[2] if types else ""
     chain = [link for link in observation.get("chain", ()) if link["is_cause"]]
     causes = [_ends(str(link["message"])) for link in chain[1:]] or _causes(trace)
-    said = _last_words(output) if died else "\n".join([message, *causes])
+    said = _last_words(output) if died else "\n".join([message, *causes, *_named_anew(observation, trace, message)])
     if not died and re.search(BUILDS, "\n".join([*types, said]), re.MULTILINE):
         said = "\n".join([said, *re.findall(COMPILER_SAYS, f"{trace}\n{output}", re.MULTILINE)])
     return Signs(
@@ -84,6 +85,7 @@ def read_signs(observation: Mapping[str, Any]) -> Signs:
         signal=signal_of(observation) if died else "",
         exit=f"exit status {observation['exit']}" if died and observation.get("exit") is not None else "",
         oom=bool(observation.get("oom_kills")),
+        uncounted=observation.get("oom_kills") is None,
         unprovoked=died and bool(observation.get("attempts")) and observation.get("oom_kills") == 0,
     )
 
@@ -118,6 +120,13 @@ def _causes(trace: str) -> list[str]:
         "\n".join(line for line in block.splitlines() if line[:1].strip() and not line.startswith("Traceback "))
         for block in reversed(trace.rpartition(IN_PASSING)[2].split(DIRECT_CAUSE)[:-1])
     ]
+
+
+def _named_anew(observation: Mapping[str, Any], trace: str, message: str) -> list[str]:
+    """What was being handled where the exception names the same missing module again, in words of its own."""
+    handled = [str(link["message"]) for link in observation.get("chain", ()) if not link["is_cause"]]
+    found = re.findall(r"(No module named '(\w+)[\w.]*')", "\n".join([*handled, *trace.split(IN_PASSING)[:-1]]))
+    return [words for words, module in found if re.search(rf"\b{module}\b", message)]
 
 
 def _innermost_frame(trace: str) -> str:

@@ -69,7 +69,7 @@ def _observation(fields: Mapping[str, str], text: str) -> dict[str, Any]:
         "status": fields["status"],
         "member": fields.get("member", "library"),
         "output": fields.get("output", ""),
-        "oom_kills": int(fields.get("oom_kills", 0)),
+        **({"oom_kills": int(fields["oom_kills"])} if "oom_kills" in fields else {}),
     }
     if fields["status"] == "died":
         number, status = fields.get("signal"), fields.get("exit")
