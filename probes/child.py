@@ -202,6 +202,8 @@ def answer(name: str, member: str, settings: Settings) -> Dict[str, Any]:
         seen.update(describe(error))
     if probe is not None:
         seen.update(metrics=probe.metrics, notes=probe.notes, parts=probe.parts, device=probe.device.type)
+        if probe.numerics:
+            seen["numerics"] = probe.numerics
     seen["seconds"] = time.perf_counter() - started
     return seen
 

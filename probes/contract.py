@@ -186,6 +186,14 @@ class Part(_Part, total=False):
     message: str
 
 
+class Numbers(TypedDict):
+    """At most 64 numbers that stand for a result."""
+
+    dtype: str
+    shape: List[int]
+    values: List[float]
+
+
 class _Answer(TypedDict):
     kind: Literal["imported", "result"]
     status: Literal["passed", "failed", "raised", "skipped"]
@@ -205,6 +213,7 @@ class Answer(_Answer, total=False):
     metrics: Dict[str, Metric]
     notes: List[str]
     parts: List[Part]
+    numerics: Dict[str, Numbers]
     spoils_forks: bool
 
 
@@ -233,6 +242,7 @@ class Observation(_Observation, total=False):
     metrics: Dict[str, Metric]
     notes: List[str]
     parts: List[Part]
+    numerics: Dict[str, Numbers]
     attempts: List[str]
     flaky: bool
     spoils_forks: bool

@@ -10,6 +10,8 @@ from __future__ import annotations
 import math
 from typing import Any, Callable, Mapping, Optional, Sequence
 
+from .fingerprint import remember
+
 CODES = {
     "wrong-version": "the imported module is not the requested version",
     "wrong-location": "the module was not imported from its install",
@@ -115,6 +117,7 @@ def close(
     """
     import torch
 
+    seen = actual
     actual, expected = torch.as_tensor(actual).detach().cpu(), torch.as_tensor(expected).detach().cpu()
     of_shape(actual, expected.shape, what)
     finite(actual, what)
@@ -132,6 +135,7 @@ def close(
         code,
         f"{what} is off by up to {worst:.3g} (rtol {rtol:g}, atol {atol * scale:g})",
     )
+    remember(what, seen, expected)
 
 
 def moments(draws: Any, mean: Any, std: Any, what: str, sigmas: float = SIGMAS) -> None:
@@ -190,6 +194,7 @@ def reached(named: Mapping[str, Any], what: str, may_be_zero: Sequence[str] = ()
         require(
             name in may_be_zero or bool((gradient != 0).any()), "zero-gradient", f"{what}: gradient of {name} is zero"
         )
+        remember(f"{what}: gradient of {name}", gradient)
 
 
 def differentiable(
@@ -225,6 +230,7 @@ def differentiable(
             "wrong-gradient",
             f"{what}: derivative along input {index} is {analytic:.6g}, finite differences give {numeric:.6g}",
         )
+        remember(f"{what}: gradient of input {index}", gradient)
 
 
 def falls(losses: Sequence[float], what: str, drop: float = 0.1) -> None:

@@ -7,9 +7,10 @@ import gc
 import os
 import re
 import time
-from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
-from . import precision
+from . import fingerprint, precision
+from .contract import Numbers
 from .devicework import DeviceWork
 from .evidence import LeftOut, NotApplicable, require
 
@@ -42,6 +43,7 @@ class Probe:
         self.metrics: Dict[str, Dict[str, Any]] = {}
         self.notes: List[str] = []
         self.parts: List[Dict[str, Any]] = []
+        self.numerics: Dict[str, Numbers] = {}
         self.failures: List[BaseException] = []
         self.precision = precision.found()
         precision.choose(tf32=False)
@@ -88,8 +90,10 @@ class Probe:
         if self.work is not None:
             self.work.leave_if_enough()
         try:
-            yield
+            with fingerprint.taking() as results:
+                yield
             self.synchronize()
+            self.keep(name, results)
         except NotApplicable as error:
             entry.update(status="skipped", message=str(error))
             if isinstance(error, LeftOut):
@@ -102,6 +106,12 @@ class Probe:
         finally:
             entry["seconds"] = round(time.perf_counter() - started, 4)
             self.parts.append(entry)
+
+    def keep(self, part: str, results: Mapping[str, Numbers]) -> None:
+        """Add the results of a part to the fingerprint: those of the first seed, since inputs differ under others."""
+        if self.seed == 0 and not self.full:
+            named = {f"{part}: {what}": numbers for what, numbers in results.items()}
+            self.numerics.update(list(named.items())[: max(0, fingerprint.MOST_RESULTS - len(self.numerics))])
 
     def finish(self) -> None:
         """Raise the first failure, with the names of all failed parts; NotApplicable if no part applied.

@@ -11,6 +11,7 @@ from . import child as work
 from . import facts
 from .channel import BadAnswer, Messages, one_way
 from .contract import Answer
+from .fingerprint import too_large
 from .process import Died, Process, TimedOut, busy_cores, is_descendant, sweep
 from .typed import misfits
 
@@ -122,6 +123,8 @@ class Worker:
 def checked(message: Seen) -> Seen:
     """The answer of a child; BadAnswer where it is none, and where it does not say how it failed."""
     wrong = next(misfits(message, Answer, "the answer"), None)
+    if wrong is None and too_large(message.get("numerics", {})):
+        wrong = "the answer's numerics are more than a fingerprint"
     if wrong is None and message["status"] != "passed" and "message" not in message:
         wrong = f"the answer {message['status']!r} comes without a message"
     if wrong is not None:

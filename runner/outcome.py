@@ -56,6 +56,10 @@ class Outcome:
     """name -> {"value": number, "unit": str}."""
     parts: tuple[Mapping[str, Any], ...] = ()
     """The probe's named steps: {"name", "status", "seconds"}, and {"code", "message"} where one did not pass."""
+    numerics: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """The fingerprint: `part: result` -> {"dtype": str, "shape": [int], "values": [float]}."""
+    probed_by: str = ""
+    """Hash of the probes' sources that took the fingerprint."""
     notes: tuple[str, ...] = ()
     output: str = ""
     """The end of the library's output, on a non-pass."""

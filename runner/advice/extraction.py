@@ -11,6 +11,9 @@ from pathlib import Path
 from torch_compat_matrix.runner.bundle import BUNDLE
 from torch_compat_matrix.runner.model import Module
 
+FINGERPRINT = "remember"
+"""Called by the evidence for the runner's sake: such a line is left out."""
+
 
 class Unextractable(Exception):
     """A part that cannot stand alone; the message says why."""
@@ -30,7 +33,7 @@ class Source:
 
     def take(self, path: Path, name: str) -> None:
         """Add the module's definition of that name, after all that it refers to."""
-        if (path, name) in self.texts or name == "Probe":
+        if (path, name) in self.texts or name in ("Probe", FINGERPRINT):
             return
         text = source_of(path, self.modules)
         for node in parsed(text):
@@ -100,4 +103,5 @@ def _evaluated(node: ast.AST) -> Iterator[ast.AST]:
 def segment(text: str, node: ast.stmt) -> str:
     """The statement as it is written in the text, with its decorators."""
     first = min([node.lineno, *(decorator.lineno for decorator in getattr(node, "decorator_list", ()))])
-    return "\n".join(text.splitlines()[first - 1 : node.end_lineno])
+    lines = text.splitlines()[first - 1 : node.end_lineno]
+    return "\n".join(line for line in lines if not line.lstrip().startswith(f"{FINGERPRINT}("))

@@ -201,6 +201,11 @@ class Collector:
                 for member in seen
                 for part in member.get("parts", ())
             ),
+            numerics={
+                _of(member, name, stack, ":"): value
+                for member in seen
+                for name, value in member.get("numerics", {}).items()
+            },
             notes=(
                 *self.notes,
                 *work.notes,

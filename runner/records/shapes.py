@@ -13,6 +13,8 @@ from torch_compat_matrix.runner.outcome import Outcome
 from torch_compat_matrix.runner.shapes import fits
 
 SCHEMA = 1
+MOST_NUMBERS = 64
+"""The numbers that stand for a result, at most."""
 
 
 class _Part(TypedDict):
@@ -37,7 +39,7 @@ class _Outcome(TypedDict):
 
 
 class OutcomeRecord(_Outcome, total=False):
-    """An outcome; its metrics are looked at one by one."""
+    """An outcome; its metrics and its fingerprint are looked at one by one."""
 
     version: str
     reason: str
@@ -54,6 +56,8 @@ class OutcomeRecord(_Outcome, total=False):
     isolation: str
     metrics: Mapping[str, Any]
     parts: list[PartRecord]
+    numerics: Mapping[str, Any]
+    probed_by: str
     notes: list[str]
     output: str
     traceback: str
@@ -73,6 +77,14 @@ class Metric(TypedDict):
 
     value: float
     unit: str
+
+
+class Numbers(TypedDict):
+    """The numbers that stand for a result."""
+
+    dtype: str
+    shape: list[int]
+    values: list[float]
 
 
 class TorchRecord(TypedDict, total=False):
@@ -357,11 +369,18 @@ def _is_known(entry: Mapping[str, Any]) -> bool:
 
 
 def outcome(record: Mapping[str, Any]) -> Outcome:
-    """The outcome of a readable record; a metric that is no finite number becomes a note."""
-    metrics = record.get("metrics", {})
-    lost = [name for name, metric in metrics.items() if not fits(Metric)(metric)]
-    if lost:
-        kept = {name: metric for name, metric in metrics.items() if name not in lost}
-        notes = [*record.get("notes", ()), *(f"the metric {name} is no finite number" for name in lost)]
-        record = {**record, "metrics": kept, "notes": notes}
+    """The outcome of a readable record; a metric that is no finite number becomes a note, as does such a result."""
+    for field, fit, what in (
+        ("metrics", fits(Metric), "the metric {} is no finite number"),
+        ("numerics", _is_numbers, "the numbers of {} cannot be read"),
+    ):
+        values = record.get(field, {})
+        lost = [name for name, value in values.items() if not fit(value)]
+        if lost:
+            kept = {name: value for name, value in values.items() if name not in lost}
+            record = {**record, field: kept, "notes": [*record.get("notes", ()), *map(what.format, lost)]}
     return Outcome.from_json(record)
+
+
+def _is_numbers(value: Any) -> bool:
+    return fits(Numbers)(value) and len(value["values"]) <= MOST_NUMBERS
