@@ -71,8 +71,27 @@ class History(TypedDict):
     flaky: list[FlakyCheck]
 
 
+class ResultDifference(TypedDict):
+    """A result of a probe that differs; `by` is in units of its largest number."""
+
+    result: str
+    by: float
+    said: str
+
+
+class CellNumerics(TypedDict):
+    """Two cells: how many results they have in common, which differ, and how near the others are."""
+
+    before: str
+    after: str
+    results: int
+    within: float
+    differing: list[ResultDifference]
+    other_probes: bool
+
+
 class Differences(TypedDict):
-    """The checks that differ between two runs; `likely` names the likely cause of each, as far as there is one."""
+    """The checks that differ between two runs, `likely` the cause of each, and the cells that compute differently."""
 
     baseline: str
     failing: list[str]
@@ -81,7 +100,16 @@ class Differences(TypedDict):
     new: list[str]
     gone: list[str]
     causes: list[str]
+    numerics: list[CellNumerics]
     likely: Mapping[str, str]
+
+
+class Numerics(TypedDict):
+    """The numbers of the two sides, cell by cell."""
+
+    before: str
+    after: str
+    comparisons: list[CellNumerics]
 
 
 class Advice(TypedDict):
@@ -137,6 +165,7 @@ ANSWERS: Mapping[str, Any] = {
     "diff": Differences,
     "doctor": list[FindingRow],
     "history": History,
+    "numerics": Numerics,
     "plan": Planned,
     "runs": list[RunRow],
     "show": Shown,

@@ -242,6 +242,17 @@ def parser() -> argparse.ArgumentParser:
     history.add_argument("--json", action="store_true", help="print it as JSON")
     history.add_argument("--last", type=int, default=20, metavar="N", help="show at most N runs (%(default)s)")
 
+    numerics = verb(
+        "numerics",
+        "compare what two versions, images or runs computed from the same inputs. A difference is no failure.",
+        "compat numerics torch-2.13/captum-0.8.0 torch-2.13/captum-0.9.0",
+        "compat numerics torch-2.9 torch-2.13",
+        "compat numerics 20260801 latest --json",
+    )
+    for side, name in (("before", "A"), ("after", "B")):
+        numerics.add_argument(side, metavar=name, help="cells, as a selector takes them, an image, or a run")
+    numerics.add_argument("--json", action="store_true", help="print it as JSON")
+
     triage = verb(
         "triage",
         "draft `known:` entries for a run's unexpected failures.",

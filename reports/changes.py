@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch_compat_matrix.reports.table import Table
+from torch_compat_matrix.runner import numerics
+from torch_compat_matrix.runner.numerics import Comparison
 from torch_compat_matrix.runner.outcome import Outcome
 from torch_compat_matrix.runner.pins import changes as changed_pins
 from torch_compat_matrix.runner.pins import read_pins
@@ -36,6 +38,8 @@ class Changes:
     gone: tuple[str, ...]
     causes: tuple[Cause, ...]
     """The other changes between the two runs, the likely cause first."""
+    numerics: tuple[Comparison, ...]
+    """The cells of both runs whose numbers can be compared."""
     first: Mapping[str, int]
     """Image or cell -> the place in `causes` of the first cause that concerns it."""
 
@@ -81,6 +85,7 @@ def compare(before: Table, after: Table) -> Changes:
         new=tuple(check for check in after.outcomes if check not in before.outcomes),
         gone=tuple(check for check in before.outcomes if check not in after.outcomes),
         causes=causes,
+        numerics=tuple(numerics.compare(before.outcomes.values(), after.outcomes.values(), by_name=True)),
         first={causes[place].scope: place for place in reversed(range(len(causes)))},
     )
 
@@ -129,6 +134,7 @@ def as_json(changes: Changes) -> dict[str, Any]:
         "new": changes.new,
         "gone": changes.gone,
         "causes": [cause.what for cause in changes.causes],
+        "numerics": [comparison.to_json() for comparison in changes.numerics if comparison.differing],
         "likely": {outcome.check: cause for outcome in changes.moved for cause in [changes.cause_of(outcome)] if cause},
     }
 

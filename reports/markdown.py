@@ -69,6 +69,7 @@ def markdown(table: Table, changes: Changes | None, claims: Mapping[str, int] | 
         background.environments(table),
         background.expectations(table),
         _claims(claims or {}),
+        background.numerics(table, changes),
         background.metrics(table),
         background.known(table),
         background.made(table),

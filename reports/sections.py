@@ -7,13 +7,17 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from torch_compat_matrix.reports.escape import code, count, grid, text
+from torch_compat_matrix.reports.changes import Changes
+from torch_compat_matrix.reports.escape import code, count, grid, prose, text
 from torch_compat_matrix.reports.table import Table
 from torch_compat_matrix.runner.model import Module, Verdict
+from torch_compat_matrix.runner.numerics import near
 from torch_compat_matrix.runner.outcome import shown
 from torch_compat_matrix.runner.pins import name_of
 from torch_compat_matrix.runner.records.runs import again
 
+MOST_NUMERICS = 100
+"""The cells that are named."""
 MOST_METRICS = 2000
 """GitHub drops a step summary over 1 MiB whole; a row takes about 100 bytes."""
 
@@ -98,6 +102,28 @@ def expectations(table: Table) -> Iterator[str]:
         said = [text(words) for words in (outcome.image, outcome.probe, outcome.version, seen)]
         rows.append([*said, f"{verdict} {judged.surprise}".strip()])
     yield grid(rows, ("image", "subject", "said", "seen", "verdict"))
+    yield ""
+
+
+def numerics(table: Table, changes: Changes | None) -> Iterator[str]:
+    """The cells that compute other numbers than the version or the image before, or than the baseline."""
+    found = [(f"{one.before} -> {one.after}", one) for one in table.numerics]
+    found += [(f"{one.after}, since {changes.baseline}", one) for one in changes.numerics] if changes else []
+    if not found:
+        return
+    yield "## What computes differently"
+    yield ""
+    yield "The results of the probes from the same inputs: between versions, between images, and since the baseline."
+    yield ""
+    differing = [(cells, comparison) for cells, comparison in found if comparison.differing]
+    for cells, comparison in differing[:MOST_NUMERICS]:
+        yield f"- {text(cells)}: {prose(comparison.sentence)}"
+    if len(differing) > MOST_NUMERICS:
+        yield f"- {len(differing) - MOST_NUMERICS} more are in report.json"
+    alike = [comparison for _, comparison in found if not comparison.differing]
+    if alike:
+        results, within = sum(one.results for one in alike), max(one.within for one in alike)
+        yield f"- {count(len(alike), 'comparison')} without a difference: {count(results, 'result')} {near(within)}"
     yield ""
 
 

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from torch_compat_matrix.reports.expectations import expected
 from torch_compat_matrix.runner.judging import Judged, judge
 from torch_compat_matrix.runner.model import PROBES, Known, Verdict, cell_id, check_id, utc_now, variant
+from torch_compat_matrix.runner.numerics import Comparison, compare
 from torch_compat_matrix.runner.outcome import Outcome
 from torch_compat_matrix.runner.records.journal import Journal
 from torch_compat_matrix.runner.records.runs import STILL_GOING, Run
@@ -128,6 +129,20 @@ class Table:
     def warm_disagreed(self) -> int:
         """The passes of fresh processes that the warm process had failed."""
         return sum(outcome.warm_disagreed for outcome in self.outcomes.values())
+
+    @cached_property
+    def numerics(self) -> tuple[Comparison, ...]:
+        """Each cell beside the version before it in its image, then beside the same version in the image before."""
+        cells = {key: [judged.outcome for judged in box.values()] for key, box in self.boxes.items()}
+        found: list[Comparison] = []
+        for place in (2, 0):
+            before: dict[tuple[str, ...], list[Outcome]] = {}
+            for key, outcomes in cells.items():
+                if any(outcome.numerics for outcome in outcomes):
+                    rest = (*key[:place], *key[place + 1 :])
+                    found += compare(before.get(rest, ()), outcomes)
+                    before[rest] = outcomes
+        return tuple(found)
 
     @cached_property
     def on_gpu(self) -> frozenset[str]:

@@ -103,5 +103,6 @@ def _frame(table: Table, changes: Changes | None) -> dict[str, Any]:
         },
         "claims": [claim.to_json() for claim in judge(table)],
         "expectations": list(map(_judged, table.expectations)),
+        "numerics": [comparison.to_json() for comparison in table.numerics],
         "changes": changes and diff.as_json(changes),
     }

@@ -22,6 +22,10 @@ Install = Literal["constrained", "plain"]
 """How a cell's packages are installed: beside those of the image, or as `pip install` does it, replacing some."""
 PLAIN: Install = "plain"
 
+Numerics = Literal["noted", "strict"]
+"""Whether a pass whose numbers differ from those of its last pass is noted, or a failure."""
+STRICT: Numerics = "strict"
+
 Pull = Literal["missing", "always"]
 """When an image is pulled: where the engine lacks it, or at each run, since its tag may have moved."""
 
@@ -229,6 +233,7 @@ class Cell:
     """The probes whose pass shows no more than that code runs: generic ones."""
     timeouts: Mapping[str, float] = field(default_factory=dict, hash=False)
     """Probe -> seconds, before the limits of the image."""
+    numerics: Numerics = "noted"
     locked: Mapping[str, Any] | None = field(default=None, hash=False)
     """Its entry in the lock (runner/matrix/lockfile.py), which then stands for the resolver's answer."""
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -139,6 +140,14 @@ def engine_for(opened: OpenRun, *, index: Index | None = None, settled: Settled 
     if settled is not None:
         more["settled"] = settled
     settings = opened.settings
+
+    def earlier(outcome: Outcome) -> tuple[str, Outcome] | None:
+        with suppress(history.HistoryUnusable):
+            synced()
+            return history.comparable(home(), opened.run.id, opened.backend.name, outcome)
+        return None
+
+    synced = cache(lambda: history.sync(home()))
     return Engine(
         plan=opened.plan,
         backend=opened.backend,
@@ -149,6 +158,7 @@ def engine_for(opened: OpenRun, *, index: Index | None = None, settled: Settled 
         seed=settings.seed,
         full=settings.full,
         compile_cache=settings.compile_cache,
+        earlier=earlier,
         asked_since=time.time() if settings.rerun else 0,
         done=opened.done,
         **more,

@@ -32,9 +32,11 @@ def main(options: argparse.Namespace) -> Status:
 def complete() -> None:
     """Answer a shell, which asks by way of the environment, and end the process."""
     top = parser()
-    for verb in verbs_of(top).values():
-        for action in verb._actions:
-            if action.dest in SELECTORS:
+    for verb, options in verbs_of(top).items():
+        for action in options._actions:
+            if verb == "numerics" and action.dest in RUNS:
+                action.completer = _sides  # type: ignore[attr-defined]
+            elif action.dest in SELECTORS:
                 action.completer = _selectors  # type: ignore[attr-defined]
             elif action.dest in RUNS and action.nargs != 0:
                 action.completer = _runs  # type: ignore[attr-defined]
@@ -43,6 +45,10 @@ def complete() -> None:
 
 def _runs(**_: Any) -> Iterable[str]:
     return sorted(path.parent.name for path in (home() / "runs").glob("*/journal.jsonl"))
+
+
+def _sides(**more: Any) -> Iterable[str]:
+    return [*_selectors(**more), *_runs()]
 
 
 def _selectors(parsed_args: argparse.Namespace, **_: Any) -> Iterable[str]:

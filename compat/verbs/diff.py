@@ -65,6 +65,8 @@ def _lines(before: Table, after: Table, changes: Changes) -> Iterator[str]:
         yield from _more(len(cells))
     if not (moved or changes.new or changes.gone):
         yield "  every check has the same verdict as before"
+    for comparison in [one for one in changes.numerics if one.differing][:SHOWN]:
+        yield f"  computes differently: {comparison.after}: {comparison.sentence}"
     yield from _changed(changes)
 
 

@@ -21,7 +21,7 @@ from torch_compat_matrix.runner.execution.durations import Estimate
 from torch_compat_matrix.runner.execution.launch import Launch, LaunchResult, Running
 from torch_compat_matrix.runner.execution.prepare import Preparation, Ready
 from torch_compat_matrix.runner.execution.protocol import Work
-from torch_compat_matrix.runner.execution.recorder import Recorder
+from torch_compat_matrix.runner.execution.recorder import Earlier, Recorder
 from torch_compat_matrix.runner.execution.schedule import Batch, batches
 from torch_compat_matrix.runner.files import cores, try_lock
 from torch_compat_matrix.runner.model import Cell, Check, Image, Plan, Verdict, check_id
@@ -56,6 +56,7 @@ class Engine:
     asked_since: float = 0
     """Resolutions that are older (seconds since the epoch) are asked for again."""
     settled: Settled = lambda keys: {}
+    earlier: Earlier = lambda outcome: None
     listen: Callable[[Outcome], None] = lambda outcome: None
     say: Callable[[str], None] = lambda text: None
     watch: Watch = lambda phase: None
@@ -83,7 +84,14 @@ class Engine:
         self.threads = _share(self.jobs)
         self.follower = Follower(journal) if self.joins else Follower.at_end(journal)
         cells = {cell.id: cell for cell in self.plan.cells}
-        self.recorder = Recorder(journal=journal, backend=self.backend.name, listen=self.listen, cells=cells)
+        self.recorder = Recorder(
+            journal=journal,
+            backend=self.backend.name,
+            listen=self.listen,
+            cells=cells,
+            modules=self.plan.modules,
+            earlier=self.earlier,
+        )
         self.estimate = Estimate.load(self.home)
         self.preparation = Preparation(
             backend=self.backend,

@@ -8,13 +8,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch_compat_matrix.runner.backends.base import Prepared
-from torch_compat_matrix.runner.model import Cell, digest
+from torch_compat_matrix.runner.execution.reuse import probes_of
+from torch_compat_matrix.runner.model import STRICT, Cell, Module, Verdict, digest
+from torch_compat_matrix.runner.numerics import compare
 from torch_compat_matrix.runner.outcome import Outcome
 from torch_compat_matrix.runner.records.journal import append
 from torch_compat_matrix.runner.verdicts.preflight import Prediction, disagreement
 
 if TYPE_CHECKING:
     from torch_compat_matrix.probes.contract import Facts
+
+
+Earlier = Callable[[Outcome], tuple[str, Outcome] | None]
+"""Outcome -> the run and the outcome with which its fingerprint is compared."""
 
 
 @dataclass(kw_only=True)
@@ -26,6 +32,9 @@ class Recorder:
     listen: Callable[[Outcome], None]
     cells: Mapping[str, Cell] = field(default_factory=dict)
     """Cell id -> the cell, whose labels and owner an outcome carries."""
+    modules: tuple[Module, ...] = ()
+    """The probe modules that our own bundle lacks."""
+    earlier: Earlier = lambda outcome: None
     images: set[str] = field(default_factory=set)
     """The images of which an environment is recorded."""
     _environments: set[str] = field(default_factory=set)
@@ -82,4 +91,36 @@ class Recorder:
         key = self._keys.get(outcome.check, "") if outcome.environment else ""
         cell = self.cells.get(outcome.cell)
         outcome = outcome if cell is None else replace(outcome, labels=cell.labels, owner=cell.owner)
-        return replace(outcome, key=key, notes=notes)
+        outcome = replace(outcome, key=key, notes=notes)
+        if cell is None or not outcome.numerics or outcome.reused:
+            return outcome
+        probes = digest([probes_of(member, self.modules) for member in cell.members])
+        return self._compared(replace(outcome, probed_by=probes), cell)
+
+    def _compared(self, outcome: Outcome, cell: Cell) -> Outcome:
+        """The outcome with a note on numbers that differ from those before; `wrong-value` where they must not."""
+        found = self.earlier(outcome) if outcome.verdict is Verdict.PASS else None
+        comparisons = compare([found[1]], [outcome]) if found else []
+        if found is None or not comparisons or not comparisons[0].differing:
+            return outcome
+        run, before = found
+        (comparison,) = comparisons
+        unchanged = bool(outcome.key) and outcome.key == before.key
+        if not unchanged and (cell.numerics != STRICT or comparison.other_probes):
+            note = f"computes differently than in run {run}: {comparison.sentence}"
+            return replace(outcome, notes=(*outcome.notes, note))
+        why = (
+            "though image, packages and probes are the same: it varies from run to run, or the host computes wrongly"
+            if unchanged
+            else "and the matrix says `numerics: strict`"
+        )
+        return replace(
+            outcome,
+            verdict=Verdict.FAIL,
+            reason="wrong-value",
+            detail=f"other numbers than in run {run}, {why}",
+            evidence=comparison.sentence,
+            blame="unknown",
+            remedy=f"`compat numerics {run} {self.journal.parent.name}` shows the numbers; `compat run {outcome.check} "
+            "--rerun` asks again",
+        )

@@ -62,14 +62,21 @@ def keys(
 @cache
 def source(member: str, modules: tuple[Module, ...] = ()) -> str:
     """A hash of all code behind a verdict on this library: its probes, the probe host, the rules."""
+    room = Path(__file__).parent.parent / "verdicts"
+    rules = [*sorted(room.glob("*.py")), *sorted(room.glob("data/*.ini")), Path(__file__).with_name("collect.py")]
+    parts = [probes_of(member, modules).encode(), *(path.read_bytes() for path in rules)]
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()
+
+
+@cache
+def probes_of(member: str, modules: tuple[Module, ...] = ()) -> str:
+    """A hash of the code that asks this library: its probes and the probe host."""
     libraries, stem = BUNDLE / "libraries", member.replace("-", "_")
     brought = [each for each in modules if each.name == stem]
     texts = [each.text.encode() for each in (*brought, *(each for each in modules if each.name[0] == "_")) if brought]
     own = [] if brought else libraries.glob(f"{stem}.py")
     shared = sorted([*BUNDLE.glob("*.py"), *libraries.glob("_*.py")])
-    room = Path(__file__).parent.parent / "verdicts"
-    rules = [*sorted(room.glob("*.py")), *sorted(room.glob("data/*.ini")), Path(__file__).with_name("collect.py")]
-    parts = [*(path.read_bytes() for path in (*shared, *own, *rules)), *texts]
+    parts = [*(path.read_bytes() for path in (*shared, *own)), *texts]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()
 
 

@@ -43,7 +43,7 @@ from torch_compat_matrix.runner.matrix.values import (
     Ver,
 )
 from torch_compat_matrix.runner.matrix.versions import Moving
-from torch_compat_matrix.runner.model import Install, ProbeName, Pull, Verdict
+from torch_compat_matrix.runner.model import Install, Numerics, ProbeName, Pull, Verdict
 
 
 class Entry(BaseModel):
@@ -218,6 +218,7 @@ class LibraryEntry(SourcesEntry):
     probes: list[ProbeName] | None = Field(None, description="run only these probes")
     isolation: Literal["warm", "fresh"] = Field("warm", description="fresh: a process of its own for each probe")
     install: Install | None = Field(None, description="instead of the file's")
+    numerics: Numerics | None = Field(None, description="instead of the file's")
     images: list[str] | None = Field(None, description="only in these images: names, globs, `label:WORD`")
     timeout: Timeout | None = Field(None, description="seconds for each of its probes, or by probe, before the limits")
     label: Name | None = Field(
@@ -238,6 +239,7 @@ class StackEntry(SourcesEntry):
     images: list[str] | None = Field(None, description="only in these images: names, globs, `label:WORD`")
     probes: list[ProbeName] | None = None
     install: Install | None = Field(None, description="instead of the file's")
+    numerics: Numerics | None = Field(None, description="instead of the file's")
 
 
 class ExcludeEntry(Entry):

@@ -130,6 +130,7 @@ def _cells_of(matrix: Matrix, image: str) -> list[Cell]:
                     isolation=library.isolation,
                     label=library.label or "",
                     install=library.install or matrix.install,
+                    numerics=library.numerics or matrix.numerics,
                 )
             )
     for name, stack in matrix.stacks.items():
@@ -145,6 +146,7 @@ def _cells_of(matrix: Matrix, image: str) -> list[Cell]:
                 probes=probes,
                 superficial=probed.superficial(members),
                 install=stack.install or matrix.install,
+                numerics=stack.numerics or matrix.numerics,
             )
         )
     return cells

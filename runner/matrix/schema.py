@@ -28,7 +28,7 @@ from torch_compat_matrix.runner.matrix.entries import (
     StackEntry,
 )
 from torch_compat_matrix.runner.matrix.values import Name, ProbeOrFolder, Selection, is_folder
-from torch_compat_matrix.runner.model import PROBES, Install, Limits, Local, Pull
+from torch_compat_matrix.runner.model import PROBES, Install, Limits, Local, Numerics, Pull
 
 
 class Matrix(Entry):
@@ -45,6 +45,11 @@ class Matrix(Entry):
         "constrained",
         description="constrained: what fits beside the image's packages; plain: what `pip install` does, which may "
         "replace some of them, torch among them",
+    )
+    numerics: Numerics = Field(
+        "noted",
+        description="noted: a check whose numbers differ from those of its last pass has a note; strict: it fails as "
+        "`wrong-value`",
     )
     pull: Pull = Field("missing", description="missing: where the engine lacks the image; always: at each run")
     commands: Commands = Field({}, description="checks of every image, by a command in it")

@@ -235,6 +235,23 @@ def digests(home: Path, run: str, backend: str) -> dict[tuple[str, str], str]:
     return {(image, reference): digest for image, reference, digest, _ in rows}
 
 
+def comparable(home: Path, run: str, backend: str, outcome: Outcome) -> tuple[str, Outcome] | None:
+    """The run and the outcome with which the outcome's fingerprint is compared: the same check's last pass before.
+
+    On this backend and such a device; the last one under the same key goes before others.
+    """
+    query = """
+        SELECT run, record FROM outcomes JOIN runs USING (run)
+        WHERE name = ? AND run < ? AND backend = ? AND reused = '' AND verdict = 'pass'
+            AND json_extract(record, '$.numerics') IS NOT NULL
+            AND coalesce(json_extract(record, '$.device_name'), '') = ?
+        ORDER BY key != '' AND key = ? DESC, run DESC LIMIT 1
+        """
+    values = (outcome.check, run, backend, outcome.device_name, outcome.key)
+    row = _with(home, lambda connection: connection.execute(query, values).fetchone())
+    return (row[0], outcome_of(_record_of(row[1], "outcome"))) if row else None
+
+
 def flaky(home: Path) -> list[Flaky]:
     """Checks that both passed and failed under the same key, or passed after a failed attempt of the same run."""
     broken = f"({', '.join(repr(verdict.value) for verdict in Verdict if verdict.broken)})"

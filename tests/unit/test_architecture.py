@@ -88,7 +88,7 @@ def test_library_declares_what_it_needs(path: Path) -> None:
 
 GROUND = (
     *("__version__", "model", "outcome", "selector", "judging", "pins", "errors"),
-    *("bundle", "files", "storage", "text", "streams", "shapes", "watch"),
+    *("bundle", "files", "storage", "text", "streams", "shapes", "watch", "numerics"),
 )
 """The ground floor of runner/, and its version: the standard library alone."""
 
