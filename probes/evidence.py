@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from typing import Any, Callable, Mapping, Optional, Sequence
 
-from .fingerprint import remember
+from .fingerprint import forget, remember
 
 CODES = {
     "wrong-version": "the imported module is not the requested version",
@@ -235,6 +235,7 @@ def differentiable(
 
 def falls(losses: Sequence[float], what: str, drop: float = 0.1) -> None:
     """Require that the mean loss of the last fifth is below the first fifth's by `drop` of the first's magnitude."""
+    forget()
     require(all(math.isfinite(loss) for loss in losses), "not-finite", f"{what}: the loss became NaN or infinite")
     fifth = max(1, len(losses) // 5)
     first, last = sum(losses[:fifth]) / fifth, sum(losses[-fifth:]) / fifth

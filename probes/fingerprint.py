@@ -34,14 +34,14 @@ def taking() -> Iterator[Dict[str, Numbers]]:
     try:
         yield results
     finally:
-        _taken.remove(results)
+        _taken.pop()
 
 
 def remember(what: str, value: Any, expected: Any = None) -> None:
     """Add a finite tensor to the part that is going on; several of one name are numbered.
 
-    One that must be zero is left out: rounding alone is left of it.  Scripts of bug reports go without these calls
-    (runner/advice/extraction.py), so that each is a line of its own.
+    One that must be zero is left out: rounding alone is left of it.  Scripts of bug reports go without the calls
+    of this module (runner/advice/extraction.py), so that each is a line of its own.
     """
     if not _taken or len(_taken[-1]) >= MOST_RESULTS or (expected is not None and not bool((expected != 0).any())):
         return
@@ -50,6 +50,13 @@ def remember(what: str, value: Any, expected: Any = None) -> None:
         number += 1
         name = f"{what} ({number})"
     results[name] = numbers(value)
+
+
+def forget() -> None:
+    """Keep nothing of the part that is going on: it trains, where rounding grows to whole percents in a few steps."""
+    if _taken:
+        _taken[-1].clear()
+        _taken[-1] = {}
 
 
 def too_large(numerics: Dict[str, Numbers]) -> bool:

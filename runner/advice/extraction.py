@@ -11,7 +11,7 @@ from pathlib import Path
 from torch_compat_matrix.runner.bundle import BUNDLE
 from torch_compat_matrix.runner.model import Module
 
-FINGERPRINT = "remember"
+FINGERPRINT = ("remember", "forget")
 """Called by the evidence for the runner's sake: such a line is left out."""
 
 
@@ -33,7 +33,7 @@ class Source:
 
     def take(self, path: Path, name: str) -> None:
         """Add the module's definition of that name, after all that it refers to."""
-        if (path, name) in self.texts or name in ("Probe", FINGERPRINT):
+        if (path, name) in self.texts or name in ("Probe", *FINGERPRINT):
             return
         text = source_of(path, self.modules)
         for node in parsed(text):
@@ -104,4 +104,4 @@ def segment(text: str, node: ast.stmt) -> str:
     """The statement as it is written in the text, with its decorators."""
     first = min([node.lineno, *(decorator.lineno for decorator in getattr(node, "decorator_list", ()))])
     lines = text.splitlines()[first - 1 : node.end_lineno]
-    return "\n".join(line for line in lines if not line.lstrip().startswith(f"{FINGERPRINT}("))
+    return "\n".join(line for line in lines if line.lstrip().partition("(")[0] not in FINGERPRINT)

@@ -23,7 +23,10 @@ RESULTS = os.fdopen(os.dup(1), "w")
 
 
 def main(library: str, mode: str, only: str) -> None:
-    """Break `library` in every known way and ask the probe; or, `sound:N`, ask the sound library under N seeds."""
+    """Break `library` in every known way and ask the probe.
+
+    `sound:N`: ask the sound library under N seeds; `subtle`: sound, then in ways that only the fingerprint shows.
+    """
     os.dup2(2, 1)
     module = probe_module(library)
     probes = only.split(",") if only else PROBES
@@ -42,6 +45,11 @@ def main(library: str, mode: str, only: str) -> None:
                     report(library, probe, "", f"seed {seed}", lambda p=probe, s=seed: ask(library, p, s, None))
         return
     name = f"tests.sabotage.mutations.{library.replace('-', '_')}"
+    if mode == "subtle":
+        subtle = importlib.import_module(name).SUBTLE
+        for probe, what, sabotage in ((PROBES[2], "", None), *((*names, breaks) for names, breaks in subtle.items())):
+            report(library, probe, "", what, lambda p=probe, s=sabotage: ask(library, p, 0, s))
+        return
     for (probe, code, what), sabotage in importlib.import_module(name).MUTATIONS.items():
         if probe in probes:
             report(library, probe, code, what, lambda p=probe, s=sabotage: ask(library, p, 0, s))
@@ -95,6 +103,7 @@ def report(library: str, probe: str, code: str, what: str, work: Any) -> None:
     row: dict[str, Any] = {"library": library, "probe": probe, "what": what, "wanted": code}
     row.update(status=seen["status"], found=found, message=str(seen.get("message", ""))[:300])
     row.update(seconds=round(time.perf_counter() - started, 2), parts=[part["name"] for part in seen.get("parts", ())])
+    row.update(numerics=seen.get("numerics", {}))
     print(json.dumps(row), file=RESULTS, flush=True)
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from tests.sabotage.__main__ import LIBRARIES, requires, results, right
 from tests.support.environments import environment
+from torch_compat_matrix.runner.numerics import difference
 
 
 def wrong(rows: list[dict[str, Any]]) -> list[str]:
@@ -27,6 +28,26 @@ def test_quick_share_of_the_kill_table() -> None:
     assert wrong(rows) == []
     for probe in ("import", "sample", "autograd"):
         assert sum(row["probe"] == probe for row in rows) >= 4
+
+
+@pytest.mark.share
+def test_what_a_probe_lets_pass_shows_in_its_fingerprint() -> None:
+    """The sound library's is the same again; a mutation within the tolerance of every reference is a difference."""
+    python = environment("torch==2.13.0", "numpy", "torchbnn==1.2")
+    sound, *broken = results(python, ["torchbnn"], "subtle", "autograd")
+    (again, *_) = results(python, ["torchbnn"], "sound:1", "autograd")
+    assert [row["status"] for row in (sound, again, *broken)] == ["passed"] * 4
+    assert (differing(sound, again), len(sound["numerics"])) == ([], 50)
+    forward, loss = (differing(sound, row) for row in broken)
+    assert "gradients: frozen network: gradient of input 0 differs by 0.2 %" in forward
+    assert "KL loss: KL loss (mean) differs by 5e-5" in loss
+
+
+def differing(sound: dict[str, Any], row: dict[str, Any]) -> list[str]:
+    """The results of a mutated library that differ from the sound one's."""
+    assert row["numerics"].keys() == sound["numerics"].keys()
+    said = {name: difference(sound["numerics"][name], seen)[1] for name, seen in row["numerics"].items()}
+    return [f"{name} {words}" for name, words in said.items() if words]
 
 
 @pytest.mark.slow

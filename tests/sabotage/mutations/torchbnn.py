@@ -91,3 +91,9 @@ MUTATIONS: dict[tuple[str, str, str], Sabotage] = {
     ("compile", "no-gradient", "detached when compiled"): returns(FORWARD, detached, when_compiled=True),
     ("compile", "wrong-moments", "compiled draws scatter too far"): _scatter(1.1, when_compiled=True),
 }
+
+SUBTLE: dict[tuple[str, str], Sabotage] = {
+    ("autograd", "output off by 0.1 percent"): returns(FORWARD, scaled(1.001)),
+    ("autograd", "KL loss off by 0.005 percent"): returns("torchbnn.BKLLoss:forward", scaled(1.00005)),
+}
+"""(probe, what is wrong) -> the sabotage that the probe lets pass, and that only its fingerprint shows."""
