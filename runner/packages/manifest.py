@@ -71,19 +71,21 @@ def damage(folder: Path) -> str:
 
 
 def unlike_records(folder: Path) -> list[str]:
-    """The packages in a folder of which a file of code is not as the package's own RECORD says."""
+    """The packages in a folder of which a file of code is missing, or not as the package's own RECORD says."""
     found = []
     for record in sorted(folder.glob("*.dist-info/RECORD")):
         rows = csv.reader(record.read_text(errors="replace").splitlines())
         code = [(row[0], row[1]) for row in rows if len(row) > 1 and row[0].endswith((".py", ".so"))]
-        if any((folder / name).is_file() and not _is(folder / name, recorded) for name, recorded in code):
+        if any(not _is(folder / name, recorded) for name, recorded in code):
             found.append(record.parent.name.partition("-")[0])
     return found
 
 
 def _is(path: Path, recorded: str) -> bool:
-    """Whether a file has the hash of a RECORD, if that is one of the usual kind."""
+    """Whether a file is there and has the hash of a RECORD, if that is one of the usual kind."""
     kind, _, wanted = recorded.partition("=")
+    if not path.is_file():
+        return False
     return kind != "sha256" or urlsafe_b64encode(bytes.fromhex(hash_of(path))).decode().rstrip("=") == wanted
 
 

@@ -7,6 +7,7 @@ import json
 import platform
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -155,11 +156,12 @@ def test_deepspeed_is_built_without_torch(tmp_path: Path) -> None:
     assert not list(folder.rglob("*.so"))
 
 
-def test_a_changed_cache_of_uv_is_not_taken(offered: Path) -> None:
+@pytest.mark.parametrize("harm", [lambda path: path.write_text("0 / 0\n"), Path.unlink], ids=["changed", "removed"])
+def test_a_changed_cache_of_uv_is_not_taken(offered: Path, harm: Callable[[Path], object]) -> None:
     """A library may write there, as the same user: its packages come from the index again, and so does the cache."""
     sound = (build(offered, "lib==1.0") / "lib.py").read_text()
     [cached] = (offered.parent / "uv").rglob("lib.py")
-    cached.write_text("0 / 0\n")
+    harm(cached)
     folder = build(offered, "lib==1.0", "helper==2.0")
     assert (folder / "lib.py").read_text() == sound
     assert [path.read_text() for path in (offered.parent / "uv").rglob("lib.py")] == [sound]
