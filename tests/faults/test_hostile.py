@@ -460,6 +460,7 @@ def differences(right: dict[str, Any], found: dict[str, Any]) -> list[str]:
         if backend == "local" or not (kind.hook == "build" or "inductor" in kind.flags)  # builds happen on the host
     ],
     indirect=["sandbox"],
+    scope="module",
 )
 def test_kind(kind: Kind, result_of: Callable[[Kind], Result]) -> None:
     """The library's own verdicts are right, and nothing else is different from a run without it."""
