@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from difflib import get_close_matches
@@ -86,6 +87,12 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
     if nearest:
         return f"; did you mean {nearest[0]!r}?"
     return f"; there are: {', '.join(words[:12])}{', ...' if len(words) > 12 else ''}" if words else ""
+
+
+def reason_of(error: BaseException) -> str:
+    """The reason code of an error that nobody foresaw: a full disk, or other trouble of the host."""
+    full = os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT)
+    return "disk-full" if any(words in str(error) for words in full) else "host-error"
 
 
 def refused(error: OSError) -> str:

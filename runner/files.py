@@ -69,9 +69,19 @@ def replacing(path: Path) -> Iterator[Path]:
         raise
 
 
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Let the system's error about a write, which names no file, name this one."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
+
+
 def write_whole(path: Path, pieces: Iterable[str]) -> None:
     """Replace a text file in one step, so that a reader never sees half of it."""
-    with replacing(path) as partial, partial.open("w", encoding="utf-8", errors="replace") as stream:
+    with naming(path), replacing(path) as partial, partial.open("w", encoding="utf-8", errors="replace") as stream:
         stream.writelines(pieces)
 
 

@@ -20,7 +20,7 @@ from torch_compat_matrix.runner.backends.base import Command, Exit, Gpu, attend
 from torch_compat_matrix.runner.backends.gpus import launch_lock
 from torch_compat_matrix.runner.backends.owner import alive, owner
 from torch_compat_matrix.runner.bundle import BUNDLE, NAME
-from torch_compat_matrix.runner.errors import Trouble
+from torch_compat_matrix.runner.errors import Trouble, reason_of
 from torch_compat_matrix.runner.files import read_whole
 from torch_compat_matrix.runner.streams import Kept, pieces, whole_lines
 
@@ -136,7 +136,7 @@ def launched(
             yield launch
         except OSError as error:
             if popen is None:
-                raise Trouble("host-error", f"the probe host cannot be started: {error}") from error
+                raise Trouble(reason_of(error), f"the probe host cannot be started: {error}") from error
             raise
         finally:
             if launch is not None:
@@ -169,7 +169,7 @@ def _surroundings(
                 module.chmod(0o444)  # against accidents; the probe host notices what root changes all the same
             places = _places(folder, home / "compiled" / kept if kept else folder / "home")
         except OSError as error:
-            raise Trouble("host-error", f"the probe host cannot be started: {error}") from error
+            raise Trouble(reason_of(error), f"the probe host cannot be started: {error}") from error
         environment = {**passed_on((*PASSED_ON, *keep)), **variables, **places}
         environment["PATH"] = os.pathsep.join([str(Path(python).parent), os.environ.get("PATH", os.defpath)])
         environment["PYTHONDONTWRITEBYTECODE"] = "1"  # the folders of packages are sealed

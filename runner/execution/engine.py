@@ -13,7 +13,7 @@ from typing import Any
 
 from torch_compat_matrix.runner.backends.base import Backend, Gpu, reap
 from torch_compat_matrix.runner.backends.gpus import lease, offered
-from torch_compat_matrix.runner.errors import Trouble
+from torch_compat_matrix.runner.errors import Trouble, reason_of
 from torch_compat_matrix.runner.execution import reuse
 from torch_compat_matrix.runner.execution.collect import Attempts, from_reason, from_trouble
 from torch_compat_matrix.runner.execution.device import BESIDE_A_GPU, uses_gpu, wants_gpu
@@ -168,7 +168,7 @@ class Engine:
                     self._settle(self._open(batch.cells), trouble)
                 except Exception as error:  # the failure of a batch must not end the others
                     trace = traceback.format_exc(limit=-3)
-                    unforeseen = Trouble("host-error", f"{type(error).__name__}: {error}", evidence=trace)
+                    unforeseen = Trouble(reason_of(error), f"{type(error).__name__}: {error}", evidence=trace)
                     self._settle(self._open(batch.cells), unforeseen)
             return ours
 

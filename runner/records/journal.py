@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from torch_compat_matrix.runner.files import to_json
+from torch_compat_matrix.runner.files import naming, to_json
 from torch_compat_matrix.runner.outcome import Outcome
 from torch_compat_matrix.runner.records.shapes import outcome, readable
 from torch_compat_matrix.runner.text import fit
@@ -26,7 +26,7 @@ def append(path: Path, *records: Mapping[str, Any]) -> None:
     spoils no other line.
     """
     data = "".join(to_json(fit(record)) + "\n" for record in records).encode()
-    with path.open("ab+", buffering=0) as stream:
+    with naming(path), path.open("ab+", buffering=0) as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
         end = stream.seek(0, os.SEEK_END)
         if end:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import multiprocessing
 from pathlib import Path
 
+import pytest
+
+from torch_compat_matrix.runner.errors import reason_of
 from torch_compat_matrix.runner.model import Verdict
 from torch_compat_matrix.runner.outcome import Outcome
 from torch_compat_matrix.runner.records.journal import Follower, Journal, append
@@ -103,3 +106,10 @@ def test_fields_of_later_versions_are_left_aside() -> None:
     """A journal of a newer version is still read."""
     record = {**outcome(1).to_json(), "invented later": 1}
     assert Outcome.from_json(record).check == outcome(1).check
+
+
+def test_a_full_disk_is_named_with_its_file() -> None:
+    """A write that fails names no file by itself; the reason of what it prevents is the disk."""
+    with pytest.raises(OSError, match="/dev/full") as caught:
+        append(Path("/dev/full"), {"kind": "end"})
+    assert (reason_of(caught.value), reason_of(ValueError("else"))) == ("disk-full", "host-error")
