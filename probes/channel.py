@@ -21,6 +21,7 @@ class Channel:
 
     def say(self, message: Dict[str, Any]) -> None:
         data = json.dumps(message, default=str).encode() + b"\n"
+        os.set_blocking(self.descriptor, True)  # a library may have changed every descriptor that it found
         while data:
             data = data[os.write(self.descriptor, data) :]
 
@@ -92,6 +93,7 @@ def one_way() -> Tuple[socket.socket, socket.socket]:
 def receive(commands: socket.socket) -> Tuple[Any, int]:
     """The next line from the host as plain data (None at the end), with the descriptor that came with it."""
     line, descriptor = b"", -1
+    os.set_blocking(commands.fileno(), True)
     while not line.endswith(b"\n"):
         data, descriptors, _, _ = socket.recv_fds(commands, 65536, 1, socket.MSG_CMSG_CLOEXEC)
         if not data:

@@ -157,6 +157,9 @@ def _same_environment(cell: CellTask) -> None:
             f"{name} comes from {loaded}, and is not the {version} that replaces the image's for this cell",
         )
     torch = sys.modules.get("torch")
+    evidence.require(
+        torch is None or hasattr(torch, "Tensor"), "environment-changed", "another module stands in torch's place"
+    )
     expected = cell["replaces"].get("torch") or held.get("torch")
     if torch is not None and expected:
         evidence.require(
@@ -300,8 +303,11 @@ def leave(channel: Channel, message: Dict[str, Any]) -> None:
 
 def say_last(channel: Channel, message: Dict[str, Any]) -> None:
     """Send a message after everything that was printed before it."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except Exception:
+            pass  # a library may have put something else there
     channel.say(message)
 
 

@@ -219,6 +219,7 @@ def main(arguments: List[str]) -> NoReturn:
         os._exit(128 + number)
 
     signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background of a shell it is ignored
     if options.watch_stdin:
         stop_with_parent()
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
