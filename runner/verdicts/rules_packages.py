@@ -223,8 +223,7 @@ PACKAGES = (
     Rule("raises-compiled", through=r"[/\\]_dynamo[/\\]eval_frame\.py|, in torch_dynamo_resume_in_"),
     # How a process ended.
     Rule("host-error", says=r"^process \d+ cannot be ended"),
-    Rule("exited", raises=r"SystemExit"),
-    Rule("interrupted", raises=r"KeyboardInterrupt"),
+    Rule("exited", raises=r"SystemExit|KeyboardInterrupt"),  # no terminal's signal reaches a probe
     Rule("segfault", signal=r"SIGSEGV"),
     Rule("abort", signal=r"SIGABRT"),
     Rule("bus-error", signal=r"SIGBUS"),
