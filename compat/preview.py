@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from torch_compat_matrix.runner.backends.gpus import offered
 from torch_compat_matrix.runner.errors import Trouble
 from torch_compat_matrix.runner.execution.durations import Estimate
 from torch_compat_matrix.runner.execution.prepare import facts_path
+from torch_compat_matrix.runner.files import cores
 from torch_compat_matrix.runner.model import COMMANDS, HOST, INSTALLED, PLAIN, Cell, Image, Plan
 from torch_compat_matrix.runner.outcome import shown
 from torch_compat_matrix.runner.packages import resolve, standin
@@ -43,8 +46,11 @@ def preview(plan: Plan, backend: Backend, home: Path) -> str:
         except Trouble as trouble:
             blocks.append(f"{image.name}: {trouble}\n  {remedy_of(trouble)}")
             continue
+        with ThreadPoolExecutor(cores()) as pool:
+            resolved = list(pool.map(partial(resolution_of, facts=facts, home=home), cells))
         rows = [
-            (cell.id, " ".join(cell.probes), *resolution_of(cell, facts, home), _time(estimate, cell)) for cell in cells
+            (cell.id, " ".join(cell.probes), *adds, _time(estimate, cell))
+            for cell, adds in zip(cells, resolved, strict=True)
         ]
         table = tabulate(rows, headers=("cell", "probes", "adds", "overlay", "time"), tablefmt="simple")
         blocks.append("\n".join([*_image(image, backend.name, facts), *_warnings(image, facts, backend), table]))

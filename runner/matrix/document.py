@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
-from ruamel.yaml.events import AliasEvent, CollectionStartEvent, DocumentStartEvent, ScalarEvent
-from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+from ruamel.yaml.events import (
+    AliasEvent,
+    CollectionEndEvent,
+    CollectionStartEvent,
+    DocumentStartEvent,
+    Event,
+    MappingStartEvent,
+    ScalarEvent,
+)
 from ruamel.yaml.reader import ReaderError
 
 from torch_compat_matrix.runner.errors import CompatError, Status
@@ -122,10 +129,9 @@ def read(path: Path) -> Document:
         return document
     document.lines[str(path)] = re.split(r"\r\n|[\n\r\x85\u2028\u2029]", text)
     try:
-        _refuse(text, document)
+        events = list(_sound(text, document))
         if not document.mistakes:
-            node = YAML(typ="safe", pure=True).compose(text)
-            document.data = {} if node is None else _plain(node, (), document)
+            document.data = _plain(events[::-1], (), document) if events else {}
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else f"{path}:1:1"
@@ -142,12 +148,11 @@ def read(path: Path) -> Document:
     return document
 
 
-def _refuse(text: str, document: Document) -> None:
-    """Note all syntax that changes a value or puts it elsewhere: anchors, aliases, tags, several documents."""
+def _sound(text: str, document: Document) -> Iterator[Event]:
+    """The events of values; noted is all syntax that changes a value or puts it elsewhere: anchors, aliases, tags."""
     depth = documents = 0
     for event in YAML(typ="safe", pure=True).parse(text):
-        mark = event.start_mark
-        where = f"{document.name}:{mark.line + 1}:{mark.column + 1}"
+        where = _place(document, event)
         if isinstance(event, AliasEvent) or getattr(event, "anchor", None):
             document.note(where, "anchors and aliases are not supported: write the value out")
         elif isinstance(event, (ScalarEvent, CollectionStartEvent)) and event.tag:
@@ -156,37 +161,51 @@ def _refuse(text: str, document: Document) -> None:
             documents += 1
             if documents == 2:
                 document.note(where, "a second document: a matrix is a single document; remove the `---`")
-        if isinstance(event, CollectionStartEvent):
-            depth += 1
-            if depth > MAX_DEPTH:
-                document.note(where, f"nested deeper than {MAX_DEPTH} levels")
-                return
-        elif type(event).__name__.endswith(("MappingEndEvent", "SequenceEndEvent")):
-            depth -= 1
+        depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
+        if depth > MAX_DEPTH:
+            document.note(where, f"nested deeper than {MAX_DEPTH} levels")
+            return
+        if isinstance(event, (ScalarEvent, CollectionStartEvent, CollectionEndEvent)):
+            yield event
 
 
-def _plain(node: Node, path: Path_, document: Document) -> Any:
-    mark = node.start_mark
-    document.places.setdefault(path, f"{document.name}:{mark.line + 1}:{mark.column + 1}")
-    if isinstance(node, ScalarNode):
+def _place(document: Document, event: Event) -> str:
+    return f"{document.name}:{event.start_mark.line + 1}:{event.start_mark.column + 1}"
+
+
+def _plain(events: list[Event], path: Path_, document: Document) -> Any:
+    """The value at the end of the events, which are reversed and then shorter; the document gets its places."""
+    event = events.pop()
+    document.places.setdefault(path, _place(document, event))
+    if isinstance(event, ScalarEvent):
         # `key:` with nothing behind it is null to YAML, and an empty string to nobody
-        return None if node.value == "" and node.style is None else node.value
-    if isinstance(node, SequenceNode):
-        return [_plain(item, (*path, index), document) for index, item in enumerate(node.value)]
-    assert isinstance(node, MappingNode)
+        return None if event.value == "" and event.style is None else event.value
+    items: list[Any] = []
     plain: dict[str, Any] = {}
-    for key, value in node.value:
-        mark = key.start_mark
-        where = f"{document.name}:{mark.line + 1}:{mark.column + 1}"
-        if not isinstance(key, ScalarNode):
-            document.note(where, "a key must be a plain word")
-        elif key.value == "<<":
-            document.note(where, "merge keys are not supported: write the values out")
-        elif key.value in plain:
-            first = document.places[(*path, key.value)]
-            message = f"{key.value!r} is here twice (first at {first}): YAML would keep only one; remove the other"
-            document.note(where, message)
+    while not isinstance(events[-1], CollectionEndEvent):
+        if not isinstance(event, MappingStartEvent):
+            items.append(_plain(events, (*path, len(items)), document))
+        elif (key := _key(events, plain, path, document)) is not None:
+            plain[key] = _plain(events, (*path, key), document)
         else:
-            document.places[(*path, key.value)] = where
-            plain[key.value] = _plain(value, (*path, key.value), document)
-    return plain
+            _plain(events, path, Document(document.name))
+    events.pop()
+    return plain if isinstance(event, MappingStartEvent) else items
+
+
+def _key(events: list[Event], plain: Mapping[str, Any], path: Path_, document: Document) -> str | None:
+    """The key of the next value; None for one that is a mistake."""
+    where = _place(document, events[-1])
+    found = _plain(events, path, Document(document.name))
+    key = "" if found is None else found
+    if not isinstance(key, str):
+        document.note(where, "a key must be a plain word")
+    elif key == "<<":
+        document.note(where, "merge keys are not supported: write the values out")
+    elif key in plain:
+        first = document.places[(*path, key)]
+        document.note(where, f"{key!r} is here twice (first at {first}): YAML would keep only one; remove the other")
+    else:
+        document.places[(*path, key)] = where
+        return key
+    return None

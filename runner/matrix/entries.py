@@ -49,7 +49,7 @@ from torch_compat_matrix.runner.model import Install, Numerics, ProbeName, Pull,
 class Entry(BaseModel):
     """A part of the file, which refuses unknown keys."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True)
 
 
 ONE, SEVERAL, FILES, RELEASES = FORMS = "[entry]", "[entries]", "[files]", "[releases]"

@@ -31,7 +31,7 @@ WRITE = "write it again with `compat lock`"
 
 
 class _Entry(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 class LockedCell(_Entry):

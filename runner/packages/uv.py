@@ -8,6 +8,7 @@ import shlex
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -197,7 +198,14 @@ def _run(arguments: Sequence[str], environment: Mapping[str, str], stdin: str, t
         "NO_COLOR": "1",
     }
     variables = {**defaults, **os.environ, **_caches(), **environment}
-    return finish([binary(), *arguments], variables, stdin=stdin, timeout_s=timeout_s)
+    return finish([binary(), *arguments, *_interpreter(arguments)], variables, stdin=stdin, timeout_s=timeout_s)
+
+
+def _interpreter(arguments: Sequence[str]) -> Sequence[str]:
+    """This interpreter where uv needs one of its version: uv would ask all of the search path, at each of its runs."""
+    wanted = arguments[arguments.index("--python-version") + 1] if "--python-version" in arguments else ""
+    fits = wanted.split(".")[:2] == [str(number) for number in sys.version_info[:2]] and not sys.abiflags
+    return ("--python", sys.executable) if fits and "--python" not in arguments else ()
 
 
 def finish(command: Sequence[str], environment: Mapping[str, str], *, stdin: str = "", timeout_s: float) -> Ran:
