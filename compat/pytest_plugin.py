@@ -196,10 +196,11 @@ class MatrixSession:
         from torch_compat_matrix.reports.write import compile_report
         from torch_compat_matrix.runner.records import history
         from torch_compat_matrix.runner.records.runs import home
+        from torch_compat_matrix.runner.workflow import conclude
 
         assert self.opened is not None
         run = self.opened.run
-        run.finish(state)
+        conclude(run, state)
         self.going.close()
         before = run.baseline(home())
         compile_report(run.journal, run.folder, before.journal if before else None)

@@ -57,7 +57,7 @@ def _result(judged: Judged) -> tuple[str, str, str]:
     """The case's element: its name (empty for a pass), message and text."""
     outcome = judged.outcome
     message = f"{outcome.verdict.value}: {outcome.reason}"
-    body = "\n".join(filter(None, (outcome.detail, outcome.evidence, outcome.remedy, outcome.traceback)))
+    body = "\n".join(filter(None, (outcome.detail, outcome.evidence, outcome.guess, outcome.remedy, outcome.traceback)))
     if judged.surprise == "unexpected pass" and judged.known:
         return "failure", f"unexpected pass; known: {judged.known.reason}", ""
     if outcome.verdict is Verdict.PASS:

@@ -45,6 +45,8 @@ MEANINGS = {
     Verdict.INFRA: "host trouble, no verdict",
     Verdict.NOT_RUN: "not run",
 }
+NOBODY = "unknown"
+"""The blame of a failure where nobody has evidence."""
 MOST_NOTES = 400
 """GitHub drops a step summary over 1 MiB whole; a note takes about one KiB."""
 
@@ -183,10 +185,11 @@ def number(table: Table) -> tuple[Note, ...]:
     return tuple(Note(index, tuple(members)) for index, members in enumerate(ordered, 1))
 
 
-def _urgency(members: Sequence[Judged]) -> tuple[bool, bool, bool]:
-    """Surprises come first, then the other failures, then what a pass has to say."""
+def _urgency(members: Sequence[Judged]) -> tuple[bool, bool, bool, bool]:
+    """Surprises come first, then the other failures, then what a pass has to say; what blames nobody follows apart."""
     first = members[0]
-    return not first.surprise, _noted(first.outcome) and not first.outcome.flaky, first.known is not None
+    noted = _noted(first.outcome) and not first.outcome.flaky
+    return first.outcome.blame == NOBODY, not first.surprise, noted, first.known is not None
 
 
 def _noted(outcome: Outcome) -> bool:
@@ -253,8 +256,18 @@ def _notes(notes: Sequence[Note]) -> Iterator[str]:
         return
     yield "## Notes"
     yield ""
+    headed = False
     for note in notes[:MOST_NOTES]:
         first = note.members[0]
+        if first.outcome.blame == NOBODY and not headed:
+            headed = True
+            yield from (
+                "",
+                "### Failures that blame nobody",
+                "",
+                "No rule has evidence against anybody; a guess is none.",
+            )
+            yield ""
         outcome = first.outcome
         probes = ", ".join(dict.fromkeys(_probe_name(judged.outcome) for judged in note.members))
         cells = dict.fromkeys(judged.outcome.cell for judged in note.members)
@@ -270,6 +283,8 @@ def _notes(notes: Sequence[Note]) -> Iterator[str]:
             yield f"   - {prose(outcome.detail)}"
         if outcome.evidence:
             yield f"   - evidence: {code(outcome.evidence)}"
+        if outcome.guess:
+            yield f"   - {prose(outcome.guess)}"
         if outcome.install_note:
             yield f"   - {prose(outcome.install_note)}"
         if outcome.left_out:

@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from torch_compat_matrix.runner import storage
+from torch_compat_matrix.runner.advice import suspects
 from torch_compat_matrix.runner.backends import gpus
 from torch_compat_matrix.runner.backends.base import Backend, Command, Finding, Shells, connect
 from torch_compat_matrix.runner.errors import BackendUnusable, CompatError, NothingSelected, Trouble, UsageError
@@ -23,6 +24,7 @@ from torch_compat_matrix.runner.model import Check, Image, Plan, Verdict
 from torch_compat_matrix.runner.outcome import Outcome
 from torch_compat_matrix.runner.packages.pip_config import Index
 from torch_compat_matrix.runner.records import history
+from torch_compat_matrix.runner.records.journal import append
 from torch_compat_matrix.runner.records.runs import Run, home
 from torch_compat_matrix.runner.text import SECRET
 from torch_compat_matrix.runner.verdicts.reasons import reason_for
@@ -195,7 +197,13 @@ def execute(opened: OpenRun, *, listen: Callable[[Outcome], None], say: Say, wat
             opened.run.finish("interrupted")
             raise
         engine.estimate.save(home(), engine.follower.look().values())
-        opened.run.finish("complete")
+        conclude(opened.run, "complete")
+
+
+def conclude(run: Run, state: str) -> None:
+    """Record the first suspects beside the failures that blame nobody, and the end of the run."""
+    append(run.journal, *({"kind": "outcome", **outcome.to_json()} for outcome in suspects.guessed(home(), run)))
+    run.finish(state)
 
 
 def run_command(plan: Plan, backend: Backend, command: Command, say: Say) -> int:

@@ -73,6 +73,7 @@ def describe(
         "reason": f"{outcome.reason}, blame: {outcome.blame}" if outcome.reason else "",
         "detail": outcome.detail,
         "evidence": outcome.evidence,
+        "first suspects": outcome.guess,
         "remedy": outcome.remedy,
         "owner": outcome.owner,
         "labels": ", ".join(outcome.labels),

@@ -32,6 +32,8 @@ def main(options: argparse.Namespace) -> Status:
             verdict = f"{judged.outcome.verdict.value} ({judged.outcome.reason})"
             place = judged.known.place or judged.known.cells
             answer(f"# {place}: {judged.outcome.check} has the verdict {verdict}: change the entry")
+    for guess, outcome in {outcome.guess: outcome for outcome in failures if outcome.guess}.items():
+        answer(f"# {outcome.check}: {guess}")
     if not entries:
         return Status.AS_EXPECTED
     if options.write is None:

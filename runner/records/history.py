@@ -212,16 +212,37 @@ def _settled(connection: sqlite3.Connection, keys: Sequence[str]) -> dict[str, t
         """
     )
 
-    @cache  # thousands of outcomes share an environment
-    def environment(run: str, key: str) -> Mapping[str, Any]:
-        row = connection.execute("SELECT record FROM environments WHERE run = ? AND key = ?", (run, key)).fetchone()
-        return _record_of(row[0], "environment") if row else {}
-
+    environment = _environments(connection)
     result = {}
     for key, run, record in rows:
         outcome = replace(outcome_of(_record_of(record, "outcome")), reused=run)
         result[key] = outcome, environment(run, outcome.environment)
     return result
+
+
+def _environments(connection: sqlite3.Connection) -> Callable[[str, str], Mapping[str, Any]]:
+    @cache  # thousands of outcomes share an environment
+    def environment(run: str, key: str) -> Mapping[str, Any]:
+        row = connection.execute("SELECT record FROM environments WHERE run = ? AND key = ?", (run, key)).fetchone()
+        return _record_of(row[0], "environment") if row else {}
+
+    return environment
+
+
+def passes(home: Path, subject: str, probe: str, besides: str) -> list[tuple[str, Outcome, Mapping[str, Any]]]:
+    """(run, outcome, environment) of the newest hundred passes of a probe of a library or stack, the newest first."""
+    query = """
+        SELECT run, record FROM outcomes WHERE verdict = 'pass' AND flaky != 1 AND reused = '' AND run != ?
+        AND json_extract(record, '$.probe') = ? AND json_extract(record, '$.subject') = ? ORDER BY run DESC LIMIT 100
+        """
+
+    def work(connection: sqlite3.Connection) -> list[tuple[str, Outcome, Mapping[str, Any]]]:
+        environment = _environments(connection)
+        rows = connection.execute(query, (besides, probe, subject)).fetchall()
+        found = ((run, outcome_of(_record_of(record, "outcome"))) for run, record in rows)
+        return [(run, outcome, environment(run, outcome.environment)) for run, outcome in found]
+
+    return _with(home, work)
 
 
 def digests(home: Path, run: str, backend: str) -> dict[tuple[str, str], str]:

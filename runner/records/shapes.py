@@ -47,6 +47,7 @@ class OutcomeRecord(_Outcome, total=False):
     evidence: str
     blame: str
     remedy: str
+    guess: str
     device: str
     device_name: str
     environment: str

@@ -1,0 +1,74 @@
+"""The first suspects of a failure that blames nobody: what is new in its cell against the nearest cell that passes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch_compat_matrix.runner.model import TORCH, Verdict
+from torch_compat_matrix.runner.outcome import Outcome
+from torch_compat_matrix.runner.pins import read_pins, same_version
+from torch_compat_matrix.runner.records import history
+from torch_compat_matrix.runner.records.runs import Run
+
+MOST = 4
+"""Suspects that a guess names; more are counted."""
+
+
+def guessed(home: Path, run: Run) -> Iterator[Outcome]:
+    """The run's failures that blame nobody, each with a guess, where a cell that passes is known.
+
+    The run's own passes count, and those of earlier runs, by the same probe of the same library or stack.
+    """
+    outcomes, environments = run.outcomes(), run.environments()
+    for failure in outcomes.values():
+        if not failure.verdict.broken or failure.blame != "unknown" or failure.environment not in environments:
+            continue
+        passes: list[tuple[str, Outcome, Mapping[str, Any]]] = [
+            ("", outcome, environments.get(outcome.environment, {}))
+            for outcome in outcomes.values()
+            if outcome.verdict is Verdict.PASS and (outcome.subject, outcome.probe) == (failure.subject, failure.probe)
+        ]
+        with suppress(history.HistoryUnusable):
+            passes += history.passes(home, failure.subject, failure.probe, besides=run.id)
+        here = _holds(failure, environments[failure.environment])
+        near = [
+            (_new(here, _holds(outcome, held), failure.subject), name, outcome)
+            for name, outcome, held in passes
+            if held
+        ]
+        if near:
+            new, name, outcome = min(near, key=lambda entry: len(entry[0]))
+            where = f"{outcome.cell}, which passed in run {name}" if name else f"{outcome.cell}, which passes"
+            yield replace(failure, guess=_words(new, where))
+
+
+def _holds(outcome: Outcome, environment: Mapping[str, Any]) -> dict[str, str]:
+    """Name -> version of all that the cell held: the image's packages, what was added, Python, driver and GPU."""
+    facts = environment.get("facts") or {}
+    gpu: Mapping[str, Any] = next(iter(facts.get("gpus") or ()), {})
+    others = {"Python": facts.get("python"), "driver": facts.get("driver"), "GPU": gpu.get("name")}
+    others["image"] = environment.get("digest") or environment.get("reference")
+    known = {name: str(value) for name, value in others.items() if value}
+    return {**(facts.get("packages") or {}), **read_pins(outcome.resolved), **known}
+
+
+def _new(here: Mapping[str, str], there: Mapping[str, str], subject: str) -> list[str]:
+    """What the cell holds and the other does not, or in another version: the library first, then torch."""
+    names = [name for name in {**here, **there} if not same_version(here.get(name, ""), there.get(name, ""))]
+    names.sort(key=lambda name: (name != subject, name != TORCH, name == "image", name))
+    packages = [name for name in names if name != "image"]
+    return [
+        f"{name} {here[name] or 'from a URL'}" if name in here else f"the absence of {name}"
+        for name in packages or names  # an image of the same contents is the last thing to suspect
+    ]
+
+
+def _words(new: list[str], where: str) -> str:
+    if not new:
+        return f"guess: nothing is new against {where}: look for chance, the host, or what is fetched"
+    more = f" and {len(new) - MOST} more" if new[MOST:] else ""
+    return f"guess: {', '.join(new[:MOST])}{more} {'are' if new[1:] else 'is'} new against {where}"
