@@ -117,9 +117,15 @@ class Sandbox:
             (folder / name).mkdir()
         (folder / "decoy" / "thesis.tex").write_text("ten years of work\n")
         self.normal = 300.0  # seconds that a run without hostile cells takes; the first builds the stand-in
+        for batch in batches():  # all before the first run: a resolution holds as long as nothing is added
+            self.write_wheels(batch, [BEFORE, *(kind.distribution for kind in batch), AFTER])
 
     def keep(self) -> None:
-        """Keep a copy of the stand-in that the first run built, with the bytecode that every process needs."""
+        """Keep what the first run found out, and a copy of its stand-in, with the bytecode that every process needs."""
+        for part in ("facts", "resolutions", "overlays"):
+            shutil.copytree(self.folder / "home-clean" / part, self.folder / "known" / part)
+        if self.tag:
+            return
         [python] = self.standins.glob("*/bin/python")
         subprocess.run([python, "-c", "import numpy, torch, torch._dynamo"], check=True)
         subprocess.run(["cp", "-r", "--preserve=mode,timestamps", self.standins, self.pristine], check=True)
@@ -178,7 +184,8 @@ class Sandbox:
         inductor = "inductor" if any("inductor" in kind.flags for kind in kinds) else "eager"
         if inductor == "inductor":
             cells[AFTER] = (*PROBES, "compile")
-        self.write_wheels(kinds, list(cells))
+        if kinds:
+            shutil.copytree(self.folder / "known", home, dirs_exist_ok=True)
         product = self.product(f"{name}-product", list(cells), inductor)
         before = tree(self.folder / "decoy") | tree(self.folder / "wheels") | tree(product)
         libraries = "".join(
@@ -287,7 +294,7 @@ class Sandbox:
                     pass
 
     def write_wheels(self, kinds: list[Kind], cells: list[str]) -> None:
-        """The wheels of a run's libraries, where there are none yet."""
+        """The wheels of a run's libraries, in which these cells stand beside theirs."""
         tools = (FOLDER / "tools.txt").read_text().replace("{sandbox}", "" if self.tag else str(self.folder))
         tools = tools.replace("{cells}", " ".join(f"torch/{cell}-1.0" for cell in cells))
         tail = (FOLDER / "library.txt").read_text().partition('"""\n')[2]
@@ -402,8 +409,7 @@ def clean(sandbox: Sandbox) -> Result:
     result = sandbox.run("clean", [])
     assert result.faults == []
     assert {outcome["verdict"] for outcome in result.outcomes.values()} == {"pass"}
-    if not sandbox.tag:
-        sandbox.keep()
+    sandbox.keep()
     began = time.monotonic()
     result = sandbox.run("normal", [])
     sandbox.normal = 30 + 3 * (time.monotonic() - began)
