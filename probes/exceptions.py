@@ -20,8 +20,10 @@ MESSAGE_END = 3000
 """The number of characters kept of either end of a message: the cause may stand in the last line of many."""
 MOST_LINKS = 10
 
-MISSING = r"(?:module|partially initialized module) '(\w+)[\w.]*' has no attribute|No module named '(\w+)\."
-"""The package that lacks a name, in a message whose exception does not hold it otherwise."""
+MISSING = r"(?:module|partially initialized module) '(\w[\w.]*)' has no attribute|No module named '(\w[\w.]*)\."
+"""The module that lacks a name, in a message whose exception does not hold it otherwise."""
+REFUSED = re.compile(r"(?:\w+\.)*?(\w+)(?:\.__init__)?\(\) got an unexpected keyword")
+"""The function or class that refuses a keyword."""
 
 
 def describe(error: BaseException) -> Dict[str, Any]:
@@ -69,10 +71,16 @@ def _link(error: BaseException, before: List[BaseException]) -> Link:
 
 
 def _raised_in(error: BaseException) -> str:
-    """The distribution of the deepest frame that is not Python's own; empty where that is the probe's."""
+    """The distribution of the deepest frame that is not Python's own; empty where that is the probe's.
+
+    A decorator that hands keywords on (`**kwargs`) has not named the one that is refused.
+    """
     ours = os.path.dirname(os.path.abspath(__file__)) + os.sep
+    refused = isinstance(error, TypeError) and REFUSED.match(str(error)[:1000]) is not None
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         path = os.path.abspath(frame.filename)
+        if refused and "**" in (frame.line or ""):
+            continue
         if path.startswith(ours):
             return ""
         if os.path.isfile(path) and not _is_pythons_own(path):
@@ -93,10 +101,14 @@ def _lacking(error: BaseException, message: str) -> str:
     match = re.search(MISSING, message)
     owner = _owner_of_attribute(error) or _callee(error, message)
     module = module if isinstance(module, str) else getattr(owner, "__module__", None)
-    package = str(module or "").partition(".")[0] or (match and (match[1] or match[2]))
+    module = str(module or (match and (match[1] or match[2])) or "")
+    package = module.partition(".")[0]
     if not package or (isinstance(error, ModuleNotFoundError) and f"'{package}'" in message):
         return ""  # nothing of that name is installed
-    place = getattr(sys.modules.get(package), "__file__", None)
+    # The deepest module that has a file: a namespace package (`google`) has none, and belongs to many.
+    parts = module.split(".")
+    names = (".".join(parts[:number]) for number in range(len(parts), 0, -1))
+    place = next(filter(None, (getattr(sys.modules.get(name), "__file__", None) for name in names)), None)
     if place is None:
         try:
             spec = importlib.util.find_spec(package)
@@ -116,7 +128,7 @@ def _callee(error: BaseException, message: str) -> Any:
     """The function or class that refused a keyword, by its name in the frame that called it."""
     if not isinstance(error, TypeError) or error.__traceback__ is None:
         return None
-    match = re.match(r"(?:\w+\.)*?(\w+)(?:\.__init__)?\(\) got an unexpected keyword", message[:1000])
+    match = REFUSED.match(message[:1000])
     if match is None:
         return None
     *_, (frame, _) = traceback.walk_tb(error.__traceback__)

@@ -201,8 +201,9 @@ def execute(opened: OpenRun, *, listen: Callable[[Outcome], None], say: Say, wat
 
 
 def conclude(run: Run, state: str) -> None:
-    """Record the first suspects beside the failures that blame nobody, and the end of the run."""
-    append(run.journal, *({"kind": "outcome", **outcome.to_json()} for outcome in suspects.guessed(home(), run)))
+    """Record second thoughts on failures (what a pass contradicts, first suspects), and the end of the run."""
+    thoughts = (*suspects.contradicted(run.outcomes()), *suspects.guessed(home(), run))
+    append(run.journal, *({"kind": "outcome", **outcome.to_json()} for outcome in thoughts))
     run.finish(state)
 
 

@@ -18,6 +18,29 @@ MOST = 4
 """Suspects that a guess names; more are counted."""
 
 
+OF_THE_GPU = frozenset({"no-gpu", "cuda-not-started", "cpu-only-torch"})
+"""Reasons that no pass on a GPU in the same environment leaves room for."""
+
+
+def contradicted(outcomes: Mapping[str, Outcome]) -> Iterator[Outcome]:
+    """The failures that another probe's pass rules out, with ourselves to blame: the harness asked wrongly.
+
+    Without an import, or without torch, no probe of a cell passes; without CUDA none does on a GPU.
+    """
+    for failure in outcomes.values():
+        if not failure.verdict.broken or failure.detail.endswith(failure.evidence):  # evidence of the probe's own
+            continue
+        for other in outcomes.values():
+            same = (other.cell, other.environment) == (failure.cell, failure.environment) != ("", "")
+            if not same or other.verdict is not Verdict.PASS or other.flaky:
+                continue
+            on_gpu = other.device == "cuda" and failure.reason in OF_THE_GPU
+            if failure.probe == "import" or failure.reason == "no-torch" or on_gpu:
+                guess = f"guess: our own probes ask wrongly, since {other.check} passes in the same environment"
+                yield replace(failure, blame="us", guess=guess)
+                break
+
+
 def guessed(home: Path, run: Run) -> Iterator[Outcome]:
     """The run's failures that blame nobody, each with a guess, where a cell that passes is known.
 

@@ -27,6 +27,13 @@ COMPILER = r'^ *File "(?=[^"\n]*/(?:torch/_inductor|triton)/)[^"\n]*".*'
 """A frame of the compiler in the stacks that a probe prints when its time is up."""
 
 
+HINT = re.compile(
+    r"\b(?:[Hh]ints?\b|e\.g\.|[Ff]or example|such as\b|[Ii]f (?:you|it) (?:see|get|say)s?\b"
+    r"|you (?:may|might|will) (?:get|see)\b)"
+)
+"""Words after which a line quotes a failure that has not happened."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Classified:
     """The verdict of an observation and its reason, as fields of an Outcome."""
@@ -179,14 +186,16 @@ def matches(rule: Rule, signs: Signs, packages: Iterable[str], member: str) -> t
     ):
         if not pattern:
             continue
-        match = re.search(pattern, text, re.MULTILINE)
+        found = (match for match in re.finditer(pattern, text, re.MULTILINE) if not _is_a_hint(match))
+        match = next(found, None)
         if match is None:
             return None
         evidence = evidence or _line_of(match)
         groups.update({name: value for name, value in match.groupdict().items() if value})
     if rule.own:
-        raiser = canonical(signs.own.partition("==")[0])
-        return (evidence, groups) if raiser == canonical(groups["namespace"].partition(".")[0]) else None
+        # The folder of scikit-learn is `sklearn`: its distribution counts, where it is known.
+        holders = {held.partition("==")[0] for held in signs.lacking} or {groups["namespace"].partition(".")[0]}
+        return (evidence, groups) if canonical(signs.own.partition("==")[0]) in map(canonical, holders) else None
     if groups.get("namespace", "").partition(".")[0] == member:
         return None  # a name missing from a library's own namespace was not removed by anybody else
     if lacking:
@@ -237,6 +246,12 @@ def _known(observation: Mapping[str, Any], facts: Mapping[str, Any], limits: Lim
         "pids": str(limits.pids),
         "timeout_s": f"{limits.seconds(str(observation.get('probe', ''))):g}",
     }
+
+
+def _is_a_hint(match: re.Match[str]) -> bool:
+    """Whether the words before it in its line say that it is only an example, or what might come."""
+    start = match.string.rfind("\n", 0, match.start()) + 1
+    return HINT.search(match.string[max(start, match.start() - 200) : match.start()]) is not None
 
 
 def _line_of(match: re.Match[str]) -> str:

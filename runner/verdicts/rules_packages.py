@@ -119,7 +119,8 @@ PACKAGES = (
         says=r"^module '(?P<namespace>\w+)' has no attribute '(?P<name>__version__)'"
         r"|^module '(?P<namespace_>torch)' has no attribute '(?:Tensor|tensor|nn|cuda|device|load|save|float|no_grad)'"
         r"|cannot import name '\w+' from '\w[\w.]*' \(unknown location\)"
-        r"|No module named 'torch\.(?:_C|version)'|^name '_C' is not defined|^Failed to load PyTorch C extensions",
+        r"|No module named 'torch\.(?:_C|version)'|^name '_C' is not defined"
+        r"|; '\w+' is not a package|^Failed to load PyTorch C extensions",
     ),
     # An installer's frames: the release is built from source.
     Rule(

@@ -58,6 +58,36 @@ def test_a_name_that_an_installed_distribution_lacks_is_told_from_one_that_is_no
     assert link["lacking"] == ""
 
 
+def test_a_namespace_package_belongs_to_whoever_holds_the_module(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`google` has no file, and is many distributions'."""
+    (tmp_path / "spacious" / "part").mkdir(parents=True)
+    (tmp_path / "spacious" / "part" / "__init__.py").write_text("")
+    (tmp_path / "spacious_part-3.0.dist-info").mkdir()
+    (tmp_path / "spacious_part-3.0.dist-info" / "METADATA").write_text("Name: spacious-part\nVersion: 3.0\n")
+    (tmp_path / "spacious_part-3.0.dist-info" / "RECORD").write_text("spacious/part/__init__.py,,\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for code in ("from spacious.part import gone", "import spacious.part.gone", "import spacious.part as p; p.gone"):
+        (link,) = described(code)["chain"]
+        assert link["lacking"] == "spacious-part==3.0", code
+
+
+def test_a_decorator_that_hands_keywords_on_has_not_raised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever named the keyword has."""
+    for name, text in (
+        ("inner", "def f(): pass\ndef wrapped(*args, **kwargs):\n    return f(*args, **kwargs)\n"),
+        ("outer", "import inner\ndef call():\n    inner.wrapped(gone=1)\n"),
+    ):
+        (tmp_path / f"{name}.py").write_text(text)
+        (tmp_path / f"{name}-1.0.dist-info").mkdir()
+        (tmp_path / f"{name}-1.0.dist-info" / "METADATA").write_text(f"Name: {name}\nVersion: 1.0\n")
+        (tmp_path / f"{name}-1.0.dist-info" / "RECORD").write_text(f"{name}.py,,\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (link,) = described("import outer; outer.call()")["chain"]
+    assert (link["raised_in"], link["lacking"]) == ("outer==1.0", "inner==1.0")
+
+
 def test_causes_are_told_from_what_was_being_handled() -> None:
     """Only what `raise ... from` names explains the error."""
     chain = described("try:\n  1 / 0\nexcept ZeroDivisionError as e:\n  raise ValueError('x') from e")["chain"]

@@ -96,6 +96,22 @@ def test_no_guess_where_somebody_is_blamed_or_nothing_failed(tmp_path: Path, out
     assert guess_of(run(tmp_path, "20300102T000000-0000", outcome, older)) == ""
 
 
+def test_a_failure_that_a_pass_contradicts_is_ours(tmp_path: Path) -> None:
+    """Nothing passes in a cell that does not import, nor on a GPU that does not start; evidence is no contradiction."""
+    imported = replace(FAILS, check="stand-in/gpytorch-1.14/import", probe="import", reason="missing-module")
+    no_gpu = replace(FAILS, check="stand-in/gpytorch-1.14/compile", probe="compile", reason="no-gpu", blame="host")
+    evident = replace(
+        imported, check="stand-in/gpytorch-1.15/import", detail="1.15 is not 1.14", evidence="1.15 is not 1.14"
+    )
+    passes = [replace(PASSES, device="cuda"), replace(PASSES, check="stand-in/gpytorch-1.15/sample")]
+    made = run(tmp_path, "20300102T000000-0000", imported, no_gpu, evident, *passes)
+    conclude(made, "complete")
+    blames = {check: outcome.blame for check, outcome in made.outcomes().items()}
+    assert blames[imported.check] == blames[no_gpu.check] == "us"
+    assert blames[evident.check] != "us"
+    assert CHECK in made.outcomes()[no_gpu.check].guess
+
+
 def test_every_face_shows_the_guess(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Show, its JSON, report.md under a headline of its own, report.json, triage, and the surprises at the end."""
     older = replace(PASSES, check="stand-in/gpytorch-1.13/sample", version="1.13", resolved=("gpytorch==1.13",))
