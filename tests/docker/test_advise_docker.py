@@ -66,7 +66,7 @@ def compat(place: Path, *arguments: str) -> str:
     return done.stdout
 
 
-@pytest.mark.share
+@pytest.mark.slow
 def test_the_dockerfile_builds(
     backend: DockerBackend, tag: str, wheels: tuple[Path, str], pip: Path, tmp_path: Path
 ) -> None:

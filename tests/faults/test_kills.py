@@ -113,7 +113,8 @@ def test_kills_of_local_runs(place: Path, monkeypatch: pytest.MonkeyPatch, kills
     assert list((place / "tmp").glob("compat-[0-9]*")) == []
 
 
-@pytest.mark.parametrize("kills", [pytest.param(3, marks=pytest.mark.share), pytest.param(100, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kills", [3, 100])
 @pytest.mark.usefixtures("engine_alone")
 def test_kills_of_docker_runs(place: Path, client: docker.DockerClient, tag: str, kills: int) -> None:
     """And no container of theirs is left after the next run."""

@@ -10,7 +10,7 @@ import pytest
 from tests.support import ROOT
 
 
-@pytest.mark.share
+@pytest.mark.slow
 def test_contenders_run_in_parallel() -> None:
     """One cell and its import, by each of them."""
     pytest.importorskip("nox")

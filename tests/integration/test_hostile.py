@@ -73,7 +73,10 @@ def cell(name: str, isolation: str) -> Work:
     return Work(cell=asked, overlay=Path("key"), added={library: "1.0"}, versions={library: "1.0"})
 
 
-@pytest.fixture(scope="module", params=["warm", "fresh"])
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param("warm", marks=pytest.mark.share), pytest.param("fresh", marks=pytest.mark.slow)],
+)
 def seen(
     request: pytest.FixtureRequest, torch_python: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Mapping[str, dict[str, Any]]]:
@@ -96,7 +99,6 @@ def seen(
     yield dict(zip(EXPECTED, observations, strict=True))
 
 
-@pytest.mark.share
 @pytest.mark.parametrize("name", EXPECTED)
 def test_each_speaks_for_itself_alone(seen: Mapping[str, dict[str, Any]], name: str) -> None:
     """Its own verdict, on the device that was ordered, within its time; and nothing of the host was reached."""

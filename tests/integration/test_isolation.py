@@ -39,7 +39,7 @@ def same(tmp_path: Path, selector: str) -> None:
     assert differing == {}
 
 
-@pytest.mark.share
+@pytest.mark.slow
 def test_one_library(torch_python: str, tmp_path: Path) -> None:
     """A quick share."""
     assert torch_python

@@ -46,15 +46,14 @@ def relatives(place: Path) -> list[str]:
     return found
 
 
-@pytest.mark.share
 @pytest.mark.parametrize(
     ("face", "number"),
     [
-        ("compat", signal.SIGTERM),
-        ("compat", signal.SIGHUP),
-        ("pytest", signal.SIGTERM),
-        ("pytest", signal.SIGHUP),
-        ("pytest -n 2", signal.SIGTERM),
+        pytest.param("compat", signal.SIGTERM, marks=pytest.mark.share),
+        pytest.param("compat", signal.SIGHUP, marks=pytest.mark.slow),
+        pytest.param("pytest", signal.SIGTERM, marks=pytest.mark.slow),
+        pytest.param("pytest", signal.SIGHUP, marks=pytest.mark.slow),
+        pytest.param("pytest -n 2", signal.SIGTERM, marks=pytest.mark.share),
     ],
 )
 def test_a_signal_ends_a_run_cleanly(tmp_path: Path, torch_python: str, face: str, number: signal.Signals) -> None:

@@ -88,7 +88,7 @@ def test_no_pattern_is_quadratic(pattern: str) -> None:
     assert slow(pattern, SHORT, 0.1) == ""
 
 
-@pytest.mark.share
+@pytest.mark.slow
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_a_long_text_is_searched_within_seconds(pattern: str) -> None:
     """The same texts at length."""
