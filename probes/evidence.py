@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from typing import Any, Callable, Mapping, Optional, Sequence
 
-from .fingerprint import forget, remember
+from .fingerprint import forget, remember, remember_gradients
 
 CODES = {
     "wrong-version": "the imported module is not the requested version",
@@ -135,7 +135,7 @@ def close(
         code,
         f"{what} is off by up to {worst:.3g} (rtol {rtol:g}, atol {atol * scale:g})",
     )
-    remember(what, seen, expected)
+    remember(what, seen, atol * scale)
 
 
 def moments(draws: Any, mean: Any, std: Any, what: str, sigmas: float = SIGMAS) -> None:
@@ -194,7 +194,7 @@ def reached(named: Mapping[str, Any], what: str, may_be_zero: Sequence[str] = ()
         require(
             name in may_be_zero or bool((gradient != 0).any()), "zero-gradient", f"{what}: gradient of {name} is zero"
         )
-        remember(f"{what}: gradient of {name}", gradient)
+    remember_gradients({name: parameter.grad for name, parameter in named.items()}, what)
 
 
 def differentiable(
@@ -230,7 +230,7 @@ def differentiable(
             "wrong-gradient",
             f"{what}: derivative along input {index} is {analytic:.6g}, finite differences give {numeric:.6g}",
         )
-        remember(f"{what}: gradient of input {index}", gradient)
+    remember_gradients({f"input {index}": gradient for index, gradient in enumerate(gradients)}, what)
 
 
 def falls(losses: Sequence[float], what: str, drop: float = 0.1) -> None:

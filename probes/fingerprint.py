@@ -37,19 +37,29 @@ def taking() -> Iterator[Dict[str, Numbers]]:
         _taken.pop()
 
 
-def remember(what: str, value: Any, expected: Any = None) -> None:
+def remember(what: str, value: Any, zero: float = 0.0) -> None:
     """Add a finite tensor to the part that is going on; several of one name are numbered.
 
-    One that must be zero is left out: rounding alone is left of it.  Scripts of bug reports go without the calls
-    of this module (runner/advice/extraction.py), so that each is a line of its own.
+    One without a number beyond `zero` is left out: rounding alone is left of it.  Scripts of bug reports go without
+    the calls of this module (runner/advice/extraction.py), so that each is a line of its own.
     """
-    if not _taken or len(_taken[-1]) >= MOST_RESULTS or (expected is not None and not bool((expected != 0).any())):
+    if not _taken or len(_taken[-1]) >= MOST_RESULTS:
         return
     results, name, number = _taken[-1], what, 1
     while name in results:
         number += 1
         name = f"{what} ({number})"
-    results[name] = numbers(value)
+    with contextlib.suppress(Exception):  # a layout that torch cannot turn into numbers fails no probe
+        found = numbers(value)
+        if any(abs(number) > zero for number in found["values"]):
+            results[name] = found
+
+
+def remember_gradients(gradients: Dict[str, Any], what: str) -> None:
+    """Add gradients, but for those so small beside the largest that they must be zero, as to the bias of keys."""
+    largest = max((float(gradient.abs().max()) for gradient in gradients.values() if gradient.numel()), default=0.0)
+    for name, gradient in gradients.items():
+        remember(f"{what}: gradient of {name}", gradient, 1e-5 * largest)
 
 
 def forget() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from torch_compat_matrix.runner.bundle import BUNDLE
 from torch_compat_matrix.runner.model import Module
 
-FINGERPRINT = ("remember", "forget")
+FINGERPRINT = ("remember", "remember_gradients", "forget")
 """Called by the evidence for the runner's sake: such a line is left out."""
 
 

@@ -49,6 +49,8 @@ def completed(typed: str, folder: Path) -> list[str]:
         ("compat plan --matrix nonesuch.yaml cap", []),
         ("compat report 2026", ["20260101T000000"]),
         ("compat run --resume 2026", ["20260101T000000"]),
+        ("compat numerics cap", ["captum", "captum-0.9.0"]),
+        ("compat numerics captum-0.9.0 2026", ["20260101T000000"]),
     ],
 )
 def test_offered_words(typed: str, offered: list[str], folder: Path) -> None:

@@ -21,6 +21,9 @@ from torch_compat_matrix.reports.markdown import markdown
 from torch_compat_matrix.reports.table import load
 from torch_compat_matrix.reports.write import json_text
 from torch_compat_matrix.runner.execution.recorder import Recorder
+from torch_compat_matrix.runner.matrix.document import MatrixError
+from torch_compat_matrix.runner.matrix.expand import all_cells
+from torch_compat_matrix.runner.matrix.load import load as read
 from torch_compat_matrix.runner.model import STRICT, Cell, Verdict
 from torch_compat_matrix.runner.numerics import amount, compare, difference
 from torch_compat_matrix.runner.outcome import Outcome
@@ -175,6 +178,23 @@ def test_a_change_is_noted_and_fails_where_nothing_changed_or_the_matrix_is_stri
         assert second.notes[0].startswith(f"computes differently than in run 20260801: {said}")
     else:
         assert (second.reason, second.blame, second.evidence) == ("wrong-value", "unknown", said)
+
+
+@pytest.mark.parametrize(
+    ("everywhere", "own", "cells"), [("noted", "", "noted"), ("strict", "", "strict"), ("strict", "noted", "noted")]
+)
+def test_matrix_says_what_a_change_is(tmp_path: Path, everywhere: str, own: str, cells: str) -> None:
+    """For the whole file, or for a library."""
+    matrix = tmp_path / "matrix.yaml"
+    said = f", numerics: {own}" if own else ""
+    matrix.write_text(
+        f"numerics: {everywhere}\nimages: {{ small: {{ tag: 'x:1' }} }}\n"
+        f"libraries: {{ captum: {{ versions: ['0.9.0']{said} }} }}\n"
+    )
+    assert {cell.numerics for cell in all_cells(read(matrix))} == {cells}
+    matrix.write_text(matrix.read_text().replace(f"numerics: {everywhere}", "numerics: loose"))
+    with pytest.raises(MatrixError, match="there are: noted, strict"):
+        read(matrix)
 
 
 def test_the_reference_is_the_last_pass_with_numbers(tmp_path: Path) -> None:
