@@ -60,10 +60,12 @@ def compiled(
     """`torch.compile(function)` equals the eager function, forward and backward, for every tuple of inputs.
 
     `inputs` should hold several shapes.  The backend is wrapped so that every execution of compiled code is counted:
-    a function that silently runs eagerly shows as `not-compiled`.  The function must be deterministic, and return a
-    tensor or a tuple of tensors.  Metrics: graph breaks, graphs, recompilations, seconds of the first call, kernels and
-    cache hits of inductor, and the compiled/eager time ratio of the first inputs, whose shape is compiled as a static
-    one; of a training step too where the probe is thorough.  Returns the compiled function.
+    a function that silently runs eagerly shows as `not-compiled`.  Compiled code runs before eager code does, which may
+    fill caches that the compiler cannot see into.  The function must be deterministic, and return a tensor or a tuple
+    of tensors.  Metrics: graph breaks, graphs, whether the first call gave one graph without a break (which is what
+    `fullgraph=True` asks for), recompilations, seconds of the first call, kernels and cache hits of inductor, and the
+    compiled/eager time ratio of the first inputs, whose shape is compiled as a static one; of a training step too where
+    the probe is thorough.  Returns the compiled function.
     """
     with probe.uncounted():
         return _compiled(probe, function, inputs, what, dict(parameters or {}), backward, backend, (rtol, atol))
@@ -109,17 +111,18 @@ def _compiled(
     getattr(dynamo.utils, "_compilation_metrics", counters).clear()
     dynamo.config.suppress_errors = False
     quick = torch.compile(function, backend=counting)
-    first_seconds = 0.0
+    first_seconds, whole = 0.0, False
     for index, arguments in enumerate(inputs):
         shapes = "x".join(str(tuple(a.shape)) for a in arguments if isinstance(a, torch.Tensor))
         label = f"{what} at {shapes}"
         before = ran["count"]
-        wanted, wanted_gradients = _run(function, arguments, named, backward, label + ", eager")
         started = time.perf_counter()
         seen, seen_gradients = _run(quick, arguments, named, backward, label + ", compiled")
         probe.synchronize()
         if index == 0:
             first_seconds = time.perf_counter() - started
+            whole = ran["graphs"] == 1 and not counters["graph_break"]
+        wanted, wanted_gradients = _run(function, arguments, named, backward, label + ", eager")
         require(ran["count"] > before, "not-compiled", f"{label}: no compiled code ran")
         require(
             len(seen) == len(wanted), "compile-mismatch", f"{label}: {len(seen)} results, eager gives {len(wanted)}"
@@ -140,6 +143,7 @@ def _compiled(
         if index == 0:
             _times(probe, function, quick, arguments, backward, what)
     probe.metric(f"{what}: graphs", ran["graphs"], "count")
+    probe.metric(f"{what}: compiles with fullgraph", whole, "count")
     probe.metric(f"{what}: graph breaks", sum(counters["graph_break"].values()), "count")
     recompiled = _recompilations()
     if recompiled is not None:
