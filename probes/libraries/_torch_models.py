@@ -8,12 +8,10 @@ from ..evidence import (
     close,
     differentiable,
     falls,
-    finite,
     moments,
     on_device,
     reached,
     require,
-    seeded,
     sound,
 )
 from ..probe import Probe
@@ -22,81 +20,6 @@ NEEDS = ("functorch",)
 
 DRAWS = 20_000
 """Enough to see a scale that is off by 2 percent (evidence.moments)."""
-
-FAMILIES = {
-    "Beta": (2.0, 3.0),
-    "Chi2": (4.0,),
-    "ContinuousBernoulli": (0.3,),
-    "Exponential": (1.5,),
-    "FisherSnedecor": (8.0, 40.0),
-    "Gamma": (3.0, 2.0),
-    "Gumbel": (0.5, 1.5),
-    "HalfNormal": (1.5,),
-    "InverseGamma": (12.0, 3.0),
-    "Kumaraswamy": (2.0, 3.0),
-    "Laplace": (0.5, 1.5),
-    "LogNormal": (0.1, 0.3),
-    "Normal": (0.5, 1.5),
-    "Pareto": (1.0, 12.0),
-    "StudentT": (12.0, 0.5, 1.5),
-    "Uniform": (-1.0, 2.0),
-    "Weibull": (1.5, 2.0),
-}
-"""Scalar families with `rsample`, at parameters for which the fourth moment that their test rests on is finite."""
-
-
-def distributions(probe: Probe) -> None:
-    """Draws on the device with the analytic moments; seeds count."""
-    import torch
-
-    known = torch.distributions
-    for name, parameters in FAMILIES.items():
-        if not hasattr(known, name):
-            continue
-        family = getattr(known, name)(*(torch.tensor(value, device=probe.device) for value in parameters))
-        torch.manual_seed(probe.seed)
-        draws = family.rsample((DRAWS,))
-        sound(draws, torch.tensor(parameters, device=probe.device), f"draws of {name}")
-        moments(draws, family.mean, family.stddev, f"draws of {name}")
-    matrix = torch.tensor([[2.0, 0.5], [0.5, 1.0]], device=probe.device)
-    many = known.MultivariateNormal(torch.zeros(2, device=probe.device), covariance_matrix=matrix)
-    draws = many.rsample((DRAWS,))
-    on_device(draws, probe.device, "draws of MultivariateNormal")
-    moments(draws, torch.zeros(2), matrix.diagonal().sqrt(), "draws of MultivariateNormal")
-    mixed = torch.tensor([1.0, -1.0], device=probe.device)
-    moments(draws @ mixed, 0.0, float(mixed @ matrix @ mixed) ** 0.5, "correlated draws of MultivariateNormal")
-    shares = known.Dirichlet(torch.tensor([2.0, 3.0, 5.0], device=probe.device))
-    moments(shares.rsample((DRAWS,)), shares.mean, shares.variance.sqrt(), "draws of Dirichlet")
-    for name in ("Cauchy", "HalfCauchy"):  # no moments: only that the draws are there
-        draws = getattr(known, name)(*(torch.ones(1, device=probe.device),) * (2 if name == "Cauchy" else 1)).rsample(
-            (99,)
-        )
-        on_device(draws, probe.device, f"draws of {name}")
-        finite(draws, f"draws of {name}")
-    seeded(lambda: known.Normal(mixed, 1.0).rsample(), "Normal", torch.manual_seed)
-    count = DRAWS * (5_000 if probe.device.type == "cuda" else 50)  # fewer take a GPU no longer than their launch
-    seconds = probe.device_seconds(lambda: torch.randn(count, device=probe.device))
-    probe.metric("normal draws", count / seconds, "1/s")
-
-
-def reparameterised(probe: Probe) -> None:
-    """The gradient of a draw with respect to its parameters equals finite differences for the same noise."""
-    import torch
-
-    for name in ("Normal", "Laplace", "Gumbel", "Exponential", "LogNormal", "Uniform", "Weibull"):
-        family = getattr(torch.distributions, name)
-
-        def total(*parameters: Any, family: Any = family) -> Any:
-            torch.manual_seed(probe.seed)
-            return family(*parameters).rsample((64,)).sin().mean()
-
-        parameters = [torch.tensor(value, dtype=torch.float64, device=probe.device) for value in FAMILIES[name]]
-        differentiable(total, parameters, f"a draw of {name}")
-    shape = torch.tensor(3.0, dtype=torch.float64, device=probe.device, requires_grad=True)
-    torch.manual_seed(probe.seed)
-    torch.distributions.Gamma(shape, torch.ones_like(shape)).rsample((DRAWS,)).mean().backward()
-    # d E[x] / d shape = 1; implicit reparameterisation is unbiased, its spread at shape 3 below 1
-    close(shape.grad, 1.0, "gradient of a Gamma's mean", rtol=0.0, atol=6.5 / DRAWS**0.5)
 
 
 def mc_dropout(probe: Probe) -> None:

@@ -88,6 +88,63 @@ def _halfway(original: Any) -> Any:
     return copy
 
 
+def _flat(original: Any) -> Any:
+    """Draws of the right mean and spread with the wrong quantiles."""
+
+    def rsample(self: Any, shape: Any = ()) -> Any:
+        import torch
+
+        return self.mean + self.stddev * 12**0.5 * (torch.rand_like(original(self, shape)) - 0.5)
+
+    return rsample
+
+
+def _following(original: Any) -> Any:
+    """Draws of the right distribution, each of which follows from the one before."""
+
+    def rsample(self: Any, shape: Any = ()) -> Any:
+        noise = original(self, shape) - self.mean
+        return self.mean + (noise + noise.roll(1, 0)) / 2**0.5
+
+    return rsample
+
+
+def _halved(original: Any) -> Any:
+    """A step that goes half as far."""
+
+    def step(self: Any, *arguments: Any, **options: Any) -> Any:
+        import torch
+
+        weights = [weight for group in self.param_groups for weight in group["params"]]
+        before = [weight.detach().clone() for weight in weights]
+        out = original(self, *arguments, **options)
+        with torch.no_grad():
+            for weight, old in zip(weights, before, strict=True):
+                weight.copy_((weight + old) / 2)
+        return out
+
+    return step
+
+
+def _late(original: Any) -> Any:
+    """A schedule that is one step behind."""
+
+    def get_lr(self: Any) -> Any:
+        self.last_epoch -= self.last_epoch > 0
+        rates = original(self)
+        self.last_epoch += self.last_epoch > 0
+        return rates
+
+    return get_lr
+
+
+def _impatient(original: Any) -> Any:
+    def init(self: Any, *arguments: Any, **options: Any) -> None:
+        original(self, *arguments, **{**options, "patience": 0})
+
+    return init
+
+
 FAMILIES: tuple[str, ...] = (
     "Beta",
     "Exponential",
@@ -146,7 +203,7 @@ MUTATIONS: dict[tuple[str, str, str], Sabotage] = {
     ("autograd", "does-not-train", "the optimizer does not step"): replace("torch.optim.Adam:step", does_nothing),
     ("autograd", "does-not-train", "the layer learns uphill"): returns(LINEAR, uphill),
     ("autograd", "wrong-value", "L-BFGS does not step"): replace("torch.optim.LBFGS:step", does_nothing),
-    ("autograd", "wrong-value", "Gamma's implicit gradient 10 percent too large"): returns(
+    ("autograd", "wrong-gradient", "Gamma's implicit gradient 10 percent too large"): returns(
         "torch.distributions.Gamma:rsample", steeper
     ),
     ("autograd", "wrong-gradient", "layer norm's gradient 10 percent too large"): returns(
@@ -155,6 +212,35 @@ MUTATIONS: dict[tuple[str, str, str], Sabotage] = {
     ("autograd", "no-gradient", "detached attention"): replace(
         "torch.nn.functional:multi_head_attention_forward",
         lambda original: lambda *a, **k: (original(*a, **k)[0].detach(), None),
+    ),
+    ("sample", "wrong-moments", "uniform draws of a normal's spread"): replace(NORMAL, _flat),
+    ("sample", "wrong-moments", "each draw follows the one before"): replace(NORMAL, _following),
+    ("sample", "wrong-value", "density 1 percent off"): returns("torch.distributions.Laplace:log_prob", scaled(1.01)),
+    ("sample", "wrong-value", "entropy 10 percent off"): returns("torch.distributions.Normal:entropy", scaled(1.1)),
+    ("sample", "wrong-value", "quantiles 1 percent off"): returns("torch.distributions.Normal:icdf", scaled(1.01)),
+    ("sample", "wrong-moments", "a binomial one too high"): returns(
+        "torch.distributions.Binomial:sample", lambda out: out + 1
+    ),
+    ("sample", "wrong-value", "density of a mixture 1 percent off"): returns(
+        "torch.distributions.MixtureSameFamily:log_prob", scaled(1.01)
+    ),
+    ("sample", "wrong-value", "batch norm 1 percent off"): returns("torch.nn.functional:batch_norm", scaled(1.01)),
+    ("sample", "wrong-value", "LSTM 1 percent off"): returns("torch.nn.LSTM:forward", scaled(1.01)),
+    ("sample", "wrong-gradient", "padding gets a gradient"): replace(
+        "torch.nn.Embedding:forward", lambda _: lambda self, index: self.weight[index]
+    ),
+    ("autograd", "wrong-value", "divergence 10 percent off"): returns("torch.distributions:kl_divergence", scaled(1.1)),
+    **{
+        ("autograd", "wrong-value", f"{name} goes half as far"): replace(f"torch.optim.{name}:step", _halved)
+        for name in ("SGD", "AdamW", "RMSprop", "Adagrad")
+    },
+    ("autograd", "wrong-value", "StepLR is late"): replace("torch.optim.lr_scheduler.StepLR:get_lr", _late),
+    ("autograd", "wrong-value", "OneCycleLR is late"): replace("torch.optim.lr_scheduler.OneCycleLR:get_lr", _late),
+    ("autograd", "wrong-value", "a plateau without patience"): replace(
+        "torch.optim.lr_scheduler.ReduceLROnPlateau:__init__", _impatient
+    ),
+    ("autograd", "wrong-value", "a checkpoint that keeps activations"): replace(
+        "torch.utils.checkpoint:checkpoint", lambda _: lambda function, x, use_reentrant: function(x)
     ),
     ("compile", "not-compiled", "runs eagerly"): eager,
     ("compile", "compile-mismatch", "compiled 1 percent off"): _compiled_off(1.01),
