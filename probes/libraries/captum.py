@@ -7,6 +7,7 @@ from typing import Any, Callable, Dict
 from ..compiling import compiled
 from ..evidence import NotApplicable, close, finite, moments, of_shape, on_device, require, seeded
 from ..probe import Probe
+from . import _captum_methods as methods
 
 DISTRIBUTION = "captum"
 MODULE = "captum"
@@ -20,26 +21,26 @@ COVERS = {
     "captum.attr.Occlusion": "sample/occlusion",
     "captum.attr.NoiseTunnel": "sample/noise tunnel",
     "captum.attr.GradientShap": "sample/gradient SHAP",
-    "captum.attr.Saliency": "",
-    "captum.attr.DeepLift": "",
-    "captum.attr.DeepLiftShap": "",
-    "captum.attr.GuidedBackprop": "",
-    "captum.attr.Deconvolution": "",
-    "captum.attr.FeatureAblation": "",
-    "captum.attr.FeaturePermutation": "",
-    "captum.attr.ShapleyValueSampling": "",
-    "captum.attr.ShapleyValues": "",
-    "captum.attr.Lime": "",
-    "captum.attr.KernelShap": "",
-    "captum.attr.LayerActivation": "",
-    "captum.attr.LayerGradCam": "",
-    "captum.attr.LayerIntegratedGradients": "",
-    "captum.attr.InternalInfluence": "",
-    "captum.attr.LayerGradientXActivation": "",
-    "captum.attr.NeuronGradient": "",
-    "captum.metrics.infidelity": "",
-    "captum.metrics.sensitivity_max": "",
-    "captum.influence.TracInCP": "",
+    "captum.attr.Saliency": "autograd/saliency",
+    "captum.attr.DeepLift": "sample/pooling beside ReLU",
+    "captum.attr.DeepLiftShap": "autograd/rectified",
+    "captum.attr.GuidedBackprop": "autograd/rectified",
+    "captum.attr.Deconvolution": "autograd/rectified",
+    "captum.attr.FeatureAblation": "sample/features left out",
+    "captum.attr.FeaturePermutation": "sample/features left out",
+    "captum.attr.ShapleyValueSampling": "sample/features left out",
+    "captum.attr.ShapleyValues": "sample/features left out",
+    "captum.attr.Lime": "sample/surrogates",
+    "captum.attr.KernelShap": "sample/surrogates",
+    "captum.attr.LayerActivation": "autograd/layers",
+    "captum.attr.LayerGradCam": "autograd/layers",
+    "captum.attr.LayerIntegratedGradients": "autograd/layers",
+    "captum.attr.InternalInfluence": "autograd/layers",
+    "captum.attr.LayerGradientXActivation": "autograd/layers",
+    "captum.attr.NeuronGradient": "autograd/layers",
+    "captum.metrics.infidelity": "sample/quality",
+    "captum.metrics.sensitivity_max": "sample/quality",
+    "captum.influence.TracInCP": "autograd/influence",
 }
 
 DRAWS = 20_000
@@ -96,6 +97,13 @@ def sample(probe: Probe) -> None:
         seen = _usable(attr.Occlusion(network).attribute(x, (2, 2, 2), strides=(2, 2, 2), target=1), x, "Occlusion")
         close(seen, _occluded(network, x), "Occlusion")
 
+    for name, dtype in (("features left out", torch.float32), ("features left out in float64", torch.float64)):
+        with probe.part(name):
+            methods.left_out(probe, dtype)
+    with probe.part("surrogates"):
+        methods.surrogates(probe)
+    with probe.part("quality"), torch.no_grad():
+        methods.quality(probe)
     weight = probe.randn(1, 3, offset=2)
     linear = torch.nn.Linear(3, 1).to(probe.device)
     with torch.no_grad():
@@ -122,7 +130,9 @@ def sample(probe: Probe) -> None:
         drawn = _usable(shap(copies), copies, "GradientShap")
         spread = (0.25 + baselines.var(0, unbiased=False)).sqrt()
         moments(drawn, weight[0] * (point - baselines.mean(0)), weight[0].abs() * spread, "GradientShap")
-        seeded(lambda: shap(copies[:4]), "GradientShap", reseed)
+        seeded(lambda: shap(copies[:64]), "GradientShap", reseed)
+    with probe.part("pooling beside ReLU"):
+        methods.pooled(probe)
 
 
 def _attributions(network: Any, x: Any) -> Dict[str, Any]:
@@ -171,6 +181,11 @@ def autograd(probe: Probe) -> None:
         close(seen.flatten(1).sum(1), rise, "completeness of IntegratedGradients", rtol=1e-4, atol=1e-4)
         close(seen, path, "IntegratedGradients", rtol=1e-4, atol=1e-4, code="wrong-gradient")
         close(delta, torch.zeros_like(rise), "convergence delta of IntegratedGradients", atol=1e-4)
+        start = probe.randn(5, 2, 4, 4, offset=1, dtype=torch.float64)
+        for rule, error in (("riemann_trapezoid", 0.01), ("gausslegendre", 1e-4)):
+            seen = method.attribute(x.clone(), start, target=1, n_steps=STEPS, method=rule, internal_batch_size=7)
+            what = f"IntegratedGradients from a baseline by {rule}"
+            close(seen, _integrated(network, x, start), what, rtol=error, atol=error, code="wrong-gradient")
     with probe.part("layer conductance"):
         with torch.no_grad():
             like = network[:3](x)
@@ -183,6 +198,17 @@ def autograd(probe: Probe) -> None:
         seen = method.attribute(x.clone(), 1, target=1, n_steps=STEPS, method="gausslegendre")
         seen = _usable(seen, x, "NeuronConductance")
         close(seen, path, "NeuronConductance", rtol=1e-4, atol=1e-4, code="wrong-gradient")
+    with probe.part("saliency"):
+        signed = attr.Saliency(network).attribute(x.clone(), target=1, abs=False)
+        close(_usable(signed, x, "Saliency"), _gradient(network, x), "Saliency with its sign", code="wrong-gradient")
+        seen = _usable(attr.Saliency(network).attribute(x.clone(), target=1), x, "Saliency")
+        close(seen, _gradient(network, x).abs(), "Saliency", code="wrong-gradient")
+    with probe.part("rectified"):
+        methods.rectified(probe)
+    with probe.part("layers"):
+        methods.by_layer(probe)
+    with probe.part("influence"):
+        methods.influence(probe)
     with probe.part("TCAV"):
         _concepts(probe)
     with probe.part("cost"):
@@ -196,9 +222,10 @@ def _gradient(network: Any, x: Any) -> Any:
     return torch.autograd.grad(network(x)[:, 1].sum(), x)[0]
 
 
-def _integrated(network: Any, x: Any) -> Any:
-    """The integral of the gradient from zero to x, by the midpoint rule."""
-    return sum(x * _gradient(network, x * ((step + 0.5) / 200)) for step in range(200)) / 200
+def _integrated(network: Any, x: Any, start: Any = 0.0) -> Any:
+    """The integral of the gradient from the start to x, by the midpoint rule."""
+    way = x - start
+    return sum(way * _gradient(network, start + way * ((step + 0.5) / 200)) for step in range(200)) / 200
 
 
 def _concepts(probe: Probe) -> None:

@@ -31,7 +31,6 @@ torch-2.9   pyro-ppl        1.8.6
 torch-2.9   pyro-ppl        1.9.1
 torch-2.9   botorch         0.14.0
 torch-2.9   torchbnn        1.2
-torch-2.9   captum          0.9.0
 torch-2.9   deepspeed       0.14.5
 torch-2.9   open-clip-torch 3.3.0
 torch-2.13  pyro-ppl        1.8.6
@@ -39,7 +38,6 @@ torch-2.13  pyro-ppl        1.9.1
 torch-2.13  gpytorch        1.14
 torch-2.13  botorch         0.14.0
 torch-2.13  torchbnn        1.2
-torch-2.13  captum          0.9.0
 torch-2.13  deepspeed       0.14.5
 """
 
@@ -55,6 +53,8 @@ torch-2.6   captum          0.8.0   sample    unsupported  drift             # w
 torch-2.9   captum          0.8.0   sample    unsupported  drift
 torch-2.13  captum          0.8.0   sample    unsupported  drift
 torch-2.13  captum          0.6.0   sample    fail         wrong-dtype       # float64 for a float32 input
+torch-2.9   captum          0.9.0   sample    fail         wrong-value       # DeepLift beside pooling
+torch-2.13  captum          0.9.0   sample    fail         wrong-value
 torch-2.9   deepspeed       0.12.6  import    fail         api-removed       # torch.distributed.elastic's `log`
 torch-2.13  deepspeed       0.12.6  import    fail         api-removed
 torch-2.13  open-clip-torch 3.3.0   import    unsupported  missing-operator  # torchvision of another build than torch

@@ -38,19 +38,20 @@ def main(library: str, mode: str, only: str) -> None:
     if "compile" in asked:
         prepare(DEVICE)
     importlib.import_module(module.MODULE)  # once, as in the probe host: each question is then a fork
+    mutations = importlib.import_module(f"tests.sabotage.mutations.{library.replace('-', '_')}")
+    getattr(mutations, "MEND", lambda: None)()
     if seeds:
         for seed in range(seeds):
             for probe in PROBES:
                 if probe in asked:
                     report(library, probe, "", f"seed {seed}", lambda p=probe, s=seed: ask(library, p, s, None))
         return
-    name = f"tests.sabotage.mutations.{library.replace('-', '_')}"
     if mode == "subtle":
-        subtle = importlib.import_module(name).SUBTLE
+        subtle = mutations.SUBTLE
         for probe, what, sabotage in ((PROBES[2], "", None), *((*names, breaks) for names, breaks in subtle.items())):
             report(library, probe, "", what, lambda p=probe, s=sabotage: ask(library, p, 0, s))
         return
-    for (probe, code, what), sabotage in importlib.import_module(name).MUTATIONS.items():
+    for (probe, code, what), sabotage in mutations.MUTATIONS.items():
         if probe in probes:
             report(library, probe, code, what, lambda p=probe, s=sabotage: ask(library, p, 0, s))
 

@@ -76,6 +76,31 @@ def _opposite(original: Any) -> Any:
     return interpret
 
 
+def _saliency(model: Any) -> Any:
+    from captum.attr import Saliency
+
+    return Saliency(model)
+
+
+HOOKS = "captum.attr._core.deep_lift:_register_backward_hook"
+
+
+def _as_released(mended: Any) -> Any:
+    """DeepLift of Captum 0.6 to 0.9."""
+    return mended.__wrapped__
+
+
+def _own_output(original: Any) -> Any:
+    """Where a layer's output is the next one's input, their hooks lie on one tensor: the layer missed the other's."""
+
+    def register(module: Any, *arguments: Any) -> Any:
+        return [*original(module, *arguments), module.register_forward_hook(lambda _, __, out: out.clone())]
+
+    return register
+
+
+MEND = replace(HOOKS, _own_output)
+
 MUTATIONS: dict[tuple[str, str, str], Sabotage] = {
     ("sample", "wrong-device", "attribution on another device"): returns(OCCLUSION, elsewhere),
     ("sample", "wrong-dtype", "float64 for float32"): returns(LAYER, double),
@@ -95,6 +120,63 @@ MUTATIONS: dict[tuple[str, str, str], Sabotage] = {
     ("autograd", "wrong-value", "layer conductance 10 percent off"): returns(LAYER, scaled(1.1)),
     ("autograd", "wrong-gradient", "conductance of another neuron"): replace(NEURON, _first_neuron),
     ("autograd", "wrong-value", "concepts turned round"): replace("captum.concept.TCAV:interpret", _opposite),
+    ("sample", "wrong-value", "ablation 1 percent off"): returns("captum.attr.FeatureAblation:attribute", scaled(1.01)),
+    ("sample", "wrong-value", "permutation moves nothing"): returns(
+        "captum.attr.FeaturePermutation:attribute", scaled(0.0)
+    ),
+    ("sample", "wrong-value", "Shapley values of another baseline"): replace(
+        "captum.attr.ShapleyValues:attribute",
+        lambda original: lambda self, x, baselines=None, **options: original(self, x, 0 * baselines, **options),
+    ),
+    ("sample", "wrong-value", "drawn Shapley values ignore the groups"): replace(
+        "captum.attr.ShapleyValueSampling:attribute", _options(feature_mask=None)
+    ),
+    ("sample", "wrong-value", "Lime 10 percent off"): returns("captum.attr.Lime:attribute", scaled(1.1)),
+    ("sample", "wrong-value", "KernelShap 10 percent off"): returns("captum.attr.KernelShap:attribute", scaled(1.1)),
+    ("sample", "wrong-value", "infidelity 1 percent off"): returns("captum.metrics:infidelity", scaled(1.01)),
+    ("sample", "wrong-value", "sensitivity 1 percent off"): returns("captum.metrics:sensitivity_max", scaled(1.01)),
+    ("autograd", "wrong-gradient", "the baseline is ignored"): replace(
+        PATH,
+        lambda original: lambda self, x, baselines=None, **options: original(self, x, None, **options),
+    ),
+    ("autograd", "wrong-gradient", "internal batches are summed twice"): replace(
+        PATH,
+        lambda original: (
+            lambda self, *arguments, **options: (
+                original(self, *arguments, **options) * (2 if "internal_batch_size" in options else 1)
+            )
+        ),
+    ),
+    ("autograd", "wrong-gradient", "saliency without its sign"): replace(
+        "captum.attr.Saliency:attribute", _options(abs=True)
+    ),
+    ("sample", "wrong-value", "DeepLift of neighbours as released"): replace(HOOKS, _as_released),
+    ("autograd", "wrong-value", "DeepLiftShap of the first baseline"): replace(
+        "captum.attr.DeepLiftShap:attribute",
+        lambda original: (
+            lambda self, x, baselines, **options: original(
+                self, x, baselines[:1].expand_as(baselines).contiguous(), **options
+            )
+        ),
+    ),
+    ("autograd", "wrong-value", "guided backpropagation like a plain one"): replace(
+        "captum.attr.GuidedBackprop:attribute",
+        lambda _: lambda self, x, target: _saliency(self.model).attribute(x, target, abs=False),
+    ),
+    ("autograd", "wrong-gradient", "internal influence 1 percent off"): returns(
+        "captum.attr.InternalInfluence:attribute", scaled(1.01)
+    ),
+    ("autograd", "wrong-gradient", "layer integral without its baseline"): replace(
+        "captum.attr.LayerIntegratedGradients:attribute",
+        lambda original: lambda self, x, baselines, **options: original(self, x, **options),
+    ),
+    ("autograd", "wrong-value", "GradCam without its ReLU"): replace(
+        "captum.attr.LayerGradCam:attribute", _options(relu_attributions=False)
+    ),
+    ("autograd", "wrong-value", "influence without learning rates"): replace(
+        "captum.influence.TracInCP:influence",
+        lambda original: lambda self, *arguments, **options: 10 * original(self, *arguments, **options),
+    ),
     ("compile", "not-compiled", "runs eagerly"): eager,
     ("compile", "compile-mismatch", "1 percent off when compiled"): returns(PATH, scaled(1.01), when_compiled=True),
     ("compile", "not-finite", "NaN when compiled"): returns(PATH, all_nan, when_compiled=True),
