@@ -5,6 +5,7 @@ from typing import Any, Tuple
 from ..compiling import compiled
 from ..evidence import close, differentiable, falls, moments, of_shape, reached, require, seeded, sound
 from ..probe import Probe
+from . import _gpytorch_parts as parts
 
 DISTRIBUTION = "gpytorch"
 MODULE = "gpytorch"
@@ -18,28 +19,28 @@ COVERS = {
     "gpytorch.settings.max_cholesky_size": "sample/conjugate gradients",
     "gpytorch.mlls.ExactMarginalLogLikelihood": "autograd/marginal likelihood",
     "gpytorch.means.ConstantMean": "autograd/marginal likelihood",
-    "gpytorch.mlls.VariationalELBO": "autograd/variational training",
+    "gpytorch.mlls.VariationalELBO": "autograd/variational bound",
     "gpytorch.models.ApproximateGP": "autograd/variational training",
     "gpytorch.variational.VariationalStrategy": "autograd/variational training",
     "gpytorch.variational.CholeskyVariationalDistribution": "autograd/variational training",
-    "gpytorch.kernels.MaternKernel": "",
-    "gpytorch.kernels.PeriodicKernel": "",
-    "gpytorch.kernels.RQKernel": "",
-    "gpytorch.kernels.LinearKernel": "",
-    "gpytorch.kernels.PolynomialKernel": "",
-    "gpytorch.kernels.CosineKernel": "",
-    "gpytorch.kernels.SpectralMixtureKernel": "",
-    "gpytorch.kernels.AdditiveKernel": "",
-    "gpytorch.kernels.ProductKernel": "",
-    "gpytorch.means.LinearMean": "",
-    "gpytorch.likelihoods.BernoulliLikelihood": "",
-    "gpytorch.likelihoods.FixedNoiseGaussianLikelihood": "",
-    "gpytorch.likelihoods.MultitaskGaussianLikelihood": "",
-    "gpytorch.mlls.PredictiveLogLikelihood": "",
-    "gpytorch.mlls.LeaveOneOutPseudoLikelihood": "",
-    "gpytorch.models.ExactGP.get_fantasy_model": "",
-    "gpytorch.priors.GammaPrior": "",
-    "gpytorch.constraints.Interval": "",
+    "gpytorch.kernels.MaternKernel": "autograd/kernels",
+    "gpytorch.kernels.PeriodicKernel": "autograd/kernels",
+    "gpytorch.kernels.RQKernel": "autograd/kernels",
+    "gpytorch.kernels.LinearKernel": "autograd/kernels",
+    "gpytorch.kernels.PolynomialKernel": "autograd/kernels",
+    "gpytorch.kernels.CosineKernel": "autograd/kernels",
+    "gpytorch.kernels.SpectralMixtureKernel": "autograd/kernels",
+    "gpytorch.kernels.AdditiveKernel": "autograd/kernels",
+    "gpytorch.kernels.ProductKernel": "autograd/kernels",
+    "gpytorch.means.LinearMean": "autograd/objectives",
+    "gpytorch.likelihoods.BernoulliLikelihood": "sample/likelihoods",
+    "gpytorch.likelihoods.FixedNoiseGaussianLikelihood": "sample/likelihoods",
+    "gpytorch.likelihoods.MultitaskGaussianLikelihood": "sample/likelihoods",
+    "gpytorch.mlls.PredictiveLogLikelihood": "autograd/variational bound",
+    "gpytorch.mlls.LeaveOneOutPseudoLikelihood": "autograd/objectives",
+    "gpytorch.models.ExactGP.get_fantasy_model": "sample/further data",
+    "gpytorch.priors.GammaPrior": "autograd/objectives",
+    "gpytorch.constraints.Interval": "autograd/objectives",
 }
 
 DRAWS = 20_000
@@ -132,6 +133,14 @@ def sample(probe: Probe) -> None:
         close(observed.variance, covariance.diagonal() + NOISE, "predictive variance", atol=1e-6)
     with probe.part("posterior draws"), torch.no_grad():
         _draws(model(z), mean, covariance, "the posterior")
+    with probe.part("further data"), torch.no_grad():
+        more, new = probe.randn(3, 2, offset=5, dtype=torch.float64), probe.randn(3, offset=6, dtype=torch.float64)
+        seen = model.get_fantasy_model(more, new)(z)
+        mean, covariance = _posterior(torch.cat([x, more]), torch.cat([y, new]), z)
+        close(seen.mean, mean, "posterior mean given further data", rtol=1e-4, atol=1e-5)
+        close(seen.covariance_matrix, covariance, "posterior covariance given further data", rtol=1e-4, atol=1e-5)
+    with probe.part("likelihoods"), torch.no_grad():
+        parts.likelihoods(probe)
     with probe.part("single precision"), torch.no_grad():
         model, _, x, y = _model(probe, torch.float32)
         posterior, points = model.eval()(z.float()), z.float()
@@ -171,6 +180,12 @@ def autograd(probe: Probe) -> None:
             list(named.values()),
             "marginal log likelihood",
         )
+    with probe.part("kernels"):
+        parts.kernels(probe, _dense)
+    with probe.part("objectives"):
+        parts.objectives(probe, *_model(probe, torch.float64))
+    with probe.part("variational bound"):
+        parts.variational(probe, *_variational(probe), _dense)
     with probe.part("exact training"):
         model, likelihood, x, y = _model(probe, torch.float32, rows=40)
         model.covar_module.outputscale, likelihood.noise = 5.0, 2.0

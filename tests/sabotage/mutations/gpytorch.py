@@ -53,7 +53,7 @@ MUTATIONS: dict[tuple[str, str, str], Sabotage] = {
     ("sample", "wrong-dtype", "float64 for float32"): returns(DRAW, double),
     ("sample", "wrong-value", "posterior mean 1 percent off"): returns(MEAN, scaled(1.01)),
     ("sample", "wrong-value", "the likelihood forgets its noise"): replace(
-        "gpytorch.likelihoods.GaussianLikelihood:marginal", lambda _: lambda self, distribution, *_: distribution
+        "gpytorch.likelihoods.GaussianLikelihood:marginal", lambda _: lambda self, latent, *_: latent
     ),
     ("autograd", "no-gradient", "detached likelihood"): returns(EXACT, detached),
     ("autograd", "wrong-value", "likelihood 1 percent off"): returns(EXACT, scaled(1.01)),
@@ -62,6 +62,33 @@ MUTATIONS: dict[tuple[str, str, str], Sabotage] = {
     ("autograd", "not-finite", "the likelihood is NaN"): returns(EXACT, all_nan),
     ("autograd", "no-gradient", "detached variational bound"): returns(VARIATIONAL, detached),
     ("autograd", "does-not-train", "trains in the wrong direction"): returns(VARIATIONAL, uphill),
+    ("sample", "wrong-value", "further data is forgotten"): replace(
+        "gpytorch.models.ExactGP:get_fantasy_model", lambda _: lambda self, *_, **__: self
+    ),
+    ("sample", "wrong-value", "fixed noise is forgotten"): replace(
+        "gpytorch.likelihoods.FixedNoiseGaussianLikelihood:marginal",
+        lambda _: lambda self, latent, *_: latent,
+    ),
+    ("sample", "wrong-value", "a Bernoulli without its spread"): returns(
+        "gpytorch.likelihoods.BernoulliLikelihood:expected_log_prob", scaled(1.1)
+    ),
+    **{
+        ("autograd", "wrong-value", f"{name} 1 percent off"): returns(f"gpytorch.kernels.{name}:forward", scaled(1.01))
+        for name in ("MaternKernel", "PeriodicKernel", "RQKernel", "CosineKernel", "SpectralMixtureKernel")
+    },
+    ("autograd", "wrong-gradient", "a period's gradient 10 percent too large"): returns(
+        "gpytorch.kernels.PeriodicKernel:forward", steeper
+    ),
+    ("autograd", "wrong-value", "leave-one-out 1 percent off"): returns(
+        "gpytorch.mlls.LeaveOneOutPseudoLikelihood:forward", scaled(1.01)
+    ),
+    ("autograd", "wrong-value", "a prior 10 percent off"): returns("gpytorch.priors.GammaPrior:log_prob", scaled(1.1)),
+    ("autograd", "wrong-value", "the bound forgets its divergence"): returns(
+        "gpytorch.variational.VariationalStrategy:kl_divergence", scaled(0.0)
+    ),
+    ("autograd", "wrong-value", "an interval 1 percent too wide"): returns(
+        "gpytorch.constraints.Interval:transform", scaled(1.01)
+    ),
     ("compile", "not-compiled", "runs eagerly"): eager,
     ("compile", "compile-mismatch", "kernel off when compiled"): returns(KERNEL, scaled(1.01), when_compiled=True),
     ("compile", "not-finite", "NaN when compiled"): returns(KERNEL, all_nan, when_compiled=True),
