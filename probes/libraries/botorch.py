@@ -6,6 +6,7 @@ from typing import Any, Tuple
 from ..compiling import compiled
 from ..evidence import close, differentiable, moments, of_shape, reached, require, seeded, sound
 from ..probe import Probe
+from . import _botorch_parts as parts
 
 DISTRIBUTION = "botorch"
 MODULE = "botorch"
@@ -20,35 +21,35 @@ COVERS = {
     "botorch.optim.optimize_acqf": "autograd/optimisation",
     "botorch.fit.fit_gpytorch_mll": "autograd/fit",
     "botorch.test_functions.Hartmann": "compile/test function",
-    "botorch.acquisition.LogExpectedImprovement": "",
-    "botorch.acquisition.ProbabilityOfImprovement": "",
-    "botorch.acquisition.UpperConfidenceBound": "",
-    "botorch.acquisition.PosteriorMean": "",
-    "botorch.acquisition.qNoisyExpectedImprovement": "",
-    "botorch.acquisition.qUpperConfidenceBound": "",
-    "botorch.acquisition.qProbabilityOfImprovement": "",
-    "botorch.acquisition.qSimpleRegret": "",
+    "botorch.acquisition.LogExpectedImprovement": "sample/acquisitions",
+    "botorch.acquisition.ProbabilityOfImprovement": "sample/acquisitions",
+    "botorch.acquisition.UpperConfidenceBound": "sample/acquisitions",
+    "botorch.acquisition.PosteriorMean": "sample/acquisitions",
+    "botorch.acquisition.qNoisyExpectedImprovement": "sample/acquisitions",
+    "botorch.acquisition.qUpperConfidenceBound": "sample/acquisitions",
+    "botorch.acquisition.qProbabilityOfImprovement": "sample/acquisitions",
+    "botorch.acquisition.qSimpleRegret": "sample/acquisitions",
     "botorch.acquisition.qKnowledgeGradient": "",
-    "botorch.models.ModelListGP": "",
-    "botorch.models.transforms.Standardize": "",
-    "botorch.models.transforms.Normalize": "",
-    "botorch.utils.sampling.draw_sobol_samples": "",
-    "botorch.utils.multi_objective.hypervolume.Hypervolume": "",
-    "botorch.utils.multi_objective.pareto.is_non_dominated": "",
+    "botorch.models.ModelListGP": "sample/models",
+    "botorch.models.transforms.Standardize": "sample/models",
+    "botorch.models.transforms.Normalize": "sample/models",
+    "botorch.utils.sampling.draw_sobol_samples": "sample/designs",
+    "botorch.utils.multi_objective.hypervolume.Hypervolume": "sample/designs",
+    "botorch.utils.multi_objective.pareto.is_non_dominated": "sample/designs",
 }
 
 DRAWS = 20_000
 NOISE = 0.01
 
 
-def _model(probe: Probe) -> Tuple[Any, Any, Any]:
+def _model(probe: Probe, outcome: Any = None) -> Tuple[Any, Any, Any]:
     """A GP on twelve points of a bump whose top is at 0.6, with fixed hyperparameters (defaults changed over time)."""
     import torch
     from botorch.models import SingleTaskGP
 
     x = torch.linspace(0, 1, 12, dtype=torch.float64).to(probe.device)[:, None]
     y = (-8 * (x - 0.6).square()).exp() + 0.02 * probe.randn(12, 1, dtype=torch.float64)
-    model = SingleTaskGP(x, y, outcome_transform=None)
+    model = SingleTaskGP(x, y, outcome_transform=outcome)
     model.likelihood.noise = NOISE
     base = getattr(model.covar_module, "base_kernel", model.covar_module)
     base.lengthscale = 0.3
@@ -95,6 +96,8 @@ def sample(probe: Probe) -> None:
     from botorch.acquisition import qExpectedImprovement
 
     torch.manual_seed(probe.seed)
+    with probe.part("designs"):
+        parts.designs(probe)
     with torch.no_grad():
         model, x, y = _model(probe)
         z = torch.tensor([[0.05], [0.33], [0.61], [0.9]], dtype=torch.float64, device=probe.device)
@@ -118,6 +121,11 @@ def sample(probe: Probe) -> None:
                 sound(drawn, x, f"draws of {kind}")
                 moments(drawn[..., 0], mean, sigma, f"draws of {kind}")
                 seeded(lambda: _sampler(kind, 16)(posterior), kind, torch.manual_seed)  # noqa: B023  (called at once)
+        with probe.part("acquisitions"):
+            sampler = _sampler("SobolQMCNormalSampler", 4096, seed=probe.seed)
+            parts.acquisitions(z, x, model, sampler, lambda z: _posterior(model, x, y, z), _improvement)
+        with probe.part("models"):
+            parts.models(probe, _model, _posterior)
         with probe.part("qExpectedImprovement"):
             best = float(mean.max()) - 0.05
             analytic = _improvement(mean, sigma, best)
@@ -155,6 +163,8 @@ def autograd(probe: Probe) -> None:
         acquisition = qExpectedImprovement(model, best, _sampler("SobolQMCNormalSampler", 512, seed=probe.seed))
         # A draw whose improvement turns to zero between the two differences shows as 1/512 of the derivative.
         differentiable(lambda z: (1e2 * acquisition(z.transpose(0, 1))).sum(), [z], "qExpectedImprovement", rtol=0.02)
+    with probe.part("slopes"):
+        parts.slopes(z, model, best)
     with probe.part("optimisation"):
         bounds = torch.tensor([[0.0], [1.0]], dtype=torch.float64, device=probe.device)
         place, value = optimize_acqf(expected, bounds, q=1, num_restarts=3, raw_samples=16)

@@ -95,6 +95,39 @@ MUTATIONS: dict[tuple[str, str, str], Sabotage] = {
         "botorch.fit:fit_gpytorch_mll", lambda _: lambda objective, **_: objective
     ),
     ("autograd", "zero-gradient", "the length scale's gradient is zero"): numb("gpytorch.kernels.Kernel:lengthscale"),
+    **{
+        ("sample", "wrong-value", f"{name} 10 percent off"): returns(f"botorch.acquisition.{name}:forward", scaled(1.1))
+        for name in (
+            "LogExpectedImprovement",
+            "ProbabilityOfImprovement",
+            "UpperConfidenceBound",
+            "PosteriorMean",
+            "qUpperConfidenceBound",
+            "qSimpleRegret",
+            "qProbabilityOfImprovement",
+        )
+    },
+    ("sample", "wrong-value", "a noisy improvement 10 percent off"): returns(
+        "botorch.acquisition.qNoisyExpectedImprovement:forward", scaled(1.1)
+    ),
+    ("sample", "wrong-value", "standardised outcomes stay so"): replace(
+        "botorch.models.transforms.Standardize:untransform_posterior",
+        lambda _: lambda self, latent, *_, **__: latent,
+    ),
+    ("sample", "wrong-value", "inputs 1 percent beyond the cube"): returns(
+        "botorch.models.transforms.Normalize:transform", scaled(1.01)
+    ),
+    ("sample", "seed-ignored", "a design forgets the seed"): first("botorch.utils.sampling:draw_sobol_samples", reseed),
+    ("sample", "wrong-value", "a volume 1 percent off"): replace(
+        "botorch.utils.multi_objective.hypervolume.Hypervolume:compute",
+        lambda original: lambda self, front: 1.01 * original(self, front),
+    ),
+    ("sample", "wrong-value", "the front is all points"): returns(
+        "botorch.utils.multi_objective.pareto:is_non_dominated", lambda out: out | True
+    ),
+    ("autograd", "wrong-gradient", "gradient of a logarithm 10 percent too large"): returns(
+        "botorch.acquisition.LogExpectedImprovement:forward", steeper
+    ),
     ("compile", "not-compiled", "runs eagerly"): eager,
     ("compile", "compile-mismatch", "1 percent off when compiled"): returns(FUNCTION, scaled(1.01), when_compiled=True),
     ("compile", "not-finite", "NaN when compiled"): returns(FUNCTION, all_nan, when_compiled=True),
