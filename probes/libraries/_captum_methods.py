@@ -114,8 +114,8 @@ def _layers(probe: Probe, between: Any) -> Tuple[Any, Any, Any]:
     import torch
 
     torch.manual_seed(probe.seed)
-    first, last = (torch.nn.Linear(*shape).to(probe.device, torch.float64) for shape in ((4, 6), (6, 3)))
-    return first, last, probe.randn(5, 4, offset=4, dtype=torch.float64)
+    first, last = (torch.nn.Linear(*shape).to(probe.device, torch.float64) for shape in ((4, 12), (12, 3)))
+    return first, last, probe.randn(9, 4, offset=4, dtype=torch.float64)
 
 
 def left_out(probe: Probe, dtype: Any) -> None:
