@@ -18,7 +18,7 @@ def rectified(probe: Probe) -> None:
     import torch
     from captum import attr
 
-    first, last, x = _layers(probe, torch.nn.ReLU())
+    first, last, x = _layers(probe)
     network = torch.nn.Sequential(first, torch.nn.ReLU(), last)
     baselines = probe.randn(3, 4, offset=5, dtype=torch.float64)
     inner, weight = first(x), last.weight[1]
@@ -71,7 +71,7 @@ def by_layer(probe: Probe) -> None:
     import torch
     from captum import attr
 
-    first, last, x = _layers(probe, torch.nn.Tanh())
+    first, last, x = _layers(probe)
     network = torch.nn.Sequential(first, torch.nn.Tanh(), last)
     baseline = probe.randn(1, 4, offset=5, dtype=torch.float64).expand_as(x)
     inner, start = first(x).detach(), first(baseline).detach()
@@ -109,7 +109,7 @@ def by_layer(probe: Probe) -> None:
     close(seen, (shares[:, None, None] * convolution(images)).sum(1, keepdim=True).relu(), "LayerGradCam")
 
 
-def _layers(probe: Probe, between: Any) -> Tuple[Any, Any, Any]:
+def _layers(probe: Probe) -> Tuple[Any, Any, Any]:
     """Two linear layers, and inputs for them, in float64."""
     import torch
 
@@ -123,7 +123,7 @@ def left_out(probe: Probe, dtype: Any) -> None:
     import torch
     from captum import attr
 
-    first, last, x = (part.to(dtype) for part in _layers(probe, torch.nn.Tanh()))
+    first, last, x = (part.to(dtype) for part in _layers(probe))
     baseline = probe.randn(1, 4, offset=5, dtype=dtype)
     groups = torch.tensor([[0, 0, 1, 2]], device=probe.device)
 
