@@ -22,8 +22,10 @@ MOST_LINKS = 10
 
 MISSING = r"(?:module|partially initialized module) '(\w[\w.]*)' has no attribute|No module named '(\w[\w.]*)\."
 """The module that lacks a name, in a message whose exception does not hold it otherwise."""
-REFUSED = re.compile(r"(?:\w+\.)*?(\w+)(?:\.__init__)?\(\) got an unexpected keyword")
-"""The function or class that refuses a keyword."""
+REFUSED = re.compile(
+    r"(?:\w+\.)*?(\w+)(?:\.__init__)?\(\) (?:got an unexpected keyword|takes \d+ positional|missing \d+ required)"
+)
+"""The function or class that refuses a keyword, or the number of arguments."""
 
 
 def describe(error: BaseException) -> Dict[str, Any]:
@@ -125,7 +127,7 @@ def _owner_of_attribute(error: BaseException) -> Any:
 
 
 def _callee(error: BaseException, message: str) -> Any:
-    """The function or class that refused a keyword, by its name in the frame that called it."""
+    """The function or class that refused its arguments, by its name in the frame that called it."""
     if not isinstance(error, TypeError) or error.__traceback__ is None:
         return None
     match = REFUSED.match(message[:1000])

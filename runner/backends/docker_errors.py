@@ -16,7 +16,8 @@ MEANINGS = (
     (
         "no-nvidia-runtime",
         r"could not select device driver|Unknown runtime specified nvidia|unknown or invalid runtime name: nvidia"
-        r"|nvidia-container-cli: initialization error|unresolvable CDI devices|driver not loaded",
+        r"|nvidia-container-(cli: initialization error|runtime\W{1,3}executable file not found)"
+        r"|unresolvable CDI devices|driver not loaded",
     ),
     ("driver-too-old", r"unsatisfied condition: cuda>="),
     ("disk-full", r"no space left on device|disk quota exceeded"),

@@ -53,7 +53,13 @@ REASONS = (
     ),
     ("needs-in-image", r"The built wheel \S+ is not compatible with the target"),
     # pip's words: it builds where it installs, and the image is there.
-    ("sdist-build-failed", r"did not run successfully|subprocess-exited-with-error|metadata-generation-failed"),
+    (
+        "sdist-build-failed",
+        r"did not run successfully|subprocess-exited-with-error|metadata-generation-failed|Could not build wheels for"
+        r"|Command errored out with exit status|error: command '\S+' failed",
+    ),
+    ("index-unreachable", r"\b(NewConnectionError|ReadTimeoutError|ConnectTimeoutError)\b"),
+    ("python-too-old", r"requires a different Python: \S+ not in '>=[\d.]+'"),
     ("needs-in-image", r"ModuleNotFoundError: No module named 'torch'"),
     (
         "sdist-build-failed",
@@ -77,7 +83,7 @@ REASONS = (
         r"|is not a supported wheel on this platform|have a source distribution or wheel for the current platform",
     ),
     ("yanked", r"was yanked\b"),
-    ("unsatisfiable", r"No solution found|ResolutionImpossible"),
+    ("unsatisfiable", r"No solution found|ResolutionImpossible|dependency conflicts\.? .{0,300}which is incompatible"),
 )
 """Reason code and the pattern of uv's own words that shows it, the most telling first."""
 

@@ -126,8 +126,8 @@ def explain(
             owner = groups.get("owner") or _brings(groups.get("library", ""), signs.own, known["member"])
             if owner or blame == RAISER:
                 blame = _raiser(owner or signs.raised_in, known["member"], {*packages}, added)
-            if known["member"] == TORCH and blame in ("library", "dependency"):
-                blame = "image"
+            if known["member"] == TORCH and (blame in ("library", "dependency") or reason.blame == RAISER):
+                blame = "image"  # torch is the image's, and nothing else is in its cell
             return _classified(reason, {**known, **groups}, evidence=evidence, blame=blame)
     return _classified(REASONS["unclassified"], known, evidence=signs.head)
 

@@ -42,7 +42,9 @@ MACHINE = (
         "gpu-too-old",
         says=r"compute capability (?:of )?(?:at least |>= ?)?\d+\.\d(?! of the).{0,40}(?:required|\. Your )"
         r"|^type fp8\w+ not supported in this architecture|Feature '[\w. :]+' requires \.target sm_\d+ or higher"
-        r"|Minimum capability: \d+\. Current capability: \d+|setup doesn't support bf16",
+        r"|Minimum capability: \d+\. Current capability: \d+|setup doesn't support bf16|does not support bfloat16"
+        r"|compute capability (?:below \d+\.\d are not supported|>= ?\d+\.\d$)"
+        r"|requires (?P<newest>Volta|Turing|Ampere|Ada|Hopper) or newer",
     ),
     Rule("gpu-too-new", says=r"Value 'sm_\w+' is not defined for option 'gpu-name'"),
     Rule("gpu-too-new", says=r"nvrtc: error: invalid value for --gpu-architecture"),
@@ -74,7 +76,8 @@ MACHINE = (
     Rule("fork-after-cuda", says=r"(?:CUDA error(?: \(3\))?: |cuda runtime error \(3\) ?: )initialization error"),
     Rule(
         "cuda-library-error",
-        says=r"(?i:\b(?P<library>cu(?:blas|dnn|fft|solver|sparse)))(?:_STATUS_\w+|(?: runtime)? error\b)",
+        says=r"(?i:\b(?P<library>cu(?:blas|dnn|fft|solver|sparse)))(?:_STATUS_\w+|(?: runtime)? error\b)"
+        r"|\bCUFFT_[A-Z]+_\w+",
     ),
     Rule("cuda-library-error", says=r"(?P<library>cuDNN) (?:Frontend error|algorithm to run)|\[cudnn_frontend\] Error"),
     Rule("cuda-library-error", says=r"was unable to find an engine to execute this computation"),

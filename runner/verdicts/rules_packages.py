@@ -40,7 +40,7 @@ PACKAGES = (
     Rule(
         "no-cuda-toolkit",
         says=r"CUDA_HOME (?:does not exist|(?:environment variable )?is not set)|Cannot find CUDA_HOME"
-        r"|\bnvcc(?: was|: command|:)? not found",
+        r"|\bnvcc(?: was|: command|:)? not found|Could not find nvcc",
     ),
     Rule("no-cuda-toolkit", says=r"No such file or directory: '[^']*nvcc'|cuda(?:_runtime)?\.h: No such file"),
     Rule(
@@ -51,9 +51,13 @@ PACKAGES = (
     Rule("no-compiler", says=r"Failed to find (?P<compiler>C compiler)|No working C\+\+ compiler found"),
     Rule("no-compiler", says=r"(?P<compiler>Ninja) is required to load C\+\+ extensions"),
     Rule("no-compiler", says=rf"No such file or directory: '(?P<compiler>{_COMPILERS})'"),
+    Rule("no-compiler", says=rf"command '(?P<compiler>{_COMPILERS})' failed: No such file or directory"),
     Rule("no-compiler", says=rf"Command '\['which', '(?P<compiler>{_COMPILERS})'\]' returned"),
     Rule("no-triton", says=r"Cannot find a working triton installation"),
-    Rule("native-build-failed", says=r"Error building extension '|C\+\+ compile error"),
+    Rule(
+        "native-build-failed",
+        says=r"Error building extension '|Error compiling objects for extension|C\+\+ compile error",
+    ),
     # The command alone, without a word of the compiler, says nothing of who is at fault.
     Rule(
         "native-build-failed",
@@ -69,7 +73,11 @@ PACKAGES = (
         "missing-operator",
         says=r"(?:^Unknown builtin op: |'_OpNamespace' ')(?P<operator>\w+)|'torchvision' has no attribute 'extension'",
     ),
-    Rule("missing-operator", says=r"Couldn't load (?P<operator>custom C\+\+ ops)|find engine for operation \w+::\w+"),
+    Rule(
+        "missing-operator",
+        says=r"Couldn't load (?P<operator>custom C\+\+ ops)|find engine for operation \w+::\w+"
+        r"|Could not find schema for \w+::|Tried to instantiate class '__torch__\.torch\.classes\.",
+    ),
     # The library itself says that its compiled part was built beside another torch.
     Rule(
         "missing-operator",
@@ -153,7 +161,16 @@ PACKAGES = (
     ),
     Rule(
         "api-removed",
-        raises=r"AttributeError",
+        raises=r"TypeError",
+        says=r"(?<!\w)(?P<namespace>\w+)(?:\.__init__)?\(\) (?:takes \d+ positional arg|missing \d+ required pos)",
+        lacking=True,
+    ),
+    Rule(
+        "api-removed", says=r"^`?(?P<name>\w[\w.]*)`? (?:has been|was) (?:moved to|removed (?:in|from))\b", lacking=True
+    ),
+    Rule(
+        "api-removed",
+        raises=r"(?:.+\.)?(?:Module)?AttributeError",  # torch 1.6 and 1.7 had one of their own
         says=r"'(?P<namespace>\w+)' object has no attribute '(?P<name>\w+)'",
         lacking=True,
     ),
@@ -184,6 +201,11 @@ PACKAGES = (
         says=r"(?:^Missing optional dependency '|not found in your environment: |\bpip install |[Pp]lease install "
         r"|[Yy]ou must have |[Nn]o package metadata was found for |^The ['`]|requires either '|^Neither `|the package )"
         r"(?P<module>\w[\w.-]*)",
+    ),
+    Rule(
+        "missing-module",
+        says=r"^(?:(?:[Mm]odule|[Pp]ackage|[Ll]ibrary|[Tt]he) )?[`'\"]?(?P<module>\w[\w.-]*)[`'\"]?"
+        r"(?: package| library)? (?:is not|isn't|must be|needs to be|has to be|should be) installed\b",
     ),
     Rule("missing-module", raises=r"(?:.+\.)?DistributionNotFound", says=r"^The '(?P<module>\w[\w.-]*)"),
     Rule(

@@ -16,7 +16,7 @@ FRAME = r'^ +File "([^"\n]+)", line \d+(?:, in [^\n]*)?(?:\n +([^\n]*))?'
 QUOTED = r"^(?:[A-Za-z_]\w*\.)*([A-Z]\w*(?:Error|Exception|Interrupt|Exit))(?:: |$)"
 """The type of an exception that another one quotes in its message, as InductorError does."""
 
-BUILDS = r"CalledProcessError|CppCompileError|CompilationError|^Error building extension"
+BUILDS = r"CalledProcessError|CppCompileError|CompilationError|^Error building extension|^Error compiling objects"
 COMPILER_SAYS = r"^.*(?:\berror: |\bfatal\b|cannot find -l).*"
 """What failed to build, and the lines in which a compiler or a linker says why, wherever they were printed."""
 
@@ -102,6 +102,8 @@ def _died_in(said: str) -> str:
         rf"^ *(?:#\d.* )?from \S*?{PACKAGE}|^(?:\[ ?\d+\] )?/\S*?{PACKAGE}\S*\.so\S*\(", said, re.MULTILINE
     )
     found = found or re.search(rf'^ +File "[^"\n]*?{PACKAGE}', said, re.MULTILINE)
+    if found and found[found.lastindex or 0] == "torch" and re.search(r"\bin create_module\n", said):
+        return NOBODY  # torch loads by itself: what was loaded before it does not go with it
     return next(filter(None, found.groups())) if found else "" if "(most recent call first)" in said else NOBODY
 
 
