@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +28,14 @@ def contradicted(outcomes: Mapping[str, Outcome]) -> Iterator[Outcome]:
 
     Without an import, or without torch, no probe of a cell passes; without CUDA none does on a GPU.
     """
+    passing: dict[tuple[str, str], list[Outcome]] = {}
+    for outcome in outcomes.values():
+        if outcome.verdict is Verdict.PASS and not outcome.flaky:
+            passing.setdefault((outcome.cell, outcome.environment), []).append(outcome)
     for failure in outcomes.values():
         if not failure.verdict.broken or failure.detail.endswith(failure.evidence):  # evidence of the probe's own
             continue
-        for other in outcomes.values():
-            same = (other.cell, other.environment) == (failure.cell, failure.environment) != ("", "")
-            if not same or other.verdict is not Verdict.PASS or other.flaky:
-                continue
+        for other in passing.get((failure.cell, failure.environment), ()):
             on_gpu = other.device == "cuda" and failure.reason in OF_THE_GPU
             if failure.probe == "import" or failure.reason == "no-torch" or on_gpu:
                 guess = f"guess: our own probes ask wrongly, since {other.check} passes in the same environment"
@@ -47,22 +49,24 @@ def guessed(home: Path, run: Run) -> Iterator[Outcome]:
     The run's own passes count, and those of earlier runs, by the same probe of the same library or stack.
     """
     outcomes, environments = run.outcomes(), run.environments()
+
+    @cache
+    def passes(subject: str, probe: str) -> list[tuple[str, Outcome, dict[str, str]]]:
+        found: list[tuple[str, Outcome, Mapping[str, Any]]] = [
+            ("", outcome, environments.get(outcome.environment, {}))
+            for outcome in outcomes.values()
+            if outcome.verdict is Verdict.PASS and (outcome.subject, outcome.probe) == (subject, probe)
+        ]
+        with suppress(history.HistoryUnusable):
+            found += history.passes(home, subject, probe, besides=run.id)
+        return [(name, outcome, _holds(outcome, held)) for name, outcome, held in found if held]
+
     for failure in outcomes.values():
         if not failure.verdict.broken or failure.blame != "unknown" or failure.environment not in environments:
             continue
-        passes: list[tuple[str, Outcome, Mapping[str, Any]]] = [
-            ("", outcome, environments.get(outcome.environment, {}))
-            for outcome in outcomes.values()
-            if outcome.verdict is Verdict.PASS and (outcome.subject, outcome.probe) == (failure.subject, failure.probe)
-        ]
-        with suppress(history.HistoryUnusable):
-            passes += history.passes(home, failure.subject, failure.probe, besides=run.id)
-        here = _holds(failure, environments[failure.environment])
-        near = [
-            (_new(here, _holds(outcome, held), failure.subject), name, outcome)
-            for name, outcome, held in passes
-            if held
-        ]
+        here, known = _holds(failure, environments[failure.environment]), passes(failure.subject, failure.probe)
+        akin = [entry for entry in known if entry[1].image == failure.image or entry[1].version == failure.version]
+        near = [(_new(here, held, failure.subject), name, outcome) for name, outcome, held in akin or known]
         if near:
             new, name, outcome = min(near, key=lambda entry: len(entry[0]))
             where = f"{outcome.cell}, which passed in run {name}" if name else f"{outcome.cell}, which passes"

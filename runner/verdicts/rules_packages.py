@@ -108,10 +108,9 @@ PACKAGES = (
         "python-too-old",
         says=rf"cannot import name '\w+' from '(?:{_GROWING})'|^module '(?:{_GROWING})' has no attribute '"
         r"|No module named '(?:tomllib|zoneinfo|graphlib|dataclasses|contextvars|importlib\.(?:metadata|resources))'"
-        r"|^'str' object has no attribute 'remove(?:pre|suf)fix'"
+        r"|^'str' object has no attribute 'remove(?:pre|suf)fix'|^future feature annotations is not defined"
         r"|^dataclass\(\) got an unexpected keyword argument '(?:slots|kw_only)'",
     ),
-    Rule("python-too-old", raises=r"SyntaxError", says=r"^future feature annotations is not defined"),
     Rule("python-too-new", raises=r"SyntaxError", says=r"Missing parentheses in call to|leading zeros in decimal"),
     Rule("python-too-new", raises=r"SyntaxError", within=r"\basync\s*=|\.async\b|[(,]\s*async\s*[,)=]"),
     Rule("python-too-old", raises=r"SyntaxError", within=_NEW_SYNTAX),
@@ -156,13 +155,8 @@ PACKAGES = (
     Rule(
         "api-removed",
         raises=r"TypeError",
-        says=r"(?<!\w)(?P<namespace>\w+)(?:\.__init__)?\(\) got an unexpected keyword argument '(?P<name>\w+)'",
-        lacking=True,
-    ),
-    Rule(
-        "api-removed",
-        raises=r"TypeError",
-        says=r"(?<!\w)(?P<namespace>\w+)(?:\.__init__)?\(\) (?:takes \d+ positional arg|missing \d+ required pos)",
+        says=r"(?<!\w)(?P<namespace>\w+)(?:\.__init__)?\(\) (?:got an unexpected keyword argument '(?P<name>\w+)'"
+        r"|takes \d+ positional arg|missing \d+ required pos)",
         lacking=True,
     ),
     Rule(
@@ -208,11 +202,7 @@ PACKAGES = (
         r"(?: package| library)? (?:is not|isn't|must be|needs to be|has to be|should be) installed\b",
     ),
     Rule("missing-module", raises=r"(?:.+\.)?DistributionNotFound", says=r"^The '(?P<module>\w[\w.-]*)"),
-    Rule(
-        "protobuf-too-new",
-        says=r"^Descriptors cannot (?:not )?be created directly",
-        through=rf"{OWNER}_pb2\.py",
-    ),
+    Rule("protobuf-too-new", says=r"^Descriptors cannot (?:not )?be created directly", through=rf"{OWNER}_pb2\.py"),
     Rule("protobuf-too-new", says=r"^Descriptors cannot |'MessageFactory' object has no attribute 'GetPrototype'"),
     Rule(
         "corrupt-file",
