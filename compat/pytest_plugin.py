@@ -196,10 +196,12 @@ class MatrixSession:
         from torch_compat_matrix.reports.write import compile_report
         from torch_compat_matrix.runner.records import history
         from torch_compat_matrix.runner.records.runs import home
-        from torch_compat_matrix.runner.workflow import conclude
+        from torch_compat_matrix.runner.workflow import advise, conclude
 
         assert self.opened is not None
         run = self.opened.run
+        if state == "complete":
+            advise(self.opened)
         conclude(run, state)
         self.going.close()
         before = run.baseline(home())

@@ -38,6 +38,11 @@ class Outcome:
     remedy: str = ""
     guess: str = ""
     """Where nobody is blamed: what is new against the nearest cell that passes; marked as a guess, never a blame."""
+    changes: tuple[str, ...] = ()
+    """The options of a computed remedy as data: `use NAME==VERSION`, `with REQUIREMENT`, `without NAME`,
+    `build REQUIREMENT` (a constraint of builds), `image REQUIREMENT ...` or `image NAME`."""
+    names: Mapping[str, str] = field(default_factory=dict)
+    """What the reason's rule caught (`module`, `holder`, ...), and the `raiser`."""
     device: str = ""
     """`cuda` or `cpu`: the device that did the work; empty where nothing ran."""
     device_name: str = ""
@@ -138,7 +143,7 @@ class Outcome:
     def from_json(cls, data: Mapping[str, Any]) -> Outcome:
         """The outcome from plain data; unknown fields, of later versions, are ignored."""
         known = {name: data[name] for name in cls.__slots__ if name in data}
-        for name in ("resolved", "drift", "replaced", "notes", "attempts", "labels"):
+        for name in ("resolved", "drift", "replaced", "notes", "attempts", "labels", "changes"):
             if name in known:
                 known[name] = tuple(map(intern, known[name]))
         known["parts"] = tuple(known.get("parts", ()))

@@ -182,6 +182,7 @@ class Collector:
             evidence=worst.evidence,
             blame=worst.blame,
             remedy=worst.remedy,
+            names=worst.names,
             device=observation.get("device", ""),
             device_name=observation["device_name"],
             environment=self.environment,

@@ -62,7 +62,7 @@ class Question:
         """Resolve with the image kept as it is, if possible; name what a plain install would replace in any case."""
         with ThreadPoolExecutor(max_workers=1) as pool:
             freely = pool.submit(self._free)
-            ran = self._compile("--only-binary", ":all:", keep=self.held.versions.keys() - self.newest)
+            ran = self.resolve("--only-binary", ":all:", keep=self.held.versions.keys() - self.newest)
             free = freely.result()
         doubtful = self._doubtful(ran, free)
         if doubtful:
@@ -147,7 +147,7 @@ class Question:
 
     def _as_told(self, told: Answer, ran: uv.Ran) -> Resolution:
         """What pip told: packages to add, or replacements; then what keeps the image is uv's, if there is anything."""
-        picks = {**self._needed(ran), **told.pins}
+        picks = {**self.needed(ran), **told.pins}
         drift = self._replaced(told.pins)
         if not drift:
             return Resolution(add=told.lines, versions=picks, notes=told.notes)
@@ -218,9 +218,9 @@ class Question:
     def _keeping(self) -> uv.Ran:
         """Resolve with the image as it is; where that fails, the required packages themselves may be replaced."""
         held = self.held.versions.keys()
-        ran = self._compile(keep=held - self.newest)
+        ran = self.resolve(keep=held - self.newest)
         if ran.status and ran.reason not in PASSING and (self.asked - self.newest) & held:
-            again = self._compile(keep=held - self.asked)
+            again = self.resolve(keep=held - self.asked)
             return ran if again.status else again
         return ran
 
@@ -232,12 +232,12 @@ class Question:
         return Resolution(
             add=add,
             plain=plain if set(plain) != set(add) else (),
-            versions=self._needed(ran),
+            versions=self.needed(ran),
             drift=drift,
             notes=tuple(re.findall(r"^warning: (`.* is yanked.*)$", ran.err, re.MULTILINE)),
         )
 
-    def _needed(self, ran: uv.Ran) -> dict[str, str]:
+    def needed(self, ran: uv.Ran) -> dict[str, str]:
         """The versions of all that the requirements need, the image's own packages among them."""
         held, lines = self.held.versions, {} if ran.status else self._lines(ran)
         stubs = {name: held[name] for name, line in lines.items() if f" @ {self._stubs().as_uri()}/" in line}
@@ -273,7 +273,7 @@ class Question:
 
     def _free(self) -> uv.Ran:
         """Resolve as if the image were empty; where that fails, with the image's packages beside the indexes'."""
-        ran = self._compile(keep=())
+        ran = self.resolve(keep=())
         if ran.status and ran.reason not in PASSING:
             again = self._run(links=(self._stubs(),))
             return ran if again.status else again
@@ -325,8 +325,8 @@ class Question:
     def _stubs(self) -> Path:
         return self.held.folder.absolute()
 
-    def _compile(self, *arguments: str, keep: Iterable[str]) -> uv.Ran:
-        """Resolve with these packages of the image as they are."""
+    def resolve(self, *arguments: str, keep: Iterable[str]) -> uv.Ran:
+        """Resolve by uv alone, with these packages of the image as they are."""
         with scratch(self.pip.home) as folder:
             constraints = Path(folder, "image.txt")
             constraints.write_text(self.held.constraints(sorted(keep)))

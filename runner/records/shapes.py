@@ -48,6 +48,8 @@ class OutcomeRecord(_Outcome, total=False):
     blame: str
     remedy: str
     guess: str
+    changes: list[str]
+    names: Mapping[str, str]
     device: str
     device_name: str
     environment: str

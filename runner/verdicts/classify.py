@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -44,6 +44,8 @@ class Classified:
     evidence: str = ""
     blame: str = ""
     remedy: str = ""
+    names: Mapping[str, str] = field(default_factory=dict)
+    """What the rule caught, and the raiser."""
 
 
 def classify(
@@ -128,7 +130,8 @@ def explain(
                 blame = _raiser(owner or signs.raised_in, known["member"], {*packages}, added)
             if known["member"] == TORCH and (blame in ("library", "dependency") or reason.blame == RAISER):
                 blame = "image"  # torch is the image's, and nothing else is in its cell
-            return _classified(reason, {**known, **groups}, evidence=evidence, blame=blame)
+            names = {name: text for name, text in {"raiser": known["raiser"], **groups}.items() if text}
+            return replace(_classified(reason, {**known, **groups}, evidence=evidence, blame=blame), names=names)
     return _classified(REASONS["unclassified"], known, evidence=signs.head)
 
 
