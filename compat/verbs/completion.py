@@ -17,6 +17,7 @@ from torch_compat_matrix.compat.progress import answer
 from torch_compat_matrix.runner.errors import Status
 from torch_compat_matrix.runner.files import home, read_cache, to_json, write_whole
 from torch_compat_matrix.runner.model import MATRIX
+from torch_compat_matrix.runner.selector import LABEL, TERMS
 
 SELECTORS = ("selectors", "cell")
 """The arguments of verbs that are selectors."""
@@ -51,24 +52,36 @@ def _sides(**more: Any) -> Iterable[str]:
     return [*_selectors(**more), *_runs()]
 
 
-def _selectors(parsed_args: argparse.Namespace, **_: Any) -> Iterable[str]:
-    """The names in the matrix: kept until a YAML file beside or below it changes, since to read it takes 0.3 s."""
+def _selectors(prefix: str, parsed_args: argparse.Namespace, **_: Any) -> Iterable[str]:
+    """The names and labels of the matrix, and the terms for recorded checks."""
+    if prefix.startswith("@run:"):
+        return [f"@run:{run}" for run in _runs()]
+    if prefix.startswith("@reason:"):
+        from torch_compat_matrix.runner.verdicts.reasons import REASONS
+
+        return [f"@reason:{code}" for code in REASONS]
+    return [*_names(parsed_args), *(f"@{term}{':' if valued else ''}" for term, valued in TERMS.items())]
+
+
+def _names(parsed_args: argparse.Namespace) -> Iterable[str]:
+    """The words of the matrix: kept until a YAML file beside or below it changes, since to read it takes 0.3 s."""
     matrix = Path(getattr(parsed_args, "matrix", MATRIX)).absolute()
     files = [file for pattern in ("*.y*ml", "*/*.y*ml") for file in sorted(matrix.parent.glob(pattern))]
     stamp = [str(matrix), *(f"{file} {file.stat().st_mtime_ns}" for file in files)]
     path = home() / "selectors.json"
     kept: dict[str, list[str]] = read_cache(path, dict) or {}
-    if kept.get("stamp") == stamp:
-        return kept["names"]
+    if kept.get("stamp") == stamp and "words" in kept:
+        return kept["words"]
     from torch_compat_matrix.runner.errors import CompatError
     from torch_compat_matrix.runner.matrix.expand import all_cells
     from torch_compat_matrix.runner.matrix.load import load
     from torch_compat_matrix.runner.matrix.select import names_of
 
     try:
-        names = sorted(names_of(all_cells(load(matrix))))
+        cells = all_cells(load(matrix))
     except (CompatError, OSError):
         return ()
+    words = sorted({*names_of(cells), *(f"{LABEL}{label}" for cell in cells for label in cell.labels)})
     with suppress(OSError):  # a home that cannot be written
-        write_whole(path, [to_json({"stamp": stamp, "names": names})])
-    return names
+        write_whole(path, [to_json({"stamp": stamp, "words": words})])
+    return words

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import re
 import sys
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from torch_compat_matrix.runner.errors import Trouble
-from torch_compat_matrix.runner.files import build_once, stamps, write_whole
+from torch_compat_matrix.runner.files import build_once, cores, stamps, write_whole
 from torch_compat_matrix.runner.model import Install, digest, utc_now
 from torch_compat_matrix.runner.packages import buildline, uv
 from torch_compat_matrix.runner.packages import manifest as manifests
@@ -141,10 +142,7 @@ def _install(add: Sequence[str], target: Target, index: Index, folder: Path, cpu
     if not add:
         return
     phase("fetch")
-    # Bytecode saves a container, which cannot write it to a read-only mount, up to a third of the import; only an
-    # interpreter of the image's own version can compile it.
-    python = ("--python", sys.executable, "--compile-bytecode") if target.host_python else ()
-    flags = ("--no-deps", "--target", str(folder), *python, *target.flags(), *index.uv_flags())
+    flags = ("--no-deps", "--target", str(folder), *target.flags(), *index.uv_flags())
     variables = index.uv_environment()
     if index.stamps(add):
         flags = (*flags, "--refresh")  # else uv takes an earlier file of find-links from its cache
@@ -159,6 +157,11 @@ def _install(add: Sequence[str], target: Target, index: Index, folder: Path, cpu
     if ran.status:
         raise ran.trouble("the packages cannot be fetched")
     uv.redact_sources(folder)
+    if target.host_python:
+        # Bytecode saves a container, which cannot write it to a read-only mount, up to a third of the import; only an
+        # interpreter of the image's own version can compile it.  A third of scipy and scikit-learn are their tests.
+        compile_, left_out = (sys.executable, "-I", "-m", "compileall", "-q"), rf"{re.escape(str(folder))}/.*/tests?/"
+        uv.finish([*compile_, "-j", str(cores()), "-x", left_out, str(folder)], os.environ, timeout_s=uv.TIMEOUT_S)
 
 
 def _refuse_foreign(folder: Path, facts: Mapping[str, Any]) -> None:

@@ -7,9 +7,9 @@ import os
 import platform
 import re
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -188,10 +188,17 @@ def _build(local: Local, folder: Path, python: Path, index: Index, gpu: bool) ->
 
 
 def _write_bytecode(python: Path) -> None:
-    """Import once all that each launch will import, since a launch writes no bytecode into the sealed folder."""
-    modules = "torch", "torch._dynamo", "torch._inductor.compile_fx", "torch.distributions"
-    code = "\n".join(f"try: import {module}\nexcept Exception: pass" for module in modules)
-    subprocess.run([python, "-c", code], capture_output=True, check=False, timeout=WARM_UP_S)
+    """Import once all that each launch will import, since a launch writes no bytecode into the sealed folder.
+
+    In two processes, what needs no torch beside the rest; whatever this process's environment says of bytecode (`-I`).
+    """
+    first = "torch", "torch._dynamo", "torch._inductor.compile_fx", "torch.distributions"
+    codes = [
+        "\n".join(f"try: import {module}\nexcept Exception: pass" for module in modules)
+        for modules in (first, ("sympy", "networkx"))
+    ]
+    with ThreadPoolExecutor(len(codes)) as pool:
+        list(pool.map(lambda code: uv.finish([str(python), "-I", "-c", code], os.environ, timeout_s=WARM_UP_S), codes))
 
 
 def _install(local: Local, python: Path, index: Index, gpu: bool) -> tuple[_Source, dict[str, str]]:

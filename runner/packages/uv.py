@@ -170,14 +170,9 @@ _FILTER = """\
 
 
 def _through(python: str, arguments: Sequence[str]) -> list[str]:
-    """The arguments with that interpreter; its bytecode stays uncompiled, for which uv talks to it in another way."""
-    kept, words = [], iter(arguments)
-    for word in words:
-        if word == "--python":
-            next(words)
-        elif word != "--compile-bytecode":
-            kept.append(word)
-    return [*kept, "--python", python]
+    """The arguments with that interpreter."""
+    at = arguments.index("--python") if "--python" in arguments else len(arguments)
+    return [*arguments[:at], *arguments[at + 2 :], "--python", python]
 
 
 def _caches() -> dict[str, str]:

@@ -13,7 +13,9 @@ from argcomplete.shell_integration import shellcode
 from tests.support import ROOT
 from torch_compat_matrix.compat.cli import main
 
-MATRIX = "images: { small: { tag: 'example/small:1' } }\nlibraries: { captum: { versions: ['0.9.0'] } }\n"
+MATRIX = (
+    "images: { small: { tag: 'example/small:1', labels: [nightly] } }\nlibraries: { captum: { versions: ['0.9.0'] } }\n"
+)
 
 
 @pytest.fixture
@@ -47,6 +49,10 @@ def completed(typed: str, folder: Path) -> list[str]:
         ("compat run cap", ["captum", "captum-0.9.0"]),
         ("compat show small/", ["small/captum-0.9.0"]),
         ("compat plan --matrix nonesuch.yaml cap", []),
+        ("compat run label:", ["label:nightly"]),
+        ("compat show @", ["@failed", "@infra", "@reason:", "@run:"]),
+        ("compat run @run:2026", ["@run:20260101T000000"]),
+        ("compat run @reason:comp", ["@reason:compile-mismatch", "@reason:compile-timeout"]),
         ("compat report 2026", ["20260101T000000"]),
         ("compat run --resume 2026", ["20260101T000000"]),
         ("compat numerics cap", ["captum", "captum-0.9.0"]),

@@ -83,8 +83,11 @@ def test_wheels_are_chosen_for_the_image_and_not_for_this_host(offered: Path) ->
 
 
 def test_bytecode_is_there_where_this_interpreter_can_write_it(offered: Path) -> None:
-    """A read-only mount cannot keep what a container compiles."""
+    """A read-only mount cannot keep what a container compiles; nobody imports a library's own tests."""
+    wheel(offered, "tested", "1.0", files={"inner/tests/test_it.py": "", "inner/core.py": ""})
     assert list(build(offered, "lib==1.0").glob("__pycache__/lib.*.pyc"))
+    compiled = {path.name.partition(".")[0] for path in build(offered, "tested==1.0").rglob("*.pyc")}
+    assert compiled == {"tested", "core"}
     assert not list(build(offered, "lib==1.0", image=facts(python="3.9.18")).glob("__pycache__/*"))
 
 

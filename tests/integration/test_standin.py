@@ -49,9 +49,11 @@ def build(tmp_path: Path, index: Index, *requires: str, python: str = PYTHON, gp
     return standin.build(Local(python=python, requires=requires), tmp_path / "home", index, gpu)
 
 
-def test_it_runs_and_says_what_it_is(tmp_path: Path, index: Index) -> None:
-    """Python, torch and where torch came from; no path."""
+def test_it_runs_and_says_what_it_is(tmp_path: Path, index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python, torch and where torch came from; no path.  It holds torch's bytecode, which no launch writes."""
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
     built = build(tmp_path, index, "lib")
+    assert list(built.python.parent.parent.rglob("__pycache__/torch.*.pyc"))
     code = "import lib, torch; print(torch.__version__)"
     ran = subprocess.run([built.python, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "2.1"

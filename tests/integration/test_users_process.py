@@ -119,7 +119,7 @@ def test_an_interpreter_that_prints_at_its_start(tmp_path: Path, monkeypatch: py
     tinywheels.wheel(tmp_path / "links", "plain", "1.0")
     links = {"UV_FIND_LINKS": str(tmp_path / "links")}
     install = ("pip", "install", "--no-index", "--target", str(tmp_path / "to"))
-    ran = uv.run((*install, "--python", str(python), "--compile-bytecode", "plain"), links)
+    ran = uv.run((*install, "--python", str(python), "plain"), links)
     assert not ran.status, ran.err
     assert (tmp_path / "to" / "plain").exists() or (tmp_path / "to" / "plain.py").exists()
     monkeypatch.setenv("PATH", f"{python.parent}{os.pathsep}/usr/bin{os.pathsep}/bin")
