@@ -20,7 +20,7 @@ MESSAGE_END = 3000
 """The number of characters kept of either end of a message: the cause may stand in the last line of many."""
 MOST_LINKS = 10
 
-MISSING = r"(?:module|partially initialized module) '(\w[\w.]*)' has no attribute|No module named '(\w[\w.]*)\."
+MISSING = r"(?:odule|attribute '\w+' on <module) '(\w[\w.]*)'(?: has no attribute| from )|No module named '(\w[\w.]*)\."
 """The module that lacks a name, in a message whose exception does not hold it otherwise."""
 REFUSED = re.compile(
     r"(?:\w+\.)*?(\w+)(?:\.__init__)?\(\) (?:got an unexpected keyword|takes \d+ positional|missing \d+ required)"
@@ -121,9 +121,9 @@ def _lacking(error: BaseException, message: str) -> str:
 
 
 def _owner_of_attribute(error: BaseException) -> Any:
-    """The class of the object that lacks an attribute (from Python 3.10 on); None for a module."""
+    """The class that lacks an attribute, or whose object does (from Python 3.10 on); None for a module."""
     found = getattr(error, "obj", None) if isinstance(error, AttributeError) else None
-    return None if found is None or isinstance(found, (type, type(sys))) else type(found)
+    return found if isinstance(found, type) else None if found is None or type(found) is type(sys) else type(found)
 
 
 def _callee(error: BaseException, message: str) -> Any:

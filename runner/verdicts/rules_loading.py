@@ -30,7 +30,7 @@ LOADING = (
     # A library's own ctypes asks its build without CUDA for a function of the other one.
     Rule("built-without-cuda", raises=r"AttributeError", says=r"/lib\w{1,80}_cpu\.so: undefined symbol: \w+"),
     Rule("undefined-symbol", says=rf"{OWNER}: undefined symbol: (?P<symbol>(?:{_OF_TORCH})\w*)"),
-    Rule("undefined-symbol", says=rf"undefined symbol: (?P<symbol>(?:{_OF_TORCH})\w*)"),
+    Rule("undefined-symbol", says=rf"(?:undefined symbol|Symbol not found): _?(?P<symbol>(?:{_OF_TORCH})\w*)"),
     Rule("undefined-symbol-elsewhere", says=rf"{OWNER}: undefined symbol: (?P<symbol>\w+)"),
     Rule("undefined-symbol-elsewhere", says=r"undefined symbol: (?P<symbol>\w+)"),
     Rule("static-tls", says=r"cannot (?:allocate memory in static TLS block|load any more object with static TLS)"),

@@ -127,7 +127,7 @@ PACKAGES = (
         r"|^module '(?P<namespace_>torch)' has no attribute '(?:Tensor|tensor|nn|cuda|device|load|save|float|no_grad)'"
         r"|cannot import name '\w+' from '\w[\w.]*' \(unknown location\)"
         r"|No module named 'torch\.(?:_C|version)'|^name '_C' is not defined"
-        r"|; '\w+' is not a package|^Failed to load PyTorch C extensions",
+        r"|; '\w+' is not a package|^\d+ compatible backends for target|^Failed to load PyTorch C extensions",
     ),
     # An installer's frames: the release is built from source.
     Rule(
@@ -165,8 +165,15 @@ PACKAGES = (
     Rule(
         "api-removed",
         raises=r"(?:.+\.)?(?:Module)?AttributeError",  # torch 1.6 and 1.7 had one of their own
-        says=r"'(?P<namespace>\w+)' object has no attribute '(?P<name>\w+)'",
+        says=r"(?:type object )?'(?P<namespace>\w+)'(?: object)? has no attribute '(?P<name>\w+)'",
         lacking=True,
+    ),
+    # A file of an older release names it.
+    Rule(
+        "api-removed",
+        says=r"^Can't get attribute '(?P<name>\w+)' on <module '(?P<namespace>[\w.]+)'",
+        lacking=True,
+        blame="library",
     ),
     Rule("api-removed", says=r"`(?P<namespace>np)\.(?P<name>\w+)` was removed in the NumPy 2\.0 release"),
     Rule(

@@ -38,7 +38,9 @@ def test_the_deepest_frame_names_the_distribution() -> None:
 
 
 @pytest.mark.skipif(sys.version_info < (3, 10), reason="only a newer Python keeps the object, and names the class")
-@pytest.mark.parametrize("code", ["Version('1').gone", "Version('1', gone=1)", "version.Version('1', gone=1)"])
+@pytest.mark.parametrize(
+    "code", ["Version('1').gone", "Version.gone", "Version('1', gone=1)", "version.Version('1', gone=1)", "Version()"]
+)
 def test_an_attribute_or_a_keyword_is_missed_of_whom_the_class_belongs_to(code: str) -> None:
     """The distribution of the object, or of the class that was called."""
     (link,) = described(code)["chain"]
