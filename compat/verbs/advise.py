@@ -177,6 +177,7 @@ def _command(folder: Path, backend: str) -> list[str]:
 
 def _write(folder: Path, choice: Choice, probes: Sequence[str]) -> None:
     place, joint = choice.place, choice.joint
+    held = place.facts["packages"]
     image, digest = place.image, place.digest if place.real else place.image.digest or ""
     if place.real:
         image = replace(image, local=None)
@@ -187,9 +188,9 @@ def _write(folder: Path, choice: Choice, probes: Sequence[str]) -> None:
     comment = "".join(f"# {line}\n" for line in remarks)
     requires = [f"{name}=={version}" for name, version in {**choice.versions, **joint.added}.items()]
     texts = {
-        "Dockerfile": derived.dockerfile(image, digest, joint.added, remarks) if image.tag else "",
+        "Dockerfile": derived.dockerfile(image, digest, held, joint.added, remarks) if image.tag else "",
         "requirements.txt": comment + joint.requirements,
-        "constraints.txt": comment + derived.constraints(place.facts["packages"], joint.added),
+        "constraints.txt": comment + derived.constraints(held, joint.added),
         "matrix.yaml": derived.matrix(image, digest, requires, probes, remarks),
     }
     with writing(folder, "name another folder with --out"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -16,11 +17,15 @@ from torch_compat_matrix.runner.backends.base import Backend, Command, connect
 from torch_compat_matrix.runner.errors import CompatError, NothingSelected, Status, UsageError, writing
 from torch_compat_matrix.runner.model import Plan, Verdict, utc_now
 from torch_compat_matrix.runner.outcome import Outcome
+from torch_compat_matrix.runner.packages.pip_config import Index
 from torch_compat_matrix.runner.pins import name_of, version_of
 from torch_compat_matrix.runner.planning import chosen
 from torch_compat_matrix.runner.records.runs import Run, home
 from torch_compat_matrix.runner.selector import Checks
 from torch_compat_matrix.runner.workflow import run_command
+
+START_S = 60
+"""Seconds in which an interpreter starts and imports torch, which a time-out of a probe did not count."""
 
 
 def main(options: argparse.Namespace) -> Status:
@@ -43,11 +48,13 @@ def main(options: argparse.Namespace) -> Status:
         replace(plan, images=(image,), cells=(exact,)), header["backend"], outcome, script
     )
     environment = current.environments().get(outcome.environment, {})
+    sources = Index.from_pip(os.environ).beside(cell)
     added = {name_of(pin): version_of(pin) for pin in outcome.resolved}
-    torch = (environment.get("facts", {}).get("torch") or {}).get("version", "")
+    facts = environment.get("facts", {})
+    torch = (facts.get("torch") or {}).get("version", "")
     texts = {
         "reproduce.py": script,
-        "requirements.txt": "".join(f"{pin}\n" for pin in outcome.resolved),
+        "requirements.txt": "".join(f"{line}\n" for line in (*sources.lines(), *outcome.resolved)),
         "ISSUE.md": reproducer.issue(
             outcome, cell, plan.modules, environment, verified, collected, _commands(image.tag or "", torch)
         ),
@@ -56,7 +63,9 @@ def main(options: argparse.Namespace) -> Status:
         remarks = [f"Written by `compat reproduce {outcome.check}`."]
         remarks += ["Recorded in a stand-in; the image itself was not run."] if environment.get("stand_in") else []
         digest = environment.get("digest") or image.digest or ""
-        texts["Dockerfile"] = dockerfile(image, digest, added, remarks, script="reproduce.py")
+        texts["Dockerfile"] = dockerfile(
+            image, digest, facts.get("packages", {}), added, remarks, script="reproduce.py"
+        )
     folder = options.out or Path("reproduce") / outcome.check.replace("/", "_")
     with writing(folder, "name another folder with --out"):
         folder.mkdir(parents=True, exist_ok=True)
@@ -86,7 +95,7 @@ def _failure(seen: list[Outcome], text: str) -> Outcome:
 def _verify(plan: Plan, name: str, outcome: Outcome, script: str) -> tuple[Status, str, str]:
     """Status, words and the environment as torch's own tool collects it, empty where it could not be asked."""
     limit = plan.images[0].limits.seconds(outcome.probe)
-    patience = limit if outcome.verdict is Verdict.TIMEOUT else 3 * limit
+    patience = limit + START_S if outcome.verdict is Verdict.TIMEOUT else 3 * limit
     try:
         backend = connect(name, home())
         seen, output = _run(plan, backend, ("python", "reproduce.py"), script, patience)

@@ -94,13 +94,20 @@ def _hashed(added: Mapping[str, str], facts: Mapping[str, Any], index: Index) ->
     for pin in pins:
         if HASH not in pin:
             raise Blocked(f"the index tells no hash of {pin.replace('==', ' ')}")
-    return "".join(pin.replace(HASH, f" \\\n   {HASH}") + "\n" for pin in pins)
+    return "".join(f"{line}\n" for line in (*index.lines(), *(pin.replace(HASH, f" \\\n   {HASH}") for pin in pins)))
 
 
-def dockerfile(image: Image, digest: str, added: Mapping[str, str], remarks: Sequence[str], script: str = "") -> str:
-    """The Dockerfile of the derived image: pip adds the pins and may touch none of the image's own packages.
+def dockerfile(
+    image: Image,
+    digest: str,
+    held: Mapping[str, str],
+    added: Mapping[str, str],
+    remarks: Sequence[str],
+    script: str = "",
+) -> str:
+    """The Dockerfile of the derived image: pip adds the pins and may touch none of the `held`, the image's packages.
 
-    With a script, a container runs that, and the pins have no hashes.
+    In an image without pip it is uv.  With a script, a container runs that, and the pins have no hashes.
     """
     source = f"{repository(image.tag)}@{digest}" if image.tag and digest else image.tag
     lines = [
@@ -109,13 +116,18 @@ def dockerfile(image: Image, digest: str, added: Mapping[str, str], remarks: Seq
         f"FROM {source}",
         f"COPY requirements.txt {script or 'constraints.txt'} /opt/advice/",
     ]
-    if added:
+    options = f"--no-deps {'' if script else '--require-hashes '}-r /opt/advice/requirements.txt"
+    if added and "pip" in (held or ["pip"]):
         lines += [
             "# PIP_BREAK_SYSTEM_PACKAGES: newer images mark their Python as the distribution's; only what they lack is",
             "# added.  A pip that does not know the variable passes over it.",
-            "RUN PIP_BREAK_SYSTEM_PACKAGES=1 "
-            f"{image.python} -m pip install --no-deps {'' if script else '--require-hashes '}"
-            "-r /opt/advice/requirements.txt",
+            f"RUN PIP_BREAK_SYSTEM_PACKAGES=1 {image.python} -m pip install {options}",
+        ]
+    elif added:
+        lines += [
+            "# The image has no pip.",
+            "COPY --from=ghcr.io/astral-sh/uv /uv /usr/local/bin/uv",
+            f"RUN uv pip install --python {image.python} --break-system-packages {options}",
         ]
     if script:
         lines.append(f"CMD {json.dumps([image.python, f'/opt/advice/{script}'])}")

@@ -28,6 +28,8 @@ class Source:
     texts: dict[tuple[Path, str], str] = field(default_factory=dict)
     """(module, name) -> source."""
     imports: dict[str, None] = field(default_factory=dict)
+    wholes: dict[str, tuple[Path, set[str]]] = field(default_factory=dict)
+    """Name of a module of the bundle that is imported as a whole -> its file, and the names that are read of it."""
     methods: set[str] = field(default_factory=set)
     """The names that are read of any object: those that Probe has too are its methods."""
 
@@ -51,10 +53,28 @@ class Source:
                 self.texts[path, name] = segment(text, node)
 
     def _imported(self, path: Path, node: ast.ImportFrom, alias: ast.alias) -> None:
-        folder = path.parents[node.level - 1]
-        if node.module is None:
-            raise Unextractable(f"{path.name} uses the module {alias.name} as a whole")
-        self.take(folder / f"{node.module.replace('.', '/')}.py", alias.name)
+        if node.module is not None:  # else only what is read of the module is wanted
+            self.take(path.parents[node.level - 1] / f"{node.module.replace('.', '/')}.py", alias.name)
+
+    def _read_of_whole(self, path: Path, module: str, name: str) -> bool:
+        """Add the name of a module that the one at `path` imports as a whole; return whether it is one."""
+        for node in parsed(source_of(path, self.modules)):
+            if isinstance(node, ast.ImportFrom) and node.level and node.module is None:
+                for alias in node.names:
+                    if module == (alias.asname or alias.name):
+                        file = path.parents[node.level - 1] / f"{alias.name}.py"
+                        known, names = self.wholes.setdefault(module, (file, set()))
+                        if known != file:
+                            raise Unextractable(f"two of its modules call another module {module}")
+                        names.add(name)
+                        self.take(file, name)
+                        return True
+        return False
+
+    def namespaces(self) -> Iterator[str]:
+        """The lines that define the modules that are read as a whole."""
+        for module, (_, names) in self.wholes.items():
+            yield f"{module} = types.SimpleNamespace({', '.join(f'{name}={name}' for name in sorted(names))})"
 
     def refer(self, path: Path, node: ast.AST) -> None:
         """Add all that the code refers to; annotations are no references."""
@@ -62,7 +82,9 @@ class Source:
             if isinstance(inner, ast.Name):
                 self.take(path, inner.id)
             elif isinstance(inner, ast.Attribute):
-                self.methods.add(inner.attr)
+                base = inner.value
+                if not (isinstance(base, ast.Name) and self._read_of_whole(path, base.id, inner.attr)):
+                    self.methods.add(inner.attr)
 
     def clashes(self) -> bool:
         """Whether two modules define the same name otherwise."""

@@ -96,9 +96,12 @@ def _part(path: Path, outcome: Outcome, modules: Sequence[Module], seed: int, fu
     imports = {line for line in source.imports if "typing" not in line}
     lines = [
         "from __future__ import annotations\n",
-        *sorted({*imports, "import contextlib", "import torch", f"from typing import {', '.join(TYPING)}"}),
+        *sorted(
+            {*imports, "import contextlib", "import torch", "import types", f"from typing import {', '.join(TYPING)}"}
+        ),
         "",
         *(f"\n{definition}\n" for definition in source.texts.values()),
+        *source.namespaces(),
         "",
         PRELUDE.format(device=outcome.device or "cpu", seed=seed, full=full, thorough=full or outcome.device == "cuda"),
         *(f"{method}\n" for method in methods),
@@ -142,20 +145,41 @@ def _failing(outcome: Outcome, function: ast.FunctionDef, module: str) -> str | 
 def _kept(function: ast.FunctionDef, failing: str | int) -> list[ast.stmt]:
     """The statements up to the failing one, without other parts that define no name which they read."""
     body = function.body[1:] if ast.get_docstring(function) else function.body
-    if failing in (names := [_part_name(statement) for statement in body]):
-        end = names.index(str(failing))
+    named = [index for index, statement in enumerate(body) if failing in _part_names(statement)]
+    if named:
+        end = named[0]
     else:
         at = [index for index, node in enumerate(body) if node.lineno <= (failing or 0) <= (node.end_lineno or 0)]  # type: ignore[operator]
         end = at[0] if at and not isinstance(failing, str) else len(body) - 1
     kept = [body[end]]
     for statement in reversed(body[:end]):
-        read = {name.id for node in kept for name in ast.walk(node) if isinstance(name, ast.Name)}
+        read = {name for node in kept for name in _read(node)}
         made = {
             name.id for name in ast.walk(statement) if isinstance(name, ast.Name) and isinstance(name.ctx, ast.Store)
         } | {node.name for node in ast.walk(statement) if isinstance(node, ast.FunctionDef)}
-        if _part_name(statement) is None or made & read:
+        if not _has_parts(statement) or made & read:
             kept.insert(0, statement)
     return kept
+
+
+def _read(statement: ast.stmt) -> set[str]:
+    """The names in a statement, less those that its own loop gives."""
+    own = statement.target if isinstance(statement, ast.For) else ast.Pass()
+    names, given = ({name.id for name in ast.walk(node) if isinstance(name, ast.Name)} for node in (statement, own))
+    return names - given
+
+
+def _has_parts(statement: ast.stmt) -> bool:
+    calls = (node for node in ast.walk(statement) if isinstance(node, ast.Call))
+    return any(ast.unparse(call.func) == "probe.part" for call in calls)
+
+
+def _part_names(statement: ast.stmt) -> set[object]:
+    """The name of the part that the statement is; of a loop over parts every text in it, since it may be one's name."""
+    name = _part_name(statement)
+    if name is not None or not _has_parts(statement):
+        return {name}
+    return {node.value for node in ast.walk(statement) if isinstance(node, ast.Constant)}
 
 
 def _part_name(statement: ast.stmt) -> str | None:

@@ -17,8 +17,9 @@ from torch_compat_matrix.runner.files import user_home
 from torch_compat_matrix.runner.model import digest
 from torch_compat_matrix.runner.packages.constraints import Constraint, Reader
 from torch_compat_matrix.runner.pins import canonical, name_of
-from torch_compat_matrix.runner.text import redact
+from torch_compat_matrix.runner.text import SECRET, redact
 
+PYPI = "https://pypi.org/simple"
 _FILES = ("constraint", "build-constraint")
 """pip's options that name files; what these hold counts, not where they lie."""
 _ALONE = ("no-deps", "prefer-binary", "upgrade", "upgrade-strategy", "ignore-requires-python", "uploaded-prior-to")
@@ -142,13 +143,33 @@ class Index:
 
     def pages(self, name: str) -> tuple[str, ...]:
         """The URLs of the pages that list a distribution's files, and of the pages and folders of find-links."""
+        indexes, links = self._sources()
+        return (*(f"{url.rstrip('/')}/{canonical(name)}/" for url in indexes), *links)
+
+    def lines(self) -> tuple[str, ...]:
+        """The sources besides PyPI as lines of a requirements file, for another machine: without paths and secrets."""
+        indexes, links = self._sources()
+        options = ("--index-url", *("--extra-index-url" for _ in indexes[1:]))
+        lines: list[str] = []
+        for option, url in (*zip(options, indexes, strict=False), *(("--find-links", link) for link in links)):
+            bare = redact(url).replace(f"{SECRET}@", "")
+            if url.startswith("file:"):
+                lines.append(f"# {option}: a folder of the machine that wrote this; name it where pip can reach it")
+            elif url != PYPI:
+                lines += [
+                    f"{option} {bare}",
+                    *(["# it asks for a user and a password (.netrc)"] if bare != url else []),
+                ]
+        return tuple(dict.fromkeys(lines))
+
+    def _sources(self) -> tuple[list[str], list[str]]:
+        """The URLs of the indexes, the main one first, and those of find-links."""
         variables = self.uv_environment()
-        main = variables.get("UV_DEFAULT_INDEX") or variables.get("UV_INDEX_URL") or "https://pypi.org/simple"
+        main = variables.get("UV_DEFAULT_INDEX") or variables.get("UV_INDEX_URL") or PYPI
         more = f"{variables.get('UV_INDEX', '')} {variables.get('UV_EXTRA_INDEX_URL', '')}".split()
         urls = [] if self._on("no-index") else [re.sub(r"^[\w.-]+=", "", url) for url in (main, *more)]
         links = variables.get("UV_FIND_LINKS", "").split(",")
-        places = [link if "://" in link else Path(link).absolute().as_uri() for link in filter(None, links)]
-        return (*(f"{url.rstrip('/')}/{canonical(name)}/" for url in urls), *places)
+        return urls, [link if "://" in link else Path(link).absolute().as_uri() for link in filter(None, links)]
 
     def uv_environment(self, *more_find_links: str) -> dict[str, str]:
         """Variables that make uv use pip's sources; variables and not flags, since URLs may hold passwords.

@@ -123,7 +123,7 @@ class Records:
                 "glibc": "2.36",
                 "os": "Debian GNU/Linux 12",
                 "tools": {},
-                "packages": {"torch": torch, **packages},
+                "packages": {"pip": "25.1", "torch": torch, **packages},
                 "torch": {"version": torch},
                 "gpus": [{"name": gpu, "uuid": "GPU-1", "capability": "9.0"}] if gpu else [],
             },

@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 
 from torch_compat_matrix.runner.advice import reproducer
+from torch_compat_matrix.runner.advice.derived_image import dockerfile
 from torch_compat_matrix.runner.advice.extraction import Unextractable
 from torch_compat_matrix.runner.bundle import BUNDLE, catalogue, place_of
-from torch_compat_matrix.runner.model import Cell, Module, Verdict
+from torch_compat_matrix.runner.model import Cell, Image, Module, Verdict
 from torch_compat_matrix.runner.outcome import Outcome
+from torch_compat_matrix.runner.packages.pip_config import Index
 
 BROKEN = (
     'Traceback (most recent call last):\n  File "x", line 1, in y\n    z\ncompat_probes.evidence.Broken: off by 0.5'
@@ -44,7 +46,7 @@ def unknown(table: symtable.SymbolTable, defined: set[str]) -> Iterator[str]:
             yield from unknown(inner, defined)
 
 
-@pytest.mark.parametrize("library", [name for name in catalogue().entries if name != "torch"])
+@pytest.mark.parametrize("library", list(catalogue().entries))
 def test_every_part_stands_alone(library: str) -> None:
     """Whatever part of our probes fails: the script reads no name that it does not define, and nothing of ours."""
     path = BUNDLE.parent / place_of(library)
@@ -58,10 +60,14 @@ def test_every_part_stands_alone(library: str) -> None:
                 assert "from ." not in text
 
 
-def test_what_cannot_stand_alone_is_told() -> None:
-    """The probes of torch itself use modules of ours as a whole."""
-    with pytest.raises(Unextractable, match=r"torch\.py uses the module _torch"):
-        written("torch", "autograd")
+def test_modules_of_ours_as_a_whole_come_as_namespaces() -> None:
+    """With no more than what is read of them; a loop over parts is left out unless one of them has failed."""
+    text = written("torch", "autograd", "Transformer")
+    assert "\ntransformer = types.SimpleNamespace(gradients=gradients)\n" in text
+    assert "\nmodels = " not in text
+    text = written("captum", "sample", "features left out in float64")
+    assert text.count("probe.part(") == 1
+    assert '(("features left out", torch.float32), ("features left out in float64", torch.float64))' in text
 
 
 @pytest.mark.parametrize("probe", ["import", "sample"])
@@ -137,3 +143,15 @@ def test_an_issue_tells_no_secret_and_no_place() -> None:
     assert 'File "overlays/0123456789abcdef/pyro/x.py", line 1' in text
     assert "**Expected**: `import pyro` succeeds." in text
     assert "**Verified**: not verified: why" in text
+
+
+def test_dockerfile_and_requirements_fit_the_image() -> None:
+    """An image without pip installs by uv; indexes come along without secrets, folders of this machine as a remark."""
+    image = Image(name="i", tag="acme/train:1")
+    for held, words in (({"pip": "25.1"}, "python3 -m pip install"), ({"torch": "2.13.0"}, "uv pip install")):
+        assert words in dockerfile(image, "", held, {"captum": "0.9.0"}, [], script="reproduce.py")
+    urls = "https://pypi.org/simple https://me:secret@acme.example/simple"
+    index = Index(options={"extra-index-url": urls, "find-links": "/opt/wheels"})
+    option, remark, links = index.lines()
+    assert option == "--extra-index-url https://acme.example/simple"
+    assert (remark[0], links[0], "/opt" in links) == ("#", "#", False)
