@@ -6,12 +6,10 @@ from typing import Any, Callable, Dict, Tuple
 
 from ..compiling import compiled
 from ..evidence import (
-    SIGMAS,
     Broken,
     close,
     differentiable,
     falls,
-    finite,
     moments,
     of_shape,
     on_device,
@@ -21,6 +19,7 @@ from ..evidence import (
     sound,
 )
 from ..probe import Probe
+from . import _pyro_inference as inference
 from ._pyro_models import NOISE, bayesian_layer, clean, conjugate, data, mean_field, network_svi, posterior, regression
 
 DISTRIBUTION = "pyro-ppl"
@@ -35,30 +34,30 @@ COVERS = {
     "pyro.infer.Trace_ELBO": "autograd/ELBO",
     "pyro.infer.TraceEnum_ELBO": "autograd/enumeration",
     "pyro.infer.config_enumerate": "autograd/enumeration",
-    "pyro.infer.TraceMeanField_ELBO": "",
-    "pyro.infer.TraceGraph_ELBO": "",
-    "pyro.infer.RenyiELBO": "",
-    "pyro.infer.infer_discrete": "",
-    "pyro.infer.HMC": "",
-    "pyro.infer.Importance": "",
+    "pyro.infer.TraceMeanField_ELBO": "autograd/bounds",
+    "pyro.infer.TraceGraph_ELBO": "autograd/bounds",
+    "pyro.infer.RenyiELBO": "autograd/bounds",
+    "pyro.infer.infer_discrete": "sample/discrete",
+    "pyro.infer.HMC": "sample/HMC",
+    "pyro.infer.Importance": "sample/importance",
     "pyro.infer.Predictive": "sample/predictive",
     "pyro.infer.NUTS": "sample/NUTS",
     "pyro.infer.MCMC": "sample/NUTS",
     "pyro.infer.autoguide.AutoDiagonalNormal": "autograd/Bayesian network",
-    "pyro.infer.autoguide.AutoNormal": "",
-    "pyro.infer.autoguide.AutoMultivariateNormal": "",
-    "pyro.infer.autoguide.AutoDelta": "",
-    "pyro.infer.autoguide.AutoLaplaceApproximation": "",
+    "pyro.infer.autoguide.AutoNormal": "autograd/guides",
+    "pyro.infer.autoguide.AutoMultivariateNormal": "autograd/guides",
+    "pyro.infer.autoguide.AutoDelta": "autograd/guides",
+    "pyro.infer.autoguide.AutoLaplaceApproximation": "autograd/guides",
     "pyro.nn.PyroSample": "sample/Bayesian layer",
     "pyro.nn.PyroModule": "compile/network",
     "pyro.nn.PyroParam": "compile/network",
     "pyro.poutine.condition": "compile/model",
     "pyro.poutine.trace": "compile/model",
-    "pyro.poutine.scale": "",
-    "pyro.poutine.replay": "",
-    "pyro.poutine.block": "",
-    "pyro.optim.ClippedAdam": "",
-    "pyro.optim.ExponentialLR": "",
+    "pyro.poutine.scale": "sample/handlers",
+    "pyro.poutine.replay": "sample/handlers",
+    "pyro.poutine.block": "sample/handlers",
+    "pyro.optim.ClippedAdam": "autograd/steps",
+    "pyro.optim.ExponentialLR": "autograd/steps",
 }
 
 DRAWS = 20_000
@@ -97,69 +96,23 @@ def sample(probe: Probe) -> None:
         unit = dist.Normal(number(0.0), number(1.0)).expand([8])
         seeded(lambda: pyro.sample("x", unit), "pyro.sample", pyro.set_rng_seed)
     with probe.part("predictive"), clean(probe.seed):
-        _predictive(probe)
+        inference.predictive(probe)
     with probe.part("NUTS"), clean(probe.seed):
-        _nuts(probe)
+        inference.chains(probe, "NUTS")
+    with probe.part("HMC"), clean(probe.seed):
+        inference.chains(probe, "HMC", trajectory_length=1.5)
+    with probe.part("importance"), clean(probe.seed):
+        inference.importance(probe)
+    with probe.part("discrete"), clean(probe.seed):
+        inference.discrete(probe)
+    with probe.part("handlers"), clean(probe.seed):
+        inference.handlers(probe)
     with probe.part("Bayesian layer"), clean(probe.seed):
         layer, x = bayesian_layer(probe, DRAWS), probe.randn(1, 3)
         drawn = layer(x)[0]
         sound(drawn, x, "output of a Bayesian layer")
         moments(drawn, 0.0, math.sqrt(float(x.square().sum()) + 1.0), "output of a Bayesian layer")
         seeded(lambda: layer(x), "Bayesian layer", pyro.set_rng_seed)
-
-
-def _predictive(probe: Probe) -> None:
-    """Draws given weights from the exact posterior have the moments of the analytic predictive distribution."""
-    import pyro
-    import torch
-    from pyro.infer import Predictive
-
-    x, y = data(probe, 12, 3)
-    mean, precision = posterior(x, y)
-    exact = pyro.distributions.MultivariateNormal(mean, precision_matrix=precision)
-    weights = exact.sample(torch.Size([DRAWS, 1]))  # 1: room for the plate
-    predict = Predictive(conjugate, {"w": weights}, return_sites=["y"], parallel=True)
-    drawn = (predict if callable(predict) else predict.get_samples)(x, None)["y"]  # before Pyro 1.0 it is no function
-    of_shape(drawn, (DRAWS, len(x)), "predictive draws")
-    sound(drawn, x, "predictive draws")
-    spread = (NOISE**2 + (x * torch.linalg.solve(precision, x.T).T).sum(-1)).sqrt()
-    moments(drawn, x @ mean, spread, "predictive draws")
-
-
-def _nuts(probe: Probe) -> None:
-    """A short chain finds the analytic posterior, to within what its own effective sample size allows."""
-    import pyro
-    import torch
-    from pyro.infer import MCMC, NUTS
-
-    x, y = data(probe, 20, 2)
-    mean, precision = posterior(x, y)
-    std = torch.linalg.inv(precision).diagonal().sqrt()
-
-    def chain(draws: int, warmup: int) -> Any:
-        mcmc = MCMC(NUTS(conjugate), num_samples=draws, warmup_steps=warmup, disable_progbar=True)
-        mcmc.run(x, y)
-        return mcmc
-
-    mcmc = chain(300, 100)
-    drawn = mcmc.get_samples()["w"]
-    sound(drawn, x, "NUTS draws")
-    require(bool((drawn.std(0) > 0).all()), "wrong-moments", "the chain stands still")
-    quality = mcmc.diagnostics()["w"]
-    r_hat, effective = quality["r_hat"].cpu(), quality["n_eff"].cpu()
-    finite(r_hat, "R-hat of NUTS")  # before Pyro 1.4 an error in either is a warning, and NaN the result
-    finite(effective, "effective sample size of NUTS")
-    probe.metric("NUTS: R-hat", float(r_hat.max()), "ratio")
-    probe.metric("NUTS: effective sample size", float(effective.min()), "count")
-    require(float(r_hat.max()) < 1.15, "wrong-moments", f"chain has not mixed: R-hat {float(r_hat.max()):.3f}")
-    require(float(effective.min()) > 30, "wrong-moments", f"effective sample size {float(effective.min()):.0f} of 300")
-    count = effective.clamp(30, 300).to(x)
-    error = float(((drawn.mean(0) - mean).abs() / (std / count.sqrt())).max())
-    require(error < SIGMAS, "wrong-moments", f"mean of the chain is {error:.1f} standard errors off")
-    ratio = drawn.std(0) / std
-    within = bool(((ratio > 0.6) & (ratio < 1.6)).all())
-    require(within, "wrong-moments", f"the chain's deviations are {ratio.tolist()} times the analytic ones")
-    seeded(lambda: chain(4, 4).get_samples()["w"], "NUTS", pyro.set_rng_seed)
 
 
 def autograd(probe: Probe) -> None:
@@ -172,7 +125,13 @@ def autograd(probe: Probe) -> None:
     with probe.part("ELBO gradient"), clean(probe.seed):
         differentiable(_bound(x, y), [x.new_zeros(3) + 0.3, x.new_zeros(3) - 1.0], "Trace_ELBO")
     with probe.part("enumeration"), clean(probe.seed):
-        _enumeration(probe)
+        inference.enumeration(probe)
+    with probe.part("bounds"), clean(probe.seed):
+        inference.bounds(x, y)
+    with probe.part("guides"), clean(probe.seed):
+        inference.guides(probe)
+    with probe.part("steps"), clean(probe.seed):
+        inference.steps(probe)
     with probe.part("article's regression"), clean(probe.seed):
         _article(probe)
     with probe.part("optimum"), clean(probe.seed):
@@ -215,31 +174,6 @@ def _bound(x: Any, y: Any) -> Callable[[Any, Any], Any]:
         return Trace_ELBO(num_particles=4).differentiable_loss(conjugate, guide, x, y)
 
     return value
-
-
-def _enumeration(probe: Probe) -> None:
-    """A mixture with its indicator summed out exactly: the density of the mixture, with its derivative."""
-    import pyro
-    import torch
-    from pyro import distributions as dist
-    from pyro.infer import TraceEnum_ELBO, config_enumerate
-
-    y = probe.randn(7, dtype=torch.float64)
-
-    def loss(logits: Any, centers: Any) -> Any:
-        @config_enumerate
-        def model() -> None:
-            with pyro.plate("data", len(y)):
-                which = pyro.sample("which", dist.Categorical(logits=logits))
-                pyro.sample("y", dist.Normal(centers[which], torch.ones_like(y)), obs=y)
-
-        with torch.enable_grad():  # it refuses to work without, even where only the value is wanted
-            return TraceEnum_ELBO(max_plate_nesting=1).differentiable_loss(model, lambda: None)
-
-    logits, centers = (probe.randn(2, offset=offset, dtype=torch.float64).requires_grad_() for offset in (1, 2))
-    parts = torch.distributions.Normal(centers, 1.0).log_prob(y[:, None]) + logits.log_softmax(0)
-    close(loss(logits, centers), -parts.logsumexp(1).sum(), "enumerated ELBO")
-    differentiable(loss, [logits, centers], "enumerated ELBO")
 
 
 def _optimum(probe: Probe) -> None:

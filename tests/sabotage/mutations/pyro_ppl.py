@@ -8,6 +8,7 @@ from ._change import (
     Sabotage,
     all_nan,
     detached,
+    does_nothing,
     double,
     eager,
     elsewhere,
@@ -24,6 +25,7 @@ SAMPLE = "pyro:sample"
 BOUND = "pyro.infer.Trace_ELBO:differentiable_loss"
 DENSITY = "pyro.distributions.Normal:log_prob"
 SEED = "pyro:set_rng_seed"
+CLIPPED = "pyro.optim.clipped_adam.ClippedAdam:step"
 
 
 def _drifting_chain(original: Any) -> Any:
@@ -94,6 +96,36 @@ def _numb_scale(_: Any) -> Any:
     return get_posterior
 
 
+def _pushed(original: Any) -> Any:
+    """A chain that is pushed to one side after every step."""
+
+    def sample(self: Any, parameters: Any) -> Any:
+        import torch
+
+        drawn = original(self, parameters)
+        return {name: value + 0.05 * torch.ones_like(value) for name, value in drawn.items()}
+
+    return sample
+
+
+def _wide_guide(original: Any) -> Any:
+    def laplace_approximation(self: Any, *arguments: Any) -> Any:
+        guide = original(self, *arguments)
+        guide.scale_tril = guide.scale_tril * 1.1
+        return guide
+
+    return laplace_approximation
+
+
+def _unclipped(original: Any) -> Any:
+    def step(self: Any, *arguments: Any) -> Any:
+        for group in self.param_groups:
+            group["clip_norm"] = 1e9
+        return original(self, *arguments)
+
+    return step
+
+
 MUTATIONS: dict[tuple[str, str, str], Sabotage] = {
     ("sample", "wrong-device", "draws on another device"): returns(SAMPLE, elsewhere),
     ("sample", "wrong-moments", "draws scatter 10 percent too far"): wider("pyro.distributions.Normal:rsample"),
@@ -124,6 +156,43 @@ MUTATIONS: dict[tuple[str, str, str], Sabotage] = {
         "pyro.optim.optim.PyroOptim:__call__", lambda _: lambda self, parameters, *_, **__: None
     ),
     ("autograd", "wrong-value", "SVI widens its guide"): replace("pyro.infer.SVI:step", _biased_steps),
+    ("sample", "wrong-moments", "HMC is off by a deviation"): replace("pyro.infer.HMC:sample", _pushed),
+    ("sample", "wrong-value", "weights 1 percent off"): returns(
+        "pyro.distributions.MultivariateNormal:log_prob", scaled(1.01)
+    ),
+    ("sample", "wrong-value", "the likelier indicator is not chosen"): replace(
+        "pyro.infer.discrete:_sample_posterior",
+        lambda original: lambda model, dim, temperature, *rest, **more: original(model, dim, 1, *rest, **more),
+    ),
+    ("sample", "wrong-value", "a scale is forgotten"): replace(
+        "pyro.poutine.scale_messenger.ScaleMessenger:_process_message", does_nothing
+    ),
+    ("sample", "wrong-value", "a replayed draw is drawn anew"): replace(
+        "pyro.poutine.replay_messenger.ReplayMessenger:_pyro_sample", does_nothing
+    ),
+    ("autograd", "wrong-value", "the mean-field bound forgets its divergence"): replace(
+        "pyro.infer.trace_mean_field_elbo:kl_divergence",
+        lambda original: lambda guide, model: 0 * original(guide, model),
+    ),
+    ("autograd", "wrong-value", "Renyi's bound 1 percent off"): replace(
+        "pyro.infer.RenyiELBO:loss", lambda original: lambda self, *a, **k: 1.01 * original(self, *a, **k)
+    ),
+    ("autograd", "wrong-value", "the graph's bound 1 percent off"): replace(
+        "pyro.infer.TraceGraph_ELBO:loss", lambda original: lambda self, *a, **k: 1.01 * original(self, *a, **k)
+    ),
+    ("autograd", "wrong-value", "a guide's quantiles are its medians"): replace(
+        "pyro.infer.autoguide.AutoNormal:quantiles",
+        lambda original: lambda self, quantiles, *a, **k: original(self, [0.5 for _ in quantiles], *a, **k),
+    ),
+    ("autograd", "wrong-value", "Laplace's covariance is its root"): replace(
+        "pyro.infer.autoguide.AutoLaplaceApproximation:laplace_approximation", _wide_guide
+    ),
+    ("autograd", "wrong-value", "ClippedAdam does not clip"): replace(
+        "pyro.optim.clipped_adam.ClippedAdam:step", _unclipped
+    ),
+    ("autograd", "wrong-value", "a schedule does nothing"): replace(
+        "pyro.optim.lr_scheduler.PyroLRScheduler:step", does_nothing
+    ),
     ("compile", "not-compiled", "runs eagerly"): eager,
     ("compile", "compile-mismatch", "1 percent off when compiled"): returns(DENSITY, scaled(1.01), when_compiled=True),
     ("compile", "not-finite", "NaN when compiled"): returns(DENSITY, all_nan, when_compiled=True),
