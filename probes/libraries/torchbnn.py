@@ -1,10 +1,11 @@
 """torchbnn: Bayesian linear, convolution and batch-norm layers."""
 
-from typing import Any
+from typing import Any, Sequence
 
 from ..compiling import compiled
 from ..evidence import close, differentiable, falls, moments, of_shape, reached, require, seeded, sound
 from ..probe import Probe
+from ._statistics import independent
 
 DISTRIBUTION = "torchbnn"
 MODULE = "torchbnn"
@@ -15,11 +16,10 @@ COVERS = {
     "torchbnn.BayesLinear.freeze": "sample/freeze",
     "torchbnn.BayesLinear.unfreeze": "sample/freeze",
     "torchbnn.BKLLoss": "autograd/KL loss",
-    "torchbnn.BayesBatchNorm2d": "",
-    "torchbnn.functional.bayesian_kl_loss": "",
-    "torchbnn.utils.freeze_model": "",
-    "torchbnn.utils.unfreeze_model": "",
-    "torchbnn.utils.convert": "",
+    "torchbnn.BayesBatchNorm2d": "sample/batch norm",
+    "torchbnn.functional.bayesian_kl_loss": "autograd/KL loss",
+    "torchbnn.utils.freeze": "sample/freeze",
+    "torchbnn.utils.unfreeze": "sample/freeze",
 }
 
 DRAWS = 20_000
@@ -65,11 +65,61 @@ def sample(probe: Probe) -> None:
         moments(drawn[:, 0], mean[0], log_sigma.exp()[0], "bias of BayesConv2d")
         moments(drawn[:, 1] - drawn[:, 0], mean[0], log_sigma.exp()[0], "weights of BayesConv2d")
         seeded(lambda: convolution(image), "BayesConv2d", torch.manual_seed)
+    with probe.part("convolution"):
+        for dtype in (torch.float32, torch.float64):
+            convolution = torchbnn.BayesConv2d(0, 0.3, 4, 6, 3, stride=2, padding=1, groups=2).to(probe.device, dtype)
+            convolution.freeze()
+            image, options = probe.randn(2, 4, 7, 7, dtype=dtype), {"stride": 2, "padding": 1, "groups": 2}
+            expected = torch.nn.functional.conv2d(image, *(_drawn(convolution, k) for k in _KINDS), **options)
+            close(convolution(image), expected, "frozen BayesConv2d")
+    with probe.part("batch norm"):
+        _batch_norm(probe)
     with probe.part("freeze"):
         layer.freeze()
         require(torch.equal(layer(eye), layer(eye)), "seed-ignored", "a frozen layer gave two different outputs")
         layer.unfreeze()
         require(not torch.equal(layer(eye), layer(eye)), "repeated-draw", "an unfrozen layer repeats its output")
+        model = torch.nn.Sequential(torch.nn.Sequential(layer), torch.nn.Tanh())
+        torchbnn.utils.freeze(model)
+        require(torch.equal(model(eye), model(eye)), "seed-ignored", "a frozen model gave two different outputs")
+        torchbnn.utils.unfreeze(model)
+        require(not torch.equal(model(eye), model(eye)), "repeated-draw", "an unfrozen model repeats its output")
+
+
+_KINDS = ("weight", "bias")
+
+
+def _drawn(layer: Any, kind: str) -> Any:
+    """A frozen layer's weight or bias."""
+    mean, log_sigma, noise = (getattr(layer, f"{kind}_{part}") for part in ("mu", "log_sigma", "eps"))
+    return mean + log_sigma.exp() * noise
+
+
+def _batch_norm(probe: Probe) -> None:
+    """Weights of many channels are independent draws; running statistics are those of the batches so far."""
+    import torch
+    import torchbnn
+
+    wide = torchbnn.BayesBatchNorm2d(0, 0.1, DRAWS, affine=True).to(probe.device)
+    mean, log_sigma = probe.randn(1), probe.randn(1, offset=1) * 0.3
+    _spread(wide, mean, log_sigma)
+    pattern = torch.tensor([-1.0, 1.0], device=probe.device).expand(1, DRAWS, 1, 2)
+    drawn = wide(pattern)[0, :, 0]
+    middle, half = drawn.mean(1), (drawn[:, 1] - drawn[:, 0]) / 2 * (1 + wide.eps) ** 0.5
+    moments(middle, mean[0], log_sigma.exp()[0], "bias of BayesBatchNorm2d")
+    moments(half, mean[0], log_sigma.exp()[0], "weights of BayesBatchNorm2d")
+    independent(torch.stack([middle, half], 1), "weights and bias of BayesBatchNorm2d")
+    for momentum in (0.3, None):
+        layer = torchbnn.BayesBatchNorm2d(0, 0.1, 3, momentum=momentum).to(probe.device)
+        plain = torch.nn.BatchNorm2d(3, momentum=momentum).to(probe.device)
+        layer.freeze()
+        with torch.no_grad():
+            for kind in _KINDS:
+                getattr(plain, kind).copy_(_drawn(layer, kind))
+        for number in range(3):
+            batch = probe.randn(4, 3, 5, 5, offset=number) * (number + 1) + number
+            close(layer(batch), plain(batch), f"BayesBatchNorm2d of batch {number}")
+        close(layer.eval()(batch), plain.eval()(batch), "BayesBatchNorm2d after training")
 
 
 def _network(probe: Probe, dtype: Any) -> Any:
@@ -114,6 +164,8 @@ def autograd(probe: Probe) -> None:
         )
     with probe.part("KL loss"):
         network = _network(probe, torch.float32)
+        further = (torchbnn.BayesConv2d(0.2, 0.5, 2, 3, 2), torchbnn.BayesBatchNorm2d(0.3, 0.4, 3))
+        network = torch.nn.Sequential(*network, *further).to(probe.device)
         with torch.no_grad():
             for number, parameter in enumerate(network.parameters()):
                 parameter.add_(probe.randn(*parameter.shape, offset=number) * 0.3)
@@ -129,20 +181,23 @@ def autograd(probe: Probe) -> None:
             expected = _kl(network, reduction)
             expected.backward()
             close(loss.reshape(()), expected, f"KL loss ({reduction})")
+            close(torchbnn.functional.bayesian_kl_loss(network, reduction).reshape(()), expected, "bayesian_kl_loss")
             for name, parameter in network.named_parameters():
                 close(seen[name], parameter.grad, f"KL loss ({reduction}): gradient of {name}", code="wrong-gradient")
+        seen = torchbnn.BKLLoss(reduction="sum", last_layer_only=True)(network)
+        close(seen.reshape(()), _kl(network[-1:], "sum", ("bias",)), "KL loss of the last layer's bias")
     with probe.part("training"):
         _train(probe)
 
 
-def _kl(network: Any, reduction: str) -> Any:
+def _kl(network: Any, reduction: str, kinds: Sequence[str] = ("weight", "bias")) -> Any:
     """Sum (or mean over weights) of the KL divergences between each weight's normal and the prior's."""
     from torch.distributions import Normal, kl_divergence
 
     total: Any = 0.0
     count = 0
     for layer in network:
-        for kind in ("weight", "bias") if hasattr(layer, "prior_mu") else ():
+        for kind in kinds if hasattr(layer, "prior_mu") else ():
             mean, log_sigma = getattr(layer, kind + "_mu"), getattr(layer, kind + "_log_sigma")
             prior = Normal(mean.new_tensor(layer.prior_mu), mean.new_tensor(layer.prior_sigma))
             total = total + kl_divergence(Normal(mean, log_sigma.exp()), prior).sum()

@@ -23,6 +23,7 @@ from ._change import (
 )
 
 FORWARD = "torchbnn.BayesLinear:forward"
+NORM = "torchbnn.BayesBatchNorm2d:forward"
 
 
 def _scatter(factor: float, *, when_compiled: bool = False) -> Sabotage:
@@ -66,6 +67,17 @@ def _uphill(original: Any) -> Any:
     return forward
 
 
+def _forgetful(original: Any) -> Any:
+    """Running statistics begin anew with each batch."""
+
+    def forward(self: Any, x: Any) -> Any:
+        if self.training:
+            self.reset_running_stats()
+        return original(self, x)
+
+    return forward
+
+
 MUTATIONS: dict[tuple[str, str, str], Sabotage] = {
     ("sample", "wrong-device", "output on another device"): returns(FORWARD, elsewhere),
     ("sample", "wrong-moments", "draws scatter 10 percent too far"): _scatter(1.1),
@@ -84,6 +96,17 @@ MUTATIONS: dict[tuple[str, str, str], Sabotage] = {
     ("autograd", "wrong-value", "KL loss 1 percent off"): returns("torchbnn.BKLLoss:forward", scaled(1.01)),
     ("autograd", "not-finite", "one NaN"): returns(FORWARD, nan),
     ("autograd", "does-not-train", "trains in the wrong direction"): replace(FORWARD, _uphill),
+    ("sample", "wrong-value", "a frozen convolution 1 percent off"): returns(
+        "torchbnn.BayesConv2d:forward", lambda out: out * 1.01 if out.shape[1] == 6 else out
+    ),
+    ("sample", "wrong-moments", "batch norm scatters too far"): returns(
+        "torchbnn.BayesBatchNorm2d:forward", scaled(1.1)
+    ),
+    ("sample", "wrong-value", "batch norm forgets earlier batches"): replace(NORM, _forgetful),
+    ("sample", "seed-ignored", "freezing a model does nothing"): replace("torchbnn.utils:freeze", does_nothing),
+    ("autograd", "wrong-value", "the function's divergence 1 percent off"): returns(
+        "torchbnn.functional:bayesian_kl_loss", scaled(1.01)
+    ),
     ("compile", "not-compiled", "the layer runs eagerly"): replace(FORWARD, left_alone),
     ("compile", "compile-mismatch", "1 percent off when compiled"): returns(FORWARD, scaled(1.01), when_compiled=True),
     ("compile", "wrong-dtype", "float64 when compiled"): returns(FORWARD, double, when_compiled=True),
