@@ -1,6 +1,7 @@
 """TensorBoard: event files as torch.utils.tensorboard writes them, read back by TensorBoard's own reader."""
 
 import tempfile
+import time
 from typing import Any, Dict
 
 from ..evidence import close, falls, on_device, require
@@ -14,11 +15,13 @@ COVERS = {
     "tensorboard.backend.event_processing.event_accumulator.EventAccumulator": "sample/scalars",
     "torch.utils.tensorboard.SummaryWriter": "sample/scalars",
     "tensorboard.backend.event_processing.event_accumulator.EventAccumulator.Histograms": "sample/histograms",
-    "tensorboard.default.get_plugins": "",
-    "tensorboard.program.TensorBoard": "",
+    "tensorboard.default.get_plugins": "sample/server",
+    "tensorboard.program.TensorBoard": "sample/server",
 }
 
 DRAWS = 2_000
+PATIENCE_S = 30
+"""How long the server may take to read a file of events."""
 
 
 def sample(probe: Probe) -> None:
@@ -43,6 +46,39 @@ def sample(probe: Probe) -> None:
     with probe.part("scalars"):
         for step, event in _events(found, "scalars", "mean", steps).items():
             close(torch.tensor(event.value), steps[step].mean(), f"mean at step {step}")
+    with probe.part("server"):
+        _server(steps)
+
+
+def _server(steps: Dict[int, Any]) -> None:
+    """The server loads the plugins that `tensorboard` starts with, and hands out the means that were logged."""
+    import json
+    import urllib.request
+
+    import torch
+    from tensorboard import default, program
+
+    with tempfile.TemporaryDirectory() as folder:
+        with _writer(folder) as writer:
+            for step, draws in steps.items():
+                writer.add_scalar("mean", draws.mean(), step)
+        server = program.TensorBoard(default.get_plugins())
+        server.configure(argv=["tensorboard", "--logdir", folder, "--port", "0", "--host", "127.0.0.1"])
+        place = server.launch().replace("localhost", "127.0.0.1")
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        deadline = time.monotonic() + PATIENCE_S
+        while True:  # files are read by a thread of the server
+            try:
+                address = f"{place}data/plugin/scalars/scalars?run=.&tag=mean"
+                with opener.open(address, timeout=PATIENCE_S) as reply:
+                    found = json.loads(reply.read())
+                break
+            except urllib.error.HTTPError:
+                require(time.monotonic() < deadline, "wrong-shape", "the server shows nothing of what was logged")
+                time.sleep(0.2)
+    seen = {step: value for _, step, value in found}
+    require(list(seen) == list(steps), "wrong-value", f"the server shows steps {list(seen)} for {list(steps)}")
+    close(torch.tensor(list(seen.values())), [float(draws.mean()) for draws in steps.values()], "means by the server")
 
 
 def autograd(probe: Probe) -> None:

@@ -76,6 +76,21 @@ def _settled(events: Any) -> Any:
     return [dataclasses.replace(event, value=events[0].value) for event in events]
 
 
+def _later_steps(original: Any) -> Any:
+    def scalars_impl(self: Any, *arguments: Any) -> Any:
+        values, mime = original(self, *arguments)
+        return [(time, step + 1, value) for time, step, value in values], mime
+
+    return scalars_impl
+
+
+def _lost_module(_: Any) -> Any:
+    def get_plugins() -> Any:
+        raise ImportError("No module named 'pkg_resources'")
+
+    return get_plugins
+
+
 MUTATIONS: dict[tuple[str, str, str], Sabotage] = {
     ("sample", "wrong-shape", "every third event is lost"): replace(f"{WRITER}:add_event", _forgetful),
     ("sample", "wrong-value", "buckets 10 percent too wide"): returns(f"{READER}:Histograms", _each(_wider)),
@@ -89,4 +104,8 @@ MUTATIONS: dict[tuple[str, str, str], Sabotage] = {
     ("autograd", "wrong-value", "values 1 percent too large"): returns(f"{READER}:Scalars", _value(1.01)),
     ("autograd", "not-finite", "one value is NaN"): returns(f"{READER}:Scalars", _not_a_number),
     ("autograd", "wrong-value", "the curve stands still"): returns(f"{READER}:Scalars", _settled),
+    ("sample", "wrong-value", "the server shows other numbers"): replace(
+        "tensorboard.plugins.scalar.scalars_plugin.ScalarsPlugin:scalars_impl", _later_steps
+    ),
+    ("sample", "ImportError", "a plugin does not load"): replace("tensorboard.default:get_plugins", _lost_module),
 }
