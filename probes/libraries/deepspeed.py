@@ -19,7 +19,7 @@ COVERS = {
     "deepspeed.DeepSpeedEngine": "autograd/ZeRO 1",
     "deepspeed.ops.adam.DeepSpeedCPUAdam": "autograd/cpu_adam built just in time",
     "deepspeed.utils.safe_get_full_grad": "autograd/ZeRO 2",
-    "deepspeed.checkpointing.checkpoint": "",
+    "deepspeed.checkpointing.checkpoint": "autograd/activation checkpointing",
     "deepspeed.DeepSpeedEngine.save_checkpoint": "",
     "deepspeed.init_inference": "",
     "deepspeed.zero.Init": "",
@@ -41,6 +41,8 @@ def autograd(probe: Probe) -> None:
     for stage, name in ((1, "ZeRO 1"), (2, "ZeRO 2")):
         with probe.part(name):
             _same_as_adam(probe, stage)
+    with probe.part("activation checkpointing"):
+        _checkpointed(probe)
     with probe.part("cpu_adam built just in time"):
         _built_just_in_time(probe)
 
@@ -126,6 +128,32 @@ def _same_as_adam(probe: Probe, stage: int) -> None:
         close(parameter, expected, f"{name} after 40 steps against plain Adam's", rtol=1e-2, atol=1e-3)
     falls(losses, f"ZeRO {stage}", drop=0.5)
     engine.destroy()
+
+
+def _checkpointed(probe: Probe) -> None:
+    """Activations are computed again, and gradients are the same, also through dropout with its draws."""
+    import deepspeed
+    import torch
+
+    if getattr(deepspeed.accelerator.get_accelerator(), "Stream", None) is None:
+        raise NotApplicable("DeepSpeed's activation checkpointing needs a device with streams")
+    _world_of_one(probe)
+    deepspeed.checkpointing.configure(None, partition_activations=False, checkpoint_in_cpu=False, profile=False)
+    torch.manual_seed(probe.seed)
+    layers = (torch.nn.Linear(16, 32), torch.nn.Dropout(0.5), torch.nn.Tanh(), torch.nn.Linear(32, 1))
+    network, ran = torch.nn.Sequential(*layers).to(probe.device), []
+    network[0].register_forward_hook(lambda *_: ran.append(1))
+    seen = []
+    for call in (network, lambda x: deepspeed.checkpointing.checkpoint(network, x)):
+        data = probe.randn(8, 16).requires_grad_()
+        torch.manual_seed(probe.seed)
+        network.zero_grad()
+        call(data).square().sum().backward()
+        seen.append([data.grad, *(parameter.grad for parameter in network.parameters())])
+    require(len(ran) == 3, "wrong-value", f"with a checkpoint the layers ran {len(ran) - 1} times in place of twice")
+    for number, (expected, gradient) in enumerate(zip(*seen)):
+        require(gradient is not None, "no-gradient", f"no gradient reaches input {number} through a checkpoint")
+        close(gradient, expected, f"gradient {number} through a checkpoint", code="wrong-gradient")
 
 
 def _cuda_home() -> str:
