@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from torch_compat_matrix.reports.table import Table
@@ -57,6 +57,7 @@ class Changes:
 def compare(before: Table, after: Table) -> Changes:
     """The changes from the earlier run to the later; a check without a verdict in either run is left out."""
     failing, fixed, other = [], [], []
+    common = [check for check in after.outcomes if check in before.outcomes]
     asked: Counter[str] = Counter()
     moved: Counter[str] = Counter()
     for check, now in after.outcomes.items():
@@ -85,7 +86,7 @@ def compare(before: Table, after: Table) -> Changes:
         new=tuple(check for check in after.outcomes if check not in before.outcomes),
         gone=tuple(check for check in before.outcomes if check not in after.outcomes),
         causes=causes,
-        numerics=tuple(numerics.compare(before.outcomes.values(), after.outcomes.values(), by_name=True)),
+        numerics=tuple(numerics.compare(*([side.outcomes[check] for check in common] for side in (before, after)))),
         first={causes[place].scope: place for place in reversed(range(len(causes)))},
     )
 
@@ -134,7 +135,7 @@ def as_json(changes: Changes) -> dict[str, Any]:
         "new": changes.new,
         "gone": changes.gone,
         "causes": [cause.what for cause in changes.causes],
-        "numerics": [comparison.to_json() for comparison in changes.numerics if comparison.differing],
+        "numerics": [asdict(comparison) for comparison in changes.numerics if comparison.differing],
         "likely": {outcome.check: cause for outcome in changes.moved for cause in [changes.cause_of(outcome)] if cause},
     }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +103,6 @@ def _frame(table: Table, changes: Changes | None) -> dict[str, Any]:
         },
         "claims": [claim.to_json() for claim in judge(table)],
         "expectations": list(map(_judged, table.expectations)),
-        "numerics": [comparison.to_json() for comparison in table.numerics],
+        "numerics": list(map(asdict, table.numerics)),
         "changes": changes and diff.as_json(changes),
     }

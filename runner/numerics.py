@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from torch_compat_matrix.runner.outcome import Outcome
@@ -66,30 +66,24 @@ class Comparison:
         doubt = " (other probes took these numbers: the difference may be theirs)" if self.other_probes else ""
         return f"{named}{others}{left}{doubt}"
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain data."""
-        return asdict(self)
 
-
-def compare(before: Iterable[Outcome], after: Iterable[Outcome], *, by_name: bool = False) -> list[Comparison]:
+def compare(before: Iterable[Outcome], after: Iterable[Outcome]) -> list[Comparison]:
     """The cells of both sides that computed something in common, in the order of the later side.
 
     Compared are checks of one library and probe, in one image and of one version unless each side has a single one of
-    these; `by_name`: checks of the same id.
+    these.
     """
     cells: dict[tuple[str, str], list[tuple[Outcome, Outcome]]] = {}
-    for then, now in _pairs(before, after, by_name):
+    for then, now in _pairs(before, after):
         cells.setdefault((then.cell, now.cell), []).append((then, now))
     found = (_compared(*names, checks) for names, checks in cells.items())
     return [comparison for comparison in found if comparison.results]
 
 
-def _pairs(before: Iterable[Outcome], after: Iterable[Outcome], by_name: bool) -> Iterator[tuple[Outcome, Outcome]]:
+def _pairs(before: Iterable[Outcome], after: Iterable[Outcome]) -> Iterator[tuple[Outcome, Outcome]]:
     sides = [[outcome for outcome in side if outcome.numerics] for side in (before, after)]
     many = [
-        name
-        for name in ("image", "version")
-        if by_name or any(len({getattr(outcome, name) for outcome in side}) > 1 for side in sides)
+        name for name in ("image", "version") if any(len({getattr(one, name) for one in side}) > 1 for side in sides)
     ]
 
     def place(outcome: Outcome) -> tuple[str, ...]:

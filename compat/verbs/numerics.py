@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from typing import cast
 
 from torch_compat_matrix.compat.answers import CellNumerics, Numerics
@@ -32,7 +33,7 @@ def main(options: argparse.Namespace) -> Status:
             "probe, in one image and of one version unless each side has a single one of these"
         )
     if options.json:
-        rows = [cast(CellNumerics, comparison.to_json()) for comparison in comparisons]
+        rows = [cast(CellNumerics, asdict(comparison)) for comparison in comparisons]
         answer_json(Numerics(before=options.before, after=options.after, comparisons=rows))
     else:
         answer("\n".join(_lines(comparisons)))

@@ -36,7 +36,7 @@ NAMES = {
 }
 """Fields whose words are ours, or were checked when the matrix was read."""
 
-PARTS = [{"name": "part", "status": "failed", "seconds": 1.0, "message": "told"}]
+PARTS = [{"name": "part", "status": status, "seconds": 1.0, "message": "told"} for status in ("failed", "skipped")]
 CLAIM = {"id": "c1", "says": "it works", "source": "an article", "remark": "so", "holds_if": [{"exists": "gpu-image"}]}
 HOSTILE = (
     "\x1b]0;t\x07\x9b31m\u202e\x00\x85\u2028\ud800\r::error::x\n  ::set-output::y\n##[group]##vso[task]"
@@ -61,6 +61,8 @@ def hostile(folder: Path, words: str) -> tuple[Table, Table]:
         if record["kind"] == "outcome":
             told = {"traceback": "told", "output": "told", "notes": ["told"], "installed": "1", "resolved": ["a==1"]}
             record.update(told, parts=PARTS, metrics={f"{words}import": {"value": 0.25, "unit": "s"}})
+            result = {"dtype": record["image"], "shape": [1], "values": [1.0]}  # differs from image to image
+            record["numerics"] = {f"{words}result": result}
     found = [planted(record, words) for record in found]
     earlier = [
         {**record, "facts": {**record["facts"], "driver": ""}} if "facts" in record else record for record in found
