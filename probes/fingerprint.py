@@ -76,7 +76,7 @@ def too_large(numerics: Dict[str, Numbers]) -> bool:
 
 
 def numbers(value: Any) -> Numbers:
-    """At most WHOLE numbers that stand for a tensor; a change of any element changes some of them."""
+    """At most WHOLE numbers that stand for a tensor; what changes in a large one shows by its share of the whole."""
     import torch
 
     tensor = torch.as_tensor(value).detach().cpu()
