@@ -137,9 +137,10 @@ def explain(
 
 def _brings(library: str, *names: str) -> str:
     """The first package, torch apart, after which a shared library is called: a part that it should bring itself."""
-    plain = re.sub(r"\W|_", "", library.lower())
+    plain = re.sub(r"\W|_", "", library.lower()).removeprefix("lib")
     bare = (name.partition("==")[0] for name in names)
-    return next((name for name in bare if name and name != TORCH and re.sub(r"\W|_", "", name.lower()) in plain), "")
+    own = (name for name in bare if name and name != TORCH and plain.startswith(re.sub(r"\W|_", "", name.lower())))
+    return next((name for name in own if len(name) > 2), "")
 
 
 def _raiser(raised_in: str, member: str, packages: Collection[str], added: Mapping[str, str]) -> str:
