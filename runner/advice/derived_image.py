@@ -127,7 +127,7 @@ def dockerfile(
         lines += [
             "# The image has no pip.",
             "COPY --from=ghcr.io/astral-sh/uv /uv /usr/local/bin/uv",
-            f"RUN uv pip install --python {image.python} --break-system-packages {options}",
+            f"RUN uv pip install --python $(command -v {image.python}) --break-system-packages {options}",
         ]
     if script:
         lines.append(f"CMD {json.dumps([image.python, f'/opt/advice/{script}'])}")

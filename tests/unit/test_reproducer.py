@@ -148,7 +148,10 @@ def test_an_issue_tells_no_secret_and_no_place() -> None:
 def test_dockerfile_and_requirements_fit_the_image() -> None:
     """An image without pip installs by uv; indexes come along without secrets, folders of this machine as a remark."""
     image = Image(name="i", tag="acme/train:1")
-    for held, words in (({"pip": "25.1"}, "python3 -m pip install"), ({"torch": "2.13.0"}, "uv pip install")):
+    for held, words in (
+        ({"pip": "25.1"}, "python3 -m pip install"),
+        ({"torch": "2.13.0"}, "uv pip install --python $(command -v python3) "),
+    ):
         assert words in dockerfile(image, "", held, {"captum": "0.9.0"}, [], script="reproduce.py")
     urls = "https://pypi.org/simple https://me:secret@acme.example/simple"
     index = Index(options={"extra-index-url": urls, "find-links": "/opt/wheels"})
