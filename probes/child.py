@@ -23,7 +23,7 @@ from importlib import metadata
 from types import ModuleType
 from typing import Any, Callable, Dict, List, Optional, TypedDict
 
-from . import evidence, facts, own, walls
+from . import evidence, facts, own, suite, walls
 from .channel import Channel, receive
 from .contract import CellOrder, MemberOrder
 from .exceptions import describe
@@ -279,13 +279,19 @@ def serve(cell: CellTask, settings: Settings, channel: Channel, commands: socket
                 os.close(channel.descriptor)
                 commands.close()
                 own.say({"kind": "started", "pid": os.getpid()})
-                leave(own, answer(command["probe"], command["member"], settings))
+                leave(own, _answer(command, cell, settings))
             _, status, usage = os.wait4(pid, 0)
         else:
-            say_last(own, answer(command["probe"], command["member"], settings))
+            say_last(own, _answer(command, cell, settings))
             status, usage = 0, resource.getrusage(resource.RUSAGE_SELF)
         os.close(descriptor)
         channel.say({"kind": "ended", "status": status, "maxrss": usage.ru_maxrss * 1024})
+
+
+def _answer(command: Dict[str, Any], cell: CellTask, settings: Settings) -> Dict[str, Any]:
+    if command["probe"] == suite.SUITE and cell["suite"]:
+        return suite.answer(cell["suite"], probe_module(command["member"]).MODULE)
+    return answer(command["probe"], command["member"], settings)
 
 
 def _import_torch() -> None:

@@ -26,6 +26,17 @@ class CommandOrder(TypedDict):
     timeout_s: float
 
 
+class SuiteOrder(TypedDict):
+    """Upstream's own tests: the keys of their folder and of pytest's, the files, and what the reference told."""
+
+    source: str
+    tests: str
+    packages: str
+    select: List[str]
+    reference: str
+    known: List[str]
+
+
 class CellOrder(TypedDict):
     """A cell: its libraries, its probes and how to run them; or an image's own commands."""
 
@@ -36,6 +47,7 @@ class CellOrder(TypedDict):
     members: List[MemberOrder]
     probes: List[str]
     commands: List[CommandOrder]
+    suite: Optional[SuiteOrder]
     isolation: str
     timeout_s: float
     compile_timeout_s: float

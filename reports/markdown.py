@@ -12,7 +12,7 @@ from torch_compat_matrix.reports.changes import Changes
 from torch_compat_matrix.reports.escape import code, count, grid, prose, text
 from torch_compat_matrix.reports.table import Table, waits
 from torch_compat_matrix.runner.judging import Judged
-from torch_compat_matrix.runner.model import COMMANDS, PROBES, Verdict
+from torch_compat_matrix.runner.model import COMMANDS, PROBES, SUITE, Verdict
 from torch_compat_matrix.runner.outcome import Outcome
 from torch_compat_matrix.runner.records.runs import STILL_GOING
 
@@ -234,6 +234,7 @@ def _box(table: Table, box: Mapping[str, Judged], numbers: Mapping[str, int]) ->
     if not box:
         return ""
     probes = PROBES if box.keys() & {*PROBES} else tuple(box)  # an image's own commands have a mark each
+    probes = (*probes, *([SUITE] if SUITE in box and SUITE not in probes else []))
     marks = "".join(mark(table, box[probe].outcome) if probe in box else "·" for probe in probes)
     passed = [judged.outcome for judged in box.values() if judged.outcome.verdict is Verdict.PASS]
     marks += REPLACED if any(outcome.replaced for outcome in passed) else ""

@@ -18,6 +18,9 @@ ProbeName = Literal["import", "sample", "autograd", "compile"]
 PROBES: tuple[ProbeName, ...] = get_args(ProbeName)
 """The probes, in the order in which they run and are shown."""
 
+SUITE = "suite"
+"""The probe that runs upstream's own tests; only where it is asked for."""
+
 Install = Literal["constrained", "plain"]
 """How a cell's packages are installed: beside those of the image, or as `pip install` does it, replacing some."""
 PLAIN: Install = "plain"
@@ -236,6 +239,8 @@ class Cell:
     numerics: Numerics = "noted"
     locked: Mapping[str, Any] | None = field(default=None, hash=False)
     """Its entry in the lock (runner/matrix/lockfile.py), which then stands for the resolver's answer."""
+    suite: Mapping[str, Any] | None = field(default=None, hash=False)
+    """Where upstream's own tests come from, and which of them run: SuiteEntry of runner/matrix/entries.py."""
 
     def limits(self, of_image: Limits) -> Limits:
         """The limits of the image with the cell's own."""

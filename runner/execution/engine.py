@@ -24,12 +24,15 @@ from torch_compat_matrix.runner.execution.protocol import Work
 from torch_compat_matrix.runner.execution.recorder import Earlier, Recorder
 from torch_compat_matrix.runner.execution.schedule import Batch, batches
 from torch_compat_matrix.runner.files import cores, try_lock
-from torch_compat_matrix.runner.model import Cell, Check, Image, Plan, Verdict, check_id
+from torch_compat_matrix.runner.model import SUITE, Cell, Check, Image, Plan, Verdict, cell_id, check_id
 from torch_compat_matrix.runner.outcome import Outcome
 from torch_compat_matrix.runner.packages import uv
 from torch_compat_matrix.runner.packages.pip_config import Index
 from torch_compat_matrix.runner.packages.resolution import Resolution
+from torch_compat_matrix.runner.packages.suites import Suite
+from torch_compat_matrix.runner.records import history
 from torch_compat_matrix.runner.records.journal import Follower
+from torch_compat_matrix.runner.selector import Selector
 from torch_compat_matrix.runner.verdicts.reasons import reason_for
 from torch_compat_matrix.runner.watch import Watch, doing, phase
 
@@ -134,17 +137,19 @@ class Engine:
             if unheeded and not self.backend.pulls:
                 self.say(f"{image.name}: only containers heed {', '.join(unheeded)}; {self.backend.name} goes without")
         self.preparation.ahead(batches)
+        references = {(cell.suite or {}).get("reference") for cell in self.plan.cells}  # the others are judged by them
         with (
             ThreadPoolExecutor(self.gpu_jobs, "gpu-batch") as on_gpu,
             ThreadPoolExecutor(self.jobs, "batch") as on_cpu,
         ):
             futures: list[Future[bool]] = []
             try:
-                for batch in batches:
-                    pool = on_gpu if wants_gpu(batch.image, self.gpus) else on_cpu
-                    futures.append(pool.submit(self.work, batch))
-                for future in as_completed(futures):
-                    future.result()
+                for first in (True, False):
+                    for batch in (batch for batch in batches if (batch.image.name in references) == first):
+                        pool = on_gpu if wants_gpu(batch.image, self.gpus) else on_cpu
+                        futures.append(pool.submit(self.work, batch))
+                    for future in as_completed(futures):
+                        future.result()
             except BaseException:
                 self.stop()
                 for future in futures:
@@ -228,7 +233,13 @@ class Engine:
             self._settle([cell], trouble)
             return []
         if not isinstance(prepared, Resolution):
-            return [replace(prepared, cell=replace(prepared.cell, probes=cell.probes))]
+            cell = replace(prepared.cell, probes=cell.probes)
+            if SUITE in cell.probes and isinstance(prepared.suite, Trouble):
+                self._settle([replace(cell, probes=(SUITE,))], prepared.suite)
+                cell = replace(cell, probes=tuple(probe for probe in cell.probes if probe != SUITE))
+            elif isinstance(prepared.suite, Suite):
+                prepared = replace(prepared, suite=self._judged_by(prepared.suite, cell))
+            return [replace(prepared, cell=cell)] if cell.probes else []
         self.recorder.outcomes(
             from_reason(
                 check,
@@ -242,6 +253,21 @@ class Engine:
             for check in cell.checks
         )
         return []
+
+    def _judged_by(self, suite: Suite, cell: Cell) -> Suite:
+        """The suite with the tests that fail in the last run of the reference image, of this run or of the history."""
+        image = (cell.suite or {}).get("reference", cell.image)
+        if image == cell.image:
+            return suite
+        check = check_id(cell_id(image, cell.subject, cell.variant), SUITE)
+        with self._guard:
+            told = self.follower.look().get(check)
+        if told is None:
+            told = next((runs[-1][1] for runs in history.timelines(self.home, Selector(check), 1).values()), None)
+        if told is None or not (told.verdict is Verdict.PASS or told.reason == "suite-failed"):
+            return suite
+        known = tuple(part["name"] for part in told.parts if part["status"] == "failed")
+        return replace(suite, reference=image, known=known)
 
     def _unsettled(self, ready: Ready, work: Sequence[Work]) -> list[Work]:
         """The work that must run; the rest is reused from earlier runs under the same key."""

@@ -131,7 +131,7 @@ class Launch:
     def run(self) -> LaunchResult:
         """Launch, and record every outcome at once."""
         order = self._order()
-        overlays = {piece.overlay.name: piece.overlay for piece in self.work if piece.overlay}
+        overlays = {key: folder for piece in self.work for key, folder in piece.folders.items()}
         labels = {"run": self.recorder.journal.parent.name, "batch": secrets.token_hex(6)}
         limits = self.prepared.image.limits
         collector = Collector(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -20,10 +20,11 @@ from torch_compat_matrix.runner.execution.protocol import Work
 from torch_compat_matrix.runner.execution.recorder import Recorder
 from torch_compat_matrix.runner.execution.schedule import Batch
 from torch_compat_matrix.runner.files import locked, to_json, write_whole
-from torch_compat_matrix.runner.model import INSTALLED, Cell, Image, Verdict, digest
-from torch_compat_matrix.runner.packages import overlay, standin
+from torch_compat_matrix.runner.model import INSTALLED, SUITE, Cell, Image, Verdict, digest
+from torch_compat_matrix.runner.packages import overlay, standin, suites
 from torch_compat_matrix.runner.packages.pip_config import Index
 from torch_compat_matrix.runner.packages.resolution import Resolution
+from torch_compat_matrix.runner.packages.suites import Suite
 from torch_compat_matrix.runner.pins import canonical, left_out, name_of
 from torch_compat_matrix.runner.records.shapes import kept_facts
 from torch_compat_matrix.runner.verdicts.preflight import Prediction, build_of, predict
@@ -229,7 +230,7 @@ class Preparation:
             if missing:
                 raise Trouble("not-installed", f"the image does not hold {', '.join(missing)}")
             _refuse_misfits(cell.members, ready.prepared)
-            return Work(cell=cell)
+            return Work(cell=cell, suite=self._suite(cell, ready, {}, self.index))
         absent = left_out(cell.requires, facts)
         left = [absent[name] for name in cell.members if name in absent]
         cell = replace(cell, members=tuple(name for name in cell.members if name not in absent))
@@ -261,6 +262,7 @@ class Preparation:
         held = {canonical(name): version for name, version in facts["packages"].items()}
         added = {name: resolution.versions.get(name, "") for name in map(name_of, resolution.add)}
         return Work(
+            suite=self._suite(cell, ready, added, index),
             cell=cell,
             overlay=folder,
             added=added,
@@ -269,6 +271,19 @@ class Preparation:
             drift=resolution.drift,
             notes=(*left, *resolution.notes),
         )
+
+    def _suite(self, cell: Cell, ready: Ready, added: Mapping[str, str], index: Index) -> Suite | Trouble | None:
+        """Upstream's own tests of the cell's library, where they are asked for, or what keeps them from being run."""
+        if cell.suite is None or SUITE not in cell.probes:
+            return None
+        packages = {**ready.facts["packages"], **added}
+        held = {**ready.facts, "packages": packages}
+        versions = {canonical(name): version for name, version in packages.items()}
+        name, stand_in = cell.members[0], ready.prepared.stand_in
+        try:
+            return suites.fetch(cell.suite, name, versions[canonical(name)], held, index, self.home, stand_in=stand_in)
+        except Trouble as trouble:  # the other probes run all the same
+            return trouble
 
 
 def _refuse_misfits(needed: Iterable[str], prepared: Prepared) -> None:

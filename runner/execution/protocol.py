@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from torch_compat_matrix.runner.errors import Trouble
 from torch_compat_matrix.runner.model import TORCH, Cell, Image, Limits, Module
+from torch_compat_matrix.runner.packages.suites import Suite
 
 if TYPE_CHECKING:
-    from torch_compat_matrix.probes.contract import CellOrder, Frame, WorkOrder
+    from torch_compat_matrix.probes.contract import CellOrder, Frame, SuiteOrder, WorkOrder
 
 SILENCE_S = 60.0
 """How long a probe host may be silent beyond its probe's limit, import and confirmation (three times that limit)."""
@@ -33,6 +35,14 @@ class Work:
     drift: tuple[str, ...] = ()
     """The packages that a plain install would replace."""
     notes: tuple[str, ...] = ()
+    suite: Suite | Trouble | None = None
+    """Upstream's own tests where they are asked for, or what keeps them from being run."""
+
+    @property
+    def folders(self) -> dict[str, Path]:
+        """Key -> folder of all that the launch must bring."""
+        tests = (self.suite.tests, self.suite.packages) if isinstance(self.suite, Suite) else ()
+        return {folder.name: folder for folder in (self.overlay, *tests) if folder}
 
     @property
     def isolation(self) -> str:
@@ -103,10 +113,22 @@ def _cell(work: Work, image: Image) -> CellOrder:
             }
             for command in own
         ],
+        "suite": _suite(work.suite) if isinstance(work.suite, Suite) else None,
         "isolation": work.isolation,
         "timeout_s": limits.timeout_s,
         "compile_timeout_s": limits.seconds("compile"),
         "timeouts": dict(limits.timeouts),
+    }
+
+
+def _suite(suite: Suite) -> SuiteOrder:
+    return {
+        "source": suite.source,
+        "tests": suite.tests.name,
+        "packages": suite.packages.name if suite.packages else "",
+        "select": list(suite.select),
+        "reference": suite.reference,
+        "known": list(suite.known),
     }
 
 

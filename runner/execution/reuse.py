@@ -13,8 +13,9 @@ from torch_compat_matrix.runner.backends.base import Gpu, Prepared, environment_
 from torch_compat_matrix.runner.bundle import BUNDLE
 from torch_compat_matrix.runner.execution.protocol import Work
 from torch_compat_matrix.runner.judging import matching
-from torch_compat_matrix.runner.model import Known, Module, Verdict, digest
+from torch_compat_matrix.runner.model import SUITE, Known, Module, Verdict, digest
 from torch_compat_matrix.runner.outcome import Outcome
+from torch_compat_matrix.runner.packages.suites import Suite
 
 SETTLED = (Verdict.PASS, Verdict.FAIL, Verdict.UNSUPPORTED, Verdict.SKIP)
 """The verdicts that come again under the same key; a crash, a time-out and a lack of memory need not."""
@@ -53,7 +54,11 @@ def keys(
         *([sorted(environment_of(image).items()), image.platform, image.user] if image.surroundings else []),
         *([work.overlay.name] if work.overlay else []),  # it tells private builds of one version apart
     ]
-    commands = {} if work.cell.members else {command.name: [asdict(command)] for command in image.commands}
+    commands: dict[str, list[Any]] = (
+        {} if work.cell.members else {command.name: [asdict(command)] for command in image.commands}
+    )
+    if isinstance(work.suite, Suite):  # its packages stand behind the key of their folder
+        commands[SUITE] = [sorted(work.folders), work.suite.select, work.suite.known]
     return {
         check.id: digest([*shared, check.id, check.probe, *commands.get(check.probe, ())]) for check in work.cell.checks
     }

@@ -129,6 +129,13 @@ def locate(document: Document) -> None:
                     links[index] = path = absolute(link, place)
                     if not os.access(path, os.R_OK) or re.search(r"[\s,]", path):
                         document.mistake(place, f"there is no folder {path}, or its path holds spaces or commas")
+            suite = _mapping(entry, "suite")
+            source = suite.get("source")
+            if isinstance(source, str) and source != "sdist" and "://" not in source:
+                place = (*where, "suite", "source")
+                suite["source"] = absolute(source, place)
+                if not os.path.isdir(suite["source"]):  # noqa: PTH112
+                    document.mistake(place, f"there is no folder {suite['source']}; write sdist, git+URL@COMMIT or one")
             mounts = _mapping(entry, "mounts")
             for inside, path in mounts.items():
                 if isinstance(path, str):

@@ -25,6 +25,7 @@ from torch_compat_matrix.runner.matrix.values import (
     Digest,
     Gpus,
     IndexUrl,
+    Inner,
     Inside,
     Literally,
     Mounted,
@@ -38,6 +39,7 @@ from torch_compat_matrix.runner.matrix.values import (
     Selection,
     Size,
     Source,
+    SuiteSource,
     User,
     Variable,
     Ver,
@@ -56,7 +58,7 @@ ONE, SEVERAL, FILES, RELEASES = FORMS = "[entry]", "[entries]", "[files]", "[rel
 """The forms of a value that has several, as pydantic's errors name them; brackets, since no key of the file has any."""
 
 Timeout = Annotated[
-    Annotated[Seconds, Tag(ONE)] | Annotated[dict[ProbeName, Seconds], Tag(SEVERAL)],
+    Annotated[Seconds, Tag(ONE)] | Annotated[dict[ProbeName | Literal["suite"], Seconds], Tag(SEVERAL)],
     Discriminator(lambda value: SEVERAL if isinstance(value, dict) else ONE),
 ]
 
@@ -203,6 +205,26 @@ class SourcesEntry(OwnedEntry):
     )
 
 
+class SuiteEntry(Entry):
+    """Upstream's own tests."""
+
+    source: SuiteSource = Field(
+        "sdist",
+        description="sdist: that of the version; git+URL@COMMIT; or a folder, relative to this file",
+    )
+    select: list[Inner] = Field(
+        [], description="test files and folders in the source, or tests of a file (FILE::TEST); default: tests, test"
+    )
+    with_: list[Req] = Field([], alias="with", description="what the tests need beside pytest")
+    reference: str | None = Field(None, description="the image where a test that fails is upstream's own failure")
+
+
+Suite = Annotated[
+    Annotated[bool, Tag(ONE)] | Annotated[SuiteEntry, Tag(SEVERAL)],
+    Discriminator(lambda value: SEVERAL if isinstance(value, (dict, SuiteEntry)) else ONE),
+]
+
+
 class LibraryEntry(SourcesEntry):
     """A distribution under test."""
 
@@ -219,6 +241,7 @@ class LibraryEntry(SourcesEntry):
     isolation: Literal["warm", "fresh"] = Field("warm", description="fresh: a process of its own for each probe")
     install: Install | None = Field(None, description="instead of the file's")
     numerics: Numerics | None = Field(None, description="instead of the file's")
+    suite: Suite = Field(False, description="run upstream's own tests too; true: as an empty entry")
     images: list[str] | None = Field(None, description="only in these images: names, globs, `label:WORD`")
     timeout: Timeout | None = Field(None, description="seconds for each of its probes, or by probe, before the limits")
     label: Name | None = Field(

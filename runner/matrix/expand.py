@@ -7,9 +7,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from torch_compat_matrix.runner.errors import CompatError, Status
+from torch_compat_matrix.runner.matrix.entries import SuiteEntry
 from torch_compat_matrix.runner.matrix.select import SelectionError, select
 from torch_compat_matrix.runner.matrix.versions import requirement_of, variant_of
-from torch_compat_matrix.runner.model import COMMANDS, HERE, INSTALLED, PROBES, Cell, Image, Plan, ProbeName
+from torch_compat_matrix.runner.model import COMMANDS, HERE, INSTALLED, PROBES, SUITE, Cell, Image, Plan
 from torch_compat_matrix.runner.selector import Selector, address, first
 
 if TYPE_CHECKING:
@@ -71,16 +72,16 @@ def product_of(matrix: Matrix, image: str) -> Iterator[Cell]:
             "index": entry.index,
             "extra_index": tuple(entry.extra_index),
             "find_links": tuple(entry.find_links),
-            "timeouts": _timeouts(getattr(entry, "timeout", None)),
+            "timeouts": {**cell.timeouts, **_timeouts(getattr(entry, "timeout", None))},
         }
         said: dict[str, Any] = {name: value for name, value in more.items() if value}
         yield replace(cell, **said) if said else cell
 
 
-def _timeouts(timeout: float | Mapping[ProbeName, float] | None) -> dict[str, float]:
+def _timeouts(timeout: float | Mapping[Any, float] | None) -> dict[str, float]:
     """Seconds by probe."""
     if isinstance(timeout, float):
-        return dict.fromkeys(PROBES, timeout)
+        return dict.fromkeys((*PROBES, SUITE), timeout)
     return {str(probe): seconds for probe, seconds in (timeout or {}).items()}
 
 
@@ -133,6 +134,8 @@ def _cells_of(matrix: Matrix, image: str) -> list[Cell]:
                     numerics=library.numerics or matrix.numerics,
                 )
             )
+            if library.suite:
+                cells[-1] = _with_suite(cells[-1], library.suite)
     for name, stack in matrix.stacks.items():
         members = probed.members_of(stack.requires)
         probes = probed.answered(stack.probes or matrix.probes, members)
@@ -152,6 +155,25 @@ def _cells_of(matrix: Matrix, image: str) -> list[Cell]:
     return cells
 
 
+SUITE_S = 600.0
+"""The time limit of a suite, where the library has none of its own."""
+
+
+def _with_suite(cell: Cell, suite: bool | SuiteEntry = True) -> Cell:
+    """The cell with upstream's own tests as a further probe."""
+    entry = suite if isinstance(suite, SuiteEntry) else SuiteEntry()
+    plain = entry.model_dump(by_alias=True, exclude_none=True)
+    return replace(cell, probes=(*cell.probes, SUITE), suite=plain, timeouts={SUITE: SUITE_S, **cell.timeouts})
+
+
+def _askable(matrix: Matrix, probes: Sequence[str]) -> tuple[Cell, ...]:
+    """The cells of the matrix; where the suite is asked for, each library has one."""
+    cells = all_cells(matrix)
+    if SUITE not in probes:
+        return cells
+    return tuple(_with_suite(cell) if len(cell.members) == 1 and not cell.suite else cell for cell in cells)
+
+
 def expand(
     matrix: Matrix,
     backend: str,
@@ -168,7 +190,7 @@ def expand(
     """
     plan = Plan(
         images=matrix.model_images(),
-        cells=all_cells(matrix),
+        cells=_askable(matrix, probes),
         known=matrix.model_known(),
         claims=matrix.claims,
         source=matrix.source,
@@ -206,7 +228,7 @@ def candidates(matrix: Matrix, selectors: Sequence[str] = (), probes: Sequence[s
     own = [] if selectors else [backend for backend in BACKEND_OF.values() if backend in matrix.selections]
     if own:
         return {backend: [] for backend in own}
-    plan = Plan(images=matrix.model_images(), cells=all_cells(matrix))
+    plan = Plan(images=matrix.model_images(), cells=_askable(matrix, probes))
     return backends_for(select(plan, _selectors(matrix, selectors), probes, names=matrix.selections).images)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch_compat_matrix.runner.bundle import extended
 from torch_compat_matrix.runner.errors import NothingSelected, did_you_mean
-from torch_compat_matrix.runner.model import HERE, INSTALLED, PROBES, Cell, Image, Plan
+from torch_compat_matrix.runner.model import HERE, INSTALLED, PROBES, SUITE, Cell, Image, Plan
 from torch_compat_matrix.runner.pins import canonical
 from torch_compat_matrix.runner.selector import LABEL, Selector, first
 
@@ -28,9 +28,9 @@ def select(
 
     `recorded` are the ids of further checks, which the plan may have no longer.
     """
-    unknown = [probe for probe in probes if probe not in PROBES]
+    unknown = [probe for probe in probes if probe not in (*PROBES, SUITE)]
     if unknown:
-        raise SelectionError(f"there is no probe {unknown[0]!r}{did_you_mean(unknown[0], PROBES)}")
+        raise SelectionError(f"there is no probe {unknown[0]!r}{did_you_mean(unknown[0], (*PROBES, SUITE))}")
     addresses = [check.address for check in plan.checks]
     for selector in selectors:
         if not Selector(selector).takes_any(addresses):

@@ -8,7 +8,7 @@ from itertools import chain
 from torch_compat_matrix.runner.bundle import BUNDLE
 from torch_compat_matrix.runner.errors import did_you_mean
 from torch_compat_matrix.runner.matrix.document import Path_
-from torch_compat_matrix.runner.matrix.entries import LibraryEntry, StackEntry
+from torch_compat_matrix.runner.matrix.entries import LibraryEntry, StackEntry, SuiteEntry
 from torch_compat_matrix.runner.matrix.expand import TooMany, all_cells, of_cells, product_of
 from torch_compat_matrix.runner.matrix.schema import Matrix
 from torch_compat_matrix.runner.matrix.select import names_of
@@ -58,6 +58,10 @@ def _libraries(matrix: Matrix) -> Found:
             for index, probe in enumerate(library.probes or ()):
                 if not probed.answered((probe,), (name,)):
                     yield (*path, "probes", index), f"{module.place} has no `{probe}`"
+            reference = library.suite.reference if isinstance(library.suite, SuiteEntry) else None
+            if reference is not None and reference not in matrix.images:
+                near = did_you_mean(reference, matrix.images)
+                yield (*path, "suite", "reference"), f"there is no image {reference!r}{near}"
 
 
 def _labels(matrix: Matrix) -> Found:

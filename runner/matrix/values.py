@@ -140,6 +140,20 @@ def _python(text: str) -> str:
     return text
 
 
+def _inner(text: str) -> str:
+    path = Path(text.partition("::")[0])
+    if path.is_absolute() or ".." in path.parts or not path.parts or text.startswith("-"):
+        raise ValueError("no path within the source; write one like tests/test_x.py, or tests/test_x.py::test_y")
+    return text
+
+
+def _suite_source(text: str) -> str:
+    commit = re.fullmatch(r"git\+(https?|ssh|file)://\S+@[0-9a-f]{40}", text)
+    if text != "sdist" and not commit and ("://" in text or text.startswith("git+")):
+        raise ValueError("no Git reference with its whole commit; write git+https://HOST/REPOSITORY@40-DIGITS")
+    return _source(text)
+
+
 def _argv(command: Any) -> Any:
     command = ["sh", "-c", command] if isinstance(command, str) and command.strip() else command
     if not command or not isinstance(command, list):
@@ -182,6 +196,8 @@ Pattern = Annotated[str, AfterValidator(_pattern)]
 Name = Annotated[str, AfterValidator(_name)]
 Source = Annotated[str, AfterValidator(_source)]
 IndexUrl = Annotated[Source, AfterValidator(_index)]
+Inner = Annotated[str, AfterValidator(_inner)]
+SuiteSource = Annotated[str, AfterValidator(_suite_source)]
 Digest = Annotated[str, AfterValidator(_digest)]
 Gpus = Annotated[
     str,

@@ -56,7 +56,11 @@ class Reader:
                 yield from self._lines(other, seen)
 
     def page(self, url: str, accept: str = "*/*") -> str:
-        """The text behind a URL, with the user that it names or that .netrc has for its host; else OSError."""
+        """The text behind a URL; else OSError."""
+        return self.content(url, accept).decode()
+
+    def content(self, url: str, accept: str = "*/*") -> bytes:
+        """The content behind a URL, with the user that it names or that .netrc has for its host; else OSError."""
         parts = urlsplit(url)
         request = Request(parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl(), headers={"Accept": accept})
         user, password = unquote(parts.username or ""), unquote(parts.password or "")
@@ -71,8 +75,8 @@ class Reader:
         proxies = {"http": self.proxy, "https": self.proxy} if self.proxy else None
         opener = build_opener(HTTPSHandler(context=trusted), ProxyHandler(proxies))
         with opener.open(request, timeout=self.timeout_s) as answer:
-            text: str = answer.read().decode()
-        return text
+            content: bytes = answer.read()
+        return content
 
     def _text(self, place: str) -> str:
         try:

@@ -7,9 +7,9 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.error import HTTPError, URLError
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote, urljoin, urlsplit
 
 from packaging.utils import InvalidSdistFilename, InvalidWheelFilename, parse_sdist_filename, parse_wheel_filename
 from packaging.version import InvalidVersion, Version
@@ -36,8 +36,8 @@ def releases(name: str, index: Index) -> dict[str, str]:
     days: dict[Version, str] = {}
     reader = index.reader()
     for url in index.pages(name):
-        for file, day in _files(url, reader):
-            version = _version(file, canonical(name))
+        for file in files(url, reader):
+            version, day = _version(file.name, canonical(name)), file.day
             if version is not None:
                 version = Version(version.public)
                 days[version] = min(filter(None, (days.get(version), day)), default="")
@@ -68,14 +68,29 @@ def hashed(add: Sequence[str], facts: Mapping[str, Any], index: Index, *, withdr
     return tuple(sorted(lines))
 
 
-def _files(url: str, reader: Reader) -> Iterator[tuple[str, str]]:
-    """The name and the day of each file on a page or in a folder that is not withdrawn; none where there is no page."""
+class File(NamedTuple):
+    """A file that a source offers; empty where the source does not tell."""
+
+    name: str
+    url: str
+    day: str = ""
+    """ISO day (UTC) of its publication."""
+    sha256: str = ""
+
+
+def version_of_file(file: str, name: str) -> str:
+    """The version of a wheel or source distribution of that name; empty for any other file."""
+    return str(_version(file, canonical(name)) or "")
+
+
+def files(url: str, reader: Reader) -> Iterator[File]:
+    """Each file on a page or in a folder that is not withdrawn; none where there is no page."""
     path = Path(unquote(urlsplit(url).path))
     try:
         if url.startswith("file:") and path.is_dir():
             page = path / "index.html"
             if not page.is_file():
-                yield from ((file.name, "") for file in path.iterdir())
+                yield from (File(file.name, file.resolve().as_uri()) for file in path.iterdir())
                 return
             url = page.as_uri()
         text = reader.page(url, _ACCEPT)
@@ -92,11 +107,14 @@ def _files(url: str, reader: Reader) -> Iterator[tuple[str, str]]:
     if text.lstrip().startswith("{"):
         for file in json.loads(text)["files"]:
             if not file.get("yanked"):
-                yield file["filename"], file.get("upload-time", "")[:10]
+                place, sha256 = urljoin(url, file["url"]), file.get("hashes", {}).get("sha256", "")
+                yield File(file["filename"], place, file.get("upload-time", "")[:10], sha256)
         return
     anchors = _Anchors()
     anchors.feed(text)
-    yield from ((file, "") for file in anchors.files)
+    for link in anchors.links:
+        place, _, fragment = urljoin(url, link).partition("#")
+        yield File(unquote(urlsplit(place).path.rpartition("/")[2]), place, sha256=fragment.partition("sha256=")[2])
 
 
 class _Anchors(HTMLParser):
@@ -104,12 +122,12 @@ class _Anchors(HTMLParser):
 
     def __init__(self) -> None:
         super().__init__()
-        self.files: list[str] = []
+        self.links: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         attributes = dict(attrs)
         if tag == "a" and attributes.get("href") and "data-yanked" not in attributes:
-            self.files.append(unquote(urlsplit(attributes["href"] or "").path.rpartition("/")[2]))
+            self.links.append(attributes["href"] or "")
 
 
 def _version(file: str, name: str) -> Version | None:

@@ -67,6 +67,18 @@ def test_shipped_file() -> None:
             ],
         ),
         (
+            "bad-suite",
+            [
+                "bad-suite.yaml:6:14: 'git+https://host/captum@v0.9.0' is no Git reference with its whole commit",
+                "bad-suite.yaml:6:63: '../tests' is no path within the source; write one like tests/test_x.py",
+                "bad-suite.yaml:9:14: there is no folder ",
+            ],
+        ),
+        (
+            "suite-without-reference",
+            ["suite-without-reference.yaml:6:14: there is no image 'trains'; did you mean 'train'"],
+        ),
+        (
             "anchor",
             [
                 "anchor.yaml:2:8: anchors and aliases are not supported: write the value out",
