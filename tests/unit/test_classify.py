@@ -366,7 +366,8 @@ def test_a_remedy_fits_the_backend(reason: Reason) -> None:
     if not (only_docker or only_local):
         for backend in ("local", "here"):
             assert not re.search(
-                r"docker|`(memory|shm|pids):` of the image|toolkit", reason.text("remedy", {"backend": backend})
+                r"docker|`(memory|shm|pids):` of the image|(?i:container) toolkit",
+                reason.text("remedy", {"backend": backend}),
             )
 
 
