@@ -96,18 +96,6 @@ def _numb_scale(_: Any) -> Any:
     return get_posterior
 
 
-def _pushed(original: Any) -> Any:
-    """A chain that is pushed to one side after every step."""
-
-    def sample(self: Any, parameters: Any) -> Any:
-        import torch
-
-        drawn = original(self, parameters)
-        return {name: value + 0.05 * torch.ones_like(value) for name, value in drawn.items()}
-
-    return sample
-
-
 def _wide_guide(original: Any) -> Any:
     def laplace_approximation(self: Any, *arguments: Any) -> Any:
         guide = original(self, *arguments)
@@ -156,7 +144,9 @@ MUTATIONS: dict[tuple[str, str, str], Sabotage] = {
         "pyro.optim.optim.PyroOptim:__call__", lambda _: lambda self, parameters, *_, **__: None
     ),
     ("autograd", "wrong-value", "SVI widens its guide"): replace("pyro.infer.SVI:step", _biased_steps),
-    ("sample", "wrong-moments", "HMC is off by a deviation"): replace("pyro.infer.HMC:sample", _pushed),
+    ("sample", "wrong-moments", "HMC stands still"): replace(
+        "pyro.infer.HMC:sample", lambda _: lambda self, parameters: parameters
+    ),
     ("sample", "wrong-value", "weights 1 percent off"): returns(
         "pyro.distributions.MultivariateNormal:log_prob", scaled(1.01)
     ),
