@@ -64,11 +64,17 @@ def _cuda_needed(folder: Path) -> dict[str, str]:
     """Distribution -> major version of CUDA (empty where unnamed), where all that is linked to torch needs CUDA."""
     needed = {}
     for record in folder.glob("*.dist-info/RECORD"):
+        if record.parent.name.startswith("torch-"):
+            continue
         paths = (line.rsplit(",", 2)[0] for line in record.read_text(encoding="utf-8").splitlines())
-        linked = [_LINKED.findall((folder / path).read_bytes()) for path in paths if path.endswith(".so")]
+        linked = [_linked((folder / path).read_bytes()) for path in paths if path.endswith(".so")]
         torched = [names for names in linked if any(not runtime for _, runtime in names)]
         if torched and all(any(cuda for cuda, _ in names) for names in torched):
             versions = [runtime.decode() for names in torched for _, runtime in names if runtime]
             needed[canonical(record.parent.name.partition("-")[0])] = max(versions, default="")
-    needed.pop("torch", None)
     return needed
+
+
+def _linked(code: bytes) -> list[tuple[bytes, bytes]]:
+    """The libraries that `_LINKED` finds in a file linked to torch, else none: scipy's hold 100 MB without any."""
+    return _LINKED.findall(code) if b"libtorch" in code or b"libc10" in code else []
