@@ -281,4 +281,5 @@ def reap(backend: Backend, say: Callable[[str], None]) -> None:
         for leftover in backend.reap():
             say(f"removed a leftover of a dead run: {leftover}")
     except Exception as error:  # the backend's own trouble is met, and named, by the launch that follows
-        say(f"leftovers of dead runs were not looked for: {type(error).__name__}: {error}")
+        kind = "" if isinstance(error, Trouble) else f"{type(error).__name__}: "
+        say(f"leftovers of dead runs were not looked for: {kind}{error}")
