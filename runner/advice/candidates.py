@@ -184,10 +184,16 @@ class Candidates:
             sides = [(f"=={taken[1]}", ())]
         if reason == "python-too-old" or number(moves.get(TORCH, "")) > number(failure.version(TORCH)):
             sides.reverse()
+        rest = failure.rest(name)
+        alone = reason in ("unsatisfiable", "version-not-found") and rest and len(failure.cell.members) == 1
+        if alone and self._installs(f"{name}=={version}"):
+            change = " ".join(f"without {name_of(text)}" for text in rest)
+            yield Option(f"leave {' and '.join(rest)} out of `with:`", f"{name} {version} alone installs", change)
         found = self._releases(name, *sides) if self.releases else []
         yield from (self._use(name, release) for release in found)
         if self.releases and not found:
-            accepts, last = failure.drifted or "the packages of the image", self._last(name)
+            beside = f" and {' and '.join(rest)}" if rest else ""
+            accepts, last = failure.drifted or f"the packages of the image{beside}", self._last(name)
             none = f"No release of {name} accepts {accepts}; {last} is the last."
             self.lost = none if last else f"No index has {name}."
         pins = [f"{moved}=={new}" for moved, new in moves.items()]
@@ -201,11 +207,6 @@ class Candidates:
                 yield self._image({TORCH: torch}, why)
         elif pins and self._installs(*requires, *pins):
             yield self._with("what is named there may be replaced", *pins)
-        rest = failure.rest(name)
-        alone = reason == "unsatisfiable" and rest and len(failure.cell.members) == 1
-        if alone and self._installs(f"{name}=={version}"):
-            change = " ".join(f"without {name_of(text)}" for text in rest)
-            yield Option(f"leave {' and '.join(rest)} out of `with:`", f"{name} {version} alone installs", change)
         module = re.search(r"No module named '(\w+)'", failure.outcome.evidence)
         if reason == "sdist-build-failed" and module and module[1] in DISTRIBUTIONS:
             needed = DISTRIBUTIONS[module[1]]
