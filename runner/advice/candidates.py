@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
 from torch_compat_matrix.runner.advice.search import number
@@ -123,11 +124,11 @@ class Candidates:
         if not outcome.environment:
             return self._installable() if outcome.reason in INSTALLS else iter(())
         if outcome.reason == "missing-module":
-            return self._bringing(outcome.names.get("module", "").partition(".")[0])
+            return chain(self._bringing(outcome.names.get("module", "").partition(".")[0]), self._newest())
         if outcome.reason in MISFITS:
             return self._of_one_time()
         behaves = outcome.blame == "library" and outcome.verdict in (Verdict.FAIL, Verdict.CRASH)
-        return self._newest() if behaves and self.releases else iter(())
+        return self._newest() if behaves else iter(())
 
     def _releases(self, name: str, *sides: Bounds) -> list[str]:
         """The release that installs beside the image's packages within each of these bounds.
@@ -231,7 +232,7 @@ class Candidates:
     def _newest(self) -> Iterator[Option]:
         """The newest release: a fault that is known may be mended there."""
         name, version = self.failure.subject, self.failure.version(self.failure.subject)
-        found = self._releases(name, (f">{version}", ())) if version else []
+        found = self._releases(name, (f">{version}", ())) if version and self.releases else []
         yield from (self._use(name, release, "the newest that") for release in found)
 
     def _of_one_time(self) -> Iterator[Option]:

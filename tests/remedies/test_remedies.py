@@ -81,7 +81,7 @@ def test_remedies_help(tmp_path: Path) -> None:
     for name in entries:
         outcome = of[name]
         (new,) = [each for each in after if (each["subject"], each["probe"]) == (name, outcome["probe"])]
-        if new["reason" if new["verdict"] == "skip" else "verdict"] == "no-stand-in":
+        if new.get("reason") == "no-stand-in":
             continue  # nothing that runs here could show it
         passed = new["verdict"] == "pass"
         helped, tried = helped + passed, tried + 1
