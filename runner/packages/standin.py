@@ -92,6 +92,10 @@ def build(local: Local, home: Path, index: Index, gpu: bool) -> StandIn:
                     shutil.rmtree(folder, ignore_errors=True)
                     raise
             built = StandIn(python=python, **record)
+        elif _lacks_bytecode(python):  # built by an earlier version
+            with locked(users_of(python)):
+                _write_bytecode(python)
+                manifest.seal(folder)
         os.utime(folder)  # its last use, by which `compat clean` chooses
         return built
 
@@ -185,6 +189,13 @@ def _build(local: Local, folder: Path, python: Path, index: Index, gpu: bool) ->
         cuda = buildline.cuda_of(_packages(python)) or ""
         misfits = {name: buildline.explain({name: misfits[name]}, packages["torch"], cuda) for name in misfits}
     return {"identity": digest([name, packages]), "description": name, "misfits": misfits}
+
+
+def _lacks_bytecode(python: Path) -> bool:
+    """Whether torch's bytecode is missing, and could be written."""
+    torch = _packages(python) / "torch"
+    missing = (torch / "__init__.py").exists() and not any((torch / "__pycache__").glob("__init__.*"))
+    return missing and os.access(torch, os.W_OK)
 
 
 def _write_bytecode(python: Path) -> None:

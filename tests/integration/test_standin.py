@@ -15,7 +15,7 @@ import pytest
 from tests.support.tinywheels import linked_to, simple_index, torch_for, wheel
 from torch_compat_matrix.runner.errors import Trouble
 from torch_compat_matrix.runner.model import Local
-from torch_compat_matrix.runner.packages import overlay, standin
+from torch_compat_matrix.runner.packages import manifest, overlay, standin
 from torch_compat_matrix.runner.packages.pip_config import Index
 from torch_compat_matrix.runner.packages.standin import StandIn
 
@@ -58,6 +58,21 @@ def test_it_runs_and_says_what_it_is(tmp_path: Path, index: Index, monkeypatch: 
     ran = subprocess.run([built.python, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "2.1"
     assert built.description == f"Python {platform.python_version()} with torch 2.1 (as pip would choose it)"
+
+
+def test_one_without_bytecode_gets_it(tmp_path: Path) -> None:
+    """Nothing else of it is built again."""
+    offered = wheel(tmp_path / "files", "torch", "2.1", files={"torch/__init__.py": ""})
+    index = Index(options={"index-url": simple_index(tmp_path, offered)})
+    built = build(tmp_path, index, "torch")
+    folder = built.python.parent.parent
+    (compiled,) = folder.glob("lib/*/site-packages/torch/__pycache__/__init__.*")
+    compiled.unlink()
+    manifest.seal(folder)
+    inode = folder.stat().st_ino
+    assert build(tmp_path, index, "torch") == built
+    assert compiled.exists() and folder.stat().st_ino == inode
+    assert manifest.damage(folder) == ""
 
 
 @pytest.mark.parametrize("requires", ["torch", "torch>=2", "torch==2.0", "lib"])
