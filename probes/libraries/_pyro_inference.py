@@ -29,7 +29,7 @@ def predictive(probe: Probe) -> None:
     moments(drawn, x @ mean, spread, "predictive draws")
 
 
-def chains(probe: Probe, kind: str, **options: Any) -> None:
+def chains(probe: Probe, kind: str, count: int = 300, **options: Any) -> None:
     """A short chain finds the analytic posterior, to within what its own effective sample size allows."""
     import pyro
     import torch
@@ -45,7 +45,7 @@ def chains(probe: Probe, kind: str, **options: Any) -> None:
         mcmc.run(x, y)
         return mcmc
 
-    mcmc = chain(300, 100)
+    mcmc = chain(count, 100)
     drawn = mcmc.get_samples()["w"]
     sound(drawn, x, f"{kind} draws")
     require(bool((drawn.std(0) > 0).all()), "wrong-moments", "the chain stands still")
@@ -56,9 +56,11 @@ def chains(probe: Probe, kind: str, **options: Any) -> None:
     probe.metric(f"{kind}: R-hat", float(r_hat.max()), "ratio")
     probe.metric(f"{kind}: effective sample size", float(effective.min()), "count")
     require(float(r_hat.max()) < 1.15, "wrong-moments", f"chain has not mixed: R-hat {float(r_hat.max()):.3f}")
-    require(float(effective.min()) > 30, "wrong-moments", f"effective sample size {float(effective.min()):.0f} of 300")
-    count = effective.clamp(30, 300).to(x)
-    error = float(((drawn.mean(0) - mean).abs() / (std / count.sqrt())).max())
+    require(
+        float(effective.min()) > 30, "wrong-moments", f"effective sample size {float(effective.min()):.0f} of {count}"
+    )
+    independent = effective.clamp(30, count).to(x)
+    error = float(((drawn.mean(0) - mean).abs() / (std / independent.sqrt())).max())
     require(error < SIGMAS, "wrong-moments", f"mean of the chain is {error:.1f} standard errors off")
     ratio = drawn.std(0) / std
     within = bool(((ratio > 0.6) & (ratio < 1.6)).all())

@@ -100,7 +100,8 @@ def sample(probe: Probe) -> None:
     with probe.part("NUTS"), clean(probe.seed):
         inference.chains(probe, "NUTS")
     with probe.part("HMC"), clean(probe.seed):
-        inference.chains(probe, "HMC", trajectory_length=1.5)
+        # a quarter of the posterior's period, where the next draw hardly depends on the last
+        inference.chains(probe, "HMC", 900, trajectory_length=0.17, adapt_mass_matrix=False)
     with probe.part("importance"), clean(probe.seed):
         inference.importance(probe)
     with probe.part("discrete"), clean(probe.seed):
