@@ -107,8 +107,8 @@ MUTATIONS: dict[tuple[str, str, str], Sabotage] = {
             "qProbabilityOfImprovement",
         )
     },
-    ("sample", "wrong-value", "a noisy improvement 10 percent off"): returns(
-        "botorch.acquisition.qNoisyExpectedImprovement:forward", scaled(1.1)
+    ("sample", "wrong-value", "a noisy improvement twice as large"): returns(
+        "botorch.acquisition.qNoisyExpectedImprovement:forward", scaled(2.0)
     ),
     ("sample", "wrong-value", "standardised outcomes stay so"): replace(
         "botorch.models.transforms.Standardize:untransform_posterior",
