@@ -121,6 +121,10 @@ def sample(probe: Probe) -> None:
         drawn = _usable(noisy(copies), copies, "NoiseTunnel")
         moments(drawn, point * weight[0], 0.5 * weight[0].abs(), "NoiseTunnel")
         seeded(lambda: noisy(point[None]), "NoiseTunnel", reseed)
+        if count == "nt_samples":
+            several = {"nt_type": "smoothgrad", "stdevs": 0.5, "nt_samples": 4, "nt_samples_batch_size": 3}
+            drawn = _usable(tunnel.attribute(copies, **several), copies, "NoiseTunnel in batches")
+            moments(drawn, point * weight[0], 0.25 * weight[0].abs(), "NoiseTunnel in batches")
     with probe.part("gradient SHAP"):
         baselines = probe.randn(2, 3, offset=4)
 
@@ -131,6 +135,11 @@ def sample(probe: Probe) -> None:
         spread = (0.25 + baselines.var(0, unbiased=False)).sqrt()
         moments(drawn, weight[0] * (point - baselines.mean(0)), weight[0].abs() * spread, "GradientShap")
         seeded(lambda: shap(copies[:64]), "GradientShap", reseed)
+        way, one = point - baselines[0], baselines[:1]  # of a square, the place on the way decides
+        method = attr.GradientShap(lambda x: (x**2 * weight[0]).sum(1))
+        drawn = _usable(method.attribute(copies, one, n_samples=1, stdevs=0.0), copies, "GradientShap of a square")
+        mean = weight[0] * (point**2 - baselines[0] ** 2)
+        moments(drawn, mean, weight[0].abs() * way**2 / 3**0.5, "GradientShap of a square")
     with probe.part("pooling beside ReLU"):
         methods.pooled(probe)
 
@@ -171,6 +180,7 @@ def autograd(probe: Probe) -> None:
     with torch.no_grad():
         rise = (network(x) - network(torch.zeros_like(x)))[:, 1]
     path = _integrated(network, x)
+    start = probe.randn(5, 2, 4, 4, offset=1, dtype=torch.float64)
     with probe.part("input x gradient"):
         seen = _usable(attr.InputXGradient(network).attribute(x.clone(), target=1), x, "InputXGradient")
         close(seen, x * _gradient(network, x), "InputXGradient", code="wrong-gradient")
@@ -181,7 +191,6 @@ def autograd(probe: Probe) -> None:
         close(seen.flatten(1).sum(1), rise, "completeness of IntegratedGradients", rtol=1e-4, atol=1e-4)
         close(seen, path, "IntegratedGradients", rtol=1e-4, atol=1e-4, code="wrong-gradient")
         close(delta, torch.zeros_like(rise), "convergence delta of IntegratedGradients", atol=1e-4)
-        start = probe.randn(5, 2, 4, 4, offset=1, dtype=torch.float64)
         for rule, error in (("riemann_trapezoid", 0.01), ("gausslegendre", 1e-4)):
             seen = method.attribute(x.clone(), start, target=1, n_steps=STEPS, method=rule, internal_batch_size=7)
             what = f"IntegratedGradients from a baseline by {rule}"
@@ -190,9 +199,14 @@ def autograd(probe: Probe) -> None:
         with torch.no_grad():
             like = network[:3](x)
         method = attr.LayerConductance(network, network[2])
-        seen = _usable(method.attribute(x.clone(), target=1, n_steps=500), like, "LayerConductance")
-        # Conductance takes differences between the steps of its path: its error falls with their number, not faster.
-        close(seen.flatten(1).sum(1), rise, "completeness of LayerConductance", rtol=0.01, atol=0.01)
+        with torch.no_grad():
+            whole = (network(x) - network(start))[:, 1]
+        from_zero = method.attribute(x.clone(), target=1, n_steps=500)
+        from_start = method.attribute(x.clone(), baselines=start, target=1, n_steps=500, internal_batch_size=700)
+        for seen, total, what in ((from_zero, rise, ""), (from_start, whole, " from a baseline, in batches")):
+            seen = _usable(seen, like, f"LayerConductance{what}")
+            # It takes differences between the steps of its path: its error falls with their number, not faster.
+            close(seen.flatten(1).sum(1), total, f"completeness of LayerConductance{what}", rtol=0.01, atol=0.01)
     with probe.part("neuron conductance"):  # an output's conductance to itself is its integrated gradient
         method = attr.NeuronConductance(network, network[5])
         seen = method.attribute(x.clone(), 1, target=1, n_steps=STEPS, method="gausslegendre")

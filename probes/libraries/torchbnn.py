@@ -1,5 +1,6 @@
 """torchbnn: Bayesian linear, convolution and batch-norm layers."""
 
+import math
 from typing import Any, Sequence
 
 from ..compiling import compiled
@@ -36,6 +37,19 @@ def _spread(layer: Any, mean: Any, log_sigma: Any) -> None:
             parameter.copy_(number if name.startswith("weight") else number.flatten()[0].expand(parameter.shape))
 
 
+def _begins(layer: Any, inputs: int, what: str) -> None:
+    """A layer's means begin as plain layers' weights do, its deviations as the prior's, 0.1."""
+    import torch
+
+    for kind in _KINDS:
+        means, log_sigma = (
+            getattr(layer, f"{kind}_{part}").detach().reshape(DRAWS, -1) for part in ("mu", "log_sigma")
+        )
+        zero = torch.zeros_like(means[0])
+        moments(means, zero, zero + (3 * inputs) ** -0.5, f"first means of {what}'s {kind}")
+        close(log_sigma, torch.full_like(log_sigma, math.log(0.1)), f"first log deviations of {what}'s {kind}")
+
+
 def sample(probe: Probe) -> None:
     """Weights and biases are drawn afresh in each forward pass, from the layer's own means and deviations."""
     import torch
@@ -44,7 +58,9 @@ def sample(probe: Probe) -> None:
     eye, zero = torch.eye(3, device=probe.device), torch.zeros(1, 3, device=probe.device)
     with probe.part("linear draws"):
         mean, log_sigma = probe.randn(3), probe.randn(3, offset=1) * 0.3
+        torch.manual_seed(probe.seed)
         layer = torchbnn.BayesLinear(prior_mu=0, prior_sigma=0.1, in_features=3, out_features=DRAWS).to(probe.device)
+        _begins(layer, 3, "BayesLinear")
         _spread(layer, mean, log_sigma)
         torch.manual_seed(probe.seed)
         drawn = layer(torch.cat([eye, zero]))
@@ -57,6 +73,7 @@ def sample(probe: Probe) -> None:
     with probe.part("convolution draws"):
         mean, log_sigma = probe.randn(1, offset=2), probe.randn(1, offset=3) * 0.3
         convolution = torchbnn.BayesConv2d(0, 0.1, in_channels=1, out_channels=DRAWS, kernel_size=1).to(probe.device)
+        _begins(convolution, 1, "BayesConv2d")
         _spread(convolution, mean, log_sigma)
         image = torch.zeros(1, 1, 1, 2, device=probe.device)
         image[..., 1] = 1.0
@@ -77,8 +94,13 @@ def sample(probe: Probe) -> None:
     with probe.part("freeze"):
         layer.freeze()
         require(torch.equal(layer(eye), layer(eye)), "seed-ignored", "a frozen layer gave two different outputs")
+        expected = torch.nn.functional.linear(eye, *(_drawn(layer, kind) for kind in _KINDS))
+        close(layer(eye), expected, "frozen BayesLinear")
         layer.unfreeze()
-        require(not torch.equal(layer(eye), layer(eye)), "repeated-draw", "an unfrozen layer repeats its output")
+        once, again = layer(torch.cat([eye, zero])), layer(torch.cat([eye, zero]))
+        same = torch.allclose(once[:3] - once[3], again[:3] - again[3], atol=1e-4)
+        require(not same, "repeated-draw", "an unfrozen layer repeats its weights")
+        require(not torch.equal(once[3], again[3]), "repeated-draw", "an unfrozen layer repeats its bias")
         model = torch.nn.Sequential(torch.nn.Sequential(layer), torch.nn.Tanh())
         torchbnn.utils.freeze(model)
         require(torch.equal(model(eye), model(eye)), "seed-ignored", "a frozen model gave two different outputs")
@@ -144,6 +166,29 @@ def _call(module: Any, named: Any, inputs: Any) -> Any:
     return functional_call(module, named, inputs)
 
 
+def _frozen(probe: Probe) -> None:
+    """A frozen layer, with a bias and without, has the gradients of what it draws, written out."""
+    import torch
+    import torchbnn
+    from torch.nn import functional
+
+    image = probe.randn(2, 2, 5, 5, dtype=torch.float64)
+    for bias in (True, False):
+        for layer, plain, options in (
+            (torchbnn.BayesConv2d(0, 0.3, 2, 3, 3, padding=1, bias=bias), functional.conv2d, {"padding": 1}),
+            (torchbnn.BayesLinear(0, 0.3, 5, 4, bias=bias), functional.linear, {}),
+        ):
+            layer.to(probe.device, torch.float64).freeze()
+            seen, what = layer(image), f"a frozen {type(layer).__name__} {'with' if bias else 'without'} a bias"
+            expected = plain(image, *(_drawn(layer, kind) for kind in _KINDS[: 1 + bias]), **options)
+            close(seen, expected, what)
+            require(seen.requires_grad, "no-gradient", f"the output of {what} is detached")
+            names, parameters = zip(*layer.named_parameters())
+            pair = [torch.autograd.grad(output.square().sum(), parameters) for output in (seen, expected)]
+            for name, mine, theirs in zip(names, *pair):
+                close(mine, theirs, f"gradient of {name} of {what}", code="wrong-gradient")
+
+
 def autograd(probe: Probe) -> None:
     """Gradients reach means and deviations and are right; the KL loss is the closed form; the network trains."""
     import torch
@@ -162,6 +207,8 @@ def autograd(probe: Probe) -> None:
             [parameter for _, parameter in network.named_parameters()],
             "frozen network",
         )
+    with probe.part("each layer"):
+        _frozen(probe)
     with probe.part("KL loss"):
         network = _network(probe, torch.float32)
         further = (torchbnn.BayesConv2d(0.2, 0.5, 2, 3, 2), torchbnn.BayesBatchNorm2d(0.3, 0.4, 3))

@@ -102,6 +102,10 @@ def _own_output(original: Any) -> Any:
 MEND = replace(HOOKS, _own_output)
 
 MUTATIONS: dict[tuple[str, str, str], Sabotage] = {
+    ("autograd", "wrong-value", "layer conductance leaves the baselines out"): replace(LAYER, _options(baselines=None)),
+    ("sample", "wrong-moments", "gradient SHAP takes the end of its way"): replace(
+        "captum.attr._core.gradient_shap:_scale_input", lambda original: lambda input, *others: input
+    ),
     ("sample", "wrong-device", "attribution on another device"): returns(OCCLUSION, elsewhere),
     ("sample", "wrong-dtype", "float64 for float32"): returns(LAYER, double),
     ("sample", "wrong-value", "occlusion 1 percent off"): returns(OCCLUSION, scaled(1.01)),

@@ -57,6 +57,27 @@ def _numb_bias(original: Any) -> Any:
     return forward
 
 
+def _but_the_bias(original: Any) -> Any:
+    """Only the weights of an unfrozen layer are drawn again."""
+
+    def unfreeze(self: Any) -> None:
+        noise = self.bias_eps
+        original(self)
+        self.bias_eps = noise
+
+    return unfreeze
+
+
+def _in_one_place(original: Any) -> Any:
+    """All means of a new layer are alike."""
+
+    def reset_parameters(self: Any) -> None:
+        original(self)
+        self.weight_mu.data.fill_(0.3)
+
+    return reset_parameters
+
+
 def _uphill(original: Any) -> Any:
     """A layer that is not frozen trains in the wrong direction."""
 
@@ -87,6 +108,15 @@ MUTATIONS: dict[tuple[str, str, str], Sabotage] = {
     ("sample", "seed-ignored", "the seed is forgotten"): first(FORWARD, reseed),
     ("sample", "repeated-draw", "each draw is the same"): first(FORWARD, rewind),
     ("sample", "seed-ignored", "freezing does nothing"): replace("torchbnn.BayesLinear:freeze", does_nothing),
+    ("autograd", "no-gradient", "a convolution's output is detached"): returns(
+        "torchbnn.BayesConv2d:forward", detached
+    ),
+    ("sample", "repeated-draw", "unfreezing leaves the bias frozen"): replace(
+        "torchbnn.BayesLinear:unfreeze", _but_the_bias
+    ),
+    ("sample", "wrong-moments", "a convolution's means begin in one place"): replace(
+        "torchbnn.BayesConv2d:reset_parameters", _in_one_place
+    ),
     ("sample", "repeated-draw", "unfreezing does nothing"): replace("torchbnn.BayesLinear:unfreeze", does_nothing),
     ("autograd", "no-gradient", "detached output"): returns(FORWARD, detached),
     ("autograd", "no-gradient", "detached KL loss"): returns("torchbnn.BKLLoss:forward", detached),
