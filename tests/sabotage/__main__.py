@@ -1,4 +1,7 @@
-"""`python -m tests.sabotage [LIBRARY ...]`: the kill table; `--sound N`: every probe of the sound ones, N seeds."""
+"""`python -m tests.sabotage [LIBRARY ...]`: the kill table; `--sound N`: every probe of the sound ones, N seeds.
+
+`--generated N`: so many mutants of each library, made by machine, and how many of them the probes kill.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +13,16 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from tabulate import tabulate
 
+from tests.sabotage import rates
 from tests.support import ROOT
 
+MUTANTS = "tests.sabotage.generated"
 MUTATIONS = Path(__file__).parent / "mutations"
 LIBRARIES = sorted(path.stem.replace("_", "-") for path in MUTATIONS.glob("[a-z]*.py"))
 
@@ -29,7 +35,9 @@ def requires(library: str) -> tuple[str, ...]:
     return ("torch==2.13.0", "numpy", *([] if library == "torch" else [library]))
 
 
-def results(python: str, libraries: Sequence[str], mode: str, only: str) -> Iterator[dict[str, Any]]:
+def results(
+    python: str, libraries: Sequence[str], *words: str, module: str = "tests.sabotage.inside"
+) -> Iterator[dict[str, Any]]:
     """A row for each mutation (or seed), as it comes; the libraries must be installed for that interpreter."""
     with tempfile.TemporaryDirectory(prefix="compat-sabotage-") as cache:
         environment = {
@@ -38,7 +46,7 @@ def results(python: str, libraries: Sequence[str], mode: str, only: str) -> Iter
             "TORCHINDUCTOR_CACHE_DIR": cache,
         }
         for library in libraries:
-            command = [python, "-m", "tests.sabotage.inside", library, mode, only]
+            command = [python, "-m", module, library, *words]
             with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as process:
                 assert process.stdout is not None
                 for line in process.stdout:
@@ -61,9 +69,17 @@ def main() -> int:
     parser.add_argument("--python", help="an interpreter with the libraries (default: one is made for each)")
     parser.add_argument("--probes", default="", help="only these, separated by commas")
     parser.add_argument("--sound", type=int, metavar="N", help="no sabotage: each probe under N seeds")
+    parser.add_argument("--generated", type=int, metavar="N", help="N mutants of each library, made by machine")
+    parser.add_argument("--seed", default="0", help="chooses the mutants (%(default)s)")
     options = parser.parse_args()
     from tests.support.environments import environment
 
+    if options.generated:
+        words = (str(options.generated), options.seed, options.probes)
+        pythons = {name: options.python or environment(*requires(name)) for name in options.libraries}
+        found = (results(python, [name], *words, module=MUTANTS) for name, python in pythons.items())
+        print("\n".join(rates.page(list(chain.from_iterable(found)))))
+        return 0
     mode = f"sound:{options.sound}" if options.sound else "mutations"
     rows = []
     for library in options.libraries:
