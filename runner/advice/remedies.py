@@ -21,8 +21,9 @@ EAGER = Option("leave this part out of `torch.compile`", "`torch.compiler.disabl
 
 
 def can_be_advised(outcome: Outcome) -> bool:
-    """Whether another version, package or image may help: nothing that passed, was skipped or is still open."""
-    return outcome.verdict.final and outcome.verdict not in (Verdict.PASS, Verdict.SKIP) and not outcome.changes
+    """Whether another version, package or image may help: nothing that passed, was skipped, is reused or still open."""
+    settled = outcome.changes or outcome.reused or outcome.verdict in (Verdict.PASS, Verdict.SKIP)
+    return outcome.verdict.final and not settled
 
 
 def advised(failure: Failure, evidence: Evidence, backend: str, offers: Offers | None) -> Outcome:
