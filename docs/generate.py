@@ -105,6 +105,7 @@ def coverage() -> str:
         "",
         "The public entry points that each library's own documentation leads with (`COVERS` of its probe module), and",
         "the part of a probe that exercises each. `compat show CHECK` names those of its libraries without one.",
+        "How many faults made by machine they notice there: [mutants.md](mutants.md).",
         "",
         "| library | entry points | covered | not covered |",
         "|---|---|---|---|",
