@@ -194,9 +194,10 @@ class MatrixSession:
 
     def _report(self, state: str) -> None:
         from torch_compat_matrix.reports.write import compile_report
+        from torch_compat_matrix.runner.advising import advise
         from torch_compat_matrix.runner.records import history
         from torch_compat_matrix.runner.records.runs import home
-        from torch_compat_matrix.runner.workflow import advise, conclude
+        from torch_compat_matrix.runner.workflow import conclude
 
         assert self.opened is not None
         run = self.opened.run

@@ -158,7 +158,9 @@ def _same_environment(cell: CellTask) -> None:
         )
     torch = sys.modules.get("torch")
     evidence.require(
-        torch is None or hasattr(torch, "Tensor"), "environment-changed", "another module stands in torch's place"
+        torch is None or getattr(torch, "__spec__", None) is not None,
+        "environment-changed",
+        "another module stands in torch's place, which was not imported",
     )
     expected = cell["replaces"].get("torch") or held.get("torch")
     if torch is not None and expected:

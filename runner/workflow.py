@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import cache, partial
@@ -14,9 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from torch_compat_matrix.runner import storage
-from torch_compat_matrix.runner.advice import remedies, suspects
-from torch_compat_matrix.runner.advice.candidates import Failure
-from torch_compat_matrix.runner.advice.evidence import Evidence
+from torch_compat_matrix.runner.advice import suspects
 from torch_compat_matrix.runner.backends import gpus
 from torch_compat_matrix.runner.backends.base import Backend, Command, Finding, Shells, connect
 from torch_compat_matrix.runner.errors import BackendUnusable, CompatError, NothingSelected, Trouble, UsageError
@@ -25,14 +22,13 @@ from torch_compat_matrix.runner.execution.shell import interact
 from torch_compat_matrix.runner.files import cores
 from torch_compat_matrix.runner.model import Check, Image, Plan, Verdict
 from torch_compat_matrix.runner.outcome import Outcome
-from torch_compat_matrix.runner.packages.offers import Offers
 from torch_compat_matrix.runner.packages.pip_config import Index
 from torch_compat_matrix.runner.records import history
 from torch_compat_matrix.runner.records.journal import append
 from torch_compat_matrix.runner.records.runs import Run, home
 from torch_compat_matrix.runner.text import SECRET
 from torch_compat_matrix.runner.verdicts.reasons import reason_for
-from torch_compat_matrix.runner.watch import Say, Watch, doing
+from torch_compat_matrix.runner.watch import Say, Watch
 
 if TYPE_CHECKING:
     from torch_compat_matrix.probes.contract import ImageFacts
@@ -188,8 +184,15 @@ def facts_of(image: Image, backend: Backend, say: Say) -> ImageFacts:
             engine.stop()
 
 
-def execute(opened: OpenRun, *, listen: Callable[[Outcome], None], say: Say, watch: Watch = lambda phase: None) -> None:
-    """Run the remaining checks; an interruption ends the running launches and is recorded."""
+def execute(
+    opened: OpenRun,
+    *,
+    listen: Callable[[Outcome], None],
+    say: Say,
+    watch: Watch,
+    advise: Callable[[OpenRun, Watch], None],
+) -> None:
+    """Run the remaining checks, then seek advice; an interruption ends the running launches and is recorded."""
     engine = None
     with opened.run.going():
         try:
@@ -210,46 +213,6 @@ def conclude(run: Run, state: str) -> None:
     thoughts = (*suspects.contradicted(run.outcomes()), *suspects.guessed(home(), run))
     append(run.journal, *({"kind": "outcome", **outcome.to_json()} for outcome in thoughts))
     run.finish(state)
-
-
-RUNS = 20
-"""The latest runs whose records have a say in remedies."""
-
-
-def advise(opened: OpenRun, watch: Watch = lambda phase: None) -> None:
-    """Record the run's failures once more, with the remedies that the records and the index give."""
-    cells, images = {cell.id: cell for cell in opened.plan.cells}, {image.name: image for image in opened.plan.images}
-    outcomes = opened.run.outcomes().values()
-    probed = {name for name, cell in cells.items() if cell.members}  # an image's own commands have none
-    failures = [outcome for outcome in outcomes if outcome.cell in probed and remedies.can_be_advised(outcome)]
-    if not failures:
-        return
-    evidence, index = Evidence(Run.all(home())[-RUNS:]), Index.from_pip(os.environ)
-    facts: dict[str, ImageFacts] = {}
-    offers: dict[str, Offers | None] = {}
-
-    def advised(outcome: Outcome) -> Outcome:
-        cell = cells[outcome.cell]
-        if cell.image not in facts:
-            return outcome
-        seen, sources = facts[cell.image], index.beside(cell)
-        key = f"{cell.image} {sources.key}"
-        asked = offers.setdefault(key, Offers(facts=seen, index=sources, cache=home() / "resolutions"))
-        failure = Failure(outcome=outcome, cell=cell, facts=seen)
-        try:
-            return remedies.advised(failure, evidence, opened.backend.name, asked)
-        except Trouble:  # the index does not answer, and is not asked again
-            offers[key] = None
-            return remedies.advised(failure, evidence, opened.backend.name, None)
-        except ValueError:  # a version or requirement outside the standard: the general remedy stays
-            return outcome
-
-    with doing(watch, "advise", opened.run.id), ThreadPoolExecutor(4, "advise") as pool:
-        for name in {cells[outcome.cell].image for outcome in failures}:
-            with suppress(Trouble):
-                facts[name] = facts_of(images[name], opened.backend, lambda text: None)
-        new = [after for before, after in zip(failures, pool.map(advised, failures), strict=True) if after != before]
-    append(opened.run.journal, *({"kind": "outcome", **outcome.to_json()} for outcome in new))
 
 
 def run_command(plan: Plan, backend: Backend, command: Command, say: Say) -> int:

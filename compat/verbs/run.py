@@ -16,6 +16,7 @@ from torch_compat_matrix.runner.execution.durations import Estimate, Remaining
 from torch_compat_matrix.runner.model import Plan
 from torch_compat_matrix.runner.planning import adapted
 from torch_compat_matrix.runner.records.runs import Run, home
+from torch_compat_matrix.runner.watch import Watch
 from torch_compat_matrix.runner.workflow import OpenRun, RunSettings, execute, jobs_of, make_room, open_run, resume_run
 
 
@@ -55,6 +56,14 @@ def start(plan: Plan, settings: RunSettings, command: Sequence[str]) -> OpenRun:
     return open_run(plan, connected, settings, command)
 
 
+def _advise(opened: OpenRun, watch: Watch) -> None:
+    try:
+        from torch_compat_matrix.runner.advising import advise
+    except ModuleNotFoundError:  # a bare interpreter cannot compare versions: the general remedies stay
+        return
+    advise(opened, watch)
+
+
 def work_through(
     opened: OpenRun, out: Path | None = None, baseline: str | None = None, loudness: int = NORMAL
 ) -> Status:
@@ -65,7 +74,7 @@ def work_through(
     remaining = Remaining(Estimate.load(home()), opened.checks, jobs_of(opened))
     with progress(len(opened.checks), opened.plan.known, remaining, loudness) as shown:
         try:
-            execute(opened, listen=shown.outcome, say=shown.say, watch=shown.watch)
+            execute(opened, listen=shown.outcome, say=shown.say, watch=shown.watch, advise=_advise)
         except KeyboardInterrupt:
             report(opened.run, out, baseline)
             raise

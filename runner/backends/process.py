@@ -192,7 +192,8 @@ def launch_folder() -> Iterator[Path]:
     try:
         folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-"))
     except OSError as error:
-        raise Trouble("host-error", f"the probe host cannot be started: {error}") from error
+        full = "there is no room for temporary files: the disk is full, or the folders are read-only"
+        raise Trouble("host-error", f"{full} ({error})", "Let TMPDIR name a folder with room.") from error
     name = folder
     try:
         (folder / "owner").write_text(owner())

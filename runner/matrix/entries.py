@@ -57,8 +57,11 @@ class Entry(BaseModel):
 ONE, SEVERAL, FILES, RELEASES = FORMS = "[entry]", "[entries]", "[files]", "[releases]"
 """The forms of a value that has several, as pydantic's errors name them; brackets, since no key of the file has any."""
 
+Limited = Literal["import", "sample", "autograd", "compile", "suite"]
+"""The probes that have a time limit; one list, so that a wrong name is one mistake."""
+
 Timeout = Annotated[
-    Annotated[Seconds, Tag(ONE)] | Annotated[dict[ProbeName | Literal["suite"], Seconds], Tag(SEVERAL)],
+    Annotated[Seconds, Tag(ONE)] | Annotated[dict[Limited, Seconds], Tag(SEVERAL)],
     Discriminator(lambda value: SEVERAL if isinstance(value, dict) else ONE),
 ]
 

@@ -143,7 +143,7 @@ def _python(text: str) -> str:
 def _inner(text: str) -> str:
     path = Path(text.partition("::")[0])
     if path.is_absolute() or ".." in path.parts or not path.parts or text.startswith("-"):
-        raise ValueError("no path within the source; write one like tests/test_x.py, or tests/test_x.py::test_y")
+        raise ValueError("no path within the source; write one as pytest does, FILE or FILE::TEST")
     return text
 
 

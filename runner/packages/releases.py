@@ -7,12 +7,9 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.error import HTTPError, URLError
 from urllib.parse import unquote, urljoin, urlsplit
-
-from packaging.utils import InvalidSdistFilename, InvalidWheelFilename, parse_sdist_filename, parse_wheel_filename
-from packaging.version import InvalidVersion, Version
 
 from torch_compat_matrix.runner.errors import Trouble
 from torch_compat_matrix.runner.packages import manifest
@@ -20,8 +17,11 @@ from torch_compat_matrix.runner.packages.constraints import Reader
 from torch_compat_matrix.runner.packages.overlay import offered
 from torch_compat_matrix.runner.packages.pip_config import Index
 from torch_compat_matrix.runner.packages.target import Target
-from torch_compat_matrix.runner.pins import HASH, canonical, name_of, version_of
+from torch_compat_matrix.runner.pins import HASH, canonical, name_of, same_version, version_of
 from torch_compat_matrix.runner.text import redact
+
+if TYPE_CHECKING:
+    from packaging.version import Version
 
 _ACCEPT = "application/vnd.pypi.simple.v1+json, text/html;q=0.1"
 """PEP 691; only JSON tells when a file was published (PEP 700)."""
@@ -33,6 +33,8 @@ def releases(name: str, index: Index) -> dict[str, str]:
     Whether a release has a file for an image is the resolver's business.  Raises Trouble `index-unreachable` or
     `index-refused` where a source does not answer: nothing older is taken in its place.
     """
+    from packaging.version import Version  # only now: a bare host has none
+
     days: dict[Version, str] = {}
     reader = index.reader()
     for url in index.pages(name):
@@ -62,7 +64,7 @@ def hashed(add: Sequence[str], facts: Mapping[str, Any], index: Index, *, withdr
     for line in filter(name_of, re.sub(r"\s*\\\n\s*", " ", ran.out).splitlines()):
         pin, *hashes = line.split(HASH)
         for path in held if version_of(pin) else ():
-            if _version(path.name, name_of(pin)) == Version(version_of(pin)):
+            if same_version(str(_version(path.name, name_of(pin))), version_of(pin)):
                 hashes.append(f"sha256:{manifest.hash_of(path)}")
         lines.append(HASH.join([pin, *sorted(set(hashes))]))
     return tuple(sorted(lines))
@@ -132,8 +134,12 @@ class _Anchors(HTMLParser):
 
 def _version(file: str, name: str) -> Version | None:
     """The version of a wheel or source distribution of that name; None for any other file."""
+    from packaging import utils  # only now: a bare host has none
+    from packaging import version as versions
+
     try:
-        own, version = parse_wheel_filename(file)[:2] if file.endswith(".whl") else parse_sdist_filename(file)
-    except (InvalidWheelFilename, InvalidSdistFilename, InvalidVersion):
+        read = utils.parse_wheel_filename if file.endswith(".whl") else utils.parse_sdist_filename
+        own, version = read(file)[:2]
+    except (utils.InvalidWheelFilename, utils.InvalidSdistFilename, versions.InvalidVersion):
         return None
     return version if own == name else None

@@ -87,7 +87,7 @@ def _of_torch(observation: Mapping[str, Any], known: Mapping[str, str], facts: M
     if not error or not any(link["message"] == error["message"] for link in observation.get("chain", ())):
         return None
     found = explain({"status": "raised", **error, "member": "torch"}, {**known, "member": "torch"}, (), {})
-    if found.blame in ("image", "host"):
+    if found.blame in ("image", "host") and found.verdict is not Verdict.FAIL:
         return found
     version = facts.get("packages", {}).get("torch")
     installed = {"installed_torch": f"torch {version}"} if version else {}

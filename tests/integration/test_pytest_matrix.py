@@ -82,8 +82,8 @@ def test_workers_share_one_run(tmp_path: Path, torch_python: str, dist: str) -> 
     assert "matrix.yaml:19:5: this `known:` entry expired on 2020-01-31" in said
     (journal,) = (tmp_path / "home" / "runs").glob("*/journal.jsonl")
     records = [json.loads(line) for line in journal.read_text().splitlines()]
-    times = Counter(record["check"] for record in records if record["kind"] == "outcome")
-    assert set(times.values()) == {1}
+    answers = {(record["check"], record["started"]) for record in records if record["kind"] == "outcome"}
+    assert max(Counter(check for check, _ in answers).values()) == 1  # second thoughts repeat an answer, with its time
     assert sum(record["kind"] == "end" for record in records) == 1
     assert said.count("report: ") == 1
     assert (journal.parent / "report.md").exists()

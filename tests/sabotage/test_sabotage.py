@@ -34,14 +34,12 @@ def test_quick_share_of_the_kill_table() -> None:
 def test_what_a_probe_lets_pass_shows_in_its_fingerprint() -> None:
     """The sound library's is the same again; a mutation within the tolerance of every reference is a difference."""
     python = environment("torch==2.13.0", "numpy", "torchbnn==1.2")
-    sound, *broken = results(python, ["torchbnn"], "subtle", "autograd")
+    sound, broken = results(python, ["torchbnn"], "subtle", "autograd")
     (again, *_) = results(python, ["torchbnn"], "sound:1", "autograd")
-    assert [row["status"] for row in (sound, again, *broken)] == ["passed"] * 4
+    assert [row["status"] for row in (sound, again, broken)] == ["passed"] * 3
     assert sound["numerics"]
     assert differing(sound, again) == []
-    forward, loss = (differing(sound, row) for row in broken)
-    assert "gradients: frozen network: gradient of 0.weight_mu differs by 0.33 %" in forward
-    assert "KL loss: KL loss (sum): gradient of 0.weight_mu differs by 5e-5" in loss
+    assert "KL loss: KL loss (sum): gradient of 0.weight_mu differs by 5e-5" in differing(sound, broken)
 
 
 def differing(sound: dict[str, Any], row: dict[str, Any]) -> list[str]:

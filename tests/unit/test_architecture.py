@@ -106,6 +106,7 @@ MAY_IMPORT = {
         *("runner/backends", "runner/records", "runner/verdicts"),
     ],
     "runner/workflow": ["runner"],
+    "runner/advising": ["runner"],
     "reports": ["runner/ground", "runner/records"],
     "compat": ["runner", "reports"],
     "probes": [],

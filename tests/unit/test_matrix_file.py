@@ -70,7 +70,7 @@ def test_shipped_file() -> None:
             "bad-suite",
             [
                 "bad-suite.yaml:6:14: 'git+https://host/captum@v0.9.0' is no Git reference with its whole commit",
-                "bad-suite.yaml:6:63: '../tests' is no path within the source; write one like tests/test_x.py",
+                "bad-suite.yaml:6:63: '../tests' is no path within the source; write one as pytest does",
                 "bad-suite.yaml:9:14: there is no folder ",
             ],
         ),

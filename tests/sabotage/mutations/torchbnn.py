@@ -146,7 +146,6 @@ MUTATIONS: dict[tuple[str, str, str], Sabotage] = {
 }
 
 SUBTLE: dict[tuple[str, str], Sabotage] = {
-    ("autograd", "output off by 0.1 percent"): returns(FORWARD, scaled(1.001)),
     ("autograd", "KL loss off by 0.005 percent"): returns("torchbnn.BKLLoss:forward", scaled(1.00005)),
 }
 """(probe, what is wrong) -> the sabotage that the probe lets pass, and that only its fingerprint shows."""
