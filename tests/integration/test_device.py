@@ -89,7 +89,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
 
 
 @pytest.mark.parametrize(("words", "reason"), CAUSES.items(), ids=[*list(CAUSES.values())[:-1], "unheard-of"])
-@pytest.mark.parametrize("gpus", ["auto", "required"])
+@pytest.mark.parametrize("gpus", ["auto", pytest.param("required", marks=pytest.mark.slow)])
 def test_no_check_passes_where_cuda_does_not_start(host: Host, words: str, reason: str, gpus: str) -> None:
     """Each check ends with the cause's own reason; after the repair each is asked again, and passes on the GPU."""
     verdicts = {"driver-too-old": 1, "cuda-out-of-memory": 1}

@@ -43,6 +43,7 @@ def test_on_a_gpu_that_works_all_are_as_expected(tmp_path: Path, packages: Path)
     assert max(float(row["seconds"]) for row in rows) < 60
 
 
+@pytest.mark.slow
 def test_a_control_can_be_other_than_expected(tmp_path: Path, packages: Path) -> None:
     """Where nothing takes memory, no probe passes after a fault either."""
     scripted_torch.write(packages, tensors=True, allocations=[0])
