@@ -76,7 +76,8 @@ def backend(client: docker.DockerClient, tmp_path: Path, shared_engine: None) ->
     left = [one for one in client.containers.list(all=True) if one.id not in before and not of_another_test(one)]
     for container in left:
         container.remove(force=True, v=True)
-    made = [volume for volume in client.volumes.list() if volume.name not in volumes]
+    unused = client.volumes.list(filters={"dangling": True})  # a container of a test beside this one keeps its own
+    made = [volume for volume in unused if volume.name not in volumes]
     for volume in made:
         with suppress(docker.errors.APIError):  # a test beside this one may use it by now, and removes it then
             volume.remove(force=True)
