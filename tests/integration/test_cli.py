@@ -190,9 +190,12 @@ def test_help_imports_nothing_heavy() -> None:
     assert said == "[]\n"
 
 
-@pytest.mark.parametrize(("verb", "most_s"), [("--help", 0.15), ("plan", 0.95)])
+@pytest.mark.parametrize(("verb", "most_s"), [("--help", 0.25), ("plan", 1.5)])
 def test_a_verb_answers_at_once(verb: str, most_s: float, tmp_path: Path) -> None:
-    """Within that processor time, of uv's runs too, best of four; `plan` of the shipped matrix, from nothing."""
+    """Within that processor time, of uv's runs too, best of four; `plan` of the shipped matrix, from nothing.
+
+    On an idle machine they take 0.1 and 0.75 s; beside a second test on a shared core half as much again.
+    """
     seconds = []
     for _ in range(4):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
