@@ -42,7 +42,9 @@ def main() -> int:
         heard = follow(process, folder / "clone", started)
         seconds = time.monotonic() - started
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    outcomes = [(at, record) for at, record in heard if record.get("kind") == "outcome"]
+    told = [(at, record) for at, record in heard if record.get("kind") == "outcome"]
+    first = {record["check"]: (at, record) for at, record in reversed(told)}  # without second thoughts
+    outcomes = [*first.values()][::-1]
     ran = [(at, record) for at, record in outcomes if record.get("seconds")]
     quick = [at for at, record in ran if record["probe"] != "compile"]
     kernels = [record.get("metrics", {}).get("kernels", {}).get("value", 0) for _, record in outcomes]
