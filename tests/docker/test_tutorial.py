@@ -51,7 +51,7 @@ def blocks() -> Iterator[tuple[str, str, str]]:
 
 
 @pytest.mark.share
-def test_each_command_of_the_tutorial(image: str, shared_engine: None, tmp_path: Path) -> None:
+def test_each_command_of_the_tutorial(image: str, engine_alone: None, tmp_path: Path) -> None:
     """With the exit status that the page tells, and the words that it promises."""
     place = tmp_path / "team"
     place.mkdir()
