@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from torch_compat_matrix.runner.advice import remedies
@@ -57,6 +58,7 @@ def advise(opened: OpenRun, watch: Watch = lambda phase: None) -> None:
     with doing(watch, "advise", opened.run.id), ThreadPoolExecutor(4, "advise") as pool:
         for name in {cells[outcome.cell].image for outcome in failures}:
             with suppress(Trouble):
-                facts[name] = facts_of(images[name], opened.backend, lambda text: None)
+                # the run has pulled it: a tag that moved meanwhile is another image
+                facts[name] = facts_of(replace(images[name], pull="missing"), opened.backend, lambda text: None)
         new = [after for before, after in zip(failures, pool.map(advised, failures), strict=True) if after != before]
     append(opened.run.journal, *({"kind": "outcome", **outcome.to_json()} for outcome in new))
