@@ -47,10 +47,16 @@ def _block(members: list[Judged], option: str) -> Iterator[str]:
     yield one_line(f"{members[0].surprise}: {first.check}: {first.verdict.value}{reason}{more}")
     place = f"{known.place or known.cells}: {known.reason}" if known else ""
     evidence = "" if first.evidence in first.detail else first.evidence
-    rows = {"": first.detail, "evidence: ": evidence, " ": first.guess, "remedy: ": first.remedy, "known: ": place}
-    for title, words in rows.items():
+    rows = (
+        ("", first.detail),
+        ("evidence: ", evidence),
+        ("", first.guess),
+        ("remedy: ", first.remedy),
+        ("known: ", place),
+    )
+    for title, words in rows:
         if words:
             words = one_line(words)
-            yield f"  {title.lstrip()}{words if len(words) <= MOST_WORDS else words[: MOST_WORDS - 3] + '...'}"
+            yield f"  {title}{words if len(words) <= MOST_WORDS else words[: MOST_WORDS - 3] + '...'}"
     if first.subject != "expects":
         yield f"  compat show {first.check}{option}"

@@ -45,8 +45,6 @@ MEANINGS = {
     Verdict.INFRA: "host trouble, no verdict",
     Verdict.NOT_RUN: "not run",
 }
-NOBODY = "unknown"
-"""The blame of a failure where nobody has evidence."""
 MOST_NOTES = 400
 """GitHub drops a step summary over 1 MiB whole; a note takes about one KiB."""
 
@@ -189,7 +187,7 @@ def _urgency(members: Sequence[Judged]) -> tuple[bool, bool, bool, bool]:
     """Surprises come first, then the other failures, then what a pass has to say; what blames nobody follows apart."""
     first = members[0]
     noted = _noted(first.outcome) and not first.outcome.flaky
-    return first.outcome.blame == NOBODY, not first.surprise, noted, first.known is not None
+    return first.outcome.blames_nobody, not first.surprise, noted, first.known is not None
 
 
 def _noted(outcome: Outcome) -> bool:
@@ -260,15 +258,10 @@ def _notes(notes: Sequence[Note]) -> Iterator[str]:
     headed = False
     for note in notes[:MOST_NOTES]:
         first = note.members[0]
-        if first.outcome.blame == NOBODY and not headed:
+        if first.outcome.blames_nobody and not headed:
             headed = True
-            yield from (
-                "",
-                "### Failures that blame nobody",
-                "",
-                "No rule has evidence against anybody; a guess is none.",
-            )
-            yield ""
+            yield from ("", "### Failures that blame nobody", "")
+            yield from ("No rule has evidence against anybody; a guess is none.", "")
         outcome = first.outcome
         probes = ", ".join(dict.fromkeys(_probe_name(judged.outcome) for judged in note.members))
         cells = dict.fromkeys(judged.outcome.cell for judged in note.members)
