@@ -247,8 +247,7 @@ class Candidates:
         version, day = failure.version(name), self._day(name, failure.version(name))
         newer = not day > self._day(other, others) > "" if other else reason == "python-too-new"
         tames = reason in BESIDE and not (others and admits(BESIDE[reason], others))
-        newer |= tames
-        """Whether what raised is too old for the other."""
+        newer |= tames  # what raised is too old for the other
         if self.releases:
             near = self._later(name, version, other) if newer else self._earlier(name, version, other)
             found = self._releases(name, near) or self._releases(name, (f"{'<>'[newer]}{version}", ()))

@@ -57,7 +57,7 @@ class Entry(BaseModel):
 ONE, SEVERAL, FILES, RELEASES = FORMS = "[entry]", "[entries]", "[files]", "[releases]"
 """The forms of a value that has several, as pydantic's errors name them; brackets, since no key of the file has any."""
 
-Limited = Literal["import", "sample", "autograd", "compile", "suite"]
+Limited = Literal[ProbeName, "suite"]
 """The probes that have a time limit; one list, so that a wrong name is one mistake."""
 
 Timeout = Annotated[

@@ -64,7 +64,7 @@ def hashed(add: Sequence[str], facts: Mapping[str, Any], index: Index, *, withdr
     for line in filter(name_of, re.sub(r"\s*\\\n\s*", " ", ran.out).splitlines()):
         pin, *hashes = line.split(HASH)
         for path in held if version_of(pin) else ():
-            if same_version(str(_version(path.name, name_of(pin))), version_of(pin)):
+            if same_version(version_of_file(path.name, name_of(pin)), version_of(pin)):
                 hashes.append(f"sha256:{manifest.hash_of(path)}")
         lines.append(HASH.join([pin, *sorted(set(hashes))]))
     return tuple(sorted(lines))
