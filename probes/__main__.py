@@ -2,6 +2,7 @@
 
 `python -m probes --child FD`: a fresh process that the probe host starts.
 
+`python -m probes --rank TASK RANK`: one of several processes that a probe starts to work together.
 `python -m probes --trial`: one probe module against this interpreter.
 `python -m probes --shell ORDER OVERLAYS FOLDER [COMMAND...]`: a user's command in the environment of the order's cell.
 """
@@ -18,6 +19,10 @@ def main() -> int:
         from .child import main as child
 
         return child(int(sys.argv[2]))
+    if sys.argv[1:2] == ["--rank"]:
+        from .ranks import main as rank
+
+        return rank(sys.argv[2], int(sys.argv[3]))
     if sys.argv[1:2] == ["--trial"]:
         from .trial import main as trial
 

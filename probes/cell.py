@@ -68,6 +68,7 @@ class Cell:
         suite: Any = order["suite"] and dict(order["suite"])
         for folder in ("tests", "packages") if suite else ():
             suite[folder] = suite[folder] and os.path.join(launch.overlays, suite[folder])
+        self.folders = [os.path.join(launch.overlays, key) for key in keys_of(order)]
         whole: Any = dict(order, overlay=overlay, suite=suite, image_packages=launch.packages)
         self.cell: work.CellTask = whole
         self.settings: work.Settings = {
@@ -102,8 +103,9 @@ class Cell:
         asked = [(probe, member) for probe, member in self.questions if compiling or probe != COMPILE]
         if not asked:
             return
-        if self.launch.shared.change_of(str(self.cell["overlay"])):
-            raise Changed
+        self.launch.shared.require_own(self.folders, unchanged=True)
+        self.cell["seeded"] = self.launch.shared.seeded
+        self.cell["places"] = work.places_of(self.cell["id"], bool(self.launch.order["compile_cache"]))
         try:
             if not self.imported:
                 self.imported = self.imports()
@@ -244,7 +246,12 @@ class Cell:
         return seen
 
     def observe(self, probe: str, member: str, seen: Seen, imported: Seen) -> None:
-        """Hand over an observation, with the device on which the probe saw its work."""
+        """Hand over an observation, with the device on which the probe saw its work.
+
+        Raises Lost for a failure of which the cell's missing files may be the cause.
+        """
+        if failed(seen):
+            self.launch.shared.require_own(self.folders)
         seen = {name: value for name, value in seen.items() if name != "sure"}
         if probe == "import":
             seen["metrics"] = {**imported.get("metrics", {}), **seen.get("metrics", {})}
@@ -274,6 +281,12 @@ class Cell:
         if self.worker is not None:
             self.worker.close()
             self.worker = None
+
+
+def keys_of(cell: CellOrder) -> List[str]:
+    """The keys of the folders that the runner has brought for a cell: its overlay, and upstream's tests with pytest."""
+    suite = cell["suite"]
+    return [key for key in (cell["overlay"], *((suite["tests"], suite["packages"]) if suite else ())) if key]
 
 
 def changes_torch(cell: CellOrder, packages: Dict[str, str]) -> bool:

@@ -6,6 +6,7 @@ import json
 import os
 import select
 import socket
+import time
 from collections import deque
 from typing import Any, Deque, Dict, Optional, Tuple
 
@@ -64,6 +65,15 @@ class Messages:
             if isinstance(message, dict) and message.get("kind") in self.kinds:
                 return message
         return None
+
+    def wait(self, until: float) -> Optional[Dict[str, Any]]:
+        """The next message once it is there; None at that time (time.monotonic), and of a sender that has ended."""
+        while True:
+            message = self.next()
+            rest_s = max(0.0, until - time.monotonic())
+            if message is not None or not self.open or not select.select([self.descriptor], [], [], rest_s)[0]:
+                return message
+            self.take()
 
     def rest(self) -> Optional[Dict[str, Any]]:
         """The next message of a sender that has ended."""

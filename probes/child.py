@@ -6,40 +6,50 @@ answers itself (`serve`).
 
 from __future__ import annotations
 
-import ctypes
 import faulthandler
-import hashlib
+import gc
 import importlib
 import os
 import re
 import resource
+import secrets
 import signal
 import site
 import socket
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from importlib import metadata
 from types import ModuleType
 from typing import Any, Callable, Dict, List, Optional, TypedDict
 
-from . import evidence, facts, own, suite, walls
+from . import evidence, facts, own, shared, suite, walls
 from .channel import Channel, receive
 from .contract import CellOrder, MemberOrder
 from .exceptions import describe
 from .probe import Probe
 
 CACHES = ("MPLCONFIGDIR", "CUDA_CACHE_PATH", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "TORCH_EXTENSIONS_DIR")
-"""The variables that name folders for caches; each cell has folders of its own below them.
+"""The variables that name folders for caches; each cell has folders of its own in their place.
 
 torch keeps precompiled headers in the folder that TMPDIR named when it was imported: all cells of a launch share those.
 """
 
+LIMITS = {name: resource.getrlimit(getattr(resource, name))[0] for name in dir(resource) if name.startswith("RLIMIT_")}
+"""The limits of this process before any library ran."""
 
-class CellTask(CellOrder):
-    """A cell for its children: with the folder of its overlay and the image's own packages."""
 
+class _CellTask(CellOrder):
     image_packages: Dict[str, str]
+
+
+class CellTask(_CellTask, total=False):
+    """A cell for its children: with the folder of its overlay, the image's own packages and the cell's own places."""
+
+    places: Dict[str, str]
+    seeded: bool
+    """Whether its caches get what was compiled ahead."""
 
 
 class Settings(TypedDict, total=False):
@@ -53,21 +63,22 @@ class Settings(TypedDict, total=False):
 
 def probe_module(distribution: str) -> ModuleType:
     """The probes of a distribution, `<name with _>.py`: of the user, or of `libraries`."""
-    name = _stem(distribution)
+    name = stem(distribution)
     module = importlib.import_module(f"{__package__}.{'own' if own.has(name) else 'libraries'}.{name}")
     if hasattr(module, "EXAMPLE"):
         importlib.import_module(f"{__package__}.libraries._generic").complete(module)
     return module
 
 
-def _stem(distribution: str) -> str:
+def stem(distribution: str) -> str:
+    """The name of the module with the probes of a distribution."""
     return facts.canonical(distribution).replace("-", "_")
 
 
 def defines(distribution: str, name: str) -> bool:
     """Whether the probes of a distribution define the name; nothing of the user runs for the answer."""
-    stem = _stem(distribution)
-    return own.mentions(stem, name) if own.has(stem) else bool(getattr(probe_module(distribution), name, ""))
+    module = stem(distribution)
+    return own.mentions(module, name) if own.has(module) else bool(getattr(probe_module(distribution), name, ""))
 
 
 def import_member(member: MemberOrder, cell: CellTask) -> Dict[str, Any]:
@@ -86,6 +97,7 @@ def import_member(member: MemberOrder, cell: CellTask) -> Dict[str, Any]:
         _right_place(module, probes.DISTRIBUTION, cell)
         _same_environment(cell)
     except BaseException as error:  # SystemExit at import is a failed import too
+        show_lowered_limits()
         seen.update(describe(error))
     seen["spoils_forks"] = _spoils_forks()
     seen["seconds"] = time.perf_counter() - started
@@ -123,7 +135,10 @@ def _right_place(module: ModuleType, distribution: str, cell: CellTask) -> None:
     )
     place = os.path.realpath(str(module.__file__))
     inside = _inside(place, cell["overlay"])
-    wanted = facts.canonical(distribution) in [facts.canonical(name) for name in cell["added"]]
+    # A release may bring nothing: functorch 2.0.0 only names the package that is a part of torch by then.
+    files = metadata.files(distribution)
+    brings = files is None or any(not file.parts[0].endswith(".dist-info") for file in files)
+    wanted = brings and facts.canonical(distribution) in [facts.canonical(name) for name in cell["added"]]
     evidence.require(
         inside == wanted,
         "wrong-location",
@@ -204,6 +219,7 @@ def answer(name: str, member: str, settings: Settings) -> Dict[str, Any]:
         probe.synchronize()
         probe.finish()
     except BaseException as error:
+        show_lowered_limits()
         seen.update(describe(error))
     if probe is not None:
         seen.update(metrics=probe.metrics, notes=probe.notes, parts=probe.parts, device=probe.device.type)
@@ -214,11 +230,8 @@ def answer(name: str, member: str, settings: Settings) -> Dict[str, Any]:
 
 
 def die_with_parent() -> None:
-    """End when the parent ends (PR_SET_PDEATHSIG), however it ends: a killed probe host cannot clean up."""
-    try:
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)
-    except (OSError, AttributeError):
-        pass
+    """End when the parent ends, however it ends: a killed probe host cannot clean up."""
+    walls.prctl(walls.DIE_WITH_PARENT, signal.SIGKILL)
 
 
 def show_stacks() -> None:
@@ -230,16 +243,36 @@ def show_stacks() -> None:
     faulthandler.register(signal.SIGUSR1, file=2, all_threads=True)
 
 
+def show_lowered_limits() -> None:
+    """Write to standard error which limits a library has lowered: what then fails is no trouble of the host."""
+    for name, before in LIMITS.items():
+        now = resource.getrlimit(getattr(resource, name))[0]
+        if now % 2**64 < before % 2**64:  # -1 is no limit
+            with suppress(OSError):
+                os.write(2, f"compat: {name} was lowered to {now}\n".encode())
+
+
+def places_of(cell: str, keep_caches: bool = False) -> Dict[str, str]:
+    """The variables that name a cell's home, temporary folder and caches -> new names, which no other cell can guess.
+
+    Caches that are kept for the next launch are called after the cell.
+    """
+    own = os.path.join(tempfile.gettempdir(), secrets.token_hex(4))  # a socket's whole name has 107 characters at most
+    places = {name: os.path.join(own, name.lower()) for name in CACHES if name in os.environ}
+    if keep_caches:
+        places = {name: os.path.join(os.environ[name], "cells", cell) for name in places}
+    return dict(places, HOME=os.path.join(own, "home"), TMPDIR=os.path.join(own, "tmp"))
+
+
 def enter(cell: CellTask) -> None:
     """Put the overlay before the image's own packages, and take the cell's own home, temporary folder and caches."""
-    short = hashlib.sha256(cell["id"].encode()).hexdigest()[:8]  # a socket's whole name has 107 characters at most
-    own = os.path.join(tempfile.gettempdir(), short)
-    places = {name: os.path.join(os.environ[name], "cells", cell["id"]) for name in CACHES if name in os.environ}
-    places.update(HOME=os.path.join(own, "home"), TMPDIR=os.path.join(own, "tmp"))
+    places = cell.get("places") or places_of(cell["id"])
     for folder in places.values():
         os.makedirs(folder, exist_ok=True)
     os.environ.update(places)
     tempfile.tempdir = None  # the folder that was found before
+    if cell.get("seeded"):
+        shared.seed()
     if cell["overlay"]:
         put_first(str(cell["overlay"]))
 
@@ -266,7 +299,9 @@ def serve(cell: CellTask, settings: Settings, channel: Channel, commands: socket
     for member in cell["members"]:
         seen = import_member(member, cell)
         if member == cell["members"][-1] and "torch" in cell["image_packages"]:
-            _import_torch()  # no time of a probe's own
+            with suppress(Exception):  # no time of a probe's own; a probe that needs it shows what is wrong
+                importlib.import_module("torch")
+        gc.freeze()  # as the host does
         channel.say(seen)
     while True:
         command, descriptor = receive(commands)
@@ -296,13 +331,6 @@ def _answer(command: Dict[str, Any], cell: CellTask, settings: Settings) -> Dict
     return answer(command["probe"], command["member"], settings)
 
 
-def _import_torch() -> None:
-    try:
-        importlib.import_module("torch")
-    except Exception:
-        pass  # a probe that needs it shows this
-
-
 def leave(channel: Channel, message: Dict[str, Any]) -> None:
     """Send the last message and end without the clean-up, which belongs to the parent."""
     say_last(channel, message)
@@ -312,16 +340,15 @@ def leave(channel: Channel, message: Dict[str, Any]) -> None:
 def say_last(channel: Channel, message: Dict[str, Any]) -> None:
     """Send a message after everything that was printed before it."""
     for stream in (sys.stdout, sys.stderr):
-        try:
+        with suppress(Exception):  # a library may have put something else there
             stream.flush()
-        except Exception:
-            pass  # a library may have put something else there
     channel.say(message)
 
 
 def main(descriptor: int) -> int:
     """A fresh process: standard input is the connection to the host, which sends the task and then commands."""
     die_with_parent()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # the probe host ignores it
     walls.confine()
     os.set_inheritable(descriptor, False)
     commands = socket.socket(fileno=os.dup(0))

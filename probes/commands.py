@@ -81,7 +81,7 @@ class Commands:
 
     def start(self, command: List[str]) -> None:
         """Become the command, with a home and a temporary folder of its own."""
-        work.enter(cast(work.CellTask, dict(self.order, overlay=None)))
+        work.enter(cast(work.CellTask, dict(self.order, overlay=None, seeded=self.shared.seeded)))
         try:
             os.execvp(command[0], command)
         except OSError as error:

@@ -3,11 +3,13 @@
 import contextlib
 import importlib
 import os
+import shutil
 import time
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from .evidence import Broken, NotApplicable, close, require, sound
 from .probe import Probe
+from .shared import HEADERS, TRIALS, header_folder
 
 
 def prepare(device: str) -> None:
@@ -23,8 +25,7 @@ def prepare(device: str) -> None:
         config.compile_threads = 1
     importlib.import_module("torch._inductor.compile_fx")
     try:
-        with contextlib.suppress(ImportError, AttributeError):  # before torch 2.5
-            _keep_best_instructions(importlib.import_module("torch._inductor.cpu_vec_isa"))
+        _keep_best_instructions()
         importlib.import_module("torch._inductor.codecache").pick_vec_isa()
     except Exception:
         if device == "cpu":
@@ -38,12 +39,27 @@ def precompile() -> None:
     torch.compile(lambda data: data + 1)(torch.ones(8))
 
 
-def _keep_best_instructions(isas: Any) -> None:
+def ahead(folder: str) -> None:
+    """Leave in a folder what g++ makes for each process's first torch.compile on a CPU, for `shared.seed`."""
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = os.path.join(folder, TRIALS)
+    prepare("cpu")
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = os.path.join(folder, "spare")
+    precompile()
+    shutil.rmtree(os.path.join(folder, "spare"))
+    if os.path.isdir(header_folder()):  # torch 2.6 precompiles none
+        shutil.move(header_folder(), os.path.join(folder, HEADERS))
+    for name in (TRIALS, HEADERS):
+        os.makedirs(os.path.join(folder, name), exist_ok=True)
+
+
+def _keep_best_instructions() -> None:
     """Leave inductor the first set of vector instructions that works: it takes that one, and tries the others too."""
-    has = isas.x86_isa_checker()
-    for number, isa in enumerate(isas.supported_vec_isa_list):
-        if "ATEN_CPU_CAPABILITY" not in os.environ and all(flag in has for flag in str(isa).split()) and isa:
-            del isas.supported_vec_isa_list[number + 1 :]
+    with contextlib.suppress(ImportError, AttributeError):  # before torch 2.5
+        isas: Any = importlib.import_module("torch._inductor.cpu_vec_isa")
+        has = isas.x86_isa_checker()
+        for number, isa in enumerate(isas.supported_vec_isa_list):
+            if "ATEN_CPU_CAPABILITY" not in os.environ and all(flag in has for flag in str(isa).split()) and isa:
+                del isas.supported_vec_isa_list[number + 1 :]
 
 
 def compiled(
@@ -89,6 +105,7 @@ def _compiled(
     from torch._dynamo.backends.registry import lookup_backend
     from torch._dynamo.utils import counters
 
+    _keep_best_instructions()
     compile_graph = lookup_backend(backend)
     ran = {"count": 0, "graphs": 0}
     kernels_before = _kernels()

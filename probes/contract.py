@@ -176,6 +176,7 @@ class Facts(_Facts, total=False):
 
     torch_error: Raised
     cuda_error: Raised
+    network: bool
 
 
 class Metric(TypedDict):
@@ -315,7 +316,7 @@ class EndFrame(TypedDict):
     """The last frame of the probe host."""
 
     kind: Literal["end"]
-    state: Literal["complete", "deadline", "changed", "no-device"]
+    state: Literal["complete", "deadline", "changed", "lost", "no-device"]
 
 
 Frame = Union[HelloFrame, WarmingFrame, WarmFrame, ColdFrame, FactsFrame, BeginFrame, ObservationFrame, EndFrame]

@@ -75,13 +75,15 @@ def _link(error: BaseException, before: List[BaseException]) -> Link:
 def _raised_in(error: BaseException) -> str:
     """The distribution of the deepest frame that is not Python's own; empty where that is the probe's.
 
-    A decorator that hands keywords on (`**kwargs`) has not named the one that is refused.
+    A decorator that hands keywords on (`**kwargs`) has not named the one that is refused, nor has a `__getattr__`
+    asked for the attribute that it does not have.
     """
     ours = os.path.dirname(os.path.abspath(__file__)) + os.sep
     refused = isinstance(error, TypeError) and REFUSED.match(str(error)[:1000]) is not None
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         path = os.path.abspath(frame.filename)
-        if refused and "**" in (frame.line or ""):
+        asked = isinstance(error, AttributeError) and frame.name == "__getattr__"
+        if asked or (refused and "**" in (frame.line or "")):
             continue
         if path.startswith(ours):
             return ""

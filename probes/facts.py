@@ -7,6 +7,7 @@ import platform
 import pwd
 import re
 import shutil
+import socket
 import sys
 import sysconfig
 import warnings
@@ -40,13 +41,25 @@ def canonical(name: str) -> str:
 
 def gather(hidden: bool) -> Facts:
     """All facts that need no import of torch, within a second; `hidden` is one that the host knows."""
-    return cast(Facts, {**_image(), **_launch(hidden), "services": {}})
+    return cast(Facts, {**_image(), **_launch(hidden), **_network(), "services": {}})
 
 
 def _launch(hidden: bool) -> LaunchFacts:
     """The facts of this launch; torch names the GPUs later."""
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return {"user": _user(), "uid": os.getuid(), "cpus": cpus, "driver": _driver(), "hidden": hidden, "gpus": []}
+
+
+def _network() -> Dict[str, bool]:
+    """Whether a pod can connect to the API of its cluster, which a policy may forbid; empty elsewhere."""
+    host, port = os.environ.get("KUBERNETES_SERVICE_HOST"), os.environ.get("KUBERNETES_SERVICE_PORT", "443")
+    if not host:
+        return {}
+    try:
+        socket.create_connection((host, int(port)), timeout=1).close()
+    except (OSError, ValueError):
+        return {"network": False}
+    return {"network": True}
 
 
 def _image() -> ImageFacts:

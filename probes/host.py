@@ -15,7 +15,7 @@ says is checked, and it speaks for the probe that it was asked and for no other.
 from __future__ import annotations
 
 import argparse
-import ctypes
+import gc
 import importlib
 import json
 import os
@@ -27,15 +27,15 @@ from typing import Any, Callable, List, NoReturn, Sequence, Union, cast
 
 from . import child as work
 from . import facts, own, services
-from .cell import COMPILE, Cell, Launch
-from .channel import BadAnswer, Channel
+from .cell import COMPILE, Cell, Launch, keys_of
+from .channel import BadAnswer, Channel, Messages
 from .commands import Commands
 from .compiling import precompile, prepare
 from .contract import ColdFrame, Facts, Frame, WorkOrder
 from .exceptions import describe
 from .process import Died, Process, TimedOut, stop_with_parent, sweep
 from .shared import Changed, Shared, header_folder
-from .walls import hide
+from .walls import ADOPT_ORPHANS, hide, prctl
 
 START_S = 30.0
 """Seconds for the start of a fresh process where it is not known how long torch takes to import here."""
@@ -45,11 +45,14 @@ class Host:
     """Works through an order; every answer is emitted as soon as it is known.
 
     Frames are written to `descriptor`; `overlays` is the folder that holds the overlays by their keys; `hidden` says
-    whether children are kept from looking into this process.
+    whether children are kept from looking into this process; `ahead`, whether the runner compiles ahead for this
+    stand-in, and says over the same descriptor what came of it.
     """
 
-    def __init__(self, order: WorkOrder, descriptor: int, overlays: str, hidden: bool) -> None:
+    def __init__(self, order: WorkOrder, descriptor: int, overlays: str, hidden: bool, ahead: bool = False) -> None:
         self.order = order
+        self.ahead = ahead
+        self.runner = Messages(descriptor, "ahead")
         self.descriptor = descriptor
         self.overlays = overlays
         self.hidden = hidden
@@ -82,7 +85,8 @@ class Host:
         device, name = self.order["device"], known["gpus"][0]["name"] if known["gpus"] else "CPU"
         for distribution in {member["distribution"] for cell in self.order["cells"] for member in cell["members"]}:
             _import_probes(distribution)
-        overlays = [os.path.join(self.overlays, cell["overlay"]) for cell in self.order["cells"] if cell["overlay"]]
+        overlays = [os.path.join(self.overlays, key) for cell in self.order["cells"] for key in keys_of(cell)]
+        shared = Shared(overlays)
         launch = Launch(
             order=self.order,
             overlays=self.overlays,
@@ -92,30 +96,42 @@ class Host:
             start_s=start_s,
             warm=warm,
             until=self.until,
-            shared=Shared(overlays),
+            shared=shared,
         )
         cells = [
             (Commands if cell["commands"] else Cell)(cell, launch, self.emit, self.descriptor)
             for cell in self.order["cells"]
         ]
         try:
-            if _compile_in_forks(cells) > 1:  # a single child does it for itself; every optimizer of torch imports it
+            self.take_ahead(shared, 0)
+            compiling = _compile_in_forks(cells)
+            if compiling:  # every optimizer of torch imports it
                 self.warm_up(lambda: importlib.import_module("torch._dynamo"))
             for cell in cells:
                 cell.run(compiling=False)
-            if _compile_in_forks(cells) > 1:
+            if any(cell.questions for cell in cells):
+                self.take_ahead(shared, self.order["timeout_s"])
+            if compiling:
                 self.warm_up(lambda: prepare(device))
-                if device == "cpu":
+                if device == "cpu" and compiling > 1 and not shared.seeded:  # a single child does it for itself
                     self.wait_for(precompile)
-                    launch.shared.take_headers()
+                    shared.take_headers()
             for cell in cells:
                 cell.run(compiling=True)
         except TimedOut:
             self.emit({"kind": "end", "state": "deadline"})
-        except Changed:
-            self.emit({"kind": "end", "state": "changed"})
+        except Changed as changed:
+            self.emit({"kind": "end", "state": changed.state})
         else:
             self.emit({"kind": "end", "state": "complete"})
+
+    def take_ahead(self, shared: Shared, wait_s: float) -> None:
+        """Take what the runner has compiled ahead, if it says within that time what there is."""
+        told: Any = self.runner.wait(time.monotonic() + wait_s) if self.ahead else None
+        if told is not None:
+            self.ahead = False
+            if told["sealed"]:
+                shared.take_ahead(told["sealed"])
 
     def warm_up(self, work_for_all: Callable[[], object]) -> bool:
         """Do the common work of all children once, before any fork; return whether it succeeded.
@@ -130,6 +146,7 @@ class Host:
         except BaseException as error:
             self.emit(cast(ColdFrame, {"kind": "cold", **describe(error)}))
             return False
+        gc.freeze()  # else each collection in a child copies the pages of all that was imported here
         self.emit({"kind": "warm", "seconds": time.perf_counter() - started})
         return True
 
@@ -173,9 +190,13 @@ class Host:
 
 
 def _import_probes(distribution: str) -> None:
-    """Import the probes of a library before it runs, so that this process never takes them from a changed file."""
+    """Import our probes of a library before it runs, so that this process never takes them from a changed file.
+
+    The user's own are in memory, and may import the library at their head: they run in its children alone.
+    """
     try:
-        work.probe_module(distribution)
+        if not own.has(work.stem(distribution)):
+            work.probe_module(distribution)
     except BaseException:
         pass  # the library's own child shows this
 
@@ -204,6 +225,7 @@ def main(arguments: List[str]) -> NoReturn:
     parser = argparse.ArgumentParser()
     parser.add_argument("order", help="file that holds the work order; - for the first line of standard input")
     parser.add_argument("--overlays", default="", help="folder that holds the overlays by their keys")
+    parser.add_argument("--compiled-ahead", action="store_true", help="the runner will say what it has compiled ahead")
     parser.add_argument("--watch-stdin", action="store_true", help="end when standard input is closed")
     options = parser.parse_args(arguments)
     order: WorkOrder = json.loads(_order(options.order))
@@ -212,21 +234,25 @@ def main(arguments: List[str]) -> NoReturn:
     descriptor = os.dup(1)  # not inheritable across exec
     os.dup2(2, 1)
     settle(order["threads"])
-    _adopt_orphans()
+    prctl(ADOPT_ORPHANS, 1)  # a probe's leftover processes, so that they can be found
 
     def stop(number: int, frame: Any) -> NoReturn:
         sweep(everything=True)
         os._exit(128 + number)
 
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background of a shell it is ignored
+    if os.getpid() != 1:  # no signal reaches process 1 of a container from inside, unless it handles that
+        signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     if options.watch_stdin:
         stop_with_parent()
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     if order["compile_cache"]:
         _keep_headers()
     try:
-        Host(order, descriptor, options.overlays, hidden).run()
+        Host(order, descriptor, options.overlays, hidden, options.compiled_ahead).run()
+    except BaseException:
+        work.show_lowered_limits()
+        raise
     finally:
         sweep(everything=True)
     os._exit(0)  # unloading torch module by module would take most of a second
@@ -259,12 +285,4 @@ def _keep_headers() -> None:
     try:
         os.symlink(os.environ["TORCHINDUCTOR_CACHE_DIR"], header_folder())
     except (FileExistsError, KeyError):
-        pass
-
-
-def _adopt_orphans() -> None:
-    """Become the parent of a probe's leftover processes (PR_SET_CHILD_SUBREAPER), so that they can be found."""
-    try:
-        ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)
-    except (OSError, AttributeError):
         pass

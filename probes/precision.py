@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from contextlib import suppress
 from typing import Dict
 
 OVERRIDES = ("TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "NVIDIA_TF32_OVERRIDE")
@@ -21,8 +22,11 @@ def found() -> Dict[str, str]:
     import torch
 
     def precision_of(old: object, new: object) -> str:
+        precision = None
         try:
-            precision = getattr(new, "fp32_precision", None) or ("tf32" if old.allow_tf32 else "ieee")  # type: ignore[attr-defined]
+            with suppress(AssertionError):  # torch 2.0 and older, of an attribute that they do not have
+                precision = getattr(new, "fp32_precision", None)
+            precision = precision or ("tf32" if old.allow_tf32 else "ieee")  # type: ignore[attr-defined]
         except RuntimeError:  # torch 2.9 and newer, where both APIs have set the same precision
             return "mixed"
         return "ieee" if precision == "none" else str(precision)

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from typing import Any, Callable, Dict, Optional, Set
+from typing import Any, Callable, Dict, Optional, Set, Tuple
 
 from . import walls
 from .channel import Channel, Messages, one_way
@@ -62,6 +62,7 @@ class Process:
         if pid == 0:
             try:
                 signal.signal(signal.SIGTERM, signal.SIG_DFL)
+                signal.signal(signal.SIGINT, signal.default_int_handler)
                 die_with_parent()
                 os.setsid()
                 os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
@@ -97,7 +98,7 @@ class Process:
             stdout=printed_end,
             stderr=printed_end,
             pass_fds=(messages_end,),
-            env=dict(os.environ, PYTHONPATH=path),
+            env={**os.environ, **task["cell"]["places"], "PYTHONPATH": path},  # an interpreter looks for code in HOME
             start_new_session=True,
         )
         commands_end.close()
@@ -185,7 +186,7 @@ class Process:
             for end in (os.killpg, os.kill):
                 try:
                     end(self.pid, signal.SIGKILL)
-                except ProcessLookupError:
+                except (ProcessLookupError, PermissionError):
                     pass
         until = time.monotonic() + PATIENCE_S
         while not self.ended:
@@ -243,31 +244,51 @@ def sweep(everything: bool = False) -> int:
                     killed.add(pid)
                     os.kill(pid, signal.SIGKILL)
                 os.waitpid(pid, os.WNOHANG)
-            except (ProcessLookupError, ChildProcessError):
-                pass  # gone already, or a grandchild, which becomes our child once its parent is gone
+            except (ProcessLookupError, PermissionError, ChildProcessError):
+                pass  # gone, another user's by `sudo`, or a grandchild, our child once its parent is gone
         time.sleep(0.002)
     return len(killed)
 
 
-def busy_cores(pid: int, seconds: float = 0.5) -> float:
-    """The cores that a process and its descendants keep busy, measured over that time; 0.0 where it has ended."""
-    before, started = _ticks(pid), time.monotonic()
+def cores_of(pid: int, seconds: float = 0.5) -> Tuple[float, float]:
+    """The cores that a process and its descendants keep busy, and those that they wait for; zeros where it has ended.
+
+    Both are measured over that time.
+    """
+    before, started = _processor_times(pid), time.monotonic()
     time.sleep(seconds)
-    ticks = sum(max(0, now - before.get(one, 0)) for one, now in _ticks(pid).items())
-    return ticks / os.sysconf("SC_CLK_TCK") / (time.monotonic() - started)
+    busy = waiting = 0.0
+    for one, (worked, waited) in _processor_times(pid).items():
+        worked_before, waited_before = before.get(one, (0.0, 0.0))
+        busy += max(0.0, worked - worked_before)
+        waiting += max(0.0, waited - waited_before)
+    passed = time.monotonic() - started
+    return busy / passed, waiting / passed
 
 
-def _ticks(root: int) -> Dict[int, int]:
-    """Process id -> processor time so far, in the kernel's ticks, of a process and its descendants."""
-    found: Dict[int, int] = {}
+def _processor_times(root: int) -> Dict[int, Tuple[float, float]]:
+    """Process id -> seconds of work and of waiting for a processor so far, of a process and its descendants."""
+    found: Dict[int, Tuple[float, float]] = {}
     for pid in (root, *_descendants(root)):
         try:
             with open(f"/proc/{pid}/stat", "rb") as stream:
                 fields = stream.read().rpartition(b")")[2].split()
         except OSError:
             continue
-        found[pid] = int(fields[11]) + int(fields[12])
+        found[pid] = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK"), _waited(pid)
     return found
+
+
+def _waited(pid: int) -> float:
+    """The seconds that its threads waited for a processor; 0.0 where the kernel does not count them."""
+    total = 0
+    try:
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{thread}/schedstat", "rb") as stream:
+                total += int(stream.read().split()[1])
+    except OSError:
+        pass
+    return total / 1e9
 
 
 def is_descendant(pid: int) -> bool:

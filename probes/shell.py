@@ -6,7 +6,7 @@ import shutil
 import sys
 from typing import Any, Dict, List, NoReturn
 
-from .child import CellTask, enter
+from .child import CellTask, enter, places_of
 from .host import settle
 from .trial import main as trial
 
@@ -23,7 +23,8 @@ def main(arguments: List[str]) -> NoReturn:
         order: Dict[str, Any] = json.load(stream)
     (cell,) = order["cells"]
     overlay = os.path.join(overlays, cell["overlay"]) if cell["overlay"] else None
-    task: CellTask = {**cell, "overlay": overlay, "image_packages": {}}  # type: ignore[typeddict-item]
+    places = places_of(cell["id"], bool(order.get("compile_cache")))
+    task: CellTask = {**cell, "overlay": overlay, "image_packages": {}, "places": places}  # type: ignore[typeddict-item]
     own = os.path.dirname(sys.executable)
     path = os.environ.get("PATH", os.defpath).split(os.pathsep)
     os.environ["PATH"] = os.pathsep.join([own, *(place for place in path if place != own)])

@@ -12,7 +12,7 @@ from . import facts
 from .channel import BadAnswer, Messages, one_way
 from .contract import Answer
 from .fingerprint import too_large
-from .process import Died, Process, TimedOut, busy_cores, is_descendant, sweep
+from .process import Died, Process, TimedOut, cores_of, is_descendant, sweep
 from .typed import misfits
 
 GRACE = 5.0
@@ -92,9 +92,9 @@ class Worker:
         if isinstance(error, Died):
             return death(error.status, started)
         seconds = time.perf_counter() - started
-        cores = 0.0
+        busy = waiting = 0.0
         if isinstance(error, TimedOut):
-            cores = busy_cores(pid or self.process.pid)
+            busy, waiting = cores_of(pid or self.process.pid)
             ask_for_stacks(pid)
         if pid not in (0, self.process.pid):
             kill_session(pid)
@@ -108,10 +108,11 @@ class Worker:
         if isinstance(error, BadAnswer):
             return bad_answer(error, started)
         metrics = {
-            "cores in use at the limit": {"value": cores, "unit": "cores"},
+            "cores in use at the limit": {"value": busy, "unit": "cores"},
+            "cores waited for at the limit": {"value": waiting, "unit": "cores"},
             "load of the host at the limit": {"value": os.getloadavg()[0], "unit": "processes"},
         }
-        message = f"no answer after {seconds:.0f} s, while it kept {cores:.1f} cores busy"
+        message = f"no answer after {seconds:.0f} s, while it kept {busy:.1f} cores busy"
         return {"status": "timeout", "message": message, "seconds": seconds, "metrics": metrics}
 
     def close(self) -> None:
@@ -183,7 +184,8 @@ def death(status: int, started: float) -> Seen:
     seen: Seen = {"status": "died", "seconds": time.perf_counter() - started, "exit": None, "signal": None}
     if os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)
-        seen.update(signal=number, message=f"killed by signal {number} ({signal.Signals(number).name})")
+        name = next((known.name for known in signal.Signals if known == number), "real-time")  # 35 to 63 have no name
+        seen.update(signal=number, message=f"killed by signal {number} ({name})")
     else:
         seen.update(exit=os.WEXITSTATUS(status), message=f"ended with status {os.WEXITSTATUS(status)} and no answer")
     return seen
@@ -194,7 +196,7 @@ def ask_for_stacks(pid: int) -> None:
     if pid:
         try:
             os.kill(pid, signal.SIGUSR1)
-        except ProcessLookupError:
+        except (ProcessLookupError, PermissionError):
             return
         time.sleep(0.2)
 
@@ -204,5 +206,5 @@ def kill_session(leader: int) -> None:
     if leader:
         try:
             os.killpg(leader, signal.SIGKILL)
-        except ProcessLookupError:
+        except (ProcessLookupError, PermissionError):
             pass

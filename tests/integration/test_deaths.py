@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.unit.test_classify import raised
+from torch_compat_matrix.probes.worker import death
 from torch_compat_matrix.runner.model import Limits, Verdict
 from torch_compat_matrix.runner.verdicts.classify import Classified, classify
 
@@ -48,6 +49,13 @@ def test_a_signal_names_the_death(number: signal.Signals, reason: str) -> None:
     found = died(f"os.kill(os.getpid(), {int(number)})")
     assert (found.reason, found.evidence) == (reason, number.name)
     assert died(f"os._exit({128 + number})").reason == reason
+
+
+def test_a_real_time_signal_has_no_name() -> None:
+    """And ends the process alone, not the probe host that tells of it."""
+    assert death(40, 0.0)["message"] == "killed by signal 40 (real-time)"
+    assert death(signal.SIGKILL, 0.0)["message"] == "killed by signal 9 (SIGKILL)"
+    assert died("os.kill(os.getpid(), 40)").reason == "unclassified-death"
 
 
 def test_an_exit_without_an_answer_is_no_pass() -> None:

@@ -20,7 +20,7 @@ import pytest
 
 from torch_compat_matrix.probes import contract
 from torch_compat_matrix.probes.cell import changes_torch
-from torch_compat_matrix.probes.process import busy_cores
+from torch_compat_matrix.probes.process import cores_of
 from torch_compat_matrix.probes.typed import misfits
 from torch_compat_matrix.runner.backends import process as processes
 from torch_compat_matrix.runner.bundle import BUNDLE
@@ -207,15 +207,18 @@ def test_hang_is_a_timeout(seen: Mapping[str, dict[str, Any]], behaviour: str) -
     assert seen[behaviour]["metrics"]["load of the host at the limit"]["value"] >= 0
 
 
-def test_busy_cores_are_those_of_a_process_and_its_descendants() -> None:
-    """The processor time of a child counts, sleep does not."""
-    code = "import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1]])"
-    for inner, low, high in (("while True: pass", 0.05, 1.5), ("import time; time.sleep(60)", -1, 0.05)):
+def test_cores_are_those_of_a_process_and_its_descendants() -> None:
+    """The processor time of a child counts, sleep does not; two on one processor wait for each other."""
+    code = (
+        "import os, subprocess, sys; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
+        "for child in [subprocess.Popen([sys.executable, '-c', sys.argv[1]]) for _ in range(2)]: child.wait()"
+    )
+    for inner, works in (("while True: pass", True), ("import time; time.sleep(60)", False)):
         with subprocess.Popen([sys.executable, "-c", code, inner], start_new_session=True) as process:
             time.sleep(1)
-            found = busy_cores(process.pid)
+            busy, waiting = cores_of(process.pid)
             os.killpg(process.pid, signal.SIGKILL)
-        assert low < found < high
+        assert (0.05 < busy < 1.1 and waiting > 0.5) if works else (busy < 0.05 and waiting < 0.05)
 
 
 def test_forked_processes_are_ended(seen: Mapping[str, dict[str, Any]]) -> None:

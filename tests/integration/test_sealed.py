@@ -13,10 +13,13 @@ import pytest
 
 from tests.integration.test_overlay import facts
 from tests.support.tinywheels import wheel
+from torch_compat_matrix.probes.shared import stamps
+from torch_compat_matrix.runner.backends import process
 from torch_compat_matrix.runner.model import Local
 from torch_compat_matrix.runner.packages import manifest, overlay, standin
 from torch_compat_matrix.runner.packages.pip_config import Index
 from torch_compat_matrix.runner.packages.uv import version
+from torch_compat_matrix.runner.storage import contents, leftovers
 
 FACTS = facts()
 
@@ -26,7 +29,7 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Index:
     """Find-links with one small package, and a cache of uv's of our own."""
     assert version()
     (tmp_path / "wheels").mkdir()
-    wheel(tmp_path / "wheels", "poisoner", "1.0", files={"poisoned.py": "VALUE = 'sound'\n"})
+    wheel(tmp_path / "wheels", "poisoner", "1.0", files={"poisoned.py": "VALUE = 'sound'\n", "empty.py": ""})
     monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "uv"))
     return Index.from_pip(
         {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path / "wheels"), "PIP_CONFIG_FILE": os.devnull}
@@ -40,9 +43,18 @@ def change(path: Path) -> None:
     path.chmod(0o444)
 
 
+def put_a_pipe(path: Path) -> None:
+    """Put a pipe in a file's place, which whoever reads it would wait for."""
+    path.unlink()
+    os.mkfifo(path)
+
+
 DAMAGES: dict[str, Callable[[Path], object]] = {
     "changed": lambda folder: change(folder / "poisoned.py"),
     "removed": lambda folder: (folder / "poisoned.py").unlink(),
+    "pipe": lambda folder: put_a_pipe(folder / "empty.py"),
+    "terabyte": lambda folder: os.truncate(folder / "poisoned.py", 1 << 40),
+    "manifest": lambda folder: put_a_pipe(manifest.manifest_of(folder)),
 }
 
 ADDITIONS: dict[str, Callable[[Path], object]] = {
@@ -153,3 +165,32 @@ def test_another_build_of_a_version_is_another_overlay(index: Index, tmp_path: P
     assert second != first
     assert (second / "poisoned.py").read_text() == "VALUE = 'rebuilt'\n"
     assert (first / "poisoned.py").read_text() == "VALUE = 'sound'\n"
+
+
+def dig(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder of 1,500 levels below that one, with a file at its end."""
+    with monkeypatch.context() as patch:
+        patch.chdir(folder)
+        for _ in range(1500):
+            Path("d").mkdir()
+            os.chdir("d")
+        Path("file").write_text("x" * 10_000)
+
+
+def test_a_folder_of_any_depth_is_measured_checked_and_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python's own walk and removal recurse, which a library can lead to their end."""
+    folder = tmp_path / "overlays" / "key"
+    folder.mkdir(parents=True)
+    (folder / "module.py").touch()
+    manifest.seal(folder)
+    dig(folder, monkeypatch)
+    (kept,) = contents(tmp_path)
+    assert kept.size >= 10_000
+    assert leftovers(tmp_path) == []
+    assert len(stamps(str(folder))) == 2
+    assert manifest.damage(folder) == ""  # what was added is removed
+    kept.remove()
+    assert list(folder.parent.iterdir()) == []
+    with process.launch_folder() as launched:
+        dig(launched, monkeypatch)
+    assert not launched.exists()

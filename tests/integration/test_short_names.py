@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -14,6 +15,7 @@ from tests.support import ROOT
 from torch_compat_matrix.runner.backends import process
 from torch_compat_matrix.runner.backends.base import Command, connect
 from torch_compat_matrix.runner.errors import BackendUnusable
+from torch_compat_matrix.runner.packages import uv
 
 LISTENS = "import sys\nfrom multiprocessing.connection import Listener\nListener().close(); sys.exit(7)"
 """As a worker of torch's DataLoader does before it hands over its first batch."""
@@ -51,6 +53,15 @@ def test_link_of_a_killed_launcher_is_reaped(deep: Path) -> None:
     assert folder.name in process.reap()
     assert not any(Path(place, folder.name).is_symlink() for place in process.SHORT_PLACES)
     assert list(deep.iterdir()) == []
+
+
+def test_a_temporary_folder_that_a_library_removed_is_made_again(deep: Path) -> None:
+    """For what the next cell installs, and for its launch."""
+    deep.rmdir()
+    assert uv.finish(["cat"], {}, stdin="given", timeout_s=60).out == "given"
+    shutil.rmtree(deep)
+    with process.launch_folder() as folder:
+        assert (folder / "owner").exists()
 
 
 @pytest.mark.parametrize("backend", ["local", "here"])

@@ -37,6 +37,18 @@ def test_the_deepest_frame_names_the_distribution() -> None:
     assert link["raised_in"] == ""
 
 
+def test_a_getattr_that_refuses_a_name_has_not_asked_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As NumPy 2 refuses `np.string_` to a library that was written for NumPy 1."""
+    for name, body in (("lender", "def __getattr__(name): raise AttributeError(name)"), ("asker", "import lender")):
+        (tmp_path / f"{name}.py").write_text(f"{body}\ndef ask(): return lender.gone\n")
+        (tmp_path / f"{name}-1.0.dist-info").mkdir()
+        (tmp_path / f"{name}-1.0.dist-info" / "METADATA").write_text(f"Name: {name}\nVersion: 1.0\n")
+        (tmp_path / f"{name}-1.0.dist-info" / "RECORD").write_text(f"{name}.py,,\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (link,) = described("import asker; asker.ask()")["chain"]
+    assert link["raised_in"] == "asker==1.0"
+
+
 @pytest.mark.skipif(sys.version_info < (3, 10), reason="only a newer Python keeps the object, and names the class")
 @pytest.mark.parametrize(
     "code", ["Version('1').gone", "Version.gone", "Version('1', gone=1)", "version.Version('1', gone=1)", "Version()"]

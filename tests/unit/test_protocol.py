@@ -6,7 +6,10 @@ import ast
 import re
 from pathlib import Path
 
+import pytest
+
 from tests.support import ROOT
+from torch_compat_matrix.runner.errors import Trouble
 from torch_compat_matrix.runner.execution.protocol import Work, frames, order
 from torch_compat_matrix.runner.model import Cell, Image
 
@@ -26,6 +29,15 @@ def test_only_whole_frames_of_this_launch_count() -> None:
         b'compat/2 abc 3 {"kind": "end"}\n',
     ]
     assert [frame["kind"] for frame in frames(lines)] == ["hello", "facts", "end"]
+
+
+@pytest.mark.parametrize("numbers", [(1, 2, 4), (1, 3), (2, 3)])
+def test_missing_frames_are_noticed(numbers: tuple[int, ...]) -> None:
+    """A log that was cut, at its beginning or within, has lost answers."""
+    kinds = {1: "hello"}
+    lines = [b'compat/2 abc %d {"kind": "%s"}\n' % (n, kinds.get(n, "begin").encode()) for n in numbers]
+    with pytest.raises(Trouble, match="frame"):
+        list(frames(lines))
 
 
 def test_order_holds_the_cells() -> None:
