@@ -3,7 +3,7 @@
 import math
 from typing import Any, Callable, Dict, Tuple
 
-from ..evidence import close, differentiable, on_device, require, seeded, sound
+from ..evidence import close, differentiable, moments, on_device, require, seeded, sound
 from ..probe import Probe
 
 NEEDS = ("torch", "botorch")
@@ -71,14 +71,35 @@ def slopes(z: Any, model: Any, best: float) -> None:
         differentiable(lambda z, f=function: f(z).sum(), [z], name, rtol=1e-3)
 
 
+def knowledge_gradient(x: Any, model: Any, sampler: Any, posterior: Moments, noise: float) -> None:
+    """What the best guess is worth once a point is observed, less what is known, over the sampler's four outcomes.
+
+    The mean at a guess moves by its covariance with the point, in standard deviations of the observation.
+    """
+    import torch
+    from botorch.acquisition import qKnowledgeGradient
+
+    function = qKnowledgeGradient(model, num_fantasies=4, sampler=sampler, current_value=torch.tensor(0.3).to(x))
+    points = torch.tensor([[0.2], [0.55], [0.7], [0.4], [0.9]]).to(x)  # to observe, and a guess for each outcome
+    value = function(points[None])
+    sound(value, x, "qKnowledgeGradient")
+    mean, covariance = posterior(points)
+    drawn = function.sampler.base_samples.flatten().to(x)
+    moved = mean[1:] + covariance[0, 1:] / (covariance[0, 0] + noise).sqrt() * drawn
+    close(value[0], moved.mean() - 0.3, "qKnowledgeGradient", rtol=1e-3, atol=1e-4)
+    differentiable(lambda z: function(z[None]).sum(), [points], "qKnowledgeGradient", rtol=1e-3)
+
+
 def models(probe: Probe, fixed: Callable[..., Any], textbook: Callable[..., Any]) -> None:
     """Two outcomes by a list of models; standardised outcomes; inputs in the unit cube.
 
     `fixed` makes a model with its transforms of outcome and input, `textbook` gives mean and covariance of one.
     """
     import torch
+    from botorch.acquisition import LinearMCObjective, qSimpleRegret
     from botorch.models import ModelListGP
     from botorch.models.transforms import Normalize, Standardize
+    from botorch.sampling import IIDNormalSampler
 
     z = torch.tensor([[0.1], [0.45], [0.8]], dtype=torch.float64, device=probe.device)
     plain, x, y = fixed(probe)
@@ -92,6 +113,13 @@ def models(probe: Probe, fixed: Callable[..., Any], textbook: Callable[..., Any]
     for column, (mean, covariance) in enumerate(expected):
         close(seen.mean[:, column], mean, f"mean of outcome {column}", rtol=1e-4, atol=1e-5)
         close(seen.variance[:, column], covariance.diagonal(), f"variance of outcome {column}", rtol=1e-4, atol=1e-5)
+    both = type(plain)(x, torch.cat([y, 2 * y], 1))
+    posterior, sampler = both.posterior(z), IIDNormalSampler(torch.Size([4096]), seed=probe.seed)
+    drawn, weights = sampler(posterior), torch.tensor([1.0, -2.0]).to(x)
+    sound(drawn, x, "draws of two outcomes")
+    moments(drawn, posterior.mean, posterior.variance.sqrt(), "draws of two outcomes")
+    regret = qSimpleRegret(both, sampler, LinearMCObjective(weights))(z[:, None])
+    close(regret, posterior.mean @ weights, "an objective of two outcomes", rtol=0.01, atol=0.05)
     points = probe.randn(9, 2, dtype=torch.float64)
     bounds = torch.tensor([[-5.0, -6.0], [5.0, 8.0]], dtype=torch.float64, device=probe.device)
     given, learned = Normalize(2, bounds=bounds), Normalize(2).to(probe.device)

@@ -117,7 +117,7 @@ def likelihoods(probe: Probe) -> None:
     seen = several(tasks)
     expected = torch.stack([covariance.diagonal() + 0.5, covariance.diagonal() + 1.0], 1)
     close(seen.variance, expected, "variance of two tasks", atol=1e-6)
-    bernoulli = known.BernoulliLikelihood()
+    bernoulli = known.BernoulliLikelihood().to(probe.device)  # its quadrature holds a buffer
     spread = covariance.diagonal()
     probit = torch.special.ndtr(mean / (1 + spread).sqrt())
     close(bernoulli(latent).mean, probit, "probability under a Bernoulli", rtol=1e-4)
@@ -146,11 +146,13 @@ def objectives(probe: Probe, model: Any, likelihood: Any, x: Any, y: Any) -> Non
     close(seen, expected, "leave-one-out likelihood", rtol=1e-5, atol=1e-5)
     objective = gpytorch.mlls.ExactMarginalLogLikelihood(likelihood, model)
     before = objective(model(x), y)
-    kernel = model.covar_module.base_kernel
-    kernel.register_prior("length_prior", gpytorch.priors.GammaPrior(2.0, 3.0), "lengthscale")
-    length = kernel.lengthscale.squeeze()
-    share = (2 * math.log(3) + length.log() - 3 * length) / len(y)
-    close(objective(model(x), y) - before, share, "a prior's share of the likelihood", rtol=1e-5, atol=1e-6)
+    gamma, plain = gpytorch.priors.GammaPrior(2.0, 3.0), model.covar_module
+    kernel = gpytorch.kernels.RBFKernel(ard_num_dims=2, lengthscale_prior=gamma)
+    model.covar_module = gpytorch.kernels.ScaleKernel(kernel, outputscale_prior=gamma).to(x)
+    kernel.lengthscale, model.covar_module.outputscale = plain.base_kernel.lengthscale, plain.outputscale
+    values = torch.cat([kernel.lengthscale.flatten(), plain.outputscale.reshape(1)])
+    share = (2 * math.log(3) + values.log() - 3 * values).sum() / len(y)
+    close(objective(model(x), y) - before, share, "the priors' share of the likelihood", rtol=1e-5, atol=1e-6)
     raw = probe.randn(4, dtype=torch.float64)
     for constraint, expected in (
         (gpytorch.constraints.Interval(0.5, 2.0), 0.5 + 1.5 * raw.sigmoid()),
@@ -194,5 +196,12 @@ def variational(probe: Probe, model: Any, likelihood: Any, dense: Callable[[Any]
         model.zero_grad()
         seen = bound(model(x), y)
         close(seen, expected - 0.5 * divergence / 21, name, rtol=1e-3, atol=1e-3)
+        require(seen.requires_grad, "no-gradient", f"{name} is detached")
         seen.backward()
         reached(dict(model.named_parameters()), name)
+    strategy._variational_distribution = gpytorch.variational.DeltaVariationalDistribution(12).to(x)
+    with torch.no_grad():
+        strategy._variational_distribution.variational_mean.copy_(center)
+    seen, spread = model(x), kernel(x, diag=True) - gain.square().sum(0)
+    close(seen.mean, mean, "mean of a GP at a point of the inducing values", rtol=1e-3, atol=1e-3)
+    close(seen.variance, spread, "variance of a GP at a point of the inducing values", rtol=1e-3, atol=1e-3)

@@ -27,6 +27,10 @@ def predictive(probe: Probe) -> None:
     sound(drawn, x, "predictive draws")
     spread = (NOISE**2 + (x * torch.linalg.solve(precision, x.T).T).sum(-1)).sqrt()
     moments(drawn, x @ mean, spread, "predictive draws")
+    prior = Predictive(conjugate, num_samples=DRAWS, return_sites=["w", "y"], parallel=True)(x, None)
+    of_shape(prior["w"], (DRAWS, 1, 3), "weights of prior predictive draws")
+    moments(prior["w"][:, 0], torch.zeros(3), torch.ones(3), "weights of prior predictive draws")
+    moments(prior["y"], torch.zeros(len(x)), (NOISE**2 + x.square().sum(1)).sqrt(), "prior predictive draws")
 
 
 def chains(probe: Probe, kind: str, count: int = 300, **options: Any) -> None:

@@ -4,7 +4,7 @@ import math
 from contextlib import suppress
 from typing import Any, Callable, Dict, Tuple
 
-from ..evidence import SIGMAS, close, finite, moments, on_device, require, seeded, sound
+from ..evidence import SIGMAS, close, differentiable, finite, moments, on_device, require, seeded, sound
 from ..probe import Probe
 from ._statistics import distributed, independent
 
@@ -113,20 +113,30 @@ def draws(probe: Probe) -> None:
             if name not in NO_MOMENTS:
                 moments(drawn, family.mean, family.stddev, what)
             distributed(drawn, cdf, what, parameters)
-        x = drawn[:200].clone().requires_grad_()
+        points = _points(probe, name, values)
+        x = points.clone().requires_grad_()
         share = cdf(x, *parameters)
         density = torch.autograd.grad(share.sum(), x)[0]
-        close(family.log_prob(drawn[:200]).exp(), density, f"density of {name}", rtol=1e-5, atol=1e-7)
+        close(family.log_prob(points).exp(), density, f"density of {name}", rtol=1e-5, atol=1e-7)
         with suppress(NotImplementedError):
             _mean(-family.log_prob(drawn), family.entropy(), f"entropy of {name}")
         with suppress(NotImplementedError):
-            close(family.cdf(drawn[:200]), share, f"distribution function of {name}", atol=1e-6)
-            close(family.icdf(share.detach()), drawn[:200], f"quantiles of {name}", rtol=1e-4, atol=1e-6)
+            close(family.cdf(points), share, f"distribution function of {name}", atol=1e-6)
+            close(family.icdf(share.detach()), points, f"quantiles of {name}", rtol=1e-4, atol=1e-6)
     mixed = torch.tensor([1.0, -1.0], device=probe.device)
     seeded(lambda: torch.distributions.Normal(mixed, 1.0).rsample(), "Normal", torch.manual_seed)
     count = DRAWS * (5_000 if probe.device.type == "cuda" else 50)  # fewer take a GPU no longer than their launch
     seconds = probe.device_seconds(lambda: torch.randn(count, device=probe.device))
     probe.metric("normal draws", count / seconds, "1/s")
+
+
+def _points(probe: Probe, name: str, values: Any) -> Any:
+    """Numbers that a family takes, the same on each device, so that fingerprints can be compared."""
+    import torch
+
+    torch.manual_seed(probe.seed)
+    family = _family(name, [torch.tensor(value, dtype=torch.float64) for value in values])
+    return family.sample((200,)).to(probe.device)
 
 
 def _mean(values: Any, expected: Any, what: str, code: str = "wrong-value") -> None:
@@ -151,15 +161,18 @@ def vectors(probe: Probe) -> None:
     white = torch.linalg.solve(torch.linalg.cholesky(matrix), (drawn - center).T).T
     moments(white, torch.zeros(2), torch.ones(2), "whitened draws of MultivariateNormal")
     independent(white, "whitened draws of MultivariateNormal")
+    points = center + probe.randn(200, 2)
+    white = torch.linalg.solve(torch.linalg.cholesky(matrix), (points - center).T).T
     density = -0.5 * white.square().sum(1) - math.log(2 * math.pi) - 0.5 * matrix.det().log()
-    close(many.log_prob(drawn), density, "density of MultivariateNormal", rtol=1e-4, atol=1e-4)
+    close(many.log_prob(points), density, "density of MultivariateNormal", rtol=1e-4, atol=1e-4)
     weights = torch.tensor([2.0, 3.0, 5.0], device=probe.device)
     shares = known.Dirichlet(weights)
     drawn = shares.rsample((DRAWS,))
     moments(drawn, weights / 10, (weights / 10 * (1 - weights / 10) / 11).sqrt(), "draws of Dirichlet")
     constant = math.lgamma(10) - sum(math.lgamma(value) for value in (2, 3, 5))
-    expected = ((weights - 1) * drawn.log()).sum(1) + constant
-    close(shares.log_prob(drawn), expected, "density of Dirichlet", rtol=1e-4, atol=1e-4)
+    points = probe.randn(200, 3).softmax(1)
+    expected = ((weights - 1) * points.log()).sum(1) + constant
+    close(shares.log_prob(points), expected, "density of Dirichlet", rtol=1e-4, atol=1e-4)
     for name, (values, odds, count) in DISCRETE.items():
         numbers = torch.arange(float(count), device=probe.device)
         family = _family(name, [torch.tensor(value, device=probe.device) for value in values])
@@ -176,20 +189,31 @@ def vectors(probe: Probe) -> None:
         known.Normal(torch.zeros((), device=probe.device), 0.5),
         [known.transforms.ExpTransform(), known.transforms.AffineTransform(2.0, 3.0)],
     )
-    built: Tuple[Tuple[str, Any, Callable[[Any], Any]], ...] = (
-        ("MixtureSameFamily", mixture, lambda x: 0.3 * _normal((x + 1) / 0.5) + 0.7 * _normal(x - 2)),
-        ("TransformedDistribution", grown, lambda x: _normal(((x - 2) / 3).log() / 0.5)),
+    points = probe.randn(200)
+    built: Tuple[Tuple[str, Any, Any, Callable[[Any], Any]], ...] = (
+        ("MixtureSameFamily", mixture, 2 * points, lambda x: 0.3 * _normal((x + 1) / 0.5) + 0.7 * _normal(x - 2)),
+        ("TransformedDistribution", grown, 2 + 3 * points.exp(), lambda x: _normal(((x - 2) / 3).log() / 0.5)),
     )
-    for what, family, cdf in built:
+    for what, family, points, cdf in built:
         drawn = family.sample((DRAWS,))
         sound(drawn, center, f"draws of {what}")
         distributed(drawn, cdf, f"draws of {what}")
-        x = drawn[:200].double().requires_grad_()
+        x = points.double().requires_grad_()
         expected = torch.autograd.grad(cdf(x).sum(), x)[0]
-        close(family.log_prob(drawn[:200]).exp(), expected, f"density of {what}", rtol=1e-4, atol=1e-5)
+        close(family.log_prob(points).exp(), expected, f"density of {what}", rtol=1e-4, atol=1e-5)
     moments(mixture.sample((DRAWS,)), mixture.mean, mixture.stddev, "draws of MixtureSameFamily")
     whole = known.Independent(pair, 1)
     close(whole.log_prob(center), pair.log_prob(center).sum(), "density of Independent")
+    middles, spreads = probe.randn(4, 3, 2, offset=1), probe.randn(4, 3, 2, offset=2).exp()
+    parts = known.Independent(known.Normal(middles, spreads), 1)
+    mixture = known.MixtureSameFamily(known.Categorical(chances.expand(4, 3)), parts)
+    moments(mixture.sample((DRAWS,)), mixture.mean, mixture.stddev, "draws of mixtures of vectors")
+    middles = middles[0]
+    several = known.MultivariateNormal(middles, covariance_matrix=matrix * chances[:, None, None])
+    alone = (known.MultivariateNormal(middle, matrix * chance) for middle, chance in zip(middles, chances))
+    points = center + probe.randn(20, 1, 2)
+    expected = torch.cat([one.log_prob(points) for one in alone], 1)
+    close(several.log_prob(points), expected, "density of three of MultivariateNormal", rtol=1e-4, atol=1e-4)
 
 
 def _counts(family: Any, numbers: Any, chances: Any, name: str) -> None:
@@ -238,6 +262,17 @@ def reparameterised(probe: Probe) -> None:
         for number, (gradient, expected) in enumerate(zip(seen, wanted)):
             what = f"gradient of {name}'s mean square in parameter {number}"
             _mean(gradient, 0.0 if expected is None else expected, what, code="wrong-gradient")
+    smooth: Dict[str, Tuple[float, ...]] = {"Bernoulli": (0.3,), "Geometric": (0.3,), "Poisson": (3.0,)}
+    smooth.update({name: values for name, (values, _) in FAMILIES.items()})
+    smooth.update({name: values for name, (values, _, _) in OTHERS.items()})
+    for name, values in smooth.items():
+        if hasattr(torch.distributions, name) and name not in NO_MOMENTS:
+            differentiable(_moments(name), [leaf[0] for leaf in leaves(values, 1)], f"mean and variance of {name}")
+
+
+def _moments(name: str) -> Callable[..., Any]:
+    """The sum of mean and variance, which depends on each parameter."""
+    return lambda *parameters: _family(name, parameters).mean + _family(name, parameters).variance
 
 
 def divergences(probe: Probe) -> None:

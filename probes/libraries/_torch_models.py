@@ -7,7 +7,6 @@ from ..evidence import (
     NotApplicable,
     close,
     differentiable,
-    falls,
     moments,
     on_device,
     reached,
@@ -15,6 +14,7 @@ from ..evidence import (
     sound,
 )
 from ..probe import Probe
+from ._small import learns
 
 NEEDS = ("functorch",)
 
@@ -74,16 +74,13 @@ def variational_training(probe: Probe) -> None:
     layer = Variational.make(torch, 8, 1).to(probe.device)
     data, truth = probe.randn(128, 8), probe.randn(8, 1, offset=1)
     wanted = data @ truth
-    optimizer = torch.optim.Adam(layer.parameters(), lr=0.05)
-    losses = []
-    for _ in range(150):
-        optimizer.zero_grad()
-        loss = (layer(data, torch.randn_like(layer.mean)) - wanted).square().mean() + 1e-4 * layer.divergence()
-        loss.backward()
-        optimizer.step()
-        losses.append(float(loss))
+
+    def loss() -> Any:
+        return (layer(data, torch.randn_like(layer.mean)) - wanted).square().mean() + 1e-4 * layer.divergence()
+
+    loss().backward()
     reached(dict(layer.named_parameters()), "variational layer")
-    falls(losses, "variational layer", drop=0.5)
+    learns(layer, loss, "variational layer", steps=150, rate=0.05, drop=0.5)
     noise = torch.randn(1, 8, dtype=torch.float64, generator=probe.generator(3)).to(probe.device)
 
     def bound(mean: Any, log_variance: Any) -> Any:

@@ -67,9 +67,9 @@ def optimisers(probe: Probe) -> None:
     import torch
 
     for dtype in (torch.float32, torch.float64):
-        target = probe.randn(5, dtype=dtype)
+        target = probe.randn(5, dtype=dtype).tanh()  # from where a weight is not so far that its steps grow for ever
         for name, options, step in OPTIMISERS:
-            weight = torch.nn.Parameter(probe.randn(5, offset=1, dtype=dtype))
+            weight = torch.nn.Parameter(probe.randn(5, offset=1, dtype=dtype).tanh())
             make: Callable[[], Any] = partial(getattr(torch.optim, name), [weight], lr=0.05, **options)
             state: Dict[str, Any] = {}
             optimiser, exact = make(), weight.detach().clone()

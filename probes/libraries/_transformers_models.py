@@ -5,6 +5,7 @@ import math
 from typing import Any, Callable
 
 from ..probe import Probe
+from ._small import attention
 
 NEEDS = ("torch", "transformers")
 
@@ -86,13 +87,6 @@ def random_images(probe: Probe, batch: int, dtype: Any = None) -> Any:
     return {"pixel_values": images}, torch.arange(batch, device=probe.device) % 3
 
 
-def _attention(query: Any, key: Any, value: Any, seen: Any) -> Any:
-    """Each head's values, weighted by the softmax over what may be seen."""
-    query, key, value = (x.reshape(*x.shape[:2], HEADS, -1).transpose(1, 2) for x in (query, key, value))
-    odds = (query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])).masked_fill(~seen, -math.inf).softmax(-1)
-    return (odds @ value).transpose(1, 2).flatten(2)
-
-
 def bert_written_out(model: Any, input_ids: Any, attention_mask: Any) -> Any:
     """BERT's logits from its own layers, in calls of torch alone."""
     import torch
@@ -102,7 +96,8 @@ def bert_written_out(model: Any, input_ids: Any, attention_mask: Any) -> Any:
     x = first.LayerNorm(x + first.token_type_embeddings.weight[0])
     for layer in model.bert.encoder.layer:
         own, out = layer.attention.self, layer.attention.output
-        seen = _attention(own.query(x), own.key(x), own.value(x), attention_mask[:, None, None, :] > 0)
+        unseen = torch.zeros_like(attention_mask, dtype=x.dtype).masked_fill(attention_mask == 0, -math.inf)
+        seen = attention(HEADS, own.query(x), own.key(x), own.value(x), unseen[:, None, None])
         x = out.LayerNorm(x + out.dense(seen))
         x = layer.output.LayerNorm(x + layer.output.dense(torch.nn.functional.gelu(layer.intermediate.dense(x))))
     return model.classifier(model.bert.pooler.dense(x[:, 0]).tanh())
@@ -113,13 +108,13 @@ def gpt2_written_out(model: Any, input_ids: Any) -> Any:
     import torch
 
     length = input_ids.shape[1]
-    past = torch.ones(length, length, dtype=torch.bool, device=input_ids.device).tril()
+    later = torch.full((length, length), -math.inf, device=input_ids.device).triu(1)
     words = model.transformer.wte.weight
     x = words[input_ids] + model.transformer.wpe.weight[:length]
     for block in model.transformer.h:
         own, inner = block.attn, block.mlp
         query, key, value = (block.ln_1(x) @ own.c_attn.weight + own.c_attn.bias).chunk(3, -1)
-        x = x + _attention(query, key, value, past) @ own.c_proj.weight + own.c_proj.bias
+        x = x + attention(HEADS, query, key, value, later) @ own.c_proj.weight + own.c_proj.bias
         wide = torch.nn.functional.gelu(block.ln_2(x) @ inner.c_fc.weight + inner.c_fc.bias, approximate="tanh")
         x = x + wide @ inner.c_proj.weight + inner.c_proj.bias
     return model.transformer.ln_f(x) @ words.T

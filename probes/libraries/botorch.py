@@ -29,7 +29,7 @@ COVERS = {
     "botorch.acquisition.qUpperConfidenceBound": "sample/acquisitions",
     "botorch.acquisition.qProbabilityOfImprovement": "sample/acquisitions",
     "botorch.acquisition.qSimpleRegret": "sample/acquisitions",
-    "botorch.acquisition.qKnowledgeGradient": "",
+    "botorch.acquisition.qKnowledgeGradient": "autograd/knowledge gradient",
     "botorch.models.ModelListGP": "sample/models",
     "botorch.models.transforms.Standardize": "sample/models",
     "botorch.models.transforms.Normalize": "sample/models",
@@ -165,6 +165,9 @@ def autograd(probe: Probe) -> None:
         differentiable(lambda z: (1e2 * acquisition(z.transpose(0, 1))).sum(), [z], "qExpectedImprovement", rtol=0.02)
     with probe.part("slopes"):
         parts.slopes(z, model, best)
+    with probe.part("knowledge gradient"):
+        sampler = _sampler("SobolQMCNormalSampler", 4, seed=probe.seed)
+        parts.knowledge_gradient(x, model, sampler, lambda z: _posterior(model, x, y, z), NOISE)
     with probe.part("optimisation"):
         bounds = torch.tensor([[0.0], [1.0]], dtype=torch.float64, device=probe.device)
         place, value = optimize_acqf(expected, bounds, q=1, num_restarts=3, raw_samples=16)

@@ -7,6 +7,7 @@ from typing import Any, Callable, Dict
 from ..compiling import compiled
 from ..evidence import NotApplicable, close, finite, moments, of_shape, on_device, require, seeded
 from ..probe import Probe
+from . import _captum_calls as calls
 from . import _captum_methods as methods
 
 DISTRIBUTION = "captum"
@@ -94,9 +95,7 @@ def sample(probe: Probe) -> None:
         wrong = [f"{name} is {seen.dtype}" for name, seen in attributions.items() if seen.dtype != x.dtype]
         require(not wrong, "wrong-dtype", f"for an input of {x.dtype}: " + ", ".join(wrong))
     with probe.part("occlusion"), torch.no_grad():
-        seen = _usable(attr.Occlusion(network).attribute(x, (2, 2, 2), strides=(2, 2, 2), target=1), x, "Occlusion")
-        close(seen, _occluded(network, x), "Occlusion")
-
+        calls.occlusion(probe, network)
     for name, dtype in (("features left out", torch.float32), ("features left out in float64", torch.float64)):
         with probe.part(name):
             methods.left_out(probe, dtype)
@@ -157,20 +156,6 @@ def _attributions(network: Any, x: Any) -> Dict[str, Any]:
     }
 
 
-def _occluded(network: Any, x: Any) -> Any:
-    """What each 2 x 2 patch (of both channels) is worth: the output with it less the output without it."""
-    import torch
-
-    expected = torch.zeros_like(x)
-    for row in range(0, x.shape[2], 2):
-        for column in range(0, x.shape[3], 2):
-            patch = (slice(None), slice(None), slice(row, row + 2), slice(column, column + 2))
-            without = x.clone()
-            without[patch] = 0
-            expected[patch] = (network(x) - network(without))[:, 1, None, None, None]
-    return expected
-
-
 def autograd(probe: Probe) -> None:
     """Attributions by gradients are complete and equal to references made with torch alone; TCAV finds a concept."""
     import torch
@@ -221,6 +206,8 @@ def autograd(probe: Probe) -> None:
         methods.rectified(probe)
     with probe.part("layers"):
         methods.by_layer(probe)
+    with probe.part("further arguments"):
+        calls.further_arguments(probe)
     with probe.part("influence"):
         methods.influence(probe)
     with probe.part("TCAV"):
@@ -268,6 +255,7 @@ def _concepts(probe: Probe) -> None:
         tcav = TCAV(network, layers=["0"], save_path=folder)
         pair = [concept(0, "bright", 2.0), concept(1, "dark", -2.0)]
         scores = tcav.interpret(probe.randn(10, 4, offset=2), [pair], target=0)["0-1"]["0"]
+    finite(tcav.cavs["0-1"]["0"].stats["accs"], "accuracy of TCAV's classifier")
     for kind in ("sign_count", "magnitude"):
         finite(scores[kind], f"TCAV {kind}")
     close(scores["sign_count"].cpu(), torch.tensor([1.0, 0.0]), "TCAV sign count of bright and dark")

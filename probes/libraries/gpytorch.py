@@ -3,9 +3,10 @@
 from typing import Any, Tuple
 
 from ..compiling import compiled
-from ..evidence import close, differentiable, falls, moments, of_shape, reached, require, seeded, sound
+from ..evidence import close, differentiable, moments, of_shape, reached, require, seeded, sound
 from ..probe import Probe
 from . import _gpytorch_parts as parts
+from ._small import learns
 
 DISTRIBUTION = "gpytorch"
 MODULE = "gpytorch"
@@ -190,14 +191,14 @@ def autograd(probe: Probe) -> None:
         model, likelihood, x, y = _model(probe, torch.float32, rows=40)
         model.covar_module.outputscale, likelihood.noise = 5.0, 2.0
         objective = _objective(model.train(), likelihood.train(), x, y)
-        falls(_train(model, lambda: -objective(), steps=60), "exact GP")
+        learns(model, lambda: -objective(), "exact GP", rate=0.1, drop=0.1)
     with probe.part("variational training"):
         model, likelihood = _variational(probe)
         x = probe.randn(60, 2)
         y = x.sin().sum(-1) + 0.1 * probe.randn(60, offset=1)
         bound = gpytorch.mlls.VariationalELBO(likelihood.train(), model.train(), num_data=len(y))
         joint = torch.nn.ModuleList([model, likelihood])
-        falls(_train(joint, lambda: -bound(model(x), y), steps=80), "variational GP")
+        learns(joint, lambda: -bound(model(x), y), "variational GP", steps=80, rate=0.1, drop=0.1)
 
 
 def _objective(model: Any, likelihood: Any, x: Any, y: Any) -> Any:
@@ -224,24 +225,6 @@ def _call(module: Any, named: Any) -> Any:
     except ImportError:  # torch 1.13
         from torch.nn.utils.stateless import functional_call
     return functional_call(module, named, ())
-
-
-def _train(module: Any, loss: Any, steps: int) -> Any:
-    """Losses of so many steps, with gradients reaching every parameter after the first (where some start at zero)."""
-    import torch
-
-    optimiser = torch.optim.Adam(module.parameters(), lr=0.1)
-    losses = []
-    for step in range(steps):
-        optimiser.zero_grad()
-        value = loss()
-        require(value.requires_grad, "no-gradient", "the loss is detached")
-        value.backward()
-        if step == 1:
-            reached(dict(module.named_parameters()), "training step")
-        optimiser.step()
-        losses.append(float(value.detach()))
-    return losses
 
 
 def _variational(probe: Probe) -> Tuple[Any, Any]:

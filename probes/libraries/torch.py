@@ -4,6 +4,7 @@ from ..probe import Probe
 from . import _torch_distributions as distributions
 from . import _torch_image as image
 from . import _torch_models as models
+from . import _torch_ranks as two_ranks
 from . import _torch_training as training
 from . import _torch_transformer as transformer
 
@@ -44,6 +45,9 @@ COVERS = {
     "torch.utils.data.DataLoader": "sample/DataLoader with workers",
     "torch.autocast": "sample/mixed precision",
     "torch.distributed.all_reduce": "sample/all-reduce",
+    "torch.distributed.all_gather": "autograd/two ranks by gloo",
+    "torch.nn.parallel.DistributedDataParallel": "autograd/two ranks by gloo",
+    "torch.utils.data.DistributedSampler": "autograd/two ranks by gloo",
     "torch.func.vmap": "sample/deep ensemble",
     "torch.compile": "compile/variational layer",
     "torch.utils.checkpoint.checkpoint": "autograd/checkpoints",
@@ -101,6 +105,10 @@ def autograd(probe: Probe) -> None:
         training.schedules(probe)
     with probe.part("checkpoints"):
         training.checkpoints(probe)
+    with probe.part("two ranks by gloo"):
+        two_ranks.by_gloo(probe)
+    with probe.part("two ranks by NCCL"):
+        two_ranks.by_nccl(probe)
 
 
 def compile(probe: Probe) -> None:

@@ -5,20 +5,9 @@ from importlib.util import find_spec
 from typing import Any
 
 from ..compiling import compiled
-from ..evidence import (
-    NotApplicable,
-    close,
-    differentiable,
-    falls,
-    moments,
-    of_dtype,
-    of_shape,
-    reached,
-    require,
-    seeded,
-    sound,
-)
+from ..evidence import NotApplicable, close, differentiable, moments, of_dtype, of_shape, require, seeded, sound
 from ..probe import Probe
+from ._torchaudio_models import conformer, conformer_training, wav2vec2
 
 DISTRIBUTION = "torchaudio"
 MODULE = "torchaudio"
@@ -33,12 +22,12 @@ COVERS = {
     "torchaudio.load": "sample/wave files",
     "torchaudio.functional.rnnt_loss": "autograd/transducer's loss",
     "torchaudio.models.Conformer": "autograd/Conformer",
-    "torchaudio.save": "",
-    "torchaudio.transforms.MFCC": "",
-    "torchaudio.transforms.GriffinLim": "",
-    "torchaudio.transforms.FrequencyMasking": "",
-    "torchaudio.functional.forced_align": "",
-    "torchaudio.models.Wav2Vec2Model": "",
+    "torchaudio.save": "sample/wave files",
+    "torchaudio.transforms.MFCC": "sample/spectrogram",
+    "torchaudio.transforms.GriffinLim": "sample/phases",
+    "torchaudio.transforms.FrequencyMasking": "sample/masking",
+    "torchaudio.functional.forced_align": "sample/alignment",
+    "torchaudio.models.Wav2Vec2Model": "autograd/Wav2Vec2",
 }
 
 RATE = 8000
@@ -56,6 +45,10 @@ def sample(probe: Probe) -> None:
         _resampling(probe)
     with probe.part("recursive filter"):
         _recursive_filter(probe)
+    with probe.part("phases"):
+        _phases(probe)
+    with probe.part("alignment"):
+        _alignment(probe)
     with probe.part("masking"):
         _masking(probe)
     with probe.part("wave files"):
@@ -83,9 +76,11 @@ def autograd(probe: Probe) -> None:
     with probe.part("transducer's loss"):
         _transducer(probe)
     with probe.part("Conformer"):
-        _conformer(probe)
+        conformer(probe)
     with probe.part("training"):
-        _train(probe)
+        conformer_training(probe)
+    with probe.part("Wav2Vec2"):
+        wav2vec2(probe)
 
 
 def compile(probe: Probe) -> None:
@@ -121,6 +116,8 @@ def _spectrogram(probe: Probe) -> None:
     power = chosen["spectrogram"].to(probe.device)(wave)
     mel = chosen["mel spectrogram"].to(probe.device)(wave)
     decibels = torchaudio.transforms.AmplitudeToDB("power").to(probe.device)(mel)
+    settings = {"n_fft": WINDOW, "hop_length": HOP, "n_mels": MELS}
+    cepstrum = torchaudio.transforms.MFCC(RATE, n_mfcc=10, log_mels=True, melkwargs=settings).to(probe.device)(wave)
 
     padded = torch.nn.functional.pad(wave.double()[:, None], (WINDOW // 2, WINDOW // 2), mode="reflect")[:, 0]
     turn = torch.arange(WINDOW, device=probe.device, dtype=torch.float64) * (2 * math.pi / WINDOW)
@@ -133,7 +130,12 @@ def _spectrogram(probe: Probe) -> None:
     rise, fall = (bins - corners[:-2]) / corners.diff()[:-1], (corners[2:] - bins) / corners.diff()[1:]
     filtered = (expected.transpose(-1, -2) @ rise.minimum(fall).clamp_min(0)).transpose(-1, -2)
 
+    mels, rows = (torch.arange(n, device=probe.device, dtype=torch.float64) for n in (MELS, 10))
+    cosines = (math.pi / MELS * (mels + 0.5) * rows[:, None]).cos() * math.sqrt(2 / MELS)
+    cosines[0] /= math.sqrt(2)
+
     for name, seen, reference in (
+        ("cepstrum", cepstrum, cosines @ (filtered + 1e-6).log()),
         ("spectrogram", power, expected),
         ("mel spectrogram", mel, filtered),
         ("decibels", decibels, 10 * filtered.log10()),
@@ -179,31 +181,90 @@ def _recursive_filter(probe: Probe) -> None:
 
 
 def _masking(probe: Probe) -> None:
-    """One run of frames becomes zero, of any width below forty and anywhere with the same odds."""
-    import torch
+    """One run of frames, or of frequencies, becomes zero, of any width below forty and anywhere with the same odds."""
     from torchaudio import transforms
 
-    most, count = 40, 200
-    mask = transforms.TimeMasking(time_mask_param=most)
-    picture = probe.randn(1, 2, count).abs() + 1
-    seeded(lambda: torch.stack([mask(picture) for _ in range(20)]), "TimeMasking", torch.manual_seed)
+    picture = probe.randn(1, 2, 200).abs() + 1
+    for axis, masking in ((2, transforms.TimeMasking(time_mask_param=40)), (1, transforms.FrequencyMasking(40))):
+        _masked(probe, masking, picture.transpose(2, axis), axis)
+
+
+def _masked(probe: Probe, mask: Any, picture: Any, axis: int) -> None:
+    """The masks of one kind along the axis of a picture."""
+    import torch
+
+    most, count, name = 40, picture.shape[axis], type(mask).__name__
+    seeded(lambda: torch.stack([mask(picture) for _ in range(20)]), name, torch.manual_seed)
     torch.manual_seed(probe.seed)
     seen = torch.stack([mask(picture) for _ in range(DRAWS)])
-    sound(seen, picture, "masked spectrogram")
-    gone = (seen == 0).all(2)[:, 0]
-    close(seen, picture * ~gone[:, None, None, :], "what a mask leaves", rtol=0.0, atol=0.0)
-    require(int(gone.int().diff().abs().sum(1).max()) <= 2, "wrong-value", "a mask is not one run of frames")
+    sound(seen, picture, f"what {name} leaves")
+    gone = (seen == 0).all(4 - axis)[:, 0]
+    kept = ~gone[:, None, None, :] if axis == 2 else ~gone[:, None, :, None]
+    close(seen, picture * kept, f"what {name} leaves", rtol=0.0, atol=0.0)
+    require(int(gone.int().diff().abs().sum(1).max()) <= 2, "wrong-value", f"{name}: a mask is not one run")
     widths = gone.sum(1).float()
-    moments(widths, (most - 1) / 2, ((most**2 - 1) / 12) ** 0.5, "widths of masks")
+    moments(widths, (most - 1) / 2, ((most**2 - 1) / 12) ** 0.5, f"{name}: widths of masks")
     # with a width u from 1 to `most`, what begins it is the whole part of a uniform draw from 0 to `count` - u
     low, high = count - most, count - 1
     mean, square = (low + high) / 4, (low**2 + low * high + high**2) / 9
     starts = gone[widths > 0].float().argmax(1)
-    moments(starts, mean - 0.5, (square - mean**2) ** 0.5, "places of masks")
+    moments(starts, mean - 0.5, (square - mean**2) ** 0.5, f"{name}: places of masks")
+
+
+def _phases(probe: Probe) -> None:
+    """Phases are those of the last guess's spectrum, less a share of the one before; none of it is random here."""
+    import torch
+    from torchaudio import transforms
+
+    momentum, steps = 0.6, 3
+    for dtype in (torch.float32, torch.float64):
+        wave, window = probe.randn(1, 1024, offset=9, dtype=dtype), torch.hann_window(WINDOW, dtype=torch.float64)
+        power = transforms.Spectrogram(WINDOW, hop_length=HOP, power=1.0).to(probe.device, dtype)(wave)
+        settings = {"n_iter": steps, "hop_length": HOP, "power": 1.0, "momentum": momentum, "rand_init": False}
+        seen = transforms.GriffinLim(WINDOW, length=1024, **settings).to(probe.device, dtype)(power)
+        sound(seen, wave, "wave of guessed phases")
+        exact, window = power.double(), window.to(probe.device)
+        phases, before = torch.ones_like(exact, dtype=torch.complex128), torch.zeros(())
+        for step in range(steps + 1):
+            guess = torch.istft(exact * phases, WINDOW, HOP, window=window, length=1024)
+            if step < steps:
+                again = torch.stft(guess, WINDOW, HOP, window=window, return_complex=True)
+                phases = again - momentum / (1 + momentum) * before
+                phases, before = phases / (phases.abs() + 1e-16), again
+        close(seen, guess, "wave of guessed phases", rtol=1e-2, atol=1e-2)
+
+
+def _alignment(probe: Probe) -> None:
+    """The frames' labels are the likeliest way to say the words, of all ways; each has its own logarithm as score."""
+    import torch
+    from torchaudio import functional
+
+    if not hasattr(functional, "forced_align"):
+        raise NotApplicable("forced_align came with torchaudio 2.1")
+    words, blank = [1, 1, 3], 2  # the same label twice is told apart by a blank
+    states = [blank, *(label for word in words for label in (word, blank))]
+    for dtype in (torch.float32, torch.float64):
+        odds = probe.randn(1, 9, 4, offset=14, dtype=dtype).log_softmax(-1)
+        targets = torch.tensor([words], device=probe.device, dtype=torch.int32)
+        labels, scores = functional.forced_align(odds, targets, blank=blank)
+        frames = odds[0].cpu().double().tolist()
+        best = {0: (frames[0][blank], [blank]), 1: (frames[0][words[0]], [words[0]])}  # state -> likelihood and its way
+        for frame in frames[1:]:
+            earlier, best = best, {}
+            for state, label in enumerate(states):
+                skips = state > 2 and label not in (blank, states[state - 2])
+                ways = [earlier[state - back] for back in range(2 + skips) if state - back in earlier]
+                if ways:
+                    likelihood, way = max(ways)
+                    best[state] = (likelihood + frame[label], [*way, label])
+        expected = torch.tensor([max(best[len(states) - 1], best[len(states) - 2])[1]])
+        close(labels, expected, "labels of the likeliest way")
+        sound(scores, odds, "scores of the likeliest way")
+        close(scores, odds.cpu().gather(2, expected[..., None])[..., 0], "scores of the likeliest way")
 
 
 def _wave_files(probe: Probe) -> None:
-    """A file of 16-bit samples written with the standard library holds the same wave when torchaudio reads it."""
+    """A wave of 16-bit samples is the same in a file that torchaudio reads, and in another that it writes."""
     import os
     import struct
     import tempfile
@@ -223,10 +284,16 @@ def _wave_files(probe: Probe) -> None:
         with wave.open(path, "wb") as file:
             file.setparams((1, 2, RATE, 0, "NONE", ""))
             file.writeframes(struct.pack("<500h", *numbers.tolist()))
-        seen, rate = torchaudio.load(path)
+        seen, rate = torchaudio.load(path, frame_offset=100, num_frames=300)
+        torchaudio.save(path, numbers.reshape(2, 250).float() / 2**15, 2 * RATE, bits_per_sample=16)
+        with wave.open(path, "rb") as file:
+            kind, count = file.getparams()[:3], file.getnframes()
+            written = torch.tensor(struct.unpack(f"<{2 * count}h", file.readframes(count)))
     require(rate == RATE, "wrong-value", f"the file's rate is {rate}, not {RATE}")
     of_dtype(seen, torch.float32, "wave of a file")
-    close(seen, numbers[None].float() / 2**15, "wave of a file")
+    close(seen, numbers[None, 100:400].float() / 2**15, "wave of a file")
+    require(kind == (2, 2, 2 * RATE), "wrong-value", f"channels, bytes a sample and rate of a written file: {kind}")
+    close(written.reshape(-1, 2).T, numbers.reshape(2, 250), "wave of a written file", rtol=0.0, atol=2**-15)
 
 
 def _transducer(probe: Probe) -> None:
@@ -261,66 +328,3 @@ def _lattice(scores: Any, labels: Any, blank: int) -> Any:
             ways += [total[t, u - 1] + scores[t, u - 1, labels[u - 1]]] if u else []
             total[t, u] = ways[0].logaddexp(ways[-1]) if len(ways) > 1 else ways[0] if ways else scores.new_zeros(())
     return -(total[frames - 1, nodes - 1] + scores[frames - 1, nodes - 1, blank])
-
-
-def _network(probe: Probe, dtype: Any = None) -> Any:
-    """A Conformer of one layer."""
-    import torch
-    from torchaudio import models
-
-    if not hasattr(models, "Conformer"):
-        raise NotApplicable("Conformer came with torchaudio 0.12")
-    torch.manual_seed(probe.seed)
-    network = models.Conformer(16, num_heads=2, ffn_dim=32, num_layers=1, depthwise_conv_kernel_size=7)
-    return network.to(probe.device, dtype or torch.float32)
-
-
-def _written_out(layer: Any, x: Any, padding: Any) -> Any:
-    """A Conformer's layer on its own layers, in calls of torch alone: half a step, attention, convolution, the rest."""
-    x = x + layer.ffn1.sequential(x) / 2
-    normal = layer.self_attn_layer_norm(x).transpose(0, 1)
-    heard = layer.self_attn(normal, normal, normal, key_padding_mask=padding, need_weights=False)[0]
-    x = x + heard.transpose(0, 1)
-    convolution = layer.conv_module
-    x = x + convolution.sequential(convolution.layer_norm(x).transpose(1, 2)).transpose(1, 2)
-    return layer.final_layer_norm(x + layer.ffn2.sequential(x) / 2)
-
-
-def _conformer(probe: Probe) -> None:
-    """Output and gradients are those of the layer written out, which does not attend to padding."""
-    import torch
-
-    network = _network(probe, torch.float64).eval()  # in training, normalisation would hide the biases before it
-    data, lengths = probe.randn(3, 20, 16, dtype=torch.float64), torch.tensor([20, 12, 17], device=probe.device)
-    seen, _ = network(data, lengths)
-    sound(seen, data, "output of the Conformer")
-    require(seen.requires_grad, "no-gradient", "the output of the Conformer is detached")
-    weight = probe.randn(3, 20, 16, offset=5, dtype=torch.float64)  # the last layer fixes the sum of squares
-    (seen * weight).sum().backward()
-    named = dict(network.named_parameters())
-    reached(named, "Conformer")
-    gradients = {name: parameter.grad for name, parameter in named.items()}
-    network.zero_grad(set_to_none=True)
-    padding = torch.arange(20, device=probe.device) >= lengths[:, None]
-    expected = _written_out(network.conformer_layers[0], data, padding)
-    (expected * weight).sum().backward()
-    close(seen, expected, "output of the Conformer")
-    for name, parameter in named.items():
-        close(gradients[name], parameter.grad, f"Conformer: gradient of {name}", code="wrong-gradient")
-
-
-def _train(probe: Probe) -> None:
-    """The network learns to tell its input's sign."""
-    import torch
-
-    network = _network(probe)
-    data, lengths = probe.randn(4, 30, 16), torch.full((4,), 30, device=probe.device)
-    optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
-    losses = []
-    for _ in range(30):
-        optimizer.zero_grad()
-        loss = (network(data, lengths)[0] - data.sign()).square().mean()
-        loss.backward()
-        optimizer.step()
-        losses.append(float(loss.detach()))
-    falls(losses, "Conformer", drop=0.3)

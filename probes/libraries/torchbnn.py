@@ -4,8 +4,9 @@ import math
 from typing import Any, Sequence
 
 from ..compiling import compiled
-from ..evidence import close, differentiable, falls, moments, of_shape, reached, require, seeded, sound
+from ..evidence import close, differentiable, moments, of_shape, reached, require, seeded, sound
 from ..probe import Probe
+from ._small import learns
 from ._statistics import independent
 
 DISTRIBUTION = "torchbnn"
@@ -261,19 +262,12 @@ def _train(probe: Probe) -> None:
     network = torch.nn.Sequential(torchbnn.BayesLinear(0, 0.1, 4, 1)).to(probe.device)
     x = probe.randn(64, 4)
     y = x @ torch.tensor([[1.0], [-2.0], [1.5], [0.5]], device=probe.device)
-    before = {name: parameter.detach().clone() for name, parameter in network.named_parameters()}
-    optimiser = torch.optim.Adam(network.parameters(), lr=0.05)
     penalty = torchbnn.BKLLoss(reduction="mean", last_layer_only=False)
-    losses = []
-    for _ in range(150):
-        optimiser.zero_grad()
-        loss = torch.nn.functional.mse_loss(network(x), y) + 0.01 * penalty(network).sum()
-        loss.backward()
-        optimiser.step()
-        losses.append(float(loss.detach()))
-    falls(losses, "Bayesian linear regression", drop=0.5)
-    for name, parameter in network.named_parameters():
-        require(not torch.equal(parameter, before[name]), "does-not-train", f"{name} did not move in training")
+
+    def loss() -> Any:
+        return torch.nn.functional.mse_loss(network(x), y) + 0.01 * penalty(network).sum()
+
+    learns(network, loss, "Bayesian linear regression", steps=150, rate=0.05, drop=0.5)
 
 
 def compile(probe: Probe) -> None:

@@ -1,22 +1,13 @@
 """torchvision: operations on boxes and regions, image transforms and files, residual networks."""
 
-from typing import Any, List
+import math
+from typing import Any, List, Sequence
 
 from ..compiling import compiled
-from ..evidence import (
-    NotApplicable,
-    close,
-    differentiable,
-    falls,
-    moments,
-    of_shape,
-    on_device,
-    reached,
-    require,
-    seeded,
-    sound,
-)
+from ..evidence import close, differentiable, moments, of_shape, on_device, require, seeded, sound
 from ..probe import Probe
+from ._small import learns, same_as
+from ._torchvision_pictures import DRAWS, blur, colours, folders, grid, image_files, transforms_of_its_time
 
 DISTRIBUTION = "torchvision"
 MODULE = "torchvision"
@@ -35,17 +26,16 @@ COVERS = {
     "torchvision.transforms.v2.RandomCrop": "sample/random transforms",
     "torchvision.transforms.v2.RandomHorizontalFlip": "sample/random transforms",
     "torchvision.io.decode_png": "sample/image files",
-    "torchvision.io.decode_jpeg": "",
-    "torchvision.ops.roi_pool": "",
-    "torchvision.ops.batched_nms": "",
-    "torchvision.transforms.v2.ColorJitter": "",
-    "torchvision.transforms.v2.GaussianBlur": "",
-    "torchvision.transforms.v2.ToTensor": "",
-    "torchvision.datasets.ImageFolder": "",
-    "torchvision.utils.make_grid": "",
+    "torchvision.io.decode_jpeg": "sample/image files",
+    "torchvision.ops.roi_pool": "autograd/roi_pool",
+    "torchvision.ops.batched_nms": "sample/boxes",
+    "torchvision.transforms.v2.ColorJitter": "sample/colours",
+    "torchvision.transforms.v2.GaussianBlur": "sample/blur",
+    "torchvision.transforms.v2.ToTensor": "sample/folders",
+    "torchvision.datasets.ImageFolder": "sample/folders",
+    "torchvision.utils.make_grid": "sample/grid",
 }
 
-DRAWS = 2_000
 MEAN, STD = [0.4, 0.5, 0.6], [0.2, 0.3, 0.4]
 
 
@@ -60,7 +50,15 @@ def sample(probe: Probe) -> None:
     with probe.part("random transforms"):
         _random_transforms(probe)
     with probe.part("image files"):
-        _image_files(probe)
+        image_files(probe)
+    with probe.part("folders"):
+        folders(probe)
+    with probe.part("colours"):
+        colours(probe)
+    with probe.part("blur"):
+        blur(probe)
+    with probe.part("grid"):
+        grid(probe)
 
 
 def autograd(probe: Probe) -> None:
@@ -73,12 +71,15 @@ def autograd(probe: Probe) -> None:
         features = probe.randn(2, 3, 8, 8, offset=1, dtype=torch.float64)
         pooled = lambda x: ops.roi_align(x, boxes, 3, sampling_ratio=2).square().sum()  # noqa: E731
         differentiable(pooled, [features], "roi_align")
+    with probe.part("roi_pool"):
+        _roi_pool(probe)
     with probe.part("deform_conv2d"):
         _deformed(probe)
     with probe.part("focal loss"):
         _focal_loss(probe)
     with probe.part("ResNet"):
-        _residual_network(probe)
+        network, images = _resnet(probe, torch.float64), probe.randn(4, 3, 32, 32, offset=2, dtype=torch.float64)
+        same_as(network, network(images), _written_out(network, images), "ResNet")
     with probe.part("training"):
         _train(probe)
 
@@ -93,7 +94,7 @@ def compile(probe: Probe) -> None:
         pair = [(probe.randn(2, 3, size, size, offset=size), _regions(probe)) for size in (8, 11)]
         compiled(probe, lambda x, boxes: ops.roi_align(x, boxes, 3, sampling_ratio=2), pair, "roi_align")
     with probe.part("transforms"):
-        transforms = _transforms()
+        transforms = transforms_of_its_time()
         resize, normalize = transforms.Resize([12, 8], antialias=False), transforms.Normalize(MEAN, STD)
         images = [(probe.randn(3, size, size + 1, offset=size),) for size in (5, 7)]
         compiled(probe, lambda image: normalize(resize(image)), images, "transforms", backward=False)
@@ -102,17 +103,6 @@ def compile(probe: Probe) -> None:
         block = BasicBlock(4, 4, norm_layer=ops.FrozenBatchNorm2d).to(probe.device)
         images = [(probe.randn(2, 4, 6, 6),)]
         compiled(probe, block, images, "residual block", dict(block.named_parameters()), rtol=2e-3, atol=2e-4)
-
-
-def _transforms() -> Any:
-    """The transforms of this version's time: those of tensors and boxes alike came with 0.15."""
-    try:
-        from torchvision.transforms import v2
-    except ImportError:
-        from torchvision import transforms
-
-        return transforms
-    return v2
 
 
 def _regions(probe: Probe, dtype: Any = None) -> Any:
@@ -135,18 +125,27 @@ def _boxes(probe: Probe) -> None:
     scores = torch.randperm(120, generator=probe.generator(3)).float()
     overlaps = [[_overlap(one, other) for other in boxes.tolist()] for one in boxes.tolist()]
     limit = 0.29  # no box is larger than 4 x 4, so that no two overlap by exactly that
-    kept: List[int] = []
-    for candidate in scores.argsort(descending=True).tolist():
-        if all(overlaps[candidate][other] <= limit for other in kept):
-            kept.append(candidate)
+    groups = torch.randint(3, (120,), generator=probe.generator(4))
+
+    def kept(groups: Sequence[int]) -> Any:
+        best: List[int] = []
+        for box in scores.argsort(descending=True).tolist():
+            if all(groups[box] != groups[other] or overlaps[box][other] <= limit for other in best):
+                best.append(box)
+        return torch.tensor(best)
+
+    alone, apart = kept([0] * 120), kept(groups.tolist())
     boxes, scores = boxes.to(probe.device), scores.to(probe.device)
     seen = ops.box_iou(boxes, boxes)
     sound(seen, boxes, "box_iou")
     close(seen, torch.tensor(overlaps), "box_iou")
-    seen = ops.nms(boxes, scores, limit)
-    on_device(seen, probe.device, "nms")
-    of_shape(seen, (len(kept),), "list of boxes that nms keeps")
-    close(seen, torch.tensor(kept), "boxes that nms keeps")
+    for name, expected, seen in (
+        ("nms", alone, ops.nms(boxes, scores, limit)),
+        ("batched_nms", apart, ops.batched_nms(boxes, scores, groups.to(probe.device), limit)),
+    ):
+        on_device(seen, probe.device, name)
+        of_shape(seen, expected.shape, f"list of boxes that {name} keeps")
+        close(seen, expected, f"boxes that {name} keeps")
 
 
 def _overlap(one: List[float], other: List[float]) -> float:
@@ -182,7 +181,7 @@ def _fixed_transforms(probe: Probe) -> None:
     """Flip, crop and normalise are index and arithmetic; a plane of twice the size is the same plane."""
     import torch
 
-    transforms = _transforms()
+    transforms = transforms_of_its_time()
     image = probe.randn(3, 12, 10).sigmoid()
     chain = [transforms.RandomHorizontalFlip(p=1.0), transforms.CenterCrop(6), transforms.Normalize(MEAN, STD)]
     seen = transforms.Compose(chain)(image)
@@ -205,7 +204,7 @@ def _random_transforms(probe: Probe) -> None:
     """A crop lies anywhere with the same odds, a flip happens as often as it should, and both follow the seed."""
     import torch
 
-    transforms = _transforms()
+    transforms = transforms_of_its_time()
     image = torch.arange(42.0, device=probe.device).reshape(1, 6, 7)
     crop, flip = transforms.RandomCrop(4), transforms.RandomHorizontalFlip(p=0.3)
     seeded(lambda: torch.stack([crop(image) for _ in range(20)]), "RandomCrop", torch.manual_seed)
@@ -225,25 +224,36 @@ def _random_transforms(probe: Probe) -> None:
     moments(turned.float(), 0.3, (0.3 * 0.7) ** 0.5, "random flips")
 
 
-def _image_files(probe: Probe) -> None:
-    """A PNG file written with the standard library holds the same pixels when torchvision reads it."""
-    import struct
-    import zlib
+def _roi_pool(probe: Probe) -> None:
+    """The largest pixel of each bin, whose edges are rounded outwards; to it alone goes the gradient.
 
+    Bins are a half and a quarter of a region: their edges are exact in every dtype.
+    """
     import torch
-    from torchvision import io
+    from torchvision import ops
 
-    if not hasattr(io, "decode_png"):
-        raise NotApplicable("torchvision.io reads no PNG files before 0.8")
-    pixels = torch.randint(256, (5, 7, 3), generator=probe.generator(8))
-    rows = b"".join(b"\0" + bytes(row.flatten().tolist()) for row in pixels)  # each after its filter: none
-    blocks = ((b"IHDR", struct.pack(">IIBBBBB", 7, 5, 8, 2, 0, 0, 0)), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
-    file = b"\x89PNG\r\n\x1a\n"
-    for kind, data in blocks:
-        file += struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-    seen = io.decode_png(torch.tensor(list(file), dtype=torch.uint8))
-    require(seen.dtype == torch.uint8, "wrong-dtype", f"a decoded PNG file is {seen.dtype}, not torch.uint8")
-    close(seen, pixels.permute(2, 0, 1), "decoded PNG file")
+    boxes = _regions(probe)
+    boxes[:, 1:] *= 2
+    for dtype in (torch.float32, torch.float64):
+        features = probe.randn(2, 3, 8, 8, offset=4, dtype=dtype).requires_grad_()
+        seen = ops.roi_pool(features, boxes.to(dtype), (2, 4), spatial_scale=0.5)
+        sound(seen, features, "roi_pool")
+        exact, expected = features.detach().double().requires_grad_(), []
+        for image, *box in boxes.tolist():
+            left, top, right, bottom = (math.floor(edge / 2 + 0.5) for edge in box)
+            pair = ((top, max(bottom - top + 1, 1), 2), (left, max(right - left + 1, 1), 4))
+            rows, columns = (
+                [slice(start + size * n // bins, start - (-size * (n + 1) // bins)) for n in range(bins)]
+                for start, size, bins in pair
+            )
+            expected += [exact[int(image), :, row, column].amax((1, 2)) for row in rows for column in columns]
+        expected = torch.stack(expected).reshape(6, 2, 4, 3).permute(0, 3, 1, 2)
+        close(seen, expected, "roi_pool")
+        require(seen.requires_grad, "no-gradient", "what roi_pool gives is detached")
+        weight = probe.randn(6, 3, 2, 4, offset=5, dtype=dtype)
+        (seen * weight).sum().backward()
+        (expected * weight).sum().backward()
+        close(features.grad, exact.grad, "gradient of roi_pool", code="wrong-gradient")
 
 
 def _deformed(probe: Probe) -> None:
@@ -306,39 +316,10 @@ def _written_out(network: Any, x: Any) -> Any:
     return network.fc(x.mean((2, 3)))
 
 
-def _residual_network(probe: Probe) -> None:
-    """Logits, and the gradients of every parameter, are those of the network written out."""
-    import torch
-
-    network = _resnet(probe, torch.float64)
-    images = probe.randn(4, 3, 32, 32, offset=2, dtype=torch.float64)
-    logits = network(images)
-    sound(logits, images, "logits of ResNet")
-    require(logits.requires_grad, "no-gradient", "the logits are detached from the network")
-    logits.square().sum().backward()
-    named = dict(network.named_parameters())
-    reached(named, "ResNet")
-    seen = {name: parameter.grad for name, parameter in named.items()}
-    network.zero_grad(set_to_none=True)
-    expected = _written_out(network, images)
-    expected.square().sum().backward()
-    close(logits, expected, "logits of ResNet")
-    for name, parameter in named.items():
-        close(seen[name], parameter.grad, f"ResNet: gradient of {name}", code="wrong-gradient")
-
-
 def _train(probe: Probe) -> None:
     """The network learns eight images by heart."""
     import torch
 
     network = _resnet(probe)
     images, truth = probe.randn(8, 3, 32, 32, offset=3), torch.arange(8, device=probe.device) % 4
-    optimizer = torch.optim.SGD(network.parameters(), lr=0.05)
-    losses = []
-    for _ in range(12):
-        optimizer.zero_grad()
-        loss = torch.nn.functional.cross_entropy(network(images), truth)
-        loss.backward()
-        optimizer.step()
-        losses.append(float(loss.detach()))
-    falls(losses, "ResNet", drop=0.3)
+    learns(network, lambda: torch.nn.functional.cross_entropy(network(images), truth), "ResNet", steps=12, rate=3e-3)

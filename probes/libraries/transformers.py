@@ -6,7 +6,7 @@ import tempfile
 from typing import Any, Callable, Dict, List
 
 from ..compiling import compiled
-from ..evidence import close, differentiable, falls, moments, of_shape, on_device, reached, require, seeded, sound
+from ..evidence import close, falls, moments, of_shape, on_device, reached, require, seeded, sound
 from ..probe import Probe
 from ._transformers_models import (
     SPREAD,
@@ -21,6 +21,7 @@ from ._transformers_models import (
     resnet,
     resnet_written_out,
 )
+from ._transformers_texts import texts_to_labels, tokens, trainer
 
 DISTRIBUTION = "transformers"
 MODULE = "transformers"
@@ -34,13 +35,13 @@ COVERS = {
     "transformers.PreTrainedModel.save_pretrained": "sample/files",
     "transformers.PreTrainedModel.from_pretrained": "sample/files",
     "transformers.get_linear_schedule_with_warmup": "autograd/BERT training",
-    "transformers.AutoModel": "",
-    "transformers.AutoConfig": "",
-    "transformers.AutoTokenizer": "",
-    "transformers.pipeline": "",
-    "transformers.Trainer": "",
-    "transformers.TrainingArguments": "",
-    "transformers.DataCollatorWithPadding": "",
+    "transformers.AutoModel": "sample/files",
+    "transformers.AutoConfig": "sample/files",
+    "transformers.AutoTokenizer": "sample/tokens",
+    "transformers.pipeline": "sample/pipeline",
+    "transformers.Trainer": "autograd/trainer",
+    "transformers.TrainingArguments": "autograd/trainer",
+    "transformers.DataCollatorWithPadding": "sample/tokens",
 }
 
 for switch in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HUB_DISABLE_TELEMETRY"):
@@ -67,6 +68,10 @@ def sample(probe: Probe) -> None:
         _initial(probe)
     with probe.part("files"):
         _files(probe)
+    with probe.part("tokens"):
+        tokens(probe)
+    with probe.part("pipeline"):
+        texts_to_labels(probe)
 
 
 def autograd(probe: Probe) -> None:
@@ -76,7 +81,6 @@ def autograd(probe: Probe) -> None:
     with probe.part("BERT"):
         texts, classes = random_texts(probe, 4)
         _gradients("BERT", bert(probe), bert_written_out, texts, classes, checkpoints=True)
-        _directions(probe)
     with probe.part("GPT-2"):
         text = random_texts(probe, 4)[0]["input_ids"]
         _gradients("GPT-2", gpt2(probe).train(), gpt2_written_out, {"input_ids": text}, text, checkpoints=True)
@@ -87,6 +91,8 @@ def autograd(probe: Probe) -> None:
         _train("BERT", bert(probe), *random_texts(probe, 6))
     with probe.part("ResNet training"):
         _train("ResNet", resnet(probe), *random_images(probe, 6))
+    with probe.part("trainer"):
+        trainer(probe)
 
 
 def compile(probe: Probe) -> None:
@@ -198,20 +204,31 @@ def _initial(probe: Probe) -> None:
 
 
 def _files(probe: Probe) -> None:
-    """A model that was saved and loaded is the same, and writes the same logits."""
+    """A saved model comes back the same; a folder says what it holds, in the dtype and with the settings asked for."""
     import torch
+    from transformers import AutoConfig, AutoModel
 
     model, text = gpt2(probe), random_texts(probe, 2)[0]["input_ids"]
+    dtypes = (torch.float32, torch.float64)
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(folder)
         loaded = type(model).from_pretrained(folder).to(probe.device).eval()
+        config = AutoConfig.from_pretrained(folder, resid_pdrop=0.3)
+        networks = [AutoModel.from_pretrained(folder, torch_dtype=dtype).to(probe.device).eval() for dtype in dtypes]
     wanted, seen = model.state_dict(), loaded.state_dict()
     require(wanted.keys() == seen.keys(), "wrong-value", "a loaded model has other weights than the saved one")
     for name, weight in wanted.items():
         sound(seen[name], weight, f"loaded {name}")
         close(seen[name], weight, f"loaded {name}", rtol=0.0, atol=0.0)
+    found = (type(config), config.resid_pdrop, config.n_embd)
+    require(found == (type(model.config), 0.3, 16), "wrong-value", f"the folder's config is {found}")
+    expected = exactly(gpt2_written_out, model, input_ids=text)
     with torch.no_grad():
         close(loaded(input_ids=text).logits, model(input_ids=text).logits, "logits of a loaded model")
+        for dtype, network in zip(dtypes, networks):
+            logits = network(input_ids=text).last_hidden_state @ network.wte.weight.T
+            sound(logits, torch.zeros(1, dtype=dtype, device=probe.device), "logits of a folder's network")
+            close(logits, expected, "logits of a folder's network", rtol=2e-3, atol=2e-4)
 
 
 def _gradients(
@@ -247,15 +264,6 @@ def _gradients(
         reached(named, what, may_be_zero=[one for one in named if one.endswith("key.bias")])
         for one, gradient in gradients.items():
             close(named[one].grad, gradient, f"{what}: gradient of {one}", 1e-4, 1e-6, "wrong-gradient")
-
-
-def _directions(probe: Probe) -> None:
-    """BERT's derivative by the embedded text is that of finite differences."""
-    model, (texts, labels) = bert(probe).double(), random_texts(probe, 2)
-    words = model.get_input_embeddings()(texts["input_ids"])
-    mask = texts["attention_mask"]
-    loss = lambda x: model(inputs_embeds=x, attention_mask=mask, labels=labels).loss  # noqa: E731
-    differentiable(loss, [words], "BERT of embedded text")
 
 
 def _train(name: str, model: Any, inputs: Any, labels: Any) -> None:

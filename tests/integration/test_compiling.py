@@ -1,10 +1,11 @@
-"""The order of compiled and eager calls."""
+"""The order of compiled and eager calls, and what the calls of later processes need not compile again."""
 
 from __future__ import annotations
 
 import json
 import os
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -41,3 +42,36 @@ def test_compiled_code_runs_before_eager_code(torch_python: str) -> None:
         for name in ("cold", "warm")
     }
     assert seen == {"cold": [1, 0], "warm": [0, 1]}
+
+
+AHEAD = """
+import os, sys
+from torch_compat_matrix.probes import compiling, shared
+
+folder = sys.argv[1]
+if os.path.isdir(folder):
+    shared.compiled = lambda: folder
+    assert shared.seed()
+    compiling.prepare("cpu")
+    compiling.precompile()
+    headers = shared.stamps(shared.header_folder())
+    print([os.path.islink(path) for path in headers if path.endswith((".gch", ".pch"))])
+    print({path.rpartition(".")[2] for path in shared.stamps(folder) if "/trials/" in path})
+else:
+    compiling.ahead(folder)
+"""
+
+
+@pytest.mark.slow
+def test_what_was_compiled_ahead_is_not_compiled_again(torch_python: str, tmp_path: Path) -> None:
+    """Torch finds the headers in another process, under the name that it would give them there."""
+    said = ""
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        places = {"TMPDIR": str(tmp_path / name), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / name / "cache")}
+        command = [torch_python, "-c", AHEAD, str(tmp_path / "standin-compiled")]
+        environment = {**os.environ, **places, "PYTHONPATH": str(ROOT / "src")}
+        said = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+    links, trials = said.splitlines()
+    assert links == "[True]"
+    assert "so" in trials

@@ -15,7 +15,8 @@ from typing import Any
 from torch_compat_matrix.probes.child import answer, enter, import_member, probe_module
 from torch_compat_matrix.probes.compiling import prepare
 
-TIMEOUT_S = 60
+TIMEOUT_S = 240
+"""Of the clock: a compile mutation takes 4 to 25 s, and many times that on a loaded machine."""
 PROBES = ("import", "sample", "autograd", "compile")
 DEVICE = os.environ.get("SABOTAGE_DEVICE", "cpu")
 RESULTS = os.fdopen(os.dup(1), "w")

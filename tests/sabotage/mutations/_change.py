@@ -50,6 +50,21 @@ def returns(path: str, change: Callable[[Any], Any], *, when_compiled: bool = Fa
     return replace(path, make)
 
 
+def options(path: str, **changes: Callable[[Any], Any]) -> Sabotage:
+    """The function is called with some of its named arguments changed."""
+
+    def make(original: Any) -> Any:
+        def changed(*arguments: Any, **given: Any) -> Any:
+            for name, change in changes.items():
+                if given.get(name) is not None:
+                    given[name] = change(given[name])
+            return original(*arguments, **given)
+
+        return changed
+
+    return replace(path, make)
+
+
 def first(path: str, action: Callable[[], Any]) -> Sabotage:
     """Something happens before each call of the function, such as setting a seed."""
 

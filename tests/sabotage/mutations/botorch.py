@@ -14,6 +14,7 @@ from ._change import (
     first,
     nan,
     numb,
+    options,
     replace,
     reseed,
     returns,
@@ -27,6 +28,7 @@ from ._change import (
 DRAW = "botorch.posteriors.GPyTorchPosterior:rsample"
 EXPECTED = "botorch.acquisition.ExpectedImprovement:forward"
 MONTE_CARLO = "botorch.acquisition.qExpectedImprovement:forward"
+KNOWLEDGE = "botorch.acquisition.qKnowledgeGradient"
 SAMPLER = "botorch.sampling.SobolQMCNormalSampler:forward"
 FUNCTION = "botorch.test_functions.Hartmann:evaluate_true"
 
@@ -127,6 +129,13 @@ MUTATIONS: dict[tuple[str, str, str], Sabotage] = {
     ),
     ("autograd", "wrong-gradient", "gradient of a logarithm 10 percent too large"): returns(
         "botorch.acquisition.LogExpectedImprovement:forward", steeper
+    ),
+    ("autograd", "wrong-value", "knowledge gradient forgets what is known"): options(
+        f"{KNOWLEDGE}:__init__", current_value=lambda _: None
+    ),
+    ("autograd", "wrong-value", "knowledge gradient 10 percent off"): returns(f"{KNOWLEDGE}:forward", scaled(1.1)),
+    ("autograd", "wrong-gradient", "slope of the knowledge gradient 10 percent too large"): returns(
+        f"{KNOWLEDGE}:forward", steeper
     ),
     ("compile", "not-compiled", "runs eagerly"): eager,
     ("compile", "compile-mismatch", "1 percent off when compiled"): returns(FUNCTION, scaled(1.01), when_compiled=True),

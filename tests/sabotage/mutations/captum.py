@@ -6,12 +6,15 @@ from typing import Any
 
 from ._change import (
     Sabotage,
+    after_init,
     all_nan,
+    detached,
     double,
     eager,
     elsewhere,
     first,
     nan,
+    options,
     replace,
     reseed,
     returns,
@@ -102,6 +105,13 @@ def _own_output(original: Any) -> Any:
 MEND = replace(HOOKS, _own_output)
 
 MUTATIONS: dict[tuple[str, str, str], Sabotage] = {
+    ("autograd", "no-gradient", "an attribution without a graph"): returns(PRODUCT, detached),
+    ("autograd", "wrong-value", "further arguments of another example"): options(
+        "captum.attr.DeepLift:attribute", additional_forward_args=lambda given: (given[0].flip(0), *given[1:])
+    ),
+    ("sample", "wrong-value", "windows that overlap are counted once"): after_init(
+        "captum.attr.Occlusion", lambda method: setattr(method, "use_weights", False)
+    ),
     ("autograd", "wrong-value", "layer conductance leaves the baselines out"): replace(LAYER, _options(baselines=None)),
     ("sample", "wrong-moments", "gradient SHAP takes the end of its way"): replace(
         "captum.attr._core.gradient_shap:_scale_input", lambda original: lambda input, *others: input

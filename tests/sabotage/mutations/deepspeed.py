@@ -10,6 +10,8 @@ REQUIRES = ("torch==2.13.0", "numpy", "setuptools", "deepspeed==0.14.5")
 """An environment that fits: a DeepSpeed that installs as a wheel's equal, without a build against CUDA."""
 
 ENGINE = "deepspeed.runtime.engine.DeepSpeedEngine"
+PIPELINE = "deepspeed.runtime.pipe.engine.PipelineEngine"
+INFERENCE = "deepspeed.inference.engine.InferenceEngine"
 ZERO = "deepspeed.runtime.zero.stage_1_and_2.DeepSpeedZeroOptimizer"
 LINEAR = "torch.nn.functional:linear"
 
@@ -60,6 +62,19 @@ MUTATIONS: dict[tuple[str, str, str], Sabotage] = {
     ("autograd", "wrong-value", "the engine does not step"): replace(f"{ENGINE}:step", does_nothing),
     ("autograd", "wrong-value", "ZeRO takes one step only"): replace(f"{ZERO}:step", _only_once),
     ("autograd", "wrong-value", "steps 10 percent too long"): returns(f"{ENGINE}:_configure_basic_optimizer", _faster),
+    ("autograd", "wrong-gradient", "ranks keep their gradients to themselves"): replace(
+        "deepspeed.comm:all_reduce", does_nothing
+    ),
+    ("autograd", "wrong-value", "the pipeline does not step"): replace(f"{PIPELINE}:_take_model_step", does_nothing),
+    ("autograd", "wrong-value", "the pipeline's loss 1 percent off"): returns(f"{PIPELINE}:train_batch", scaled(1.01)),
+    ("autograd", "wrong-value", "a checkpoint without the optimizer's state"): replace(
+        f"{ENGINE}:load_checkpoint",
+        lambda original: (
+            lambda self, *arguments, **given: original(self, *arguments, load_optimizer_states=False, **given)
+        ),
+    ),
+    ("autograd", "wrong-value", "inference 10 percent off"): returns(f"{INFERENCE}:forward", scaled(1.1)),
+    ("autograd", "wrong-dtype", "inference in float64"): returns(f"{INFERENCE}:forward", double),
     ("compile", "not-compiled", "runs eagerly"): eager,
     ("compile", "compile-mismatch", "a layer 1 percent off when compiled"): returns(
         LINEAR, scaled(1.01), when_compiled=True

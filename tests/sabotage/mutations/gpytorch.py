@@ -56,6 +56,10 @@ MUTATIONS: dict[tuple[str, str, str], Sabotage] = {
         "gpytorch.likelihoods.GaussianLikelihood:marginal", lambda _: lambda self, latent, *_: latent
     ),
     ("autograd", "no-gradient", "detached likelihood"): returns(EXACT, detached),
+    ("autograd", "wrong-value", "the output scale's prior is forgotten"): replace(
+        "gpytorch.kernels.ScaleKernel:__init__",
+        lambda original: lambda self, kernel, outputscale_prior=None, **given: original(self, kernel, **given),
+    ),
     ("autograd", "wrong-value", "likelihood 1 percent off"): returns(EXACT, scaled(1.01)),
     ("autograd", "wrong-gradient", "gradient 10 percent too large"): returns(EXACT, steeper),
     ("autograd", "zero-gradient", "the length scale's gradient is zero"): numb("gpytorch.kernels.Kernel:lengthscale"),

@@ -15,6 +15,7 @@ from ._change import (
     elsewhere,
     first,
     nan,
+    options,
     replace,
     reseed,
     returns,
@@ -57,6 +58,27 @@ MUTATIONS: dict[tuple[str, str, str], Sabotage] = {
     ),
     ("sample", "seed-ignored", "the seed is forgotten"): first(f"{MODEL}:__init__", reseed),
     ("sample", "repeated-draw", "each draw is the same"): first(f"{MODEL}:__init__", rewind),
+    ("sample", "wrong-value", "tokens off by one"): returns("open_clip:tokenize", lambda out: out + 1),
+    ("sample", "wrong-shape", "a tokenizer of another length"): returns(
+        "open_clip:get_tokenizer", lambda made: lambda texts: made(texts, context_length=12)
+    ),
+    ("sample", "wrong-value", "a named model without its activation"): options(
+        "open_clip:create_model_and_transforms", force_quick_gelu=lambda _: False
+    ),
+    ("sample", "wrong-value", "pictures with the usual mean"): options(
+        "open_clip:create_model_and_transforms", image_mean=lambda _: None
+    ),
+    ("autograd", "wrong-value", "sigmoid loss 1 percent off"): returns("open_clip.loss.SigLipLoss:_loss", scaled(1.01)),
+    ("autograd", "wrong-gradient", "gradient of the sigmoid loss 10 percent too large"): returns(
+        "open_clip.loss.SigLipLoss:_loss", steeper
+    ),
+    ("autograd", "wrong-value", "captions see what is to come"): replace(
+        "open_clip.transformer.MultimodalTransformer:build_attention_mask",
+        lambda original: lambda self: 0 * original(self).clamp(min=0),
+    ),
+    ("autograd", "wrong-gradient", "gradient of captions 10 percent too large"): returns(
+        "open_clip.transformer.MultimodalTransformer:forward", steeper
+    ),
     ("autograd", "wrong-value", "loss 10 percent too large"): returns(LOSS, scaled(1.1)),
     ("autograd", "not-finite", "the loss is NaN"): returns(LOSS, all_nan),
     ("autograd", "no-gradient", "detached loss"): returns(LOSS, detached),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 from ._change import (
     Sabotage,
+    after_init,
     detached,
     does_nothing,
     double,
@@ -26,6 +28,7 @@ from ._change import (
 NORMAL = "torch.distributions.Normal:rsample"
 CONVOLUTION = "torch.nn.functional:conv2d"
 LINEAR = "torch.nn.functional:linear"
+REPLICAS = "torch.nn.parallel.DistributedDataParallel"
 
 
 def _compiled_off(factor: float) -> Sabotage:
@@ -145,6 +148,21 @@ def _impatient(original: Any) -> Any:
     return init
 
 
+def _as_first(original: Any) -> Any:
+    """A sampler that takes itself for the first rank's."""
+
+    def iterate(self: Any) -> Any:
+        self.rank = 0
+        return original(self)
+
+    return iterate
+
+
+def _unshared(replicas: Any) -> None:
+    """Replicas that believe to be inside no_sync() from the beginning."""
+    replicas.require_backward_grad_sync = False
+
+
 FAMILIES: tuple[str, ...] = (
     "Beta",
     "Exponential",
@@ -196,6 +214,19 @@ MUTATIONS: dict[tuple[str, str, str], Sabotage] = {
     ("sample", "wrong-value", "the process group doubles"): replace(
         "torch.distributed:all_reduce", lambda _: lambda tensor, *a, **k: tensor.mul_(2)
     ),
+    ("autograd", "wrong-value", "all-reduce doubles in each of two ranks"): replace(
+        "torch.distributed:all_reduce", lambda _: lambda tensor, *a, **k: tensor.mul_(2)
+    ),
+    ("autograd", "wrong-gradient", "replicas keep their gradients to themselves"): after_init(REPLICAS, _unshared),
+    ("autograd", "wrong-gradient", "replicas share what they should keep"): replace(
+        f"{REPLICAS}:no_sync", lambda _: lambda self: contextlib.nullcontext()
+    ),
+    ("autograd", "wrong-gradient", "each replica begins with weights of its own"): replace(
+        "torch.nn.parallel.distributed:_sync_module_states", lambda _: lambda **_: None
+    ),
+    ("autograd", "wrong-value", "both ranks get the same items"): replace(
+        "torch.utils.data.DistributedSampler:__iter__", _as_first
+    ),
     ("autograd", "no-gradient", "detached draws"): returns(NORMAL, detached),
     ("autograd", "wrong-gradient", "gradient of a draw 10 percent too large"): returns(NORMAL, steeper),
     ("autograd", "no-gradient", "detached linear layer"): returns(LINEAR, detached),
@@ -203,6 +234,9 @@ MUTATIONS: dict[tuple[str, str, str], Sabotage] = {
     ("autograd", "does-not-train", "the optimizer does not step"): replace("torch.optim.Adam:step", does_nothing),
     ("autograd", "does-not-train", "the layer learns uphill"): returns(LINEAR, uphill),
     ("autograd", "wrong-value", "L-BFGS does not step"): replace("torch.optim.LBFGS:step", does_nothing),
+    ("autograd", "no-gradient", "the mean of a normal is detached"): replace(
+        "torch.distributions.Normal:mean", lambda original: property(lambda self: original.fget(self).detach())
+    ),
     ("autograd", "wrong-gradient", "Gamma's implicit gradient 10 percent too large"): returns(
         "torch.distributions.Gamma:rsample", steeper
     ),

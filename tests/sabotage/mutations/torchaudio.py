@@ -13,6 +13,7 @@ from ._change import (
     first,
     left_alone,
     nan,
+    options,
     replace,
     reseed,
     returns,
@@ -22,8 +23,11 @@ from ._change import (
     uphill_in_float32,
 )
 
-REQUIRES = ("torch==2.9.0", "torchaudio==2.9.0", "numpy", "setuptools")
-"""An environment that fits: each torchaudio is built for one torch, whose compiler imports setuptools."""
+REQUIRES = ("torch==2.6.0", "torchaudio==2.6.0", "soundfile", "numpy<2.3", "setuptools<82")
+"""An environment that fits: each torchaudio is built for one torch, whose compiler imports setuptools.
+
+From 2.9 on it reads and writes files with TorchCodec, which needs FFmpeg.
+"""
 
 SPECTROGRAM = "torchaudio.transforms.Spectrogram:forward"
 MEL = "torchaudio.transforms.MelScale:forward"
@@ -31,6 +35,9 @@ DECIBELS = "torchaudio.transforms.AmplitudeToDB:forward"
 RESAMPLE = "torchaudio.transforms.Resample:forward"
 FILTER = "torchaudio.functional:lfilter"
 MASK = "torchaudio.transforms.TimeMasking:forward"
+FREQUENCIES = "torchaudio.transforms.FrequencyMasking:forward"
+PHASES = "torchaudio.transforms.GriffinLim:__init__"
+ALIGN = "torchaudio.functional:forced_align"
 TRANSDUCER = "torchaudio.functional:rnnt_loss"
 CONFORMER = "torchaudio.models.Conformer:forward"
 FEED_FORWARD = "torchaudio.models.conformer._FeedForwardModule:forward"
@@ -65,6 +72,16 @@ def _at_the_start(original: Any) -> Any:
         return torch.cat([original(self, picture[..., :half], mask_value), picture[..., half:]], -1)
 
     return forward
+
+
+def _other_scores(original: Any) -> Any:
+    """The labels of an alignment with other scores."""
+
+    def align(*arguments: Any, **given: Any) -> Any:
+        labels, scores = original(*arguments, **given)
+        return labels, 1.01 * scores
+
+    return align
 
 
 def _aliased(original: Any) -> Any:
@@ -114,6 +131,29 @@ MUTATIONS: dict[tuple[str, str, str], Sabotage] = {
     ("sample", "wrong-value", "what is not masked is off by a millionth"): returns(MASK, scaled(1.000001)),
     ("sample", "seed-ignored", "the seed is forgotten"): first(MASK, reseed),
     ("sample", "repeated-draw", "each mask is the same"): first(MASK, rewind),
+    ("sample", "wrong-value", "cepstrum of decibels"): options(
+        "torchaudio.transforms.MFCC:__init__", log_mels=lambda _: False
+    ),
+    ("sample", "wrong-value", "cepstrum 1 percent off"): returns("torchaudio.transforms.MFCC:forward", scaled(1.01)),
+    ("sample", "wrong-value", "phases without momentum"): options(PHASES, momentum=lambda _: 0.0),
+    ("sample", "wrong-value", "phases after a step too few"): options(PHASES, n_iter=lambda steps: steps - 1),
+    ("sample", "wrong-dtype", "guessed wave in float64"): returns("torchaudio.transforms.GriffinLim:forward", double),
+    ("sample", "wrong-value", "aligned to another blank"): options(ALIGN, blank=lambda _: 0),
+    ("sample", "wrong-value", "alignment a frame late"): returns(ALIGN, lambda labels: labels.roll(1, -1)),
+    ("sample", "wrong-value", "scores of an alignment 1 percent off"): replace(ALIGN, _other_scores),
+    ("sample", "wrong-moments", "masks of frequencies too narrow"): replace(FREQUENCIES, _narrower),
+    ("sample", "seed-ignored", "the seed of frequencies is forgotten"): first(FREQUENCIES, reseed),
+    ("sample", "wrong-value", "a read file begins too early"): options("torchaudio:load", frame_offset=lambda _: 99),
+    ("sample", "wrong-value", "a written file is 1 percent too loud"): replace(
+        "torchaudio:save",
+        lambda original: lambda path, wave, *others, **given: original(path, 1.01 * wave, *others, **given),
+    ),
+    ("autograd", "wrong-gradient", "gradient of Wav2Vec2's layers 10 percent too large"): returns(
+        "torchaudio.models.wav2vec2.components.FeedForward:forward", steeper
+    ),
+    ("autograd", "wrong-value", "Wav2Vec2 attends to padding"): replace(
+        "torchaudio.models.Wav2Vec2Model:forward", lambda original: lambda self, waves, lengths: original(self, waves)
+    ),
     ("autograd", "no-gradient", "detached spectrogram"): returns(SPECTROGRAM, detached),
     ("autograd", "wrong-gradient", "gradient of mel scale 10 percent too large"): returns(MEL, steeper),
     ("autograd", "wrong-gradient", "gradient of resampling 10 percent too large"): returns(RESAMPLE, steeper),

@@ -13,6 +13,7 @@ from ._change import (
     first,
     left_alone,
     nan,
+    options,
     replace,
     reseed,
     returns,
@@ -34,6 +35,10 @@ BLOCK = "torchvision.models.resnet.BasicBlock:forward"
 NORMALIZE = "torchvision.transforms.v2.Normalize:transform"
 RESIZE = "torchvision.transforms.v2.Resize:transform"
 FLIP = "torchvision.transforms.v2.RandomHorizontalFlip:forward"
+POOL = "torchvision.ops:roi_pool"
+JITTER = "torchvision.transforms.v2.ColorJitter"
+BLUR = "torchvision.transforms.v2.GaussianBlur:_call_kernel"
+GRID = "torchvision.utils:make_grid"
 CROP = "torchvision.transforms.v2.RandomCrop:make_params"
 
 
@@ -124,6 +129,43 @@ MUTATIONS: dict[tuple[str, str, str], Sabotage] = {
     ("sample", "wrong-value", "colours of a file turned round"): returns(
         "torchvision.io:decode_png", lambda out: out.flip(0)
     ),
+    ("sample", "wrong-value", "a JPEG file's colours turned round"): returns(
+        "torchvision.io:decode_jpeg", lambda out: out.flip(0)
+    ),
+    ("sample", "wrong-shape", "a JPEG file is never grey"): options(
+        "torchvision.io:decode_jpeg", mode=lambda mode: type(mode).UNCHANGED
+    ),
+    ("sample", "wrong-shape", "batched_nms forgets the groups"): replace(
+        "torchvision.ops:batched_nms", _argument(2, lambda groups: groups * 0)
+    ),
+    ("sample", "wrong-value", "folders in another order"): returns(
+        "torchvision.datasets.ImageFolder:find_classes", lambda names: names[::-1]
+    ),
+    ("sample", "wrong-value", "every file of a folder is taken"): options(
+        "torchvision.datasets.ImageFolder:__init__", is_valid_file=lambda _: None
+    ),
+    ("sample", "wrong-value", "pictures of a folder 1 percent too bright"): returns(
+        "torchvision.transforms.v2.ToTensor:transform", scaled(1.01)
+    ),
+    ("sample", "wrong-value", "hue turned by another angle"): options(
+        f"{JITTER}:_call_kernel", hue_factor=lambda angle: 0.9 * angle
+    ),
+    ("sample", "wrong-value", "contrast 1 percent off"): options(
+        f"{JITTER}:_call_kernel", contrast_factor=lambda factor: 1.01 * factor
+    ),
+    ("sample", "wrong-moments", "brightness drawn from a narrower range"): replace(
+        f"{JITTER}:_generate_value",
+        lambda original: lambda self, low, high: original(low, low + 0.9 * (high - low)),
+    ),
+    ("sample", "seed-ignored", "the seed of colours is forgotten"): first(f"{JITTER}:make_params", reseed),
+    ("sample", "wrong-value", "blurred 10 percent too far"): options(
+        BLUR, sigma=lambda sigma: [1.1 * width for width in sigma]
+    ),
+    ("sample", "wrong-value", "blurred down in place of across"): replace(BLUR, _argument(3, lambda size: size[::-1])),
+    ("sample", "wrong-value", "a grid scaled as one picture"): options(GRID, scale_each=lambda _: False),
+    ("sample", "wrong-value", "a black frame around a grid's pictures"): options(GRID, pad_value=lambda _: 0.0),
+    ("autograd", "wrong-value", "roi_pool forgets the scale"): options(POOL, spatial_scale=lambda _: 1.0),
+    ("autograd", "wrong-gradient", "gradient of roi_pool 10 percent too large"): returns(POOL, steeper),
     ("autograd", "no-gradient", "detached regions"): returns(ALIGN, detached),
     ("autograd", "wrong-gradient", "gradient of regions 10 percent too large"): returns(ALIGN, steeper),
     ("autograd", "no-gradient", "offsets get no gradient"): replace(DEFORM, _argument(1, detached)),

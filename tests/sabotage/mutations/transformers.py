@@ -17,6 +17,7 @@ from ._change import (
     first,
     left_alone,
     nan,
+    options,
     replace,
     reseed,
     returns,
@@ -26,7 +27,7 @@ from ._change import (
     uphill_in_float32,
 )
 
-REQUIRES = ("torch==2.13.0", "numpy", "transformers==5.23.0")
+REQUIRES = ("torch==2.13.0", "numpy", "transformers==5.23.0", "accelerate==1.15.0")
 
 BERT = "transformers.models.bert.modeling_bert"
 GPT2 = "transformers.models.gpt2.modeling_gpt2"
@@ -47,21 +48,6 @@ def _output(path: str, what: str, change: Callable[[Any], Any], *, when_compiled
         return out
 
     return returns(path, changed, when_compiled=when_compiled)
-
-
-def _options(path: str, **changes: Callable[[Any], Any]) -> Sabotage:
-    """The function is called with some of its named arguments changed."""
-
-    def make(original: Any) -> Any:
-        def changed(*arguments: Any, **options: Any) -> Any:
-            for name, change in changes.items():
-                if options.get(name) is not None:
-                    options[name] = change(options[name])
-            return original(*arguments, **options)
-
-        return changed
-
-    return replace(path, make)
 
 
 def _wide_attention(original: Any) -> Any:
@@ -112,6 +98,12 @@ def _numb_words(original: Any) -> Any:
     return forward
 
 
+def _without_first_layer(model: Any) -> Any:
+    """The network with one layer less."""
+    model.h = model.h[1:]
+    return model
+
+
 def _too_early(labels: Any) -> Any:
     """Each token is to foretell itself."""
     return labels.roll(1, -1)
@@ -121,32 +113,56 @@ MUTATIONS: dict[tuple[str, str, str], Sabotage] = {
     ("sample", "wrong-device", "logits on another device"): _output(CLASSIFIER, "logits", elsewhere),
     ("sample", "wrong-dtype", "float64 for float32"): _output(VIEWER, "logits", double),
     ("sample", "not-finite", "one NaN"): _output(WRITER, "logits", nan),
-    ("sample", "wrong-value", "the mask of short texts is ignored"): _options(
+    ("sample", "wrong-value", "the mask of short texts is ignored"): options(
         CLASSIFIER, attention_mask=lambda mask: mask * 0 + 1
     ),
     ("sample", "wrong-value", "scale of attention off by 10 percent"): replace(ATTENTION, _wide_attention),
     ("sample", "wrong-value", "the first token's keys are not kept"): replace(
         "transformers.cache_utils.DynamicLayer:update", _forgets_first
     ),
-    ("sample", "wrong-value", "padding before a text is seen"): _options(
+    ("sample", "wrong-value", "padding before a text is seen"): options(
         GENERATE, attention_mask=lambda mask: mask * 0 + 1
     ),
     ("sample", "seed-ignored", "the seed is forgotten"): first(GENERATE, reseed),
     ("sample", "repeated-draw", "each text is the same"): first(GENERATE, rewind),
-    ("sample", "wrong-moments", "temperature 10 percent too high"): _options(
+    ("sample", "wrong-moments", "temperature 10 percent too high"): options(
         GENERATE, temperature=lambda value: 1.1 * value
     ),
-    ("sample", "wrong-moments", "never the rarest token"): _options(GENERATE, top_k=lambda _: 7),
+    ("sample", "wrong-moments", "never the rarest token"): options(GENERATE, top_k=lambda _: 7),
     ("sample", "wrong-moments", "embeddings scatter 10 percent too far"): after_init(
         f"{BERT}.BertForSequenceClassification", lambda self: self.bert.embeddings.word_embeddings.weight.mul_(1.1)
     ),
     ("sample", "wrong-value", "another bias in the file"): replace(
         "transformers.modeling_utils.PreTrainedModel:save_pretrained", _another_saved
     ),
+    ("sample", "wrong-value", "settings beside a folder do not count"): options(
+        "transformers.AutoConfig:from_pretrained", resid_pdrop=lambda _: 0.1
+    ),
+    ("sample", "wrong-dtype", "a folder's network in float32 alone"): options(
+        "transformers.AutoModel:from_pretrained", torch_dtype=lambda _: None
+    ),
+    ("sample", "wrong-value", "a folder's network without its first layer"): returns(
+        "transformers.AutoModel:from_pretrained", _without_first_layer
+    ),
+    ("sample", "wrong-value", "texts are filled up on the right"): options(
+        "transformers.AutoTokenizer:from_pretrained", padding_side=lambda _: "right"
+    ),
+    ("sample", "wrong-value", "texts are cut too early"): options(
+        "transformers.PreTrainedTokenizerBase:__call__", max_length=lambda most: most - 1
+    ),
+    ("sample", "wrong-shape", "a batch is filled up to twelves"): options(
+        "transformers.DataCollatorWithPadding:__init__", pad_to_multiple_of=lambda many: 3 * many
+    ),
+    ("sample", "wrong-value", "a pipeline's odds are a softmax"): options(
+        "transformers.TextClassificationPipeline:__call__", function_to_apply=lambda _: "softmax"
+    ),
+    ("sample", "wrong-shape", "a pipeline gives one label"): options(
+        "transformers.TextClassificationPipeline:__call__", top_k=lambda _: 1
+    ),
     ("autograd", "not-finite", "a NaN among the logits"): _output(VIEWER, "logits", nan),
     ("autograd", "no-gradient", "detached loss"): _output(CLASSIFIER, "loss", detached),
     ("autograd", "wrong-value", "loss 10 percent too large"): _output(CLASSIFIER, "loss", scaled(1.1)),
-    ("autograd", "wrong-value", "tokens foretell themselves"): _options(WRITER, labels=_too_early),
+    ("autograd", "wrong-value", "tokens foretell themselves"): options(WRITER, labels=_too_early),
     ("autograd", "wrong-gradient", "gradient of the loss 10 percent too large"): _output(VIEWER, "loss", steeper),
     ("autograd", "wrong-gradient", "gradient 10 percent too large from a checkpoint"): returns(
         "transformers.modeling_utils:checkpoint", steeper
@@ -156,6 +172,19 @@ MUTATIONS: dict[tuple[str, str, str], Sabotage] = {
     ("autograd", "wrong-value", "the rate rises for too long"): replace(
         "transformers.optimization:get_linear_schedule_with_warmup",
         lambda original: lambda optimizer, warm, steps: original(optimizer, 2 * warm, steps),
+    ),
+    ("autograd", "wrong-value", "the trainer does not clip"): options(
+        "transformers.TrainingArguments:__init__", max_grad_norm=lambda _: 1e9
+    ),
+    ("autograd", "wrong-value", "the trainer takes a step for each batch"): options(
+        "transformers.TrainingArguments:__init__", gradient_accumulation_steps=lambda _: 1
+    ),
+    ("autograd", "wrong-value", "the trainer does not warm up"): options(
+        "transformers.TrainingArguments:__init__", warmup_steps=lambda _: 0
+    ),
+    ("autograd", "wrong-value", "the trainer lets biases decay too"): replace(
+        "transformers.Trainer:get_decay_parameter_names",
+        lambda original: lambda self, model: [name for name, _ in model.named_parameters()],
     ),
     ("compile", "not-compiled", "all runs eagerly"): eager,
     ("compile", "not-compiled", "BERT's layer runs eagerly"): replace(f"{BERT}.BertLayer:forward", left_alone),
