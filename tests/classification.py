@@ -16,13 +16,15 @@ from pathlib import Path
 
 from docker.errors import DockerException
 
+from tests.support.gathered import gathered
 from tests.support.messages import BLIND, Message, blind_messages
-from torch_compat_matrix.runner.backends import docker_errors
+from torch_compat_matrix.runner.backends import docker_errors, slurm_queue
 from torch_compat_matrix.runner.model import Limits
 from torch_compat_matrix.runner.packages import uv
 from torch_compat_matrix.runner.pins import canonical
-from torch_compat_matrix.runner.verdicts.classify import classify
+from torch_compat_matrix.runner.verdicts.classify import classify, is_of
 from torch_compat_matrix.runner.verdicts.reasons import REASONS
+from torch_compat_matrix.runner.verdicts.signs import QUOTES
 
 WRITTEN_FROM, ONLY_SCORED = "written from", "only scored"
 
@@ -31,6 +33,8 @@ OF_AN_IMAGE = re.compile(
     r"|pip|setuptools|conda|python|nvidia-.*"
 )
 """What an image of torch brings; a run adds everything else for its library."""
+
+AT_FAULT = ("library", "dependency")
 
 KINDS = ("right", "wrong", "unclassified")
 UNNAMED = frozenset({"unclassified", "unclassified-death"})
@@ -56,16 +60,22 @@ class Score:
     @property
     def kind(self) -> str:
         """`right`, `wrong`, or `unclassified` although there is a code for it."""
-        is_right = self.reason == self.wanted and self.blame == self.message.blame
+        is_right = self.names_the_reason and self.blame in (self.message.blames or (self.message.blame,))
         has_code = not self.message.wanted or self.message.wanted in REASONS
         if is_right or (not has_code and self.reason in UNNAMED):
             return "right"
         return "unclassified" if self.reason in UNNAMED else "wrong"
 
     @property
+    def names_the_reason(self) -> bool:
+        """Whether the reason is right, whoever is blamed."""
+        return self.reason == self.wanted or self.reason in self.message.reasons
+
+    @property
     def blames_without_cause(self) -> bool:
         """Whether the library, or what came with it, is told to be at fault, and is not."""
-        return self.blame in ("library", "dependency") and self.message.blame not in ("library", "dependency")
+        at_fault = self.message.blames or (self.message.blame,)
+        return self.blame in AT_FAULT and not any(blame in AT_FAULT for blame in at_fault)
 
 
 def half(name: str) -> str:
@@ -76,17 +86,24 @@ def half(name: str) -> str:
 def score(message: Message) -> Score:
     """What a run would make of it: engine and installer speak before the probes, and have rules of their own."""
     if message.observation["status"] == "died" and message.observation["exit"]:
-        codes: Iterable[str] = ()
-        if re.search(ENGINE_SAYS, message.text, re.MULTILINE):
-            codes = (docker_errors.trouble_of(DockerException(message.text), "").code,)
-        elif re.search(INSTALLER_SAYS, message.text, re.MULTILINE):
-            codes = (uv.Ran(status=1, out="", err=message.text).reason,)
-        for code in codes:
-            return Score(message=message, reason=code, blame=REASONS[code].blame)
+        spoken: Iterable[tuple[str, str]] = ()
+        phase = message.observation.get("phase")
+        if phase == "engine" or (phase != "install" and re.search(ENGINE_SAYS, message.text, re.MULTILINE)):
+            spoken = ((docker_errors.trouble_of(DockerException(message.text), "").code, ""),)
+        elif re.search(r"^(?:sbatch|salloc): error: ", message.text, re.MULTILINE):
+            spoken = ((slurm_queue.refusal(message.text).code, ""),)
+        elif phase == "install" or re.search(INSTALLER_SAYS, message.text, re.MULTILINE):
+            ran = uv.Ran(status=1, out="", err=message.text)
+            spoken = ((ran.reason, ran.blame),)
+        for code, blame in spoken:
+            return Score(message=message, reason=code, blame=blame or REASONS[code].blame)
     owners = [link[name] for link in message.observation.get("chain", ()) for name in ("raised_in", "lacking")]
-    folders = re.findall(r"-packages/(?:google/)?(\w+)/", message.text)
+    folders = re.findall(r"-packages/(?:[\w.-]+\.egg/|google/)?(\w+)/", message.text)
+    # Of what a wrapper quotes, no frame shows the package: its compiled part is called after it.
+    folders += re.findall(rf"{QUOTES}.*\n\S*-packages/([a-z]\w*)\.cpython", message.observation.get("message", ""))
+    own = canonical(message.observation["member"])
     brought = {
-        **dict.fromkeys(folders, "0"),
+        **{folder: "0" for folder in folders if not is_of(canonical(folder), own)},
         **message.packages,
         **dict(owner.split("==") for owner in owners if owner),
     }
@@ -109,7 +126,7 @@ def table(parts: Mapping[str, Sequence[Score]]) -> str:
     for name, own in parts.items():
         counts = Counter(one.kind for one in own)
         shares = "  ".join(f"{counts[kind]:3} {100 * counts[kind] / max(1, len(own)):4.1f} %" for kind in KINDS)
-        only_blame = [one for one in own if one.kind == "wrong" and one.reason == one.wanted]
+        only_blame = [one for one in own if one.kind == "wrong" and one.names_the_reason]
         withheld = sum(one.blame == "unknown" for one in only_blame)
         rows.append(
             f"{name:13} {len(own):8}  {shares}  {len(only_blame):22} ({withheld:8})"
@@ -122,11 +139,17 @@ def main(arguments: Iterable[str] | None = None) -> None:
     """Print the table, and the failures by name."""
     parser = argparse.ArgumentParser(prog="python -m tests.classification", description=__doc__)
     parser.add_argument("--failures", action="store_true", help="list what is not right, by half")
-    parser.add_argument("--folder", type=Path, default=BLIND, help="the folder of messages (tests/messages/blind)")
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        default=BLIND,
+        help="a folder or a file of messages (tests/messages/blind)",
+    )
     options = parser.parse_args(None if arguments is None else list(arguments))
     parts: dict[str, list[Score]] = {}
-    for message in blind_messages(options.folder):
-        part = half(message.name) if options.folder == BLIND else options.folder.name
+    read = gathered if options.folder.is_file() else blind_messages
+    for message in read(options.folder):
+        part = half(message.name) if options.folder == BLIND else options.folder.stem
         parts.setdefault(part, []).append(score(message))
     print(table(parts))
     for name, own in parts.items() if options.failures else ():
@@ -134,7 +157,8 @@ def main(arguments: Iterable[str] | None = None) -> None:
             if one.kind != "right":
                 print(
                     f"{name:13} {one.kind:13} {one.message.name}: "
-                    f"{one.reason}/{one.blame}, not {one.wanted}/{one.message.blame}"
+                    f"{one.reason}/{one.blame}, not {'|'.join(one.message.reasons) or one.wanted}"
+                    f"/{'|'.join(one.message.blames) or one.message.blame}"
                 )
 
 

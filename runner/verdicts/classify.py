@@ -10,14 +10,14 @@ from typing import Any
 
 from torch_compat_matrix.runner.model import TORCH, Limits, Verdict
 from torch_compat_matrix.runner.pins import canonical
-from torch_compat_matrix.runner.verdicts.reasons import RAISER, REASONS, Reason, reason_for
-from torch_compat_matrix.runner.verdicts.rule import Rule
-from torch_compat_matrix.runner.verdicts.rules import RULES
+from torch_compat_matrix.runner.verdicts.reasons import CALLER, RAISER, REASONS, Reason, reason_for
+from torch_compat_matrix.runner.verdicts.rules import RULES, Rule
 from torch_compat_matrix.runner.verdicts.signs import (
     NOBODY,
+    QUOTES,
     Signs,
-    last_line,
     last_telling,
+    last_words,
     read_signs,
     signal_of,
     telling_line,
@@ -75,9 +75,8 @@ def classify(
         compiler = re.search(COMPILER, str(observation.get("output", "")), re.MULTILINE)
         if compiler is not None:
             return _classified(REASONS["compile-timeout"], known, evidence=compiler[0])
-        return _classified(
-            REASONS[_kind_of_timeout(observation, facts)], known, evidence=last_line(observation) or message
-        )
+        last = last_words(str(observation.get("output", ""))).rpartition("\n")[2]
+        return _classified(REASONS[_kind_of_timeout(observation, facts)], known, evidence=last or message)
     return _of_torch(observation, known, facts) or explain(observation, known, facts.get("packages", {}), added)
 
 
@@ -94,23 +93,30 @@ def _of_torch(observation: Mapping[str, Any], known: Mapping[str, str], facts: M
     return _classified(reason_for("no-torch"), {**known, **installed}, evidence=found.evidence)
 
 
+CORES_AT_LIMIT, WAITED_AT_LIMIT = "cores in use at the limit", "cores waited for at the limit"
+LOAD_AT_LIMIT = "load of the host at the limit"
+"""The metrics that the probe host gives to a probe whose time is up."""
+GPU_AT_LIMIT = "GPU in use at the limit"
+"""The metric that the runner adds where the probe had a GPU."""
 IDLE_CORES = 0.05
-"""Below this use of processor time, a probe at its limit waits for something: it hangs."""
-BUSY_HOST = 2.0
-"""Above so many runnable processes a core, a limit that strikes says more of the host than of the library."""
+"""Below this use of processors, or wait for one, a probe at its limit waits for something else: it hangs."""
+IDLE_GPU = 5.0
+"""Below this percentage of the last seconds, nor does the GPU work for it."""
+BUSY_HOST = 1.5
+"""Above so many runnable threads of others a core, a limit that strikes says more of the host than of the library."""
 
 
 def _kind_of_timeout(observation: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
-    """`hang` where the probe was idle, `busy-host` where it worked among too many; `timeout` for all else."""
+    """`hang` where probe and GPU were idle, `busy-host` where others took the processors; `timeout` for all else."""
     metrics = observation.get("metrics") or {}
-    cores, load = (
-        metrics.get(name, {}).get("value") for name in ("cores in use at the limit", "load of the host at the limit")
-    )
-    if cores is None or load is None:
+    names = (CORES_AT_LIMIT, WAITED_AT_LIMIT, LOAD_AT_LIMIT, GPU_AT_LIMIT)
+    busy, waited, load, gpu = (metrics.get(name, {}).get("value") for name in names)
+    if busy is None or load is None:
         return "timeout"
-    if cores < IDLE_CORES:
-        return "hang"
-    return "busy-host" if load > BUSY_HOST * (facts.get("cpus") or 1) else "timeout"
+    wanted = busy + (waited or 0.0)
+    if wanted < IDLE_CORES:
+        return "hang" if (gpu or 0) < IDLE_GPU else "timeout"
+    return "busy-host" if load - wanted > BUSY_HOST * (facts.get("cpus") or 1) else "timeout"
 
 
 def explain(
@@ -124,11 +130,17 @@ def explain(
         if match is not None:
             evidence, groups = match
             reason = REASONS[rule.reason]
-            blame = rule.blame or reason.blame
+            blame, _, usual = (rule.blame or reason.blame).partition("|")
             owner = groups.get("owner") or _brings(groups.get("library", ""), signs.own, known["member"])
-            if owner or blame == RAISER:
-                blame = _raiser(owner or signs.raised_in, known["member"], {*packages}, added)
-            if known["member"] == TORCH and (blame in ("library", "dependency") or reason.blame == RAISER):
+            if owner or blame in (RAISER, CALLER):
+                raiser = signs.caller if blame == CALLER else signs.raised_in
+                # A file may bear a name after which no distribution is called.
+                asked = [owner, raiser] if owner else [raiser]
+                if owner and re.search(QUOTES, signs.said):
+                    asked, usual = [owner], ""  # who only quotes the error has not loaded the file
+                found = (_raiser(name, known["member"], {*packages}, added) for name in asked)
+                blame = next((who for who in found if who != "unknown"), usual or "unknown")
+            if known["member"] == TORCH and (blame in ("library", "dependency") or reason.blame in (RAISER, CALLER)):
                 blame = "image"  # torch is the image's, and nothing else is in its cell
             names = {name: text for name, text in {"raiser": known["raiser"], **groups}.items() if text}
             return replace(_classified(reason, {**known, **groups}, evidence=evidence, blame=blame), names=names)
@@ -157,10 +169,18 @@ def _raiser(raised_in: str, member: str, packages: Collection[str], added: Mappi
         return "dependency"
     if "==" in raised_in or name in map(canonical, packages):
         return "image"
-    # The folder of pyro-ppl is `pyro`.
-    if f"{canonical(member)}-".startswith(f"{name}-"):
+    if is_of(name, canonical(member)):
         return "library"
-    return "dependency" if any(f"{package}-".startswith(f"{name}-") for package in added) else "unknown"
+    if any(is_of(name, package) for package in added):
+        return "dependency"
+    return "image" if any(is_of(name, canonical(package)) for package in packages) else "unknown"
+
+
+def is_of(name: str, distribution: str) -> bool:
+    """Whether folder or file are called after a distribution: `pyro` of pyro-ppl, `flash_attn_2_cuda` of flash-attn."""
+    plain = distribution.replace("-", "")
+    alike = name.replace("-", "") in (plain, plain.rstrip("0123456789"))  # `mmaction` of mmaction2
+    return alike or f"{distribution}-".startswith(f"{name}-") or f"{name}-".startswith(f"{distribution}-")
 
 
 def matches(rule: Rule, signs: Signs, packages: Iterable[str], member: str) -> tuple[str, dict[str, str]] | None:
@@ -177,7 +197,8 @@ def matches(rule: Rule, signs: Signs, packages: Iterable[str], member: str) -> t
     if through is None:
         return None
     lacking = [held for held in signs.lacking if canonical(held.partition("==")[0]) != canonical(member)]
-    if rule.lacking and not lacking:
+    own = is_of(canonical(signs.own.partition("==")[0]), canonical(member))
+    if (rule.lacking and not lacking) or (rule.unheld and (signs.lacking or not own)):
         return None
     evidence, groups = "", {name: value for name, value in through.groupdict().items() if value}
     # In the order in which a match makes the better evidence.
@@ -259,7 +280,6 @@ def _is_a_hint(match: re.Match[str]) -> bool:
 
 
 def _line_of(match: re.Match[str]) -> str:
-    """The whole line in which the match begins."""
     start = match.string.rfind("\n", 0, match.start()) + 1
     end = match.string.find("\n", match.start())
     return match.string[start : end if end >= 0 else None].strip()

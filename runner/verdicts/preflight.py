@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import configparser
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch_compat_matrix.runner.files import read_ini
 from torch_compat_matrix.runner.model import Image, Verdict
 from torch_compat_matrix.runner.outcome import Outcome
+from torch_compat_matrix.runner.pins import numbers
 
-TABLES = configparser.ConfigParser(interpolation=None, delimiters=("=",), comment_prefixes=("#",))
-TABLES.read_string((Path(__file__).with_name("data") / "preflight.ini").read_text(encoding="utf-8"))
+TABLES = read_ini(Path(__file__).with_name("data") / "preflight.ini")
 
 FORESEEABLE = ("driver-too-old", "no-kernel-image", "wrong-architecture")
 """Reason codes that these tables give."""
@@ -107,7 +107,7 @@ def runs_on(architectures: Sequence[str], capability: str) -> str:
     Code for sm_XY runs on GPUs X.Z with Z >= Y: the same generation, the same revision or a later one; sm_XYa on
     X.Y alone; PTX (compute_XY) on X.Y and all later.  Machine code is preferred to PTX.
     """
-    wanted = _version(capability)
+    wanted = numbers(capability)
     for entry in sorted(architectures, key=lambda entry: entry.startswith("compute_")):
         parts = re.fullmatch(r"(sm|compute)_(\d+)(\d)([af]?)", entry)
         if parts is None:
@@ -123,7 +123,7 @@ def _driver(build: Build, gpu: str, driver: str) -> Prediction | None:
     """Whether the driver is new enough for the CUDA of the build, by minor-version or forward compatibility."""
     major = build.cuda.partition(".")[0]
     least = TABLES["least-driver"].get(major)
-    if not driver or least is None or _version(driver) >= _version(least):
+    if not driver or least is None or numbers(driver) >= numbers(least):
         return None
     if build.may_carry_compat and not re.search(TABLES["forward-compatibility"]["never-on"], gpu):
         return None
@@ -148,7 +148,7 @@ def _code(build: Build, machine: str, gpu: str, driver: str, capability: str) ->
             evidence=f"{capability} runs none of {', '.join(architectures)}",
         )
     own = TABLES["own-driver"].get(build.cuda)
-    if entry.startswith("compute_") and own and driver and _version(driver) < _version(own):
+    if entry.startswith("compute_") and own and driver and numbers(driver) < numbers(own):
         return Prediction(
             code="driver-too-old",
             detail=f"Only PTX ({entry}) serves {name}, and PTX of CUDA {build.cuda} needs a driver of at least {own};"
@@ -165,7 +165,3 @@ def _released(torch: str, cuda: str, machine: str) -> tuple[str, ...]:
     numbers = TABLES[section].get(key, "").split() if TABLES.has_section(section) else []
     code = [f"sm_{number.removesuffix('+PTX')}" for number in numbers]
     return (*code, *(f"compute_{number.removesuffix('+PTX')}" for number in numbers if number.endswith("+PTX")))
-
-
-def _version(text: str) -> tuple[int, ...]:
-    return tuple(int(number) for number in re.findall(r"\d+", text))

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import configparser
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
+from torch_compat_matrix.runner.files import read_ini
 from torch_compat_matrix.runner.model import Verdict
 
-RAISER = "raiser"
-"""Stands in the registry for whoever raised: the library, a dependency, or a package of the image."""
-BLAME = ("library", "dependency", "image", "host", "matrix", "us", "unknown", RAISER)
+RAISER, CALLER = "raiser", "caller"
+"""Stand in the registry for whoever raised (the library, a dependency, or a package of the image), and for whoever
+called torch where torch raised: nobody, where no frame shows it."""
+BLAME = ("library", "dependency", "image", "host", "matrix", "us", "unknown", RAISER, CALLER)
 """Who is to blame; a dependency is a package that the cell added, and nobody has evidence against the unknown."""
 
 TEXTS = ("cause", "confirm", "remedy")
@@ -52,11 +53,6 @@ class Reason:
     """The texts with their choices; a `{name}` stands in a choice, so that no text can show one that is unknown."""
 
     @property
-    def cause(self) -> str:
-        """The cause where nothing is known of the environment."""
-        return self.text("cause")
-
-    @property
     def remedy(self) -> str:
         """The remedy where nothing is known of the environment."""
         return self.text("remedy")
@@ -68,9 +64,7 @@ class Reason:
 
 def read_reasons(path: Path) -> dict[str, Reason]:
     """The reasons of an INI file, in its order; KeyError, ValueError or configparser.Error for a mistake in it."""
-    parser = configparser.ConfigParser(interpolation=None, delimiters=("=",), comment_prefixes=("#",))
-    parser.read_string(path.read_text(encoding="utf-8"), source=str(path))
-    reasons = {}
+    parser, reasons = read_ini(path), {}
     for code in parser.sections():
         section = parser[code]
         if section["blame"] not in BLAME:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from torch_compat_matrix.runner.model import TORCH
 
 DIRECT_CAUSE = "\nThe above exception was the direct cause of the following exception:\n"
 IN_PASSING = "\nDuring handling of the above exception, another exception occurred:\n"
@@ -17,11 +19,34 @@ QUOTED = r"^(?:[A-Za-z_]\w*\.)*([A-Z]\w*(?:Error|Exception|Interrupt|Exit))(?:: 
 """The type of an exception that another one quotes in its message, as InductorError does."""
 
 BUILDS = r"CalledProcessError|CppCompileError|CompilationError|^Error building extension|^Error compiling objects"
-COMPILER_SAYS = r"^.*(?:\berror: |\bfatal\b|cannot find -l).*"
+COMPILER_SAYS = r"^.*(?:\berror: |\bfatal\b|cannot find -l|\bnvcc: not found).*"
 """What failed to build, and the lines in which a compiler or a linker says why, wherever they were printed."""
 
-PACKAGE = r"(?:(?:site|dist)-packages|overlays/\w+)/(?:google/)?(\w+)/"
+QUOTES = r"^Failed to import \S+ because of the following error"
+WRAPPERS = (
+    r"CalledProcessError|ChildFailedError|ProcessRaisedException|[Ss]ee (?:root cause above|stack trace for root cause)"
+    rf"|{QUOTES}|\bCUDA Setup failed\b"
+)
+WRAPPED_SAY = (
+    r"^(?:\(\w[^)\n]{0,80}\) )?(?:ERROR \S+ \S+ \[[^]\n]{1,80}\] )?"
+    r"((?! *File )(?=.*(?:Error|Exception|Fatal|error: )).*)"
+)
+"""What only says that another process failed, and the lines in which that one says why, without a logger's prefix."""
+
+PACKAGE = r"(?:(?:site|dist)-packages|overlays/\w+)/(?:[\w.-]{1,80}\.egg/|google/)?(\w+)/"
 """The folder of a package in a path."""
+
+TORCH_ITSELF = frozenset({"torch", "torchgen", "functorch", "caffe2"})
+"""The folders that torch's own distribution brings."""
+
+CALLED = frozenset({"", TORCH, "setuptools"})
+"""Distributions, or none, that raise for their caller: of setuptools, `pkg_resources` does."""
+
+NOT_COMPILED = (
+    r'^ +File "[^"\n]*[/\\]torch[/\\]_compile\.py", line \d+, in inner\n(?: +(?!File )[^\n]*\n)*'
+    r' +File "[^"\n]*[/\\]_dynamo[/\\]eval_frame\.py"[^\n]*\n(?: +(?!File )[^\n]*\n)*'
+)
+"""Frames of code that torch keeps out of its compiler; those of compiled code end in eval_frame.py, too."""
 
 LAST_WORDS = (
     r"^terminate called|^[ \t]*what\(\):|symbol lookup error|^Fatal Python error|^Could not load library"
@@ -49,8 +74,10 @@ class Signs:
     trace: str
     raised_in: str
     """`name==version` of the distribution whose code raised the innermost cause."""
+    caller: str
+    """The same, or where torch raised, the folder of the package that called it."""
     own: str
-    """The same, also where it is the package itself that says that it lacks a name."""
+    """Whose code raised, also where it is the package itself that says that it lacks a name."""
     lacking: tuple[str, ...]
     """Those that lack a name or a submodule that was asked for."""
     output: str
@@ -65,21 +92,28 @@ def read_signs(observation: Mapping[str, Any]) -> Signs:
     """The signs in an observation of status `raised` or `died`."""
     died = observation["status"] == "died"
     trace, output, message = (_ends(str(observation.get(name, ""))) for name in ("traceback", "output", "message"))
+    trace = re.sub(NOT_COMPILED, "", trace, flags=re.MULTILINE)
     types = tuple(observation.get("exception", ()))
     kind = types[0].rpartition(".")[2] if types else ""
     chain = [link for link in observation.get("chain", ()) if link["is_cause"]]
     causes = [_ends(str(link["message"])) for link in chain[1:]] or _causes(trace)
-    said = _last_words(output) if died else "\n".join([message, *causes, *_named_anew(observation, trace, message)])
+    said = last_words(output) if died else "\n".join([message, *causes, *_named_anew(observation, trace, message)])
     if not died and re.search(BUILDS, "\n".join([*types, said]), re.MULTILINE):
         said = "\n".join([said, *re.findall(COMPILER_SAYS, f"{trace}\n{output}", re.MULTILINE)])
+    if not died and re.search(WRAPPERS, "\n".join([*types, said]), re.MULTILINE):
+        said = "\n".join([said, *re.findall(WRAPPED_SAY, f"{output}\n{trace}", re.MULTILINE)])
+    quoted = re.findall(rf"{QUOTED}(.*)", said, re.MULTILINE)
+    raised_in = _died_in(said) if died else _raised_in(chain, trace)
+    named = raised_in.partition("==")[0]
     return Signs(
         head=": ".join(dict.fromkeys(part for part in (kind, telling_line(message)) if part)),
-        said=said,
-        types=(*types, *re.findall(QUOTED, said, re.MULTILINE)) if not died or observation.get("exit") else (),
+        said="\n".join([said, *(words for _, words in quoted if words)]),
+        types=(*types, *(kind for kind, _ in quoted)) if not died or observation.get("exit") else (),
         frame="" if died else _innermost_frame(trace),
         trace="" if died else trace,
-        raised_in=_died_in(said) if died else _raised_in(chain),
-        own=next((link["raised_in"] for link in reversed(chain) if link["raised_in"]), ""),
+        raised_in=raised_in,
+        caller=raised_in if named not in CALLED else _deepest(trace, {*TORCH_ITSELF, "pkg_resources"}) or NOBODY,
+        own=next((link["raised_in"] for link in reversed(chain) if not re.search(QUOTES, link["message"])), ""),
         lacking=tuple(link["lacking"] for link in chain if link["lacking"]),
         output="\n".join(filter(None, (str(observation.get("import_output", "")), output))),
         signal=signal_of(observation) if died else "",
@@ -90,10 +124,19 @@ def read_signs(observation: Mapping[str, Any]) -> Signs:
     )
 
 
-def _raised_in(chain: Sequence[Mapping[str, Any]]) -> str:
-    """Whose code raised the innermost cause; nobody's where a package only says that it lacks a name."""
+def _raised_in(chain: Sequence[Mapping[str, Any]], trace: str) -> str:
+    """Whose code raised the innermost cause; whose asked for a name, where a package only says that it lacks it."""
     held = next((link for link in reversed(chain) if link["raised_in"]), None)
-    return "" if held is None or held["raised_in"] == held["lacking"] != "" else str(held["raised_in"])
+    if held is None or held["raised_in"] != held["lacking"]:
+        return str(held["raised_in"]) if held else ""
+    lacking = str(held["lacking"].partition("==")[0])
+    return _deepest(trace, {lacking, lacking.replace("-", "_"), *(TORCH_ITSELF if lacking == TORCH else ())})
+
+
+def _deepest(trace: str, passed_over: Collection[str]) -> str:
+    """The folder of the package with the deepest frame in a traceback, but for some; empty where there is none."""
+    folders = re.findall(rf'^ +File "[^"\n]*?{PACKAGE}', trace, re.MULTILINE)
+    return next((folder for folder in reversed(folders) if folder not in passed_over), "")
 
 
 def _died_in(said: str) -> str:
@@ -137,7 +180,7 @@ def _innermost_frame(trace: str) -> str:
     return ": ".join(frames[-1]) if frames else ""
 
 
-def _last_words(output: str) -> str:
+def last_words(output: str) -> str:
     """The last words of a process: from the mark of its end on, or else its last five lines."""
     lines = [line for line in output.splitlines() if line.strip()]
     marks = [number for number, line in enumerate(lines) if re.search(LAST_WORDS, line)]
@@ -150,10 +193,6 @@ def last_telling(said: str) -> str:
     frame = re.search(r'^ +(File "[^\n]*)', stack, re.MULTILINE)
     lines = (words if frame else said).strip().splitlines()
     return ": ".join([*(line.strip() for line in lines[-1:]), *([frame[1]] if frame else [])])
-
-
-def last_line(observation: Mapping[str, Any]) -> str:
-    return _last_words(str(observation.get("output", ""))).rpartition("\n")[2]
 
 
 def signal_of(observation: Mapping[str, Any]) -> str:

@@ -32,6 +32,10 @@ class Message:
     """Who is to blame, where the file says it."""
     wanted: str
     """A code that fits better than `reason`, and that the registry may not have."""
+    reasons: tuple[str, ...] = ()
+    """All reasons that are right, where more than one is."""
+    blames: tuple[str, ...] = ()
+    """All that may be blamed, where more than one may."""
 
 
 def messages() -> Iterator[Message]:

@@ -16,9 +16,11 @@ from tests.support.messages import Message, messages
 from torch_compat_matrix.probes.exceptions import describe
 from torch_compat_matrix.runner.backends.base import BACKENDS
 from torch_compat_matrix.runner.model import Limits, Verdict
+from torch_compat_matrix.runner.packages import pip, uv
 from torch_compat_matrix.runner.verdicts.classify import Classified, classify, matches
 from torch_compat_matrix.runner.verdicts.reasons import (
     BLAME,
+    CALLER,
     RAISER,
     REASONS,
     Reason,
@@ -60,7 +62,7 @@ def test_a_message_gives_its_reason(message: Message) -> None:
     assert found.reason == message.reason
     assert found.verdict is REASONS[message.reason].verdict
     blame = REASONS[message.reason].blame
-    usual = ("library", "image", "unknown") if blame == RAISER else (blame,)
+    usual = ("library", "image", "unknown") if blame in (RAISER, CALLER) else (blame,)
     assert found.blame == message.blame if message.blame else found.blame in usual
     assert found.detail
     assert found.evidence
@@ -199,20 +201,29 @@ def test_a_text_names_what_is_known() -> None:
 
 
 @pytest.mark.parametrize(
-    ("cores", "load", "reason", "blame"),
+    ("busy", "waited", "load", "gpu", "reason", "blame"),
     [
-        (0.0, 0.5, "hang", "library"),
-        (0.04, 40.0, "hang", "library"),
-        (0.9, 3.9, "timeout", "library"),
-        (0.9, 4.1, "busy-host", "host"),
-        (None, 9.0, "timeout", "library"),
+        (0.0, 0.0, 0.5, None, "hang", "library"),
+        (0.02, 0.02, 40.0, 0.0, "hang", "library"),
+        (0.02, 0.9, 40.0, None, "busy-host", "host"),  # it has not had a processor: the opposite of idle
+        (0.04, 0.0, 40.0, 98.0, "timeout", "library"),
+        (0.9, 0.0, 3.8, None, "timeout", "library"),
+        (0.9, 0.1, 4.1, 0.0, "busy-host", "host"),
+        (2.0, 14.0, 16.5, None, "timeout", "library"),  # the load is its own
+        (0.9, None, 4.1, None, "busy-host", "host"),  # a kernel that does not count
+        (None, None, 9.0, None, "timeout", "library"),
     ],
 )
 def test_a_limit_tells_a_hang_from_work_and_from_a_busy_host(
-    cores: float | None, load: float, reason: str, blame: str
+    busy: float | None, waited: float | None, load: float, gpu: float | None, reason: str, blame: str
 ) -> None:
-    """By the processor time that the probe took at the end, and by the load of the host."""
-    metrics = {"cores in use at the limit": {"value": cores}, "load of the host at the limit": {"value": load}}
+    """By the processors that the probe had and waited for at the end, the GPU's work, and the load of others."""
+    metrics = {
+        "cores in use at the limit": {"value": busy},
+        "cores waited for at the limit": {"value": waited},
+        "load of the host at the limit": {"value": load},
+    }
+    metrics |= {} if gpu is None else {"GPU in use at the limit": {"value": gpu}}
     seen = {"status": "timeout", "member": "x", "message": "no answer", "output": "", "metrics": metrics}
     found = classify(seen, {"cpus": 2}, Limits())
     assert (found.verdict, found.reason, found.blame) == (Verdict.TIMEOUT, reason, blame)
@@ -318,6 +329,7 @@ def test_every_code_that_is_given_is_in_the_registry_and_the_other_way_round() -
     ]
     raises = {code for source in sources for code in re.findall(r'Trouble\(\s*"([a-z-]+)"', source)}
     given = {*evidence, *raises, *(rule.reason for rule in RULES)}
+    given |= {code for code, _ in (*uv.REASONS, *pip.REASONS)}
     assert given - set(REASONS) == set()
     quoted = {code for source in sources for code in re.findall(r'"([a-z-]+)"', source)}
     assert set(REASONS) - given - quoted == set()

@@ -113,7 +113,7 @@ def test_a_failure_that_a_pass_contradicts_is_ours(tmp_path: Path) -> None:
 
 
 def test_every_face_shows_the_guess(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Show, its JSON, report.md under a headline of its own, report.json, triage, and the surprises at the end."""
+    """Show, its JSON, report.md, report.json, triage, and the surprises at the end."""
     older = replace(PASSES, check="stand-in/gpytorch-1.13/sample", version="1.13", resolved=("gpytorch==1.13",))
     made = run(tmp_path, "20300102T000000-0000", FAILS, older)
     guess = guess_of(made)
@@ -121,7 +121,7 @@ def test_every_face_shows_the_guess(tmp_path: Path, capsys: pytest.CaptureFixtur
     compiled = compile_report(made.journal, tmp_path / "out")
     said = {
         "end": "\n".join(ending(compiled.table)),
-        "report.md": (tmp_path / "out" / "report.md").read_text().partition("### Failures that blame nobody")[2],
+        "report.md": (tmp_path / "out" / "report.md").read_text(),
         "report.json": (tmp_path / "out" / "report.json").read_text(),
     }
     for command in (("show", CHECK), ("show", CHECK, "--json"), ("triage", made.id)):
