@@ -45,12 +45,10 @@ def same_version(version: str, other: str) -> bool:
     if version == other:
         return True
     try:
-        from packaging.version import InvalidVersion, Version  # only now: a bare host has none
-    except ModuleNotFoundError:
-        return False
-    try:
+        from packaging.version import Version  # only now: a bare host has none
+
         return Version(version) == Version(other)
-    except InvalidVersion:
+    except (ModuleNotFoundError, ValueError):
         return False
 
 
@@ -64,6 +62,14 @@ def admits(requirement: str, version: str) -> bool | None:
         exact = version_of(requirement)
         return exact == version if exact else None
     return Requirement(requirement).specifier.contains(version, prereleases=True)
+
+
+def within(requirement: str, version: str) -> bool:
+    """Whether a requirement surely admits a version; one outside the standard, or an option of pip, admits none."""
+    try:
+        return admits(requirement, version) is True
+    except ValueError:
+        return False
 
 
 def left_out(requirements: Iterable[str], facts: Mapping[str, Any]) -> dict[str, str]:
@@ -99,20 +105,28 @@ def _holds(marker: str, facts: Mapping[str, Any]) -> bool:
 def too_new(needs_python: str, python: str) -> bool:
     """Whether a Requires-Python leaves out this Python although it is not too old, as an upper bound does."""
     lower = ",".join(re.findall(r"(?:>=|>|~=)[^,]+", needs_python)).replace("~=", ">=")
-    return admits(f"python{needs_python}", python) is False and admits(f"python{lower}", python) is True
+    try:
+        return admits(f"python{needs_python}", python) is False and within(f"python{lower}", python)
+    except ValueError:  # outside the standard: pip passes over it
+        return False
 
 
 def is_standard(requirement: str) -> bool:
     """Whether a requirement can be read by the letter of the standard (PEP 508), as pip 24.1 and newer do."""
     try:
-        from packaging.requirements import InvalidRequirement, Requirement  # only now: a bare host has none
+        from packaging.requirements import Requirement  # only now: a bare host has none
+
+        Requirement(requirement)
     except ModuleNotFoundError:
         return True
-    try:
-        Requirement(requirement)
-    except InvalidRequirement:
+    except ValueError:
         return False
     return True
+
+
+def numbers(version: str) -> tuple[int, ...]:
+    """The numbers in a version, to compare those of drivers, C libraries and the like."""
+    return tuple(map(int, re.findall(r"\d+", version)))
 
 
 def is_prerelease(version: str) -> bool:

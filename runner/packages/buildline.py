@@ -7,20 +7,30 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from torch_compat_matrix.runner.packages.pip_config import Index
-from torch_compat_matrix.runner.pins import canonical
+from torch_compat_matrix.runner.pins import HASH, canonical, name_of, version_of
 
-CPU_INDEX_TIMEOUT_S = 10
-"""How long PyTorch's own index may be silent before the plain index is used."""
 CPU_INDEX = ("--torch-backend", "cpu")
 """uv's flags for the CPU line of torch and its companions, from PyTorch's own index."""
+CPU_INDEX_VARIABLES = {"UV_HTTP_TIMEOUT": "10", "UV_HTTP_RETRIES": "0"}
+"""Keep uv from waiting long for that index: the plain one is used then."""
 
 _LINKED = re.compile(rb"\blib(?:(torch_cuda|c10_cuda)|torch|torch_cpu|c10)\.so|\blibcudart[.\w-]*?\.so\.(\d+)")
 """The names of shared libraries in a compiled file: torch's CUDA libraries, its others, and CUDA's runtime."""
 
 
-def cpu_index_variables() -> dict[str, str]:
-    """Variables that keep uv from waiting long for PyTorch's own index."""
-    return {"UV_HTTP_TIMEOUT": str(CPU_INDEX_TIMEOUT_S), "UV_HTTP_RETRIES": "0"}
+_COMPANIONS = re.compile(r"torch(?:vision|audio|ao|codec|data|text)?")
+_OF_CUDA = re.compile(r"(?:nvidia|cuda)-.+|triton|pytorch-triton")
+
+
+def is_of_cuda(name: str) -> bool:
+    """Whether a distribution comes with a CUDA build of torch alone."""
+    return _OF_CUDA.fullmatch(name) is not None
+
+
+def of_any_line(pin: str) -> str:
+    """The pin of torch or a companion without what only one build line has: hashes, and the end `+cpu`."""
+    bare, version = pin.split(HASH)[0], version_of(pin)
+    return bare.partition("+")[0] if _COMPANIONS.fullmatch(name_of(pin)) or "+" in version else pin
 
 
 def has_cpu_index(index: Index) -> bool:

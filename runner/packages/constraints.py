@@ -16,7 +16,11 @@ from urllib.parse import unquote, urljoin, urlsplit
 from urllib.request import HTTPSHandler, ProxyHandler, Request, build_opener
 
 from torch_compat_matrix.runner.errors import Trouble
+from torch_compat_matrix.runner.files import read_whole
 from torch_compat_matrix.runner.text import redact
+
+PATIENCE_S = 25
+"""An index, or what else is behind a URL, that sends nothing for so long is not there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +86,7 @@ class Reader:
         try:
             if "://" in place:
                 return _fetched(place, self)
-            return Path(place).expanduser().read_text(encoding="utf-8")
+            return read_whole(Path(place).expanduser(), 1 << 20).decode()
         except (OSError, ValueError) as error:
             cause = error.reason if isinstance(error, URLError) else getattr(error, "strerror", None) or error
             raise Trouble("constraints-unreadable", f"{redact(place)}: {redact(str(cause))}") from None

@@ -16,10 +16,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from torch_compat_matrix.runner.files import cores, write_whole
+from torch_compat_matrix.runner.files import cores, entries_below, read_whole, write_whole
 
 _SEEN = ("st_size", "st_mtime_ns", "st_ctime_ns", "st_ino")
 """Where none of these changed, a file is not read again: its time of change can be set by the clock alone."""
+
+Sealed = dict[str, list[Any]]
+"""A manifest: relative name -> the hash of the file, and the four numbers of _SEEN."""
 
 
 def seal(folder: Path, place: Path | None = None) -> None:
@@ -29,8 +32,9 @@ def seal(folder: Path, place: Path | None = None) -> None:
         if mode & 0o222 and not entry.is_symlink():
             Path(entry).chmod(mode & ~0o222)
     files = _files(folder)
+    paths = list(map(Path, files.values()))
     with ThreadPoolExecutor(cores()) as pool:
-        hashes = pool.map(hash_of, map(Path, files.values()))
+        hashes = list(pool.map(hash_of, paths))
     entries = {name: [found, *_seen(files[name])] for name, found in zip(files, hashes, strict=True)}
     write_whole(manifest_of(place or folder), [json.dumps(entries)])
 
@@ -40,17 +44,23 @@ def is_sealed(folder: Path) -> bool:
     return manifest_of(folder).exists()
 
 
+def read(folder: Path) -> Sealed:
+    """The manifest of a folder; empty where it cannot be read."""
+    try:
+        sealed: Sealed = json.loads(read_whole(manifest_of(folder), 1 << 28))
+    except (OSError, ValueError):
+        return {}
+    return sealed
+
+
 def damage(folder: Path) -> str:
     """The first difference between a folder and its manifest; empty where there is none. Files that came are removed.
 
     A file whose hash is right though its times are not, as after a move of the whole home, is no damage.
     """
-    try:
-        sealed: dict[str, list[Any]] = json.loads(manifest_of(folder).read_text())
-    except (OSError, ValueError):
-        return "its manifest cannot be read"
+    sealed = read(folder)
     if folder.is_symlink() or not sealed:  # nothing is removed from a folder that a library has put in its place
-        return "it is a link, or its manifest is empty"
+        return "it is a link, or its manifest is empty or cannot be read"
     files = _files(folder)
     for name in sorted(files.keys() - sealed.keys()):
         try:
@@ -61,7 +71,8 @@ def damage(folder: Path) -> str:
         return f"{name} was removed"
     touched = [name for name, entry in files.items() if _seen(entry) != sealed[name][1:]]
     for name in touched:
-        if hash_of(Path(files[name])) != sealed[name][0]:
+        found = Path(files[name])
+        if found.lstat().st_size != sealed[name][1] or hash_of(found) != sealed[name][0]:  # it may have a terabyte now
             return f"{name} was changed"
     if touched:
         with suppress(OSError):  # a home that can only be read
@@ -96,18 +107,8 @@ def manifest_of(folder: Path) -> Path:
 
 def _files(folder: Path) -> dict[str, os.DirEntry[str]]:
     """Every file and link below the folder, by its relative name; without paths, since a stand-in has 20,000."""
-    found: dict[str, os.DirEntry[str]] = {}
-
-    def walk(place: str, prefix: str) -> None:
-        with suppress(OSError), os.scandir(place) as entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    walk(entry.path, f"{prefix}{entry.name}/")
-                else:
-                    found[prefix + entry.name] = entry
-
-    walk(str(folder), "")
-    return found
+    start = len(str(folder)) + 1
+    return {entry.path[start:]: entry for entry in entries_below(folder)}
 
 
 def _seen(entry: os.DirEntry[str]) -> list[int]:
@@ -116,9 +117,11 @@ def _seen(entry: os.DirEntry[str]) -> list[int]:
 
 
 def hash_of(path: Path) -> str:
-    """The SHA-256 of a file's content, in hexadecimal digits; of a link where it leads to."""
+    """The SHA-256 of a file's content, in hexadecimal digits; of a link where it leads to, of a pipe that it is one."""
     if path.is_symlink():
         return f"link to {path.readlink()}"
+    if not path.is_file():
+        return "no file"
     found = hashlib.sha256()
     with path.open("rb") as stream:
         while data := stream.read(1 << 20):

@@ -15,8 +15,6 @@ from torch_compat_matrix.runner.packages.pip_config import Index
 from torch_compat_matrix.runner.packages.question import Question
 from torch_compat_matrix.runner.packages.releases import releases
 from torch_compat_matrix.runner.packages.resolution import PASSING
-from torch_compat_matrix.runner.packages.stubs import Held
-from torch_compat_matrix.runner.packages.target import Target
 
 ALL: tuple[str, ...] = ()
 WHEELS = ("--only-binary", ":all:")
@@ -53,11 +51,9 @@ class Offers:
     def _asked(self, requirements: tuple[str, ...], flags: tuple[str, ...], *, keeps: bool) -> dict[str, str]:
         key = requirements, flags, keeps
         if key not in self._sets:
-            target = Target.of(self.facts)
-            held = Held.of(self.facts, target, self.cache / "stubs")
-            pip = Pip(target=target, held=held, glibc=self.facts["glibc"], index=self.index, home=self.cache)
-            question = Question(requirements, frozenset(), pip, self.index.constraints(), {})
-            ran = question.resolve(*flags, keep=held.versions.keys() - question.asked if keeps else ())
+            pip = Pip.of(self.facts, self.index, self.cache)
+            question = Question(requirements=requirements, pip=pip, constraints=self.index.constraints())
+            ran = question.resolve(*flags, keep=pip.held.versions.keys() - question.asked if keeps else ())
             if ran.status and ran.reason in PASSING:
                 raise Trouble(ran.reason, ran.explanation)
             self._sets[key] = {} if ran.status else question.needed(ran)

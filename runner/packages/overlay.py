@@ -16,16 +16,16 @@ from pathlib import Path
 from typing import Any
 
 from torch_compat_matrix.runner.errors import Trouble
-from torch_compat_matrix.runner.files import build_once, cores, stamps, write_whole
+from torch_compat_matrix.runner.files import build_once, read_cache, stamps, write_whole
 from torch_compat_matrix.runner.model import Install, digest, utc_now
-from torch_compat_matrix.runner.packages import buildline, uv
+from torch_compat_matrix.runner.packages import buildline, bytecode, uv
 from torch_compat_matrix.runner.packages import manifest as manifests
 from torch_compat_matrix.runner.packages.pip import is_strict
 from torch_compat_matrix.runner.packages.pip_config import Index
 from torch_compat_matrix.runner.packages.resolution import Resolution
 from torch_compat_matrix.runner.packages.resolve import resolve
 from torch_compat_matrix.runner.packages.target import Target
-from torch_compat_matrix.runner.pins import canonical, is_standard, too_new
+from torch_compat_matrix.runner.pins import canonical, is_standard, numbers, too_new
 from torch_compat_matrix.runner.text import fit
 from torch_compat_matrix.runner.watch import phase
 
@@ -94,6 +94,21 @@ def _build(add: Sequence[str], facts: Mapping[str, Any], index: Index, home: Pat
     return build_once(folder, fill, lambda folder: not manifests.damage(folder))
 
 
+def contents(add: Sequence[str], facts: Mapping[str, Any]) -> str:
+    """A hash of an overlay's packages and of what they are for."""
+    return digest({"add": fit(sorted(add)), **asdict(Target.of(facts))})
+
+
+def fetched(home: Path) -> set[str]:
+    """The `contents` of the overlays that are here; no index is asked whether it has other files today."""
+
+    def parse(record: Any) -> str:
+        return digest({name: record[name] for name in ("add", *Target.__slots__)})
+
+    records = (path for path in (home / "overlays").glob("*.json") if path.with_suffix("").is_dir())
+    return {found for record in records if (found := read_cache(record, parse))}
+
+
 def refusals(folder: Path, facts: Mapping[str, Any], *, strict: bool) -> dict[str, str]:
     """Name -> what pip holds against a package here that uv accepts: an upper bound of Python, a broken requirement.
 
@@ -104,17 +119,10 @@ def refusals(folder: Path, facts: Mapping[str, Any], *, strict: bool) -> dict[st
         metadata = HeaderParser().parsestr(path.read_text(encoding="utf-8", errors="replace"))
         needs = str(metadata["Requires-Python"] or "")
         broken = [text for text in metadata.get_all("Requires-Dist") or () if strict and not is_standard(text)]
-        words = [f"Requires-Python: {needs}"] if needs and _leaves_out(needs, facts["python"]) else broken
+        words = [f"Requires-Python: {needs}"] if needs and too_new(needs, facts["python"]) else broken
         if words:
             refused[canonical(metadata["Name"])] = f"{metadata['Name']} {metadata['Version']} ({words[0]})"
     return refused
-
-
-def _leaves_out(needs_python: str, python: str) -> bool:
-    try:
-        return too_new(needs_python, python)
-    except ValueError:  # outside the standard: pip passes over it
-        return False
 
 
 def folder_of(
@@ -123,12 +131,11 @@ def folder_of(
     """The folder of the overlay of these packages, whether it exists or not."""
     target, line = Target.of(facts), ["cpu"] if cpu_line else []
     flags, variables = (*target.flags(), *index.uv_flags()), index.uv_environment().items()
-    offered = [*_hashes(tuple(sorted(add)), flags, *variables), *index.stamps(add)] if index.may_change else []
-    return home / "overlays" / digest([sorted(add), asdict(target), *line, *stamps(add), *offered])
-
-
-def _hashes(add: tuple[str, ...], flags: tuple[str, ...], *variables: tuple[str, str]) -> tuple[str, ...]:
-    return tuple(sorted(re.findall(r"--hash=(\S+)", offered(add, flags, *variables).out)))
+    files: list[object] = []
+    if index.may_change:
+        hashes = re.findall(r"--hash=(\S+)", offered(tuple(sorted(add)), flags, *variables).out)
+        files = [*sorted(hashes), *index.stamps(add)]
+    return home / "overlays" / digest([sorted(add), asdict(target), *line, *stamps(add), *files])
 
 
 @cache
@@ -147,7 +154,7 @@ def _install(add: Sequence[str], target: Target, index: Index, folder: Path, cpu
     if index.stamps(add):
         flags = (*flags, "--refresh")  # else uv takes an earlier file of find-links from its cache
     if cpu_line:
-        flags, variables = (*flags, *buildline.CPU_INDEX), {**variables, **buildline.cpu_index_variables()}
+        flags, variables = (*flags, *buildline.CPU_INDEX), {**variables, **buildline.CPU_INDEX_VARIABLES}
     words = ("pip", "install", *flags, "-r", "-")
     ran = uv.run(words, variables, stdin="\n".join(add))
     changed = [] if ran.status else manifests.unlike_records(folder)
@@ -159,15 +166,14 @@ def _install(add: Sequence[str], target: Target, index: Index, folder: Path, cpu
     uv.redact_sources(folder)
     if target.host_python:
         # Bytecode saves a container, which cannot write it to a read-only mount, up to a third of the import; only an
-        # interpreter of the image's own version can compile it.  A third of scipy and scikit-learn are their tests.
-        compile_, left_out = (sys.executable, "-I", "-m", "compileall", "-q"), rf"{re.escape(str(folder))}/.*/tests?/"
-        uv.finish([*compile_, "-j", str(cores()), "-x", left_out, str(folder)], os.environ, timeout_s=uv.TIMEOUT_S)
+        # interpreter of the image's own version can compile it.
+        uv.finish([sys.executable, "-I", bytecode.__file__, str(folder)], os.environ, timeout_s=uv.TIMEOUT_S)
 
 
 def _refuse_foreign(folder: Path, facts: Mapping[str, Any]) -> None:
     """Raise Trouble where a package compiled here needs a newer C library than the image's; uv checks the rest."""
     own = platform.libc_ver()[1]
-    if not facts["glibc"] or not own or _numbers(own) <= _numbers(facts["glibc"]):
+    if not facts["glibc"] or not own or numbers(own)[:2] <= numbers(facts["glibc"])[:2]:
         return
     for wheel in sorted(folder.glob("*.dist-info/WHEEL")):
         if any(line.startswith("Tag: ") and "-linux_" in line for line in wheel.read_text().splitlines()):
@@ -177,7 +183,3 @@ def _refuse_foreign(folder: Path, facts: Mapping[str, Any]) -> None:
                 f"{name} has no wheel for the image and was compiled for this host's glibc {own}, newer than the"
                 f" image's {facts['glibc']}",
             )
-
-
-def _numbers(version: str) -> list[int]:
-    return [int(part) for part in version.split(".")[:2]]

@@ -16,9 +16,10 @@ from typing import Any
 from torch_compat_matrix.runner.files import build_once, scratch
 from torch_compat_matrix.runner.packages import interpreters, uv
 from torch_compat_matrix.runner.packages.pip_config import Index
+from torch_compat_matrix.runner.packages.resolution import Resolution
 from torch_compat_matrix.runner.packages.stubs import Held
 from torch_compat_matrix.runner.packages.target import Target
-from torch_compat_matrix.runner.pins import admits, name_of, too_new, version_of
+from torch_compat_matrix.runner.pins import name_of, numbers, too_new, version_of, within
 from torch_compat_matrix.runner.text import redact
 
 TIMEOUT_S = 300
@@ -29,22 +30,7 @@ OLDEST = "23.3.2"
 STRICT = (24, 1)
 """The first pip that refuses metadata outside the standard."""
 
-REASONS = (
-    ("disk-full", r"No space left on device|Disk quota exceeded"),
-    ("index-refused", r"\b(401|403|407) (Client )?Error|\b(401|403) (Unauthorized|Forbidden)"),
-    (
-        "index-unreachable",
-        r"after connection broken|ConnectionError|Max retries exceeded|Read timed out|\b5\d\d Server E",
-    ),
-    (
-        "sdist-build-failed",
-        r"metadata-generation-failed|subprocess-exited-with-error|Failed to build|BackendUnavailable",
-    ),
-    ("no-wheel", r"is not a supported wheel on this platform"),
-    ("unsatisfiable", r"ResolutionImpossible|conflicting dependencies"),
-    ("pip-refuses-metadata", r"has invalid metadata"),
-    ("version-not-found", r"No matching distribution found|HTTP error (404|410)"),
-)
+REASONS = uv.reasons("pip")
 """Reason code and the pattern of pip's own words that shows it, the most telling first."""
 
 # PEP 600: packaging asks this module whether the system may have wheels of a newer C library.
@@ -58,23 +44,6 @@ class Unasked(Exception):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Answer:
-    """The outcome of a dry run."""
-
-    pip: str
-    """The version of the pip that answered."""
-    lines: tuple[str, ...] = ()
-    """`name==version` of each package that pip would add or replace (`name @ URL` where a URL is required)."""
-    pins: Mapping[str, str]
-    """Canonical name -> version of the same packages."""
-    notes: tuple[str, ...] = ()
-    problem: str = ""
-    """A stable reason code; empty where pip has an answer."""
-    detail: str = ""
-    """pip's words, without secrets."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Pip:
     """The pip of an image: one of its version, run by this host's interpreter of the image's Python."""
 
@@ -84,13 +53,20 @@ class Pip:
     index: Index
     home: Path
 
+    @classmethod
+    def of(cls, facts: Mapping[str, Any], index: Index, home: Path) -> Pip:
+        """The pip of the image that the facts describe."""
+        target = Target.of(facts)
+        held = Held.of(facts, target, home / "stubs")
+        return cls(target=target, held=held, glibc=facts["glibc"], index=index, home=home)
+
     @property
     def version(self) -> str:
         """The release that is asked; empty for the newest, which is what a user gets where the image holds none."""
         release = _release(self.held.versions.get("pip", ""))
-        return release if not release or _numbers(release) >= _numbers(OLDEST)[:2] else OLDEST
+        return release if not release or numbers(release) >= numbers(OLDEST)[:2] else OLDEST
 
-    def ask(self, requirements: Sequence[str], constraints: str, *, upgrade: bool = False) -> Answer:
+    def ask(self, requirements: Sequence[str], constraints: str, *, upgrade: bool = False) -> Resolution:
         """What `pip install` of the requirements would add or replace; Unasked where that cannot be known here."""
         python, folder = self._python(), self._folder()
         with scratch(self.home) as temporary:
@@ -98,7 +74,7 @@ class Pip:
             (place / "constraints.txt").write_text(constraints)
             (place / "requirements.txt").write_text("\n".join(requirements))
             if self.glibc:
-                glibc = _numbers(self.glibc)[:2]
+                glibc = numbers(self.glibc)[:2]
                 (place / "_manylinux.py").write_text(_MANYLINUX.format(glibc=glibc))
             flags = ["--dry-run", "--quiet", "--no-input", "--report", str(place / "report.json")]
             flags += ["-r", str(place / "requirements.txt"), "-c", str(place / "constraints.txt")]
@@ -110,15 +86,19 @@ class Pip:
             report: dict[str, Any] = json.loads((place / "report.json").read_text()) if not ran.status else {}
         if ran.status == uv.TIMED_OUT:
             raise Unasked(f"it did not answer within {TIMEOUT_S} s")
-        version = next(path.name[4:-10] for path in folder.glob("pip-*.dist-info"))
         if ran.status:
-            return Answer(pip=version, pins={}, problem=_reason(ran.err, self.target.python), detail=_words(ran.err))
-        return Answer(pip=version, notes=_yanked(ran.err), **_chosen(report["install"], requirements))
+            return Resolution(problem=_reason(ran.err, self.target.python), detail=_words(ran.err))
+        return Resolution(notes=_yanked(ran.err), **_chosen(report["install"], requirements))
+
+    @property
+    def answering(self) -> str:
+        """The version of the pip that answers."""
+        return next(path.name[4:-10] for path in self._folder().glob("pip-*.dist-info"))
 
     def takes(self, requirement: str, constraints: str) -> str:
         """The release that pip takes where the pinned one is not to be had; empty where it takes none."""
         name = name_of(requirement)
-        return self.ask([name], constraints, upgrade=True).pins.get(name, "") if version_of(requirement) else ""
+        return self.ask([name], constraints, upgrade=True).versions.get(name, "") if version_of(requirement) else ""
 
     def _python(self) -> str:
         own_system = ("linux" if self.target.platform else sys.platform) == sys.platform
@@ -155,17 +135,13 @@ class Pip:
 def is_strict(version: str) -> bool:
     """Whether a pip of this version, or the newest, refuses metadata outside the standard."""
     release = _release(version)
-    return not release or _numbers(release) >= STRICT
+    return not release or numbers(release) >= STRICT
 
 
 def _release(version: str) -> str:
     """The release in a version such as Debian's `23.0.1+dfsg`."""
     release = re.match(r"\d+(\.\d+)*", version)
     return release[0] if release else ""
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in re.findall(r"\d+", version))
 
 
 def _chosen(install: Sequence[Mapping[str, Any]], requirements: Sequence[str]) -> dict[str, Any]:
@@ -177,7 +153,7 @@ def _chosen(install: Sequence[Mapping[str, Any]], requirements: Sequence[str]) -
         pins[name] = version
         url = asked.get(name, "") if "@" in asked.get(name, "") else f"{name} @ {package['download_info']['url']}"
         lines.append(url if package["is_direct"] else f"{name}=={version}")
-    return {"pins": pins, "lines": tuple(sorted(lines))}
+    return {"versions": pins, "add": tuple(sorted(lines))}
 
 
 def _yanked(words: str) -> tuple[str, ...]:
@@ -195,17 +171,10 @@ def _reason(words: str, python: str) -> str:
     # pip passes over the releases that do not admit its Python, and names them.
     missing = re.search(r"No matching distribution found for ([^(\n]+)(?:\(from (?!-r )(.+)\))?", words)
     passed = re.findall(r"(\S+) Requires-Python ([^;\n]+)", words)
-    bounds = [bound for version, bound in passed if missing and _admits(missing[1].strip(), version)]
+    bounds = [bound for version, bound in passed if missing and within(missing[1].strip(), version)]
     if bounds:
         return "python-too-new" if any(too_new(bound, python) for bound in bounds) else "python-too-old"
     return "unsatisfiable" if missing and missing[2] else code
-
-
-def _admits(requirement: str, version: str) -> bool:
-    try:
-        return bool(admits(requirement, version))
-    except ValueError:  # outside the standard
-        return False
 
 
 def _words(words: str) -> str:

@@ -13,64 +13,32 @@ from pathlib import Path
 from typing import Protocol
 
 from torch_compat_matrix.runner.errors import Trouble
-from torch_compat_matrix.runner.files import user_home
+from torch_compat_matrix.runner.files import read_ini, read_whole, user_home
 from torch_compat_matrix.runner.model import digest
-from torch_compat_matrix.runner.packages.constraints import Constraint, Reader
+from torch_compat_matrix.runner.packages.constraints import PATIENCE_S, Constraint, Reader
 from torch_compat_matrix.runner.pins import canonical, name_of
 from torch_compat_matrix.runner.text import SECRET, redact
 
 PYPI = "https://pypi.org/simple"
-_FILES = ("constraint", "build-constraint")
-"""pip's options that name files; what these hold counts, not where they lie."""
-_ALONE = ("no-deps", "prefer-binary", "upgrade", "upgrade-strategy", "ignore-requires-python", "uploaded-prior-to")
-"""pip's options that uv does not have, or means otherwise."""
-_WHAT = ("index-url", "extra-index-url", "find-links", "no-index", "only-binary", "no-binary", "pre", *_ALONE)
-"""pip's options that decide which packages it finds; several values of an option are separated by white space."""
-_PLACES = {
-    *("index-url", "extra-index-url", "find-links"),
-    *("UV_DEFAULT_INDEX", "UV_INDEX", "UV_INDEX_URL", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS"),
-}
-_HOW = ("trusted-host", "cert", "client-cert", "proxy", "timeout", "keyring-provider")
-"""pip's options that decide how it reaches an index."""
-
-_UV_WHAT = (
-    *("UV_DEFAULT_INDEX", "UV_INDEX", "UV_INDEX_URL", "UV_EXTRA_INDEX_URL", "UV_INDEX_STRATEGY", "UV_FIND_LINKS"),
-    *("UV_OVERRIDE", "UV_EXCLUDE", "UV_EXCLUDE_NEWER", "UV_PRERELEASE", "UV_RESOLUTION"),
-    *("UV_TORCH_BACKEND", "UV_OFFLINE"),
-)
-"""uv's own variables that decide which packages it finds, and of which pip knows nothing."""
-_UV_FILES = {"constraint": "UV_CONSTRAINT", "build-constraint": "UV_BUILD_CONSTRAINT"}
-"""uv's own variables for files that pip, too, can be given."""
-
-_UV_VARIABLES = {
-    "index-url": "UV_DEFAULT_INDEX",
-    "extra-index-url": "UV_INDEX",
-    "trusted-host": "UV_INSECURE_HOST",
-    "client-cert": "SSL_CLIENT_CERT",
-}
-
-_BUNDLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
-_SURROUNDINGS = (
-    *_BUNDLES,
-    *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "all_proxy", "no_proxy"),
-)
-"""Variables besides pip's own that direct its requests."""
+_TABLES = read_ini(Path(__file__).with_name("data") / "options.ini")
+_FILES, _ALONE, _HOW = (tuple(_TABLES["pip"][key].split()) for key in ("files", "alone", "how"))
+_WHAT = (*_TABLES["pip"]["what"].split(), *_ALONE)
+_UV_WHAT, _UV_FILES, _UV_VARIABLES = _TABLES["uv"]["what"].split(), _TABLES["files of uv"], _TABLES["variables of uv"]
+_PLACES = {name for names in _TABLES["places"].values() for name in names.split()}
+_BUNDLES, _PROXIES = (_TABLES["surroundings"][key].split() for key in ("bundles", "proxies"))
 
 
 class Sources(Protocol):
-    """Further sources, of a cell or of a library in the matrix."""
+    """Further sources, of a cell or of a library in the matrix; its index stands in place of pip's own."""
 
     @property
-    def index(self) -> str | None:
-        """The index in place of pip's own."""
+    def index(self) -> str | None: ...
 
     @property
-    def extra_index(self) -> Sequence[str]:
-        """Further indexes."""
+    def extra_index(self) -> Sequence[str]: ...
 
     @property
-    def find_links(self) -> Sequence[str]:
-        """Folders and pages."""
+    def find_links(self) -> Sequence[str]: ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -106,7 +74,7 @@ class Index:
         return cls(
             options={name: options[name].strip() for name in (*_WHAT, *_HOW, *_FILES) if name in options},
             uv={name: value for name, value in environ.items() if name.startswith("UV_")},
-            surroundings={name: environ[name] for name in _SURROUNDINGS if environ.get(name)},
+            surroundings={name: environ[name] for name in (*_BUNDLES, *_PROXIES) if environ.get(name)},
         )
 
     def beside(self, more: Sources) -> Index:
@@ -167,7 +135,7 @@ class Index:
         variables = self.uv_environment()
         main = variables.get("UV_DEFAULT_INDEX") or variables.get("UV_INDEX_URL") or PYPI
         more = f"{variables.get('UV_INDEX', '')} {variables.get('UV_EXTRA_INDEX_URL', '')}".split()
-        urls = [] if self._on("no-index") else [re.sub(r"^[\w.-]+=", "", url) for url in (main, *more)]
+        urls = [] if self.is_on("no-index") else [re.sub(r"^[\w.-]+=", "", url) for url in (main, *more)]
         links = variables.get("UV_FIND_LINKS", "").split(",")
         return urls, [link if "://" in link else Path(link).absolute().as_uri() for link in filter(None, links)]
 
@@ -201,23 +169,19 @@ class Index:
 
     def uv_flags(self) -> tuple[str, ...]:
         """The flags for options that uv takes from its command line alone."""
-        flags = ["--no-index"] if self._on("no-index") else []
+        flags = ["--no-index"] if self.is_on("no-index") else []
         for name in ("only-binary", "no-binary"):
             for value in re.split(r"[\s,]+", self.options.get(name, "")):
                 if value:
                     flags += [f"--{name}", value]
         for place in self._places("build-constraint"):
             flags += ["--build-constraints", place]
-        return (*flags, *(("--prerelease", "allow") if self._on("pre") else ()))
+        return (*flags, *(("--prerelease", "allow") if self.is_on("pre") else ()))
 
-    def constraints(self) -> tuple[Constraint, ...]:
-        """The lines of all constraint files, pip's and uv's; Trouble where a file cannot be read."""
-        return self._read_constraints("constraint")
-
-    @property
-    def no_deps(self) -> bool:
-        """Whether pip leaves dependencies out."""
-        return self._on("no-deps")
+    def constraints(self, option: str = "constraint") -> tuple[Constraint, ...]:
+        """The lines of all files that the option names, pip's and uv's; Trouble where a file cannot be read."""
+        reader = self.reader()
+        return tuple(constraint for place in self._places(option) for constraint in reader.read(place))
 
     @property
     def pips_alone(self) -> tuple[str, ...]:
@@ -232,9 +196,8 @@ class Index:
     def pip_environment(self) -> dict[str, str]:
         """pip's own variables, for an install inside an image; the paths in them are in `paths`."""
         variables = {f"PIP_{name.upper().replace('-', '_')}": value for name, value in self.options.items()}
-        bundle = next((self.surroundings[name] for name in _BUNDLES if name in self.surroundings), "")
-        if bundle and "PIP_CERT" not in variables:
-            variables["PIP_CERT"] = bundle
+        if self._cert:
+            variables["PIP_CERT"] = self._cert
         proxies = {name: value for name, value in self.surroundings.items() if name.lower().endswith("_proxy")}
         return {**proxies, **variables, "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
 
@@ -266,7 +229,7 @@ class Index:
     def contents(self) -> str:
         """A hash that changes with the text of a constraint file, and when a file is put into a find-links folder."""
         seen: list[object] = [folder.stat().st_mtime_ns for folder in self.local_links()]
-        seen += [str(constraint) for name in _FILES for constraint in self._read_constraints(name)]
+        seen += [str(constraint) for name in _FILES for constraint in self.constraints(name)]
         reader = self.reader()
         more = [place for name in ("UV_OVERRIDE", "UV_EXCLUDE") for place in self.uv.get(name, "").split()]
         return digest([*seen, *(str(line) for place in more for line in reader.read(place))])
@@ -274,20 +237,18 @@ class Index:
     def _places(self, option: str) -> tuple[str, ...]:
         return (*self.values(option), *self.uv.get(_UV_FILES[option], "").split())
 
-    def _read_constraints(self, option: str) -> tuple[Constraint, ...]:
-        reader = self.reader()
-        return tuple(constraint for place in self._places(option) for constraint in reader.read(place))
-
     def reader(self) -> Reader:
         """The reader of what lies behind URLs, with pip's certificates, proxy and patience."""
-        bundle = next((self.surroundings[name] for name in _BUNDLES if name in self.surroundings), "")
-        return Reader(
-            cert=self.options.get("cert", bundle),
-            proxy=self.options.get("proxy", ""),
-            timeout_s=float(self.options.get("timeout", 15)),
-        )
+        timeout_s = min(float(self.options.get("timeout", 15)), PATIENCE_S)
+        return Reader(cert=self._cert, proxy=self.options.get("proxy", ""), timeout_s=timeout_s)
 
-    def _on(self, name: str) -> bool:
+    @property
+    def _cert(self) -> str:
+        bundles = (self.surroundings[name] for name in _BUNDLES if name in self.surroundings)
+        return self.options.get("cert") or next(bundles, "")
+
+    def is_on(self, name: str) -> bool:
+        """Whether a switch of pip's is set."""
         return self.options.get(name, "").lower() in ("1", "y", "yes", "t", "true", "on")
 
 
@@ -327,7 +288,7 @@ def _files(environ: Mapping[str, str]) -> list[Path]:
 def _read(path: Path) -> dict[tuple[str, str], str]:
     parser = RawConfigParser()
     try:
-        parser.read(path, encoding="utf-8")
+        parser.read_string(read_whole(path, 1 << 20).decode())
     except (OSError, UnicodeDecodeError, ConfigError):
         return {}
     return {(section, _normal(name)): value for section in parser.sections() for name, value in parser.items(section)}

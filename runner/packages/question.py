@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from torch_compat_matrix.runner.errors import OF_THE_IMAGES_BUILD
 from torch_compat_matrix.runner.files import scratch
 from torch_compat_matrix.runner.packages import uv
 from torch_compat_matrix.runner.packages.constraints import Constraint
-from torch_compat_matrix.runner.packages.pip import Answer, Pip, Unasked, telling_line
+from torch_compat_matrix.runner.packages.pip import Pip, Unasked, telling_line
 from torch_compat_matrix.runner.packages.pip_config import Index
 from torch_compat_matrix.runner.packages.resolution import PASSING, Resolution
 from torch_compat_matrix.runner.packages.stubs import Held
@@ -24,6 +25,7 @@ from torch_compat_matrix.runner.pins import (
     read_pins,
     same_version,
     version_of,
+    within,
 )
 
 UNASKED = "pip itself was not asked"
@@ -40,15 +42,15 @@ _FINER = {
 _COMPILE = ("pip", "compile", "--no-header", "--no-annotate")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Question:
     """Requirements, and whatever decides what pip would make of them."""
 
     requirements: tuple[str, ...]
-    newest: frozenset[str]
     pip: Pip
     constraints: tuple[Constraint, ...]
-    refused: Mapping[str, str]
+    newest: frozenset[str] = frozenset()
+    refused: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def held(self) -> Held:
@@ -65,7 +67,7 @@ class Question:
             ran = self.resolve("--only-binary", ":all:", keep=self.held.versions.keys() - self.newest)
             free = freely.result()
         doubtful = self._doubtful(ran, free)
-        if doubtful:
+        if doubtful and not (free.status and free.reason in PASSING):
             ran = self._keeping()
         if ran.status and (ran.reason in PASSING or (free.status and free.reason in PASSING)):
             return self._unmet(free if free.status else ran)
@@ -80,6 +82,8 @@ class Question:
         """The host where its constraints leave nothing over, the matrix where it asks for another torch itself."""
         if constraints and resolution.problem in ("unsatisfiable", "version-not-found"):
             return "host"
+        if resolution.problem == "sdist-build-failed" and re.search(OF_THE_IMAGES_BUILD, resolution.evidence):
+            return "image"
         torch = any(name_of(text) == "torch" for text in self.requirements[1:])
         return "matrix" if torch and resolution.problem == "drift" else ""
 
@@ -107,7 +111,7 @@ class Question:
             resolution = self._unasked(ran, free)
             return replace(resolution, notes=(*resolution.notes, f"{UNASKED}: {cause}"))
 
-    def _asked(self) -> Answer:
+    def _asked(self) -> Resolution:
         """pip's answer to a plain install; what is not to be the newest stays where it meets its requirement."""
         held = self.held.versions
         stay = {
@@ -115,7 +119,7 @@ class Question:
         }
         return self._ask_pip(self.held.pins(stay))
 
-    def _ask_pip(self, more_constraints: str) -> Answer:
+    def _ask_pip(self, more_constraints: str) -> Resolution:
         if self.index.uvs_alone:
             raise Unasked(f"it knows nothing of {', '.join(self.index.uvs_alone)}")
         constraints = f"{self._constraints()}{more_constraints}"
@@ -143,32 +147,26 @@ class Question:
         if free.status:
             return self._unmet(free)
         picks, drift = self._drift(read_pins(free.out.splitlines()))
-        return self._drifted(ran, self._plain(picks), picks, drift)
+        why = ran.explanation
+        return _drifted(self._plain(picks), picks, drift, why, uv.evidence(why)) if drift else self._unmet(ran)
 
-    def _as_told(self, told: Answer, ran: uv.Ran) -> Resolution:
+    def _as_told(self, told: Resolution, ran: uv.Ran) -> Resolution:
         """What pip told: packages to add, or replacements; then what keeps the image is uv's, if there is anything."""
-        picks = {**self.needed(ran), **told.pins}
-        drift = self._replaced(told.pins)
+        picks = {**self.needed(ran), **told.versions}
+        drift = self._replaced(told.versions)
         if not drift:
-            return Resolution(add=told.lines, versions=picks, notes=told.notes)
+            return Resolution(add=told.add, versions=picks, notes=told.notes)
         if ran.status:
-            return self._drifted(ran, told.lines, picks, drift)
+            return _drifted(told.add, picks, drift, ran.explanation, uv.evidence(ran.explanation))
         if not self.refused:
-            return replace(self._met(ran, {}), plain=told.lines, drift=drift)
+            return replace(self._met(ran, {}), plain=told.add, drift=drift)
         kept = self._ask_pip(self.held.pins(self.held.versions.keys() - self.asked))
         if not kept.problem:
-            versions = {**picks, **kept.pins}
-            return Resolution(add=kept.lines, plain=told.lines, versions=versions, drift=drift, notes=kept.notes)
-        return Resolution(
-            plain=told.lines,
-            versions=picks,
-            drift=drift,
-            problem="drift",
-            detail=f"an install would replace {', '.join(drift)}: {uv.brief(kept.detail)}",
-            evidence=telling_line(kept.detail),
-        )
+            versions = {**picks, **kept.versions}
+            return Resolution(add=kept.add, plain=told.add, versions=versions, drift=drift, notes=kept.notes)
+        return _drifted(told.add, picks, drift, kept.detail, telling_line(kept.detail))
 
-    def _refusal(self, told: Answer, ran: uv.Ran, free: uv.Ran) -> Resolution:
+    def _refusal(self, told: Resolution, ran: uv.Ran, free: uv.Ran) -> Resolution:
         """Why pip installs nothing; in uv's words where uv refuses, too, since they are clearer."""
         for failed in (each for each in (free, ran) if each.status):
             unmet = self._unmet(failed)
@@ -177,7 +175,7 @@ class Question:
             if told.problem in (unmet.problem, "version-not-found", "unsatisfiable"):
                 return replace(unmet, problem=told.problem)
         line = telling_line(told.detail)
-        detail = f"pip {told.pip}: {line if told.problem == 'sdist-build-failed' else told.detail}"
+        detail = f"pip {self.pip.answering}: {line if told.problem == 'sdist-build-failed' else told.detail}"
         if told.problem in _PIPS_REASONS:
             detail = f"{self._takes()}{detail}"
         return Resolution(problem=told.problem, detail=uv.brief(detail), evidence=line)
@@ -204,11 +202,12 @@ class Question:
         ran = replace(self, constraints=())._free()
         picks = read_pins(ran.out.splitlines()) if not ran.status else {}
         held = {name: self.held.versions[name] for name in self.held.versions.keys() & named}
-        return [
-            constraint
-            for constraint in bounding
-            if not _within(constraint.line, picks) or not _within(constraint.line, {**picks, **held})
-        ]
+
+        def holds(constraint: Constraint, picks: Mapping[str, str]) -> bool:
+            version = picks.get(name_of(constraint.line), "")
+            return bool(version) and within(constraint.line, version)
+
+        return [each for each in bounding if not (holds(each, picks) and holds(each, {**picks, **held}))]
 
     @property
     def asked(self) -> set[str]:
@@ -257,26 +256,13 @@ class Question:
         """Whether a package would be another version if the image were empty."""
         return bool(free) and any(free.get(name) != version for name, version in new.items())
 
-    def _drifted(
-        self, ran: uv.Ran, plain: tuple[str, ...], picks: Mapping[str, str], drift: tuple[str, ...]
-    ) -> Resolution:
-        if not drift:
-            return self._unmet(ran)
-        return Resolution(
-            plain=plain,
-            versions=picks,
-            drift=drift,
-            problem="drift",
-            detail=f"an install would replace {', '.join(drift)}: {uv.brief(ran.explanation)}",
-            evidence=uv.evidence(ran.explanation),
-        )
-
     def _free(self) -> uv.Ran:
         """Resolve as if the image were empty; where that fails, with the image's packages beside the indexes'."""
         ran = self.resolve(keep=())
         if ran.status and ran.reason not in PASSING:
             again = self._run(links=(self._stubs(),))
-            return ran if again.status else again
+            # Without an index nothing of an empty image could be resolved, and that explains no conflict.
+            return ran if again.status and "--no-index" not in self.index.uv_flags() else again
         return ran
 
     def _unmet(self, ran: uv.Ran) -> Resolution:
@@ -337,7 +323,8 @@ class Question:
             # UV_CONSTRAINT does not count beside a `-c`.
             constraints = Path(folder, "constraints.txt")
             constraints.write_text(self._constraints())
-            flags = (*self.pip.target.flags(), *self.index.uv_flags(), *(("--no-deps",) if self.index.no_deps else ()))
+            no_deps = ("--no-deps",) if self.index.is_on("no-deps") else ()
+            flags = (*self.pip.target.flags(), *self.index.uv_flags(), *no_deps)
             return uv.run(
                 (*_COMPILE, *flags, "-c", str(constraints), *arguments, "-"),
                 self.index.uv_environment(*map(str, links)) | dict(variables or {}),
@@ -345,10 +332,8 @@ class Question:
             )
 
 
-def _within(constraint: str, picks: Mapping[str, str]) -> bool:
-    """Whether a pick is within a constraint."""
-    version = picks.get(name_of(constraint), "")
-    try:
-        return bool(version) and admits(constraint, version) is True
-    except ValueError:  # an option, or outside the standard
-        return False
+def _drifted(
+    plain: tuple[str, ...], picks: Mapping[str, str], drift: tuple[str, ...], why: str, evidence: str
+) -> Resolution:
+    detail = f"an install would replace {', '.join(drift)}: {uv.brief(why)}"
+    return Resolution(plain=plain, versions=picks, drift=drift, problem="drift", detail=detail, evidence=evidence)

@@ -59,9 +59,14 @@ def hashed(add: Sequence[str], facts: Mapping[str, Any], index: Index, *, withdr
     yanked = re.search(r"^warning: (`.* is yanked.*)$", ran.err, re.MULTILINE)
     if yanked and not withdrawn:
         raise Trouble("yanked", yanked[1])
+    return pins_in(ran.out, index)
+
+
+def pins_in(answer: str, index: Index) -> tuple[str, ...]:
+    """The pins of uv's answer, sorted, each with the hashes that uv tells and those of files in local find-links."""
     held = [path for folder in index.local_links() for path in sorted(folder.glob("*"))]
     lines = []
-    for line in filter(name_of, re.sub(r"\s*\\\n\s*", " ", ran.out).splitlines()):
+    for line in filter(name_of, re.sub(r"\s*\\\n\s*", " ", answer).splitlines()):
         pin, *hashes = line.split(HASH)
         for path in held if version_of(pin) else ():
             if same_version(version_of_file(path.name, name_of(pin)), version_of(pin)):

@@ -6,11 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from torch_compat_matrix.runner.errors import Trouble
 from torch_compat_matrix.runner.model import PLAIN, Cell, Install
 from torch_compat_matrix.runner.pins import canonical, name_of, read_pins
 
-PASSING = ("index-unreachable", "index-refused", "disk-full", "install-failed", "constraints-unreadable")
-"""Passing problems, which are not cached."""
+PASSING = (
+    *("index-unreachable", "index-refused", "disk-full", "install-failed", "constraints-unreadable"),
+    *("build-timeout", "out-of-memory"),
+)
+"""Passing problems, which are not cached: no other question to uv or pip is an answer."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,6 +58,10 @@ class Resolution:
             problem=locked["problem"],
             detail=locked["detail"],
         )
+
+    def trouble(self, of: str = "") -> Trouble:
+        """The problem as a named outcome; `of` begins its message."""
+        return Trouble(self.problem, f"{of}{self.detail}", evidence=self.evidence, blame=self.blame)
 
     def under(self, install: Install) -> Resolution:
         """The resolution for that way to install; a plain install adds whatever pip does, and so has no drift."""

@@ -16,8 +16,6 @@ from torch_compat_matrix.runner.packages.pip import Pip
 from torch_compat_matrix.runner.packages.pip_config import Index
 from torch_compat_matrix.runner.packages.question import UNASKED, Question
 from torch_compat_matrix.runner.packages.resolution import PASSING, Resolution
-from torch_compat_matrix.runner.packages.stubs import Held
-from torch_compat_matrix.runner.packages.target import Target
 from torch_compat_matrix.runner.pins import version_of
 from torch_compat_matrix.runner.shapes import fits
 from torch_compat_matrix.runner.text import redact
@@ -43,22 +41,25 @@ def resolve(
     since the epoch) is not used.  `refused`: what pip holds against packages of the answer (name -> words), which it
     is then asked about.
     """
-    target = Target.of(facts)
-    held = Held.of(facts, target, cache / "stubs")
+    pip = Pip.of(facts, index, cache)
     try:
         constraints, contents = index.constraints(), index.contents
     except Trouble as trouble:
         return Resolution(problem=trouble.code, detail=str(trouble), evidence=trouble.evidence)
     places = (index.key, contents, uv.version(), *stamps(requirements))
-    key = digest([_SCHEMA, sorted(requirements), sorted(newest), held.folder.name, asdict(target), places])
+    key = digest([_SCHEMA, sorted(requirements), sorted(newest), pip.held.folder.name, asdict(pip.target), places])
     path, today = cache / f"{key}.json", dt.date.today().isoformat()
-    pip = Pip(target=target, held=held, glibc=facts["glibc"], index=index, home=cache)
     with locked(path.with_suffix(".lock")):
         kept = _kept(path, today, since, judged=refused is not None)
         if kept is not None:
             return kept
-        question = Question(tuple(requirements), frozenset(newest) - {"torch"}, pip, constraints, refused or {})
-        resolution = question.answer()
+        resolution = Question(
+            requirements=tuple(requirements),
+            pip=pip,
+            constraints=constraints,
+            newest=frozenset(newest) - {"torch"},
+            refused=refused or {},
+        ).answer()
         settled = not resolution.problem and not any(note.startswith(UNASKED) for note in resolution.notes)
         lasting = settled and all(map(version_of, requirements))
         record = {"day": "" if lasting else today, "judged": bool(refused), "resolution": asdict(resolution)}

@@ -6,7 +6,6 @@ import json
 import os
 import platform
 import re
-import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from torch_compat_matrix.runner.errors import Trouble
-from torch_compat_matrix.runner.files import locked, read_cache, scratch, stamps, to_json, write_whole
+from torch_compat_matrix.runner.files import locked, read_cache, remove_tree, scratch, stamps, to_json, write_whole
 from torch_compat_matrix.runner.model import HOST, Local, digest
 from torch_compat_matrix.runner.packages import buildline, interpreters, manifest, uv
 from torch_compat_matrix.runner.packages.pip_config import Index
+from torch_compat_matrix.runner.packages.releases import pins_in
 from torch_compat_matrix.runner.packages.resolution import PASSING
 from torch_compat_matrix.runner.pins import canonical, name_of
 from torch_compat_matrix.runner.watch import phase
@@ -55,6 +55,8 @@ class _Source:
     constraints: str = ""
     own_line: bool = False
     """Whether it is tried only for the sake of one build line."""
+    pin: str = ""
+    """The torch that the find-links offer, where the requirements name torch."""
     flags: tuple[str, ...] = ()
     variables: Mapping[str, str] = field(default_factory=dict)
 
@@ -62,9 +64,7 @@ class _Source:
 _PLAIN = _Source(name="as pip would choose it")
 # A CUDA build is gigabytes of libraries that a host without a GPU never loads.
 _CPU_INDEX = _Source(
-    name="CPU build from PyTorch's index",
-    flags=buildline.CPU_INDEX,
-    variables=buildline.cpu_index_variables(),
+    name="CPU build from PyTorch's index", flags=buildline.CPU_INDEX, variables=buildline.CPU_INDEX_VARIABLES
 )
 
 
@@ -83,13 +83,13 @@ def build(local: Local, home: Path, index: Index, gpu: bool) -> StandIn:
             manifest.seal(folder)
         if built is None or manifest.damage(folder):
             with locked(users_of(python)):  # a damaged stand-in goes once no launch runs in it
-                shutil.rmtree(folder, ignore_errors=True)
+                remove_tree(folder, ignore_errors=True)
                 try:
                     record = _build(local, folder, python, index, gpu)
                     write_whole(complete, [to_json(record)])
                     manifest.seal(folder)
                 except BaseException:
-                    shutil.rmtree(folder, ignore_errors=True)
+                    remove_tree(folder, ignore_errors=True)
                     raise
             built = StandIn(python=python, **record)
         elif _lacks_bytecode(python):  # built by an earlier version
@@ -128,6 +128,22 @@ def foresee(local: Local, index: Index) -> None:
     )
     if ran.status and ran.reason not in PASSING:
         raise _cannot_be_built(ran)
+
+
+def freeze(local: Local, index: Index) -> tuple[str, ...]:
+    """The exact packages that `local` comes to today, with the hashes of their files; Trouble as in `build`.
+
+    torch and its companions have none, and what a CUDA build alone needs is left out: which build is taken depends on
+    the host.
+    """
+    python = ("--python-version", _version(local)) if _is_version(local) else ("--python", local.python)
+    asked = ("pip", "compile", "--generate-hashes", "--no-header", "--no-annotate", *python, *index.uv_flags(), "-")
+    ran = uv.run(asked, index.uv_environment(), stdin="\n".join(local.requires))
+    if ran.status:
+        raise _cannot_be_built(ran)
+    own = {name_of(text): text for text in local.requires}
+    pins = [pin for pin in pins_in(ran.out, index) if name_of(pin) in own or not buildline.is_of_cuda(name_of(pin))]
+    return tuple(buildline.of_any_line(pin) if "+" not in own.get(name_of(pin), "") else pin for pin in pins)
 
 
 def fetch(local: Local, cells: Iterable[Sequence[str]], home: Path, index: Index) -> None:
@@ -198,6 +214,11 @@ def _lacks_bytecode(python: Path) -> bool:
     return missing and os.access(torch, os.W_OK)
 
 
+def has_inductor(python: Path) -> bool:
+    """Whether the stand-in's torch can compile."""
+    return (_packages(python) / "torch" / "_inductor" / "codecache.py").exists()
+
+
 def _write_bytecode(python: Path) -> None:
     """Import once all that each launch will import, since a launch writes no bytecode into the sealed folder.
 
@@ -224,6 +245,8 @@ def _install(local: Local, python: Path, index: Index, gpu: bool) -> tuple[_Sour
         if source.own_line and not misfits:
             break
         constraints.write_text(source.constraints)
+        if source.pin and index.local_links() and not uv.silence(index.uv_environment()):
+            _take_from_disk(source.pin, python, index)
         ran = uv.run(
             ("pip", "install", *_into(python), "-c", str(constraints), *source.flags, *index.uv_flags(), "-r", "-"),
             {**index.uv_environment(), **source.variables},
@@ -234,17 +257,29 @@ def _install(local: Local, python: Path, index: Index, gpu: bool) -> tuple[_Sour
             taken, misfits = source, buildline.misfits_in(_packages(python))
             if not misfits:
                 break
-        elif ran.reason == "disk-full":
+        elif ran.reason in ("disk-full", "build-timeout", "out-of-memory"):
             break
     if taken is None:
         raise _cannot_be_built(ran)
     return taken, misfits
 
 
+def _take_from_disk(pin: str, python: Path, index: Index) -> None:
+    """Install torch alone, past uv's own cache: that would keep 800 MB of a wheel that is here, and copy them.
+
+    Whether or not it succeeds, the install that follows decides.
+    """
+    with scratch(python.parents[3] / "resolutions") as cache:  # on the same disk, so that a link is enough
+        links = ",".join(map(str, index.local_links()))
+        variables = {"UV_FIND_LINKS": links, "UV_CACHE_DIR": cache, "UV_LINK_MODE": "hardlink"}
+        words = ("pip", "install", *_into(python), "--no-deps", "--no-index", pin)
+        uv.run(words, {**index.uv_environment(), **variables})
+
+
 def _cannot_be_built(ran: uv.Ran) -> Trouble:
-    """The trouble of a stand-in: the matrix's fault, but for trouble of this host."""
+    """The trouble of a stand-in: the matrix's fault, but for trouble of this host, and files that the lock refuses."""
     trouble = ran.trouble("the stand-in cannot be built")
-    if ran.reason in PASSING:
+    if ran.reason in (*PASSING, "hash-mismatch"):
         return trouble
     return Trouble(trouble.code, str(trouble), CORRECT, trouble.evidence, blame="matrix")
 
@@ -265,7 +300,9 @@ def _sources(local: Local, python: Path, index: Index, gpu: bool) -> Iterator[_S
     if not gpu and "+" not in wanted:
         offered = _offered(wanted, python, index)
         if offered:
-            yield _Source(name="CPU build from find-links", constraints=f"torch=={offered}\n")
+            pin = f"torch=={offered}"
+            named = any(name_of(text) == "torch" for text in local.requires)
+            yield _Source(name="CPU build from find-links", constraints=f"{pin}\n", pin=pin if named else "")
         if buildline.has_cpu_index(index):
             yield _CPU_INDEX
     yield _PLAIN

@@ -74,7 +74,7 @@ def fetch(
         raise Trouble("suite-not-run", f"{pin} has no {missing[0] if missing else ' and no '.join(USUAL)}")
     add, packages = overlay.install(("pytest", *wanted["with"]), facts, index, home, stand_in=stand_in)
     if add.problem:
-        raise Trouble(add.problem, f"for the suite: {add.detail}", evidence=add.evidence, blame=add.blame)
+        raise add.trouble("for the suite: ")
     return Suite(source=f"suite: {pin}", tests=folder, packages=packages, select=found)
 
 
@@ -149,11 +149,9 @@ def _unpack(archive: bytes, folder: Path, heads: Collection[str], *, root: bool)
 
 
 def _taken(source: Path, heads: Collection[str]) -> Iterator[Path]:
-    """What is taken of a folder."""
     return (source / name for name in sorted({*heads, *CONFIGURATION}) if (source / name).exists())
 
 
 def _state(source: Path, heads: Collection[str]) -> str:
-    """A hash of what is taken of a folder."""
     files = [path for top in _taken(source, heads) for path in ([top] if top.is_file() else sorted(top.rglob("*")))]
     return digest([[str(path.relative_to(source)), manifest.hash_of(path)] for path in files if path.is_file()])

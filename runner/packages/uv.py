@@ -11,15 +11,19 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from tempfile import TemporaryFile
 
-from torch_compat_matrix.runner.errors import Trouble
-from torch_compat_matrix.runner.files import home, scratch, user_home, write_whole
+from torch_compat_matrix.runner.errors import OF_THE_IMAGES_BUILD, Trouble
+from torch_compat_matrix.runner.files import home, read_ini, scratch, temporary, user_home, write_whole
+from torch_compat_matrix.runner.packages import builds
+from torch_compat_matrix.runner.packages.constraints import PATIENCE_S
+from torch_compat_matrix.runner.packages.pip_config import PYPI
+from torch_compat_matrix.runner.pins import admits, name_of
 from torch_compat_matrix.runner.streams import Kept, pieces
 from torch_compat_matrix.runner.text import one_line, redact
 from torch_compat_matrix.runner.watch import runs
@@ -27,64 +31,21 @@ from torch_compat_matrix.runner.watch import runs
 TIMEOUT_S = 1800
 """For a run of uv; a stand-in's torch is several gigabytes."""
 TIMED_OUT = 124
-"""The status of a run that did not end in time."""
+"""The status of a run that was ended by a limit."""
+ASKED_AGAIN_S = 60
+"""For so long indexes that did not answer are not asked again."""
 
-_SILENT = r"resolve host|connect to|[Cc]onnection |timed out|unreachable|No route|RPC failed|early EOF|SSL|error: 5\d\d"
-_REFUSED = r"Authentication failed|could not read Username|Permission denied|error: 403"
-"""What git says of a host that does not answer, and of one that does not let it in."""
+
+def reasons(installer: str) -> tuple[tuple[str, str], ...]:
+    """The reason codes of an installer's failures, each with a pattern of its words, in the order of reasons.ini."""
+    table = read_ini(Path(__file__).with_name("data") / "reasons.ini")[installer]
+    return tuple((key.partition(":")[0], pattern.replace("\n", "")) for key, pattern in table.items())
+
 
 MOST_ANSWER, MOST_SAID = 8 << 20, 256 << 10
 """Bytes that are kept of uv's answer, and of either end of its remarks, which quote what a build printed."""
 
-REASONS = (
-    ("disk-full", r"No space left on device|Disk quota exceeded"),
-    ("hash-mismatch", r"Hash mismatch for|DO NOT MATCH THE HASHES FROM THE REQUIREMENTS FILE"),
-    ("certificate-refused", r"invalid peer certificate|CERTIFICATE_VERIFY_FAILED"),
-    ("index-refused", r"\b(401 Unauthorized|403 Forbidden|407 Proxy Authentication Required)"),
-    ("version-not-found", r"Failed to download `\S+ @ \S+`.* client error \((404|410)"),
-    ("index-unreachable", r"Failed to (fetch|download)\S* \S+ cause: (error sending|HTTP status|request|operation)"),
-    ("index-unreachable", r"network was disabled|dns error|tcp connect error|error sending request|timed out"),
-    ("index-unreachable", rf"\A(?=.*Git operation failed).*?\b({_SILENT})"),
-    ("index-refused", rf"\A(?=.*Git operation failed).*?({_REFUSED})"),
-    ("version-not-found", r"Git operation failed|Distribution not found at: file:|client error \((404|410)"),
-    (
-        "python-not-found",
-        r"No interpreter found (for|at path)|Failed to inspect Python interpreter from (first|search)",
-    ),
-    ("needs-in-image", r"The built wheel \S+ is not compatible with the target"),
-    # pip's words: it builds where it installs, and the image is there.
-    (
-        "sdist-build-failed",
-        r"did not run successfully|subprocess-exited-with-error|metadata-generation-failed|Could not build wheels for"
-        r"|Command errored out with exit status|error: command '\S+' failed",
-    ),
-    ("index-unreachable", r"\b(NewConnectionError|ReadTimeoutError|ConnectTimeoutError)\b"),
-    ("python-too-old", r"requires a different Python: \S+ not in '>=[\d.]+'"),
-    ("needs-in-image", r"ModuleNotFoundError: No module named 'torch'"),
-    (
-        "sdist-build-failed",
-        r"Failed to (download and )?build|The build backend returned an error|[Bb]uild backend failed"
-        r"|Failed building wheel for",
-    ),
-    (
-        "wheel-refused",
-        r"Failed to install: \S+\.whl .{0,200}cause: (Scripts must not|The wheel is|.{0,99}(\.dist-info|RECORD))",
-    ),
-    ("bad-requirement", r"Couldn't parse requirement|expected .{0,200} the start of a requirement"),
-    (
-        "version-not-found",
-        r"Because (there is no version of )?(\S+)( was not found in [\w ]{1,80})? and you require \2",
-    ),
-    ("version-not-found", r"No matching distribution found for"),
-    ("externally-managed", r"externally[ -]managed"),
-    (
-        "no-wheel",
-        r"ha(s|ve) no (usable wheels|wheels (are available )?with a matching (Python|platform))"
-        r"|is not a supported wheel on this platform|have a source distribution or wheel for the current platform",
-    ),
-    ("yanked", r"was yanked\b"),
-    ("unsatisfiable", r"No solution found|ResolutionImpossible|dependency conflicts\.? .{0,300}which is incompatible"),
-)
+REASONS = reasons("uv")
 """Reason code and the pattern of uv's own words that shows it, the most telling first."""
 
 
@@ -100,7 +61,18 @@ class Ran:
     def reason(self) -> str:
         """The stable reason code of uv's error; `install-failed` where no pattern matches."""
         words = one_line(self.err)
+        asked = re.search(r"requirement \S+==(\d[\d.]*) \(from versions: (\d[\d.]*)[,)]", words)
+        if asked and admits(f"x>{asked[1]}", asked[2]):
+            return "no-wheel"  # older than all that pip offers: its files are for older Pythons
         return next((code for code, pattern in REASONS if re.search(pattern, words)), "install-failed")
+
+    @property
+    def blame(self) -> str:
+        """Who is to blame by the words; empty: as the reason says."""
+        if self.reason == "sdist-build-failed" and re.search(OF_THE_IMAGES_BUILD, self.err):
+            return "image"
+        absent = r"Because there is no version of .{1,300}? depends on "  # an index that hides another
+        return "matrix" if self.reason == "unsatisfiable" and re.search(absent, one_line(self.err)) else ""
 
     @property
     def explanation(self) -> str:
@@ -111,7 +83,7 @@ class Ran:
     def trouble(self, what: str) -> Trouble:
         """The failure as a named outcome for every check that it concerns."""
         explanation = self.explanation
-        return Trouble(self.reason, f"{what}: {brief(explanation)}", evidence=evidence(explanation))
+        return Trouble(self.reason, f"{what}: {brief(explanation)}", evidence=evidence(explanation), blame=self.blame)
 
 
 _running: set[subprocess.Popen[bytes]] = set()
@@ -157,10 +129,8 @@ def run(
         filtered.write_text(_FILTER.format(shlex.quote(noisy[1])))
         filtered.chmod(0o755)
         again = _run(_through(str(filtered), arguments), environment, stdin, timeout_s)
-    return ran if _NOT_ASKED in again.err else again
+    return ran if "Failed to inspect Python interpreter" in again.err else again
 
-
-_NOT_ASKED = "Failed to inspect Python interpreter"
 
 _FILTER = """\
 #!/bin/sh
@@ -170,7 +140,6 @@ _FILTER = """\
 
 
 def _through(python: str, arguments: Sequence[str]) -> list[str]:
-    """The arguments with that interpreter."""
     at = arguments.index("--python") if "--python" in arguments else len(arguments)
     return [*arguments[:at], *arguments[at + 2 :], "--python", python]
 
@@ -188,18 +157,66 @@ def _caches() -> dict[str, str]:
 
 
 def _run(arguments: Sequence[str], environment: Mapping[str, str], stdin: str, timeout_s: float) -> Ran:
+    command, variables = [binary(), *arguments, *_interpreter(arguments)], _variables(environment)
+    asks = tuple(arguments[:2]) in (("pip", "compile"), ("pip", "install")) and "--no-index" not in arguments
+    indexes = _indexes(variables) if asks and "://" not in stdin else ()  # a requirement by URL may need none
+    if not indexes:
+        return finish(command, variables, stdin=stdin, timeout_s=timeout_s)
+    if words := _known(indexes):
+        return Ran(status=TIMED_OUT, out="", err=words)
+    hopeless = partial(silence, environment, next(filter(None, map(name_of, stdin.splitlines())), "pip"))
+    return finish(command, variables, stdin=stdin, timeout_s=timeout_s, hopeless=hopeless)
+
+
+def _variables(environment: Mapping[str, str]) -> dict[str, str]:
     # A hard link would let a library that writes to its own files change uv's cache, and so every later install; a
     # copy shares its blocks where the file system can.
     # No Python is downloaded unless the user says so: a test must not depend on what a mirror offers today.
-    defaults = {
-        "UV_PYTHON_DOWNLOADS": "never",
-        "UV_LINK_MODE": "copy",
-        "UV_NO_WRAP": "1",
-        "UV_NO_PROGRESS": "1",
-        "NO_COLOR": "1",
-    }
-    variables = {**defaults, **os.environ, **_caches(), **environment}
-    return finish([binary(), *arguments, *_interpreter(arguments)], variables, stdin=stdin, timeout_s=timeout_s)
+    quiet = dict.fromkeys(("UV_NO_WRAP", "UV_NO_PROGRESS", "NO_COLOR"), "1")
+    defaults = {"UV_PYTHON_DOWNLOADS": "never", "UV_LINK_MODE": "copy", **quiet}
+    return {**defaults, **os.environ, **_caches(), **environment}
+
+
+def silence(environment: Mapping[str, str], name: str = "pip") -> str:
+    """uv's words on the indexes of which one does not answer; empty where all do, which is asked once a process.
+
+    uv itself would wait for four time-outs, each as long as the user lets a download pause, and at each of its runs.
+    `name`: the distribution whose page they are asked for.
+    """
+    variables = _variables(environment)
+    indexes = _indexes(variables)
+    with _ASKING:
+        words = _known(indexes) if indexes else ""
+        if words is None:
+            own = os.environ.get("UV_HTTP_TIMEOUT", "")
+            most_s = max(PATIENCE_S, int(own) if own.isdecimal() else 0)
+            tries = {"UV_HTTP_TIMEOUT": str(most_s), "UV_HTTP_RETRIES": os.environ.get("UV_HTTP_RETRIES", "3")}
+            command = [binary(), "pip", "compile", "--no-cache", "--no-deps", "--only-binary", ":all:", "-"]
+            variables |= {**tries, "UV_INDEX_STRATEGY": "unsafe-best-match"}
+            ran = finish(command, variables, stdin=f"{name}==0+none", timeout_s=most_s)  # the page alone is fetched
+            words = ran.err if ran.reason == "index-unreachable" else ""
+            if ran.status == TIMED_OUT:
+                words = f"error: {' '.join(indexes)}: timed out: no answer within {most_s} s"
+            _answers[indexes] = time.monotonic(), words
+        return words
+
+
+def _known(indexes: tuple[str, ...]) -> str | None:
+    """What was said of the indexes; None where they are to be asked."""
+    asked, words = _answers.get(indexes, (0.0, ""))
+    return None if indexes not in _answers or (words and time.monotonic() > asked + ASKED_AGAIN_S) else words
+
+
+def _indexes(variables: Mapping[str, str]) -> tuple[str, ...]:
+    """What uv asks over a network."""
+    main = variables.get("UV_DEFAULT_INDEX") or variables.get("UV_INDEX_URL") or PYPI
+    more = [variables.get(name, "") for name in ("UV_INDEX", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS")]
+    return tuple(url for url in re.split(r"[\s,]+", " ".join([main, *more])) if "http" in url.partition("://")[0])
+
+
+_answers: dict[tuple[str, ...], tuple[float, str]] = {}
+"""Indexes -> when they were asked whether they answer, and what uv said of their silence; empty: they answer."""
+_ASKING = threading.Lock()
 
 
 def _interpreter(arguments: Sequence[str]) -> Sequence[str]:
@@ -209,22 +226,65 @@ def _interpreter(arguments: Sequence[str]) -> Sequence[str]:
     return ("--python", sys.executable) if fits and "--python" not in arguments else ()
 
 
-def finish(command: Sequence[str], environment: Mapping[str, str], *, stdin: str = "", timeout_s: float) -> Ran:
-    """Run an installer in this environment alone; on a time-out or interruption end it with its builds."""
+def finish(
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    *,
+    stdin: str = "",
+    timeout_s: float,
+    hopeless: Callable[[], str] = str,
+) -> Ran:
+    """Run an installer in this environment alone; on a time-out or interruption end it with its builds.
+
+    `hopeless`: asked each second for words on why it cannot succeed, which then end it; empty as long as it may.
+    """
     runs(command)
+    lifeline, ours = os.pipe()
+    try:
+        with TemporaryFile(dir=temporary()) as given:
+            given.write(stdin.encode())
+            given.flush()
+            process = subprocess.Popen(
+                ["/bin/sh", "-c", _WITH_ITS_OWNER, f"/dev/fd/{given.fileno()}", *command],
+                env=environment,
+                stdin=lifeline,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                bufsize=0,
+                start_new_session=True,
+                pass_fds=[given.fileno()],
+            )
+            return _ended(process, timeout_s, hopeless)
+    finally:
+        os.close(lifeline)
+        os.close(ours)
+
+
+_WITH_ITS_OWNER = 'exec 3<&0; (read -r _ <&3; kill -9 0) >/dev/null 2>&1 & exec 3<&-; exec "$@" <"$0"'
+"""Runs a command whose whole session ends with the process that holds the other end of its pipe, even if killed."""
+
+
+class _Watch(threading.Thread):
+    """Ends an installer that asks in vain, or that builds beyond the limits; `words` then say so."""
+
+    def __init__(self, process: subprocess.Popen[bytes], hopeless: Callable[[], str]) -> None:
+        super().__init__(daemon=True)
+        self.process, self.hopeless = process, hopeless
+        self.words, self.over = "", threading.Event()
+
+    def run(self) -> None:
+        while not self.over.wait(1):
+            self.words = builds.excess(self.process.pid) or self.hopeless()
+            if self.words and not self.over.is_set():
+                _kill(self.process)
+                return
+
+
+def _ended(process: subprocess.Popen[bytes], timeout_s: float, hopeless: Callable[[], str]) -> Ran:
+    """How the process ends, which is killed with its builds on a time-out or interruption."""
     out, err = Kept(head=MOST_ANSWER), Kept(head=MOST_SAID, tail=MOST_SAID)
-    with TemporaryFile() as given:
-        given.write(stdin.encode())
-        given.seek(0)
-        process = subprocess.Popen(
-            command,
-            env=environment,
-            stdin=given,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            bufsize=0,
-            start_new_session=True,
-        )
+    watch = _Watch(process, hopeless)
+    watch.start()
     assert process.stdout is not None and process.stderr is not None
     with process:
         _running.add(process)
@@ -238,7 +298,10 @@ def finish(command: Sequence[str], environment: Mapping[str, str], *, stdin: str
                 return Ran(status=TIMED_OUT, out="", err=f"error: uv did not end within {timeout_s:g} s")
             raise
         finally:
+            watch.over.set()
             _running.discard(process)
+    if process.returncode and watch.words:
+        return Ran(status=TIMED_OUT, out="", err=watch.words)
     return Ran(status=process.returncode, out=out.text(), err=err.text())
 
 

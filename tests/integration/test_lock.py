@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -46,7 +47,7 @@ def test_nothing_newer_is_taken(place: Path, torch_python: str) -> None:
         said("lock")
         assert lock.read_text() == text
         assert "problem: version-not-found" in text
-        assert said("lock", "--check").endswith("matrix.lock: as today\n")
+        assert "matrix.lock: as today\n" in said("lock", "--check")
 
         wheel(place / "links", "torchbnn", "1.1")
         wheel(place / "links", "tinydep", "0.2")
@@ -79,3 +80,45 @@ def test_nothing_newer_is_taken(place: Path, torch_python: str) -> None:
         (place / "matrix.yaml").write_text(MATRIX.replace("[latest-1", '["1.1", latest-1'))
         assert "here/torchbnn-1.1; run `compat lock`" in said("plan", "--locked", status=2)
     compat(place, AWAY, "lock", "--check", *here, status=5)
+
+
+STAND_IN = """\
+images: { train: { local: { python: host, requires: [tinydep] } } }
+probes: [import]
+libraries: { torchbnn: { versions: ["1.0"] } }
+"""
+
+
+def test_a_stand_in_stays_what_it_was(place: Path) -> None:
+    """Its exact packages are locked: nothing newer is taken, no other file, and no answer to another question."""
+    (place / "matrix.yaml").write_text(STAND_IN)
+    with json_index() as index:
+        for path in sorted((place / "links").iterdir()):
+            index.add(path)
+
+        def said(*words: str, status: int = 0) -> str:
+            return compat(place, index.url, *words, "--backend", "local", status=status)
+
+        said("lock")
+        lock = place / "matrix.lock"
+        text = lock.read_text()
+        assert "stand_ins:\n    train:\n      adds:\n      - tinydep==0.1\n        --hash=sha256:" in text
+        assert "matrix.lock: as today\n" in said("lock", "--check")
+
+        index.add(wheel(place / "links", "tinydep", "0.2"))
+        stale = said("lock", "--check", status=1)
+        assert "train: locked tinydep==0.1 --hash=sha256:" in stale and "now tinydep==0.2 --hash=sha256:" in stale
+        said("run", "--locked")
+        outcomes = Run.open(place / ".compat").outcomes().values()
+        assert [tuple(outcome.resolved) for outcome in outcomes] == [("torchbnn==1.0",)]
+
+        lock.write_text(text.replace("asked: host tinydep", "asked: host tinydep<1"))
+        assert "has another answer for, train; run `compat lock`" in said("plan", "--locked", status=2)
+        lock.write_text(text)
+        index.files.clear()
+        index.add(wheel(place / "others", "tinydep", "0.1", code="exchanged = True"))
+        for cache in (place / ".compat" / "standins", place / "uv"):
+            shutil.rmtree(cache)
+        said("run", "--locked", status=1)
+        (outcome,) = Run.open(place / ".compat").outcomes().values()
+        assert outcome.reason == "hash-mismatch"

@@ -83,11 +83,28 @@ def test_wheels_are_chosen_for_the_image_and_not_for_this_host(offered: Path) ->
 
 
 def test_bytecode_is_there_where_this_interpreter_can_write_it(offered: Path) -> None:
-    """A read-only mount cannot keep what a container compiles; nobody imports a library's own tests."""
-    wheel(offered, "tested", "1.0", files={"inner/tests/test_it.py": "", "inner/core.py": ""})
+    """A read-only mount cannot keep what a container compiles; that no import loads costs no time.
+
+    All of a library is compiled but its tests; of what others bring, what is imported at once.
+    """
+    core = "from space.part import thing\nimport bare.name\ndef later():\n    import brought\n"
+    of_library = {
+        "inner/__init__.py": "",
+        "inner/core.py": core,
+        "inner/tests/test_it.py": "",
+        "inner/broken.py": "no(",
+    }
+    wheel(offered, "tested", "1.0", "brought>=1", files=of_library)
+    of_others = ("space/__init__", "space/part/__init__", "space/part/thing", "space/part/other", "bare/name")
+    wheel(offered, "brought", "1.0", files={f"{name}.py": "" for name in of_others})
     assert list(build(offered, "lib==1.0").glob("__pycache__/lib.*.pyc"))
-    compiled = {path.name.partition(".")[0] for path in build(offered, "tested==1.0").rglob("*.pyc")}
-    assert compiled == {"tested", "core"}
+    folder = build(offered, "tested==1.0", "brought==1.0")
+    compiled = {path.parent.parent / path.name.partition(".")[0] for path in folder.rglob("*.pyc")}
+    wanted = ("tested", "inner/__init__", "inner/core", "space/__init__", "space/part/__init__", "space/part/thing")
+    assert compiled == {folder / name for name in wanted}
+    command = [sys.executable, "-v", "-c", "import inner.core"]
+    ran = subprocess.run(command, env={"PYTHONPATH": str(folder)}, text=True, capture_output=True)
+    assert f"core.{sys.implementation.cache_tag}.pyc matches" in ran.stderr
     assert not list(build(offered, "lib==1.0", image=facts(python="3.9.18")).glob("__pycache__/*"))
 
 

@@ -19,8 +19,8 @@ import pytest
 from tests.support.tinywheels import sdist, simple_index, wheel
 from torch_compat_matrix.compat.preview import resolution_of
 from torch_compat_matrix.runner.model import Cell
-from torch_compat_matrix.runner.packages import interpreters, uv
-from torch_compat_matrix.runner.packages.overlay import install
+from torch_compat_matrix.runner.packages import builds, interpreters, uv
+from torch_compat_matrix.runner.packages.overlay import fetched, install
 from torch_compat_matrix.runner.packages.pip_config import Index
 from torch_compat_matrix.runner.packages.resolution import Resolution
 from torch_compat_matrix.runner.packages.resolve import resolve
@@ -238,12 +238,18 @@ def test_the_plan_shows_both_answers(offered: Path, tmp_path: Path, monkeypatch:
     for name, value in {"PIP_CONFIG_FILE": "/dev/null", "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(offered)}.items():
         monkeypatch.setenv(name, value)
     cell = Cell(image="x", subject="clip", version="3.3", members=("clip",), requires=("clip==3.3",))
-    adds, _ = resolution_of(cell, facts(), tmp_path)
+
+    def told(cell: Cell) -> tuple[str, str]:
+        return resolution_of(cell, facts(), tmp_path, Index.from_pip(os.environ), fetched(tmp_path))
+
+    adds, _ = told(cell)
     assert adds == "clip==3.3 and 1 more; 📌 a plain install replaces torch 2.13.0+cpu -> 2.15.0"
-    adds, _ = resolution_of(replace(cell, install="plain"), facts(), tmp_path)
+    adds, _ = told(replace(cell, install="plain"))
     assert adds == "clip==3.3 and 2 more; 🔀 replaces torch 2.13.0+cpu -> 2.15.0"
     lib = replace(cell, subject="lib", version="1.0", members=("lib",), requires=("lib==1.0",))
-    assert resolution_of(lib, facts(), tmp_path)[0] == "lib==1.0 and 1 more"
+    assert told(lib) == ("lib==1.0 and 1 more", "to fetch")
+    install(lib.requires, facts(), Index.from_pip(os.environ), tmp_path)
+    assert told(lib) == ("lib==1.0 and 1 more", "cached")
 
 
 def test_what_is_merely_newer_elsewhere_is_no_drift(offered: Path) -> None:
@@ -286,6 +292,18 @@ def test_what_cannot_be_had_says_why(offered: Path, requirement: str, problem: s
     resolution = answer(offered, facts(), requirement)
     assert problem == resolution.problem
     assert resolution.detail and resolution.evidence and not resolution.add
+
+
+def test_a_build_that_does_not_end_is_begun_once(
+    offered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither with other constraints nor by pip: each time would take a quarter of an hour."""
+    monkeypatch.setattr(builds, "BUILD_S", 1)
+    begun = f"open({str(tmp_path / 'begun')!r}, 'a').write('x')"
+    sdist(offered, "endless", "1.0", at_build=f"{begun}; import time; time.sleep(60)")
+    resolution = answer(offered, facts(), "endless==1.0")
+    assert (resolution.problem, (tmp_path / "begun").read_text()) == ("build-timeout", "x")
+    assert not list((tmp_path / "resolutions").glob("*.json"))
 
 
 def test_a_yanked_release_is_taken_only_by_its_exact_version(tmp_path: Path) -> None:

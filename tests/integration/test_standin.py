@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.support.tinywheels import linked_to, simple_index, torch_for, wheel
+from torch_compat_matrix.runner.backends.local import LocalBackend
 from torch_compat_matrix.runner.errors import Trouble
 from torch_compat_matrix.runner.model import Local
 from torch_compat_matrix.runner.packages import manifest, overlay, standin
@@ -89,6 +90,21 @@ def test_otherwise_the_plain_index_is_taken(tmp_path: Path, index: Index, requir
     assert built.description.endswith("with torch 2.1 (as pip would choose it)")
 
 
+def test_a_wheel_that_is_here_is_linked_to_no_cache(index: Index, tmp_path: Path) -> None:
+    """Neither is its content copied once more, nor could a library change a cache through it."""
+    folder = build(tmp_path, with_cpu_build(index, tmp_path), "torch", "lib").python.parent.parent
+    (code,) = folder.glob("lib/*/site-packages/torch*/METADATA")
+    assert code.stat().st_nlink == 1
+    assert not [*(tmp_path / "uv").rglob("torch-2.0+cpu*"), *(tmp_path / "home" / "resolutions" / "scratch").iterdir()]
+
+
+def test_torch_that_nobody_asks_for_is_not_taken(index: Index, tmp_path: Path) -> None:
+    """Though it lies in the find-links."""
+    wheel(tmp_path / "wheels", "other", "1.0")
+    built = build(tmp_path, with_cpu_build(index, tmp_path), "other")
+    assert not list(built.python.parent.parent.glob("lib/*/site-packages/torch*"))
+
+
 def test_a_build_that_is_named_is_not_second_guessed(tmp_path: Path, index: Index) -> None:
     """`+cpu` in the matrix says it all."""
     built = build(tmp_path, with_cpu_build(index, tmp_path), "torch==2.0+cpu")
@@ -130,7 +146,7 @@ def test_many_may_build_at_once(tmp_path: Path, index: Index) -> None:
     [
         ("3.99", "lib", "python-not-found", "Python 3.99"),
         (PYTHON, "lib==7", "version-not-found", "lib==7"),
-        (PYTHON, "torch<1", "unsatisfiable", "torch"),
+        (PYTHON, "torch<1", "version-not-found", "torch"),
         (PYTHON, "lib=7", "bad-requirement", "lib"),
     ],
 )
@@ -271,3 +287,19 @@ def test_a_cell_of_a_stand_in_gets_no_package_of_another_line(
         assert (trouble.code, fits) == ("no-stand-in", False)
     else:
         assert fits
+
+
+def test_what_is_still_compiled_ends_with_the_run(torch_python: str, tmp_path: Path) -> None:
+    """It leaves nothing that the next run would take for headers, and the backend can be used again."""
+    stand_in = tmp_path / "standins" / "key"
+    stand_in.parent.mkdir()
+    stand_in.symlink_to(Path(torch_python).parents[1])
+    backend = LocalBackend(tmp_path)
+    python = stand_in / "bin" / "python"
+    for _ in range(2):
+        backend._compile_ahead(python)
+        compiling = backend._compiled[python]
+        assert not compiling.done()
+        backend.close()
+        assert compiling.done()
+    assert [path.name for path in stand_in.parent.iterdir() if not path.name.endswith(".lock")] == ["key"]

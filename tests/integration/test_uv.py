@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import os
+import select
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
 from tests.support.tinywheels import sdist
-from torch_compat_matrix.runner.packages import uv
+from torch_compat_matrix.runner.packages import builds, uv
 
 
 def test_uv_says_its_version() -> None:
@@ -40,6 +48,22 @@ def test_the_exception_of_a_failed_build_is_the_evidence(tmp_path: Path) -> None
     assert uv.evidence(ran.explanation).startswith("json.decoder.JSONDecodeError")
 
 
+def test_an_installer_does_not_outlive_its_killed_owner(tmp_path: Path) -> None:
+    """Nor does what it has started: a run that was killed leaves no compiler behind."""
+    os.mkfifo(tmp_path / "pipe")
+    reading = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    hangs = f"(echo begun; exec sleep 60) >{tmp_path / 'pipe'} & wait"
+    code = "from torch_compat_matrix.runner.packages.uv import finish\n"
+    code += f"finish(['sh', '-c', {hangs!r}], {{}}, timeout_s=60)"
+    owner = subprocess.Popen([sys.executable, "-c", code])
+    os.set_blocking(reading, True)
+    assert select.select([reading], [], [], 30)[0] and os.read(reading, 100) == b"begun\n"
+    owner.kill()
+    owner.wait()
+    assert select.select([reading], [], [], 10)[0] and os.read(reading, 100) == b"", "somebody holds the other end"
+    os.close(reading)
+
+
 @pytest.mark.slow
 def test_a_build_does_not_outlive_the_time_limit(tmp_path: Path) -> None:
     """The build's end of the pipe closes with it."""
@@ -53,6 +77,105 @@ def test_a_build_does_not_outlive_the_time_limit(tmp_path: Path) -> None:
     assert os.read(reading, 100) == b"building\n"
     assert os.read(reading, 100) == b"", "somebody still holds the other end"
     os.close(reading)
+
+
+@contextmanager
+def index_that(answers: Callable[[socket.socket], object]) -> Iterator[tuple[str, list[socket.socket]]]:
+    """The URL of an index that does this with each connection, and its connections."""
+    taken: list[socket.socket] = []
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def serve() -> None:
+            with suppress(OSError):
+                while True:
+                    taken.append(listening.accept()[0])
+                    threading.Thread(target=answers, args=[taken[-1]], daemon=True).start()
+
+        serving = threading.Thread(target=serve)
+        serving.start()
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}/simple", taken
+        listening.shutdown(socket.SHUT_RDWR)  # or the accept under way takes one more
+        serving.join()
+    for each in taken:
+        each.close()
+
+
+def answer(status: str, after_s: float = 0) -> Callable[[socket.socket], None]:
+    """Answers each request with this status and an empty page."""
+
+    def serve(connection: socket.socket) -> None:
+        with suppress(OSError):
+            while connection.recv(65536):
+                time.sleep(after_s)
+                kind = "Content-Type: application/vnd.pypi.simple.v1+json"
+                page = '{"meta": {"api-version": "1.1"}, "name": "lib", "files": []}'
+                connection.sendall(f"HTTP/1.1 {status}\r\n{kind}\r\nContent-Length: {len(page)}\r\n\r\n{page}".encode())
+
+    return serve
+
+
+@pytest.mark.parametrize("answers", [lambda connection: None, answer("503 Service Unavailable")])
+def test_an_index_that_never_answers_is_asked_once(
+    answers: Callable[[socket.socket], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long the user lets a download pause; a hundred cells do not wait for it each."""
+    monkeypatch.setattr(uv, "PATIENCE_S", 2)
+    monkeypatch.setenv("UV_HTTP_RETRIES", "0")
+    with index_that(answers) as (url, taken):
+        variables = {"UV_DEFAULT_INDEX": url, "UV_HTTP_TIMEOUT": "600", "UV_CACHE_DIR": str(tmp_path)}
+        assert uv.silence(variables, "lib")
+        asked = len(taken)
+        ran = uv.run(("pip", "compile", "-"), variables, stdin="lib")
+        assert (ran.reason, url in ran.explanation) == ("index-unreachable", True)
+        assert uv.run(("pip", "install", "--target", str(tmp_path / "to"), "-r", "-"), variables, stdin="lib").status
+        assert len(taken) == asked
+
+
+def test_a_run_that_waits_for_a_dead_index_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one that is under way when the index is found to be dead."""
+    monkeypatch.setattr(uv, "PATIENCE_S", 1)
+    with index_that(lambda connection: None) as (url, _):
+        variables = {"UV_DEFAULT_INDEX": url, "UV_HTTP_TIMEOUT": "600", "UV_CACHE_DIR": str(tmp_path)}
+        ran = uv.run(("pip", "compile", "-"), variables, stdin="lib", timeout_s=300)
+    assert (ran.reason, "no answer within 1 s" in ran.explanation) == ("index-unreachable", True)
+
+
+def test_a_slow_index_is_waited_for(tmp_path: Path) -> None:
+    """It answers each request after so long that it is asked meanwhile whether it is there."""
+    with index_that(answer("200 OK", after_s=3)) as (url, _):
+        ran = uv.run(("pip", "compile", "-"), {"UV_DEFAULT_INDEX": url, "UV_CACHE_DIR": str(tmp_path)}, stdin="lib")
+    assert (ran.status, ran.reason) == (1, "unsatisfiable")  # its page is empty
+
+
+HOARD = "import time; hoard = bytearray(300 << 20); hoard[::4096] = b'1' * len(hoard[::4096]); time.sleep(60)"
+
+
+@pytest.mark.parametrize(
+    ("limit", "at_build", "reason"),
+    [("BUILD_S", "import time; time.sleep(60)", "build-timeout"), ("MEMORY", HOARD, "out-of-memory")],
+)
+def test_a_build_has_limits_of_its_own(
+    limit: str, at_build: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is other people's code; what uv fetches may take longer."""
+    left = Path("/proc/meminfo").read_text().partition("MemAvailable:")[2].split()[0]
+    limits = {"BUILD_S": 1, "MEMORY": 250e6 / (int(left) * 1024)}
+    monkeypatch.setattr(builds, limit, limits[limit])
+    sdist(tmp_path, "endless", "1.0", at_build=at_build)
+    variables = {"UV_FIND_LINKS": str(tmp_path), "UV_CACHE_DIR": str(tmp_path / "uv")}
+    words = ("pip", "install", "--no-index", "--target", str(tmp_path / "to"), "endless")
+    assert uv.run(words, variables).reason == reason
+
+
+@pytest.mark.slow
+def test_a_build_may_print_without_end(tmp_path: Path) -> None:
+    """Of a gigabyte both ends are kept, and the build goes on."""
+    flood = "import sys\nfor _ in range(1024): sys.stdout.write('x' * (1 << 20))\nraise SystemError('no such luck')"
+    sdist(tmp_path, "loud", "1.0", at_build=flood)
+    variables = {"UV_FIND_LINKS": str(tmp_path), "UV_CACHE_DIR": str(tmp_path / "uv")}
+    ran = uv.run(("pip", "install", "--no-index", "--target", str(tmp_path / "to"), "loud"), variables)
+    assert ran.reason == "sdist-build-failed"
+    assert len(ran.err) < 1 << 20
 
 
 @pytest.mark.parametrize(

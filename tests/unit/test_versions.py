@@ -97,6 +97,7 @@ def test_an_included_version_may_move(tmp_path: Path) -> None:
         (f"git+https://x.org/team/captum.git@{COMMIT}", "git-0123456", None),
         ("git+https://x.org/captum@v0.9.0#subdirectory=py", "git-v0.9.0", None),
         ("git+ssh://git@x.org/captum@feat/new", "git-feat-new", None),
+        ("git+https://x.org/captum.git@v1?token=s3cret", "git-v1", None),
         ("dist/captum-0.9.0+acme-py3-none-any.whl", "wheel-0.9.0-acme", "captum @ {folder}/captum-0.9.0%2Bacme-"),
     ],
 )
