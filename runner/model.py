@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from enum import Enum
@@ -13,6 +14,7 @@ from typing import Any, Literal, get_args
 
 from torch_compat_matrix.runner.pins import canonical, name_of
 from torch_compat_matrix.runner.selector import Address, address
+from torch_compat_matrix.runner.shapes import maker
 
 ProbeName = Literal["import", "sample", "autograd", "compile"]
 PROBES: tuple[ProbeName, ...] = get_args(ProbeName)
@@ -66,6 +68,11 @@ class Verdict(str, Enum):
     def broken(self) -> bool:
         """Whether it says that the library does not work in the image."""
         return self in (Verdict.FAIL, Verdict.CRASH, Verdict.TIMEOUT, Verdict.OOM, Verdict.UNSUPPORTED)
+
+    @property
+    def tells(self) -> bool:
+        """Whether it says that the library works in the image, or that it does not."""
+        return self is Verdict.PASS or self.broken
 
     @property
     def final(self) -> bool:
@@ -193,6 +200,11 @@ def cell_of(check: str) -> str:
     return check.rpartition("/")[0]
 
 
+def recorded_id(name: str) -> str:
+    """The id as its run recorded it, without the `@target` that a report over several runs adds to its image."""
+    return re.sub(r"^([^/@]+)@[^/]*", r"\1", name)
+
+
 def expectation_id(image: str, what: str) -> str:
     """`image/expects/what`: the id under which a report judges an expectation of an image."""
     return check_id(f"{image}/{EXPECTS}", what)
@@ -302,17 +314,36 @@ class Known:
     expires: dt.date | None = None
     place: str = ""
     """`file:line:column` of the entry."""
+    version: str | None = None
+    """It holds for these versions alone, a version or a range."""
+    digest: str | None = None
+    """It holds for this image alone, whatever its tag comes to mean."""
+    target: str | None = None
+    """It holds on this target alone: `cpu`, `gpu` for any GPU, the name of `--target`, or a model (`h100`)."""
+    signature: str | None = None
+    """It holds for this failure alone: the signature, or its beginning, with or without a `#`."""
+
+    @property
+    def expected(self) -> str:
+        """`fail (dynamo-error)`."""
+        return self.expect.value + (f" ({self.code})" if self.code else "")
+
+    @property
+    def bound(self) -> bool:
+        """Whether only an outcome can tell that the entry holds."""
+        return any((self.version, self.digest, self.target, self.signature))
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data."""
-        plain = {name: getattr(self, name) for name in self.__slots__}
+        """Plain data; what an earlier compat does not know is there only where it is said."""
+        bound = ("version", "digest", "target", "signature")
+        plain = {name: getattr(self, name) for name in self.__slots__ if name not in bound or getattr(self, name)}
         return {**plain, "expect": self.expect.value, "expires": self.expires and self.expires.isoformat()}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Known:
         """The entry from plain data."""
-        expires = data["expires"] and dt.date.fromisoformat(data["expires"])
-        return cls(**{**data, "expect": Verdict(data["expect"]), "expires": expires})
+        known: Known = maker(Known)(data)
+        return known
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -356,6 +387,17 @@ class Plan:
     """The probe modules that our own bundle lacks."""
     taken: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """What moved when the plan was made: `library latest-3`, `image train:24.*` -> its exact versions or tags."""
+    shard: str = ""
+    """Which part of a larger plan it is, as `2/4`; empty where it is whole."""
+    whole: str = ""
+    """The `coverage` of the larger plan."""
+    target: Mapping[str, Any] = field(default_factory=dict)
+    """The entry of `targets:` that it is made for, with its name; empty where it is for no scheduler."""
+
+    @property
+    def coverage(self) -> str:
+        """A hash that two plans share if they have the same checks."""
+        return digest(sorted(check.id for check in self.checks))
 
     @property
     def checks(self) -> tuple[Check, ...]:
@@ -371,16 +413,8 @@ class Plan:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Plan:
         """The plan from plain data; KeyError, TypeError or ValueError where the data is no plan."""
-        return cls(
-            images=tuple(_image(entry) for entry in data["images"]),
-            cells=tuple(Cell(**{name: _tuple(value) for name, value in entry.items()}) for entry in data["cells"]),
-            known=tuple(Known.from_json(entry) for entry in data["known"]),
-            claims=tuple(data.get("claims", ())),
-            source=data["source"],
-            backend=data.get("backend", ""),
-            modules=tuple(Module(**entry) for entry in data.get("modules", ())),
-            taken={name: tuple(exact) for name, exact in data.get("taken", {}).items()},
-        )
+        plan: Plan = maker(Plan)({name: data[name] for name in cls.__slots__ if name in data})
+        return plan
 
 
 def digest(value: object) -> str:
@@ -389,19 +423,16 @@ def digest(value: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def target_of(gpu: str) -> str:
+    """The kind of device that a run is made on: `cpu` without a GPU, else the model's name: `h100`, `rtx-4090`."""
+    words = re.findall(r"[a-z0-9.]+", gpu.lower())
+    return "-".join(word for word in words if not re.fullmatch(NO_MODEL, word)) or "cpu"
+
+
+NO_MODEL = r"nvidia|tesla|geforce|quadro|graphics|device|gpu|sxm\d*|pcie?|hbm\w*|nvl|\d+gb"
+"""The words of a GPU's name that do not tell its model."""
+
+
 def utc_now() -> str:
     """The current time, UTC, ISO 8601 to the second."""
     return dt.datetime.now(dt.timezone.utc).isoformat(timespec="seconds")
-
-
-def _image(entry: Mapping[str, Any]) -> Image:
-    local = entry["local"] and Local(python=entry["local"]["python"], requires=tuple(entry["local"]["requires"]))
-    commands = tuple(
-        Command(**{name: _tuple(value) for name, value in command.items()}) for command in entry.get("commands", ())
-    )
-    plain = {name: _tuple(value) for name, value in entry.items()}
-    return Image(**{**plain, "local": local, "limits": Limits(**entry["limits"]), "commands": commands})
-
-
-def _tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value

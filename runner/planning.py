@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import accumulate
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from torch_compat_matrix.runner.backends.base import connect, require, tags
 from torch_compat_matrix.runner.backends.here import installed
@@ -24,20 +25,22 @@ from torch_compat_matrix.runner.errors import (
 )
 from torch_compat_matrix.runner.files import read_whole
 from torch_compat_matrix.runner.matrix.select import installed_plan, left_out, select
-from torch_compat_matrix.runner.model import MATRIX, Plan, Pull, repository
+from torch_compat_matrix.runner.model import LATEST, MATRIX, Cell, Plan, Pull, repository
 from torch_compat_matrix.runner.packages.pip_config import Index
+from torch_compat_matrix.runner.records import history
 from torch_compat_matrix.runner.records.runs import Run, home
 from torch_compat_matrix.runner.records.shapes import plan_of
+from torch_compat_matrix.runner.records.since import newly_failing
 from torch_compat_matrix.runner.selector import TERMS, Checks, Recorded, Selector
 from torch_compat_matrix.runner.verdicts.reasons import REASONS
 from torch_compat_matrix.runner.watch import Say
 
 try:
-    from torch_compat_matrix.runner.matrix import lockfile
+    from torch_compat_matrix.runner.matrix import lockfile, targets
     from torch_compat_matrix.runner.matrix.expand import backends_for, candidates, expand
     from torch_compat_matrix.runner.matrix.load import load
     from torch_compat_matrix.runner.matrix.settle import foresee, movings, settle
-    from torch_compat_matrix.runner.matrix.versions import newest_tags
+    from torch_compat_matrix.runner.matrix.versions import Moving, newest_tags
     from torch_compat_matrix.runner.packages.releases import releases
 except ModuleNotFoundError as absent:  # a bare host of the `here` backend: it takes what is installed, or a plan
     MISSING = str(absent.name)
@@ -47,7 +50,6 @@ else:
 if TYPE_CHECKING:
     from torch_compat_matrix.runner.matrix.document import Document
     from torch_compat_matrix.runner.matrix.schema import Matrix
-    from torch_compat_matrix.runner.matrix.versions import Moving
 
 MOST_PLAN = 256 << 20
 """Bytes of a plan file; 100,000 checks take 30 MB."""
@@ -62,12 +64,14 @@ def plan_from(
     plan_file: Path | None = None,
     given: Mapping[str, str] = MappingProxyType({}),
     locked: bool = False,
+    target: str | None = None,
     say: Say = lambda text: None,
 ) -> Plan:
     """The requested plan: from a plan file, from the matrix, or of the libraries that a bare host has installed.
 
     Where no backend is named, it is that of a recorded run or of the plan file, else the first that can run the images;
     `say` is told which.  `given`: the variables of `--set`, by name.  `locked`: take nothing but what matrix.lock says.
+    `target` is the name of an entry of `targets:`, or a label.
     """
     asked = [found for found in map(chosen, selectors) if isinstance(found, Checks)]
     backend = backend or next((Run.open(home(), found.run).header()["backend"] for found in asked), None)
@@ -77,7 +81,27 @@ def plan_from(
         raise UsageError("a plan is exact as it was written", "leave out --locked, or --plan", "--locked")
     recorded = frozenset(check for found in asked for check in found.ids)
     named = [selector for selector in selectors if not selector.startswith("@")]
-    plan = _plan(matrix, backend, named, probes, plan_file, recorded, given, locked, say)
+    if plan_file is not None:
+        plan = select(_read_plan(plan_file), named, probes, recorded=recorded)
+        plan = replace(plan, backend=backend or plan.backend or _answering(backends_for(plan.images), say))
+    elif MISSING:
+        if locked or backend != "here":
+            raise UsageError(f"{MISSING} is not installed", INSTALL)
+        plan = _of_the_installed(matrix, named, probes, recorded, say)
+    else:
+        read = load(matrix, given)
+        aim = targets.chosen(read, target, backend)
+        backend = backend or targets.scheduler_of(aim)
+        backend = backend or _answering(candidates(foresee(read, named), named, probes), say)
+        if locked:
+            place = lockfile.path_of(matrix)
+            lock = lockfile.read(place, backend)
+            taken = lock.moving_of(read, backend, place)
+            plan = expand(settle(read, taken), backend, named, probes, recorded, aim)
+            plan = lock.applied(replace(plan, taken=taken), place)
+        else:
+            settled, taken = settled_now(read, backend)
+            plan = replace(expand(settled, backend, named, probes, recorded, aim), taken=taken)
     wanted = [check for check in recorded if not probes or check.rpartition("/")[2] in probes]
     if gone := left_out(wanted, plan):
         say(f"recorded checks that are no longer in the plan: {gone}")
@@ -96,7 +120,10 @@ def chosen(text: str, run: str = "latest") -> Selector | Checks:
         raise NothingSelected(f"{text}: there is no {error}{did_you_mean(str(error), terms)}") from error
     if wanted is None:
         return Selector(text)
-    checks = Run.open(home(), wanted.run or run).checks(wanted)
+    of = Run.open(home(), wanted.run or run)
+    checks = of.checks(wanted)
+    if wanted.new:
+        checks = replace(checks, ids=checks.ids & newly_failing(home(), of))
     if not checks.ids:
         known = not wanted.reason or "*" in wanted.reason or wanted.reason in REASONS
         near = "" if known else f"; there is no such reason{did_you_mean(wanted.reason, REASONS)}"
@@ -104,33 +131,10 @@ def chosen(text: str, run: str = "latest") -> Selector | Checks:
     return checks
 
 
-def _plan(
-    matrix: Path | Document,
-    backend: str | None,
-    selectors: Sequence[str],
-    probes: Sequence[str],
-    plan_file: Path | None,
-    recorded: Collection[str],
-    given: Mapping[str, str],
-    locked: bool,
-    say: Say,
+def _of_the_installed(
+    matrix: Path | Document, selectors: Sequence[str], probes: Sequence[str], recorded: Collection[str], say: Say
 ) -> Plan:
-    if plan_file is not None:
-        plan = select(_read_plan(plan_file), selectors, probes, recorded=recorded)
-        return replace(plan, backend=backend or plan.backend or _answering(backends_for(plan.images), say))
-    if not MISSING:
-        read = load(matrix, given)
-        backend = backend or _answering(candidates(foresee(read, selectors), selectors, probes), say)
-        if locked:
-            place = lockfile.path_of(matrix)
-            lock = lockfile.read(place, backend)
-            taken = lock.moving_of(read, backend, place)
-            plan = expand(settle(read, taken), backend, selectors, probes, recorded)
-            return lock.applied(replace(plan, taken=taken), place)
-        settled, taken = settled_now(read, backend)
-        return replace(expand(settled, backend, selectors, probes, recorded), taken=taken)
-    if locked or backend != "here":
-        raise UsageError(f"{MISSING} is not installed", INSTALL)
+    """The plan of a bare host, which cannot read a matrix."""
     unread = f"{matrix} not read: {MISSING} is not installed"
     if matrix != MATRIX:
         raise UsageError(unread, "write a plan where it is installed (`compat plan --json`), and run that with --plan")
@@ -139,7 +143,7 @@ def _plan(
     except NothingSelected as error:
         raise NothingSelected(f"{unread}, so that only installed libraries can be selected; {error}") from error
     say(f"{unread}; taking {'the selected' if selectors or recorded else 'all'} installed libraries")
-    return replace(plan, backend=backend)
+    return replace(plan, backend="here")
 
 
 def _answering(backends: Mapping[str, Sequence[str]], say: Say) -> str:
@@ -194,6 +198,74 @@ def _offered(matrix: Matrix) -> Iterator[tuple[str, Moving, dict[str, str]]]:
             why = f"no index tells when the releases of {library} were published"
             raise UsageError(why, "use an index that does, as PyPI, or a range in place of `since:`", matrix.source)
         yield library, spec, offered[library]
+
+
+def sharded(plan: Plan, shard: str, seconds: Callable[[Cell], float]) -> Plan:
+    """The part `2/4` of the plan: its cells in their order, cut into four pieces that take about as long.
+
+    Few images are in two pieces; the same plan and durations give the same pieces on every machine.
+    """
+    number, of = map(int, shard.split("/"))
+    cells = [cell for image in plan.images for cell in plan.cells_of(image)]
+    if not cells:
+        return plan
+    ends = list(accumulate(map(seconds, cells)))
+    kept = {
+        cell.id
+        for cell, end in zip(cells, ends, strict=True)
+        if int((end - seconds(cell) / 2) / ends[-1] * of) == number - 1
+    }
+    return replace(narrowed(plan, kept), shard=shard, whole=plan.coverage)
+
+
+class Release(NamedTuple):
+    """What a cell would take that no recorded run has had."""
+
+    name: str
+    """The library, or the image."""
+    version: str
+    """Its version, or its tag."""
+    day: str
+    """ISO day of publication, empty where no source tells."""
+
+
+def appeared(plan: Plan) -> dict[str, Release]:
+    """Cell -> the version or tag that it takes now, and that no run on the backend had; only of entries that move."""
+    if MISSING:
+        raise UsageError(f"{MISSING} is not installed", INSTALL)
+    history.sync(home())
+    last = history.last(home(), plan.backend)
+    moved = {(key.split()[0], exact) for key, values in plan.taken.items() for exact in values}
+    tags = {f"{name}-{exact}": Release(name, exact, "") for name, exact in moved}
+    pip, asked = Index.from_pip(os.environ), dict[tuple[str, ...], dict[str, str]]()
+
+    def offered(cell: Cell) -> dict[str, str]:
+        key = (cell.subject, cell.index, *cell.extra_index, "", *cell.find_links)
+        if key not in asked:
+            asked[key] = releases(cell.subject, pip.beside(cell))
+        return asked[key]
+
+    found: dict[str, Release] = {}
+    for cell in plan.cells:
+        seen = [last[check.id] for check in cell.checks if check.id in last]
+        if not seen and cell.image in tags:
+            found[cell.id] = tags[cell.image]
+        elif not seen and (cell.subject, cell.version) in moved:
+            found[cell.id] = Release(cell.subject, cell.version, offered(cell).get(cell.version, ""))
+        elif seen and cell.version == LATEST:
+            days = offered(cell)
+            newest = "".join(Moving(of="latest-1").among(days))
+            since = max(began for began, _ in seen)[:10]
+            if newest not in {installed for _, installed in seen} and days.get(newest, "") >= since:
+                found[cell.id] = Release(cell.subject, newest, days[newest])
+    return found
+
+
+def narrowed(plan: Plan, cells: Collection[str]) -> Plan:
+    """The plan with these cells alone, and their images."""
+    kept = tuple(cell for cell in plan.cells if cell.id in cells)
+    images = {cell.image for cell in kept}
+    return replace(plan, images=tuple(image for image in plan.images if image.name in images), cells=kept)
 
 
 def _read_plan(path: Path) -> Plan:

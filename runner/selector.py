@@ -58,13 +58,15 @@ class Selector:
 class Recorded:
     """A name for checks by their outcomes in a recorded run, which only the records can tell apart.
 
-        recorded = ("@failed" | "@infra" | "@reason:" CODE | "@run:" RUN)+
+        recorded = ("@failed" | "@infra" | "@new" | "@reason:" CODE | "@run:" RUN)+
 
     A check is taken in where all terms hold; CODE is a glob; without `@run`, the run is the latest.
     """
 
     failed: bool = False
     infra: bool = False
+    new: bool = False
+    """Those that newly fail, by their own last verdicts before the run."""
     reason: str = ""
     run: str = ""
 
@@ -79,16 +81,17 @@ class Recorded:
             if name in terms or TERMS.get(name) != bool(value):
                 raise ValueError(f"@{term}")
             terms[name] = value
-        return cls("failed" in terms, "infra" in terms, terms.get("reason", ""), terms.get("run", ""))
+        flags = {name: name in terms for name in ("failed", "infra", "new")}
+        return cls(**flags, reason=terms.get("reason", ""), run=terms.get("run", ""))
 
     def takes(self, *, broken: bool, final: bool, reason: str) -> bool:
         """Whether it selects a check with such a verdict and reason."""
-        if (self.failed and not broken) or (self.infra and final):
+        if ((self.failed or self.new) and not broken) or (self.infra and final):
             return False
         return not self.reason or fnmatchcase(reason, self.reason)
 
 
-TERMS = {"failed": False, "infra": False, "reason": True, "run": True}
+TERMS = {"failed": False, "infra": False, "new": False, "reason": True, "run": True}
 """The terms of a recorded selector, and whether a value belongs to them."""
 
 

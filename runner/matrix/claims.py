@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import Field, model_validator
-from pydantic import ValidationError as Invalid
 
 from torch_compat_matrix.runner.matrix.document import Document, MatrixError, read
 from torch_compat_matrix.runner.matrix.entries import Entry
-from torch_compat_matrix.runner.matrix.explain import explain
+from torch_compat_matrix.runner.matrix.explain import validated
 from torch_compat_matrix.runner.matrix.values import Pattern, Selection
 
 
@@ -67,13 +66,7 @@ class Claims(Entry):
 def load(path: Path) -> tuple[dict[str, Any], ...]:
     """The claims as plain data, in their order; MatrixError with every mistake at once."""
     document: Document = read(path)
-    if document.data is None:
-        raise MatrixError(document.mistakes)
-    try:
-        claims = Claims.model_validate(document.data).claims
-    except Invalid as invalid:
-        explain(invalid, Claims, document)
-        raise MatrixError(document.mistakes) from None
+    claims = validated(Claims, document).claims
     seen: set[str] = set()
     for index, claim in enumerate(claims):
         if claim.id in seen:

@@ -33,6 +33,8 @@ WIDTH = 100
 """Characters that a message shows of a line of the file."""
 LONGEST_SHOWN = 1000
 """A longer line is not shown: to redact a part of it could miss a secret."""
+LONGEST = 1000
+"""Characters of a message, which may quote a value of any length."""
 
 LOST = (ValueError, LookupError, AttributeError, TypeError, AssertionError, NotImplementedError)
 """What ruamel raises of text that it does not foresee, such as a directive of a version 1.x."""
@@ -109,6 +111,9 @@ class Document:
         """Note a mistake at that place."""
         file, line, _ = where.rsplit(":", 2)
         lines = self.lines.get(file, [])
+        if len(message) > LONGEST:
+            message = fit(message)  # first: to redact a part of it could miss a secret
+            message = f"{message[: LONGEST - 200]} ... {message[-200:]}"  # the remedy is at the end
         self.mistakes.append(Mistake(where, message, lines[int(line) - 1] if int(line) <= len(lines) else ""))
 
     def file(self, path: Path_) -> Path:

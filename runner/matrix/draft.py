@@ -8,7 +8,7 @@ import shlex
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import accumulate
+from itertools import accumulate, product
 from pathlib import Path
 from string import Template
 from urllib.parse import unquote, urlsplit
@@ -18,6 +18,9 @@ from packaging.requirements import Requirement
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from torch_compat_matrix.runner.errors import NothingSelected, did_you_mean
+from torch_compat_matrix.runner.files import read_whole
+from torch_compat_matrix.runner.matrix.compose import gather
 from torch_compat_matrix.runner.matrix.document import Document
 from torch_compat_matrix.runner.matrix.values import requirement
 from torch_compat_matrix.runner.model import HERE, INSTALLED, LATEST, TORCH, repository
@@ -29,6 +32,10 @@ else:
     import tomli as tomllib
 
 COMMAND_LINE = "the command line"
+
+FOLLOWED = re.compile(r"(?P<what>-[rc]|--(?:requirement|constraint))[ =]*(?P<path>(?!\w+://)[^ =].*)")
+MOST = 16 << 20
+"""Bytes of such a file."""
 
 NO_LIBRARIES = re.compile(r"python|pip|setuptools|wheel|conda|cuda\b.*|cudatoolkit|pytorch-cuda|pytorch-mutex")
 """What an environment.yml lists beside libraries."""
@@ -47,8 +54,7 @@ def drafted(images: Sequence[str], libraries: Sequence[str]) -> Document:
     places = [f"{COMMAND_LINE}:1:{end - len(option)}" for end, option in zip(ends, options, strict=True)]
     document.places[()] = begin = f"{COMMAND_LINE}:1:1"
     for name, reference, place in zip(_names(images), images, places, strict=False):
-        tag, _, digest = reference.partition("@")
-        document.data["images"][name] = {"tag": tag, **({"digest": digest} if digest else {})}
+        document.data["images"][name] = _referred(reference)
         document.places["images", name] = place
     if not images:
         document.data["images"][HERE] = {}
@@ -62,6 +68,34 @@ def drafted(images: Sequence[str], libraries: Sequence[str]) -> Document:
             continue
         add(document, asked, INSTALLED if not libraries else _version(asked), place)
     return document
+
+
+def _referred(reference: str) -> dict[str, str]:
+    tag, _, digest = reference.partition("@")
+    return {"tag": tag, **({"digest": digest} if digest else {})}
+
+
+def with_images(matrix: Path, asked: Sequence[str]) -> tuple[Document, list[str]]:
+    """The document of a matrix file with the images asked for, and their names in it.
+
+    An image is asked for by its name in the file, a reference, or a digest in the repository of the one before it.
+    """
+    document, names = gather(matrix), list[str]()
+    found = document.data.get("images") if isinstance(document.data, dict) else None
+    images = found if isinstance(found, dict) else {}  # else `load` names the mistake
+    for text in asked:
+        if text.startswith("sha256:") and names:
+            text = f"{images.get(names[-1], {}).get('tag')}@{text}"
+        tag, _, digest = text.partition("@")
+        if text in images or not re.search("[/:@]", text):
+            names.append(text)
+            if images and text not in images:
+                near = did_you_mean(text, images)
+                raise NothingSelected(f"there is no image {text!r}{near}", "name one of the matrix, or a reference")
+        else:
+            names.append(re.sub(r"[^A-Za-z0-9._-]+", "-", f"{tag.rpartition('/')[2]}{digest[6:15]}"))
+            images[names[-1]] = _referred(text)
+    return document, names
 
 
 def add(document: Document, asked: Requirement, version: str, place: str, beside: Sequence[str] = ()) -> None:
@@ -98,16 +132,10 @@ def listed(document: Document, place: str, text: str) -> list[str]:
     Each at its exact version, else at the newest that its line admits; torch as the image holds it.  ValueError where
     the text is not such a file.
     """
-    left, begin = [], f"{place}:1:1"
-    for line in _READERS.get(place.rpartition(".")[2], _lines)(text):
-        try:
-            asked = Requirement(requirement(line))
-        except ValueError as error:
-            left.append(f"{line}: {error}")
-            continue
-        if asked.marker is not None and not Marker(str(asked.marker)).evaluate():
-            left.append(f"{line}: its marker does not hold here")
-        elif canonical(asked.name) == TORCH:
+    begin = f"{place}:1:1"
+    requirements, left = requirements_in(place, text)
+    for asked in requirements:
+        if canonical(asked.name) == TORCH:
             add(document, asked, INSTALLED, begin)
         elif asked.url or version_of(str(asked)) or not asked.specifier:
             add(document, asked, _version(asked), begin)
@@ -115,6 +143,47 @@ def listed(document: Document, place: str, text: str) -> list[str]:
             capped = any(clause.operator not in (">=", ">") for clause in asked.specifier)
             add(document, asked, LATEST, begin, [f"{canonical(asked.name)}{asked.specifier}"] if capped else ())
     return left
+
+
+def requirements_in(place: str, text: str) -> tuple[list[Requirement], list[str]]:
+    """What such a file asks for, within its constraints, and the lines that are left out, each with the reason.
+
+    Files that it names by `-r` and `-c` are read too.  ValueError as for `listed`, and where one cannot be read.
+    """
+    found: list[Requirement] = []
+    bounds: list[Requirement] = []
+    left = []
+    for line, bounding in _followed(Path(place), text, frozenset({Path(place).resolve()})):
+        try:
+            asked = Requirement(requirement(line))
+        except ValueError as error:
+            left.append(f"{line}: {error}")
+            continue
+        if asked.marker is not None and not Marker(str(asked.marker)).evaluate():
+            left.append(f"{line}: its marker does not hold here")
+        else:
+            (bounds if bounding else found).append(asked)
+    for asked, bound in product(found, bounds):
+        if canonical(asked.name) == canonical(bound.name):
+            asked.specifier &= bound.specifier
+    return found, left
+
+
+def _followed(place: Path, text: str, within: frozenset[Path], bounding: bool = False) -> Iterator[tuple[str, bool]]:
+    """The lines of the file and of those that it names, each with whether it is a constraint alone."""
+    for line in _READERS.get(place.suffix[1:], _lines)(text):
+        option = FOLLOWED.fullmatch(line)
+        if option is None:
+            yield line, bounding
+            continue
+        other = place.parent / option["path"]
+        if other.resolve() in within:
+            continue
+        try:
+            more = read_whole(other, MOST).decode("utf-8", "replace")
+        except OSError as error:
+            raise ValueError(f"{line}: cannot be read: {error.strerror}") from error
+        yield from _followed(other, more, within | {other.resolve()}, bounding or "c" in option["what"])
 
 
 def _lines(text: str) -> Iterator[str]:
@@ -160,31 +229,14 @@ _READERS: Mapping[str, Callable[[str], Iterator[str]]] = {
 }
 """Ending of a file's name -> what reads its requirements; else it is a requirements.txt."""
 
-
-HEAD = """\
-# yaml-language-server: $schema={schema}
-#
-# What to test: images x library versions. `compat plan` shows what comes of it, and launches nothing; `compat run` runs
-# it and writes a report. Every value is read as a string, so that 2.10 stays 2.10.
-"""
-
-STAND_IN = """\
-  torch-2.13:
-    # tag: registry.example.com/team/train:24.1 # your own image; it then runs in a container
-    local: {{ python: host, requires: ["torch==2.13.0", numpy] }} # in its place: a virtual environment with these
-"""
-
-UNKNOWN = """\
-    # {why}
-    # expects: {{ torch: "2.13", cuda: "13.0", python: "3.12" }} # what it should hold; the report says whether it does
-    # local: {{ python: "3.12", requires: ["torch==2.13.0", numpy] }} # a stand-in, for hosts without an engine
-"""
+DATA = Path(__file__).with_name("data")
+HEAD, STAND_IN, UNKNOWN = ((DATA / f"{name}.txt").read_text() for name in ("head", "stand-in", "unknown"))
 
 
 def example(library: str) -> tuple[str, str]:
     """The file name and the text of a module of probes for a library of the user's own, to be filled in."""
     module = library.replace("-", "_")
-    template = Template(Path(__file__).with_name("data").joinpath("probe.txt").read_text())
+    template = Template((DATA / "probe.txt").read_text())
     return f"{module}.py", template.substitute(distribution=library, module=module)
 
 

@@ -18,32 +18,7 @@ from pydantic import (
     Tag,
 )
 
-from torch_compat_matrix.runner.matrix.values import (
-    MOST_CPUS,
-    MOST_PIDS,
-    Argv,
-    Digest,
-    Gpus,
-    IndexUrl,
-    Inner,
-    Inside,
-    Literally,
-    Mounted,
-    Name,
-    Pattern,
-    Platform,
-    Python,
-    Range,
-    Req,
-    Seconds,
-    Selection,
-    Size,
-    Source,
-    SuiteSource,
-    User,
-    Variable,
-    Ver,
-)
+from torch_compat_matrix.runner.matrix import values
 from torch_compat_matrix.runner.matrix.versions import Moving
 from torch_compat_matrix.runner.model import Install, Numerics, ProbeName, Pull, Verdict
 
@@ -61,7 +36,7 @@ Limited = Literal[ProbeName, "suite"]
 """The probes that have a time limit; one list, so that a wrong name is one mistake."""
 
 Timeout = Annotated[
-    Annotated[Seconds, Tag(ONE)] | Annotated[dict[Limited, Seconds], Tag(SEVERAL)],
+    Annotated[values.Seconds, Tag(ONE)] | Annotated[dict[Limited, values.Seconds], Tag(SEVERAL)],
     Discriminator(lambda value: SEVERAL if isinstance(value, dict) else ONE),
 ]
 
@@ -69,7 +44,7 @@ Timeout = Annotated[
 class LimitsEntry(Entry):
     """The limits of one launched image; an image's own limits override the file's."""
 
-    gpus: Gpus | None = Field(
+    gpus: values.Gpus | None = Field(
         None,
         description="auto: a GPU where the host has one; required: skip where it has none; none: never; a number: skip "
         "where the host has fewer, and lease so many for each launch",
@@ -80,19 +55,21 @@ class LimitsEntry(Entry):
     retries: NonNegativeInt | None = Field(
         None, le=20, description="how often a launch is tried again after host trouble (`infra`); 4 where not given"
     )
-    compile_timeout: Seconds | None = Field(None, description="seconds for the `compile` probe; as `timeout`")
-    memory: Size | None = Field(None, description="as Docker writes it: 8g")
-    shm: Size | None = Field(None, description="size of /dev/shm: 8g")
-    pids: PositiveInt | None = Field(None, le=MOST_PIDS, description="maximal number of processes")
-    cpus: PositiveFloat | None = Field(None, le=MOST_CPUS, description="CPU cores")
+    compile_timeout: values.Seconds | None = Field(None, description="seconds for the `compile` probe; as `timeout`")
+    memory: values.Size | None = Field(None, description="as Docker writes it: 8g")
+    shm: values.Size | None = Field(None, description="size of /dev/shm: 8g")
+    pids: PositiveInt | None = Field(None, le=values.MOST_PIDS, description="maximal number of processes")
+    cpus: PositiveFloat | None = Field(None, le=values.MOST_CPUS, description="CPU cores")
     network: str | None = Field(None, description="none, or the name of an engine network")
 
 
 class LocalEntry(Entry):
     """The stand-in, which the `local` backend builds in the image's place."""
 
-    python: Python = Field(description='Python version, quoted: "3.11"; `host`: the Python that runs this command')
-    requires: list[Req] = Field(description="requirements, as for pip")
+    python: values.Python = Field(
+        description='Python version, quoted: "3.11"; `host`: the Python that runs this command'
+    )
+    requires: list[values.Req] = Field(description="requirements, as for pip")
 
 
 class ExpectsEntry(Entry):
@@ -103,7 +80,7 @@ class ExpectsEntry(Entry):
     cudnn: str | None = Field(None, description="cuDNN major version")
     python: str | None = Field(None, description="Python version, or its beginning")
     os: str | None = Field(None, description="words of the operating system's name")
-    preinstalled: list[Req] = Field([], description="distributions that the image holds")
+    preinstalled: list[values.Req] = Field([], description="distributions that the image holds")
     tools: list[str] = Field([], description="programs on PATH")
     services: list[Literal["jupyter", "sshd"]] = Field([], description="services that can be started")
 
@@ -111,21 +88,21 @@ class ExpectsEntry(Entry):
 class OwnedEntry(Entry):
     """What an image, a library and a stack have in common."""
 
-    labels: list[Name] = Field([], description="words that stand for its cells in selectors, as `label:WORD`")
+    labels: list[values.Name] = Field([], description="words that stand for its cells in selectors, as `label:WORD`")
     owner: str | None = Field(None, description="whoever looks after it; shown with its failures")
 
 
 class CommandEntry(Entry):
     """A check of an image by a command in it."""
 
-    command: Argv = Field(description="a line for `sh -c`, or a program with its arguments")
+    command: values.Argv = Field(description="a line for `sh -c`, or a program with its arguments")
     status: int = Field(0, ge=0, le=255, description="the exit status that must come back")
-    output: Pattern = Field("", description="a regular expression that must match in standard output or error")
-    timeout: Seconds | None = Field(None, description="seconds, instead of the image's `timeout`")
+    output: values.Pattern = Field("", description="a regular expression that must match in standard output or error")
+    timeout: values.Seconds | None = Field(None, description="seconds, instead of the image's `timeout`")
 
 
 Commands = dict[
-    Name,
+    values.Name,
     Annotated[
         CommandEntry,
         BeforeValidator(
@@ -144,7 +121,7 @@ class ImageEntry(OwnedEntry):
         None, description="image reference, as for docker run; with a `*` in the tag, an image for each tag of it"
     )
     newest: PositiveInt | None = Field(None, description="of a tag with a `*`, only so many, the newest")
-    digest: Digest | None = Field(None, description="pins the image: sha256:...")
+    digest: values.Digest | None = Field(None, description="pins the image: sha256:...")
     python: str = Field("python3", description="the interpreter inside the image that holds torch")
     pull: Pull | None = Field(None, description="instead of the file's")
     local: LocalEntry | None = Field(None, description="how to build the stand-in")
@@ -154,12 +131,14 @@ class ImageEntry(OwnedEntry):
         None, description="the source that says that this tag exists, where that is itself a claim to test"
     )
     limits: LimitsEntry = LimitsEntry()
-    env: dict[Variable, Literally | None] = Field(
+    env: dict[values.Variable, values.Literally | None] = Field(
         {}, description="variables of the probe host; a name without a value takes that of the environment"
     )
-    platform: Platform | None = Field(None, description="which of a multi-platform tag: linux/arm64; containers only")
-    user: User | None = Field(None, description="uid, uid:gid or name, instead of nobody; containers only")
-    mounts: dict[Inside, Mounted] = Field(
+    platform: values.Platform | None = Field(
+        None, description="which of a multi-platform tag: linux/arm64; containers only"
+    )
+    user: values.User | None = Field(None, description="uid, uid:gid or name, instead of nobody; containers only")
+    mounts: dict[values.Inside, values.Mounted] = Field(
         {}, description="folder in the container: folder of the engine's host, read-only; containers only"
     )
     libraries: list[str] | None = Field(
@@ -182,7 +161,7 @@ class ImageEntry(OwnedEntry):
 class ReleasesEntry(Entry):
     """Releases that the package index has when a run begins."""
 
-    of: Range = Field("", description="a range, latest-N or latest-minor-N; default: every release")
+    of: values.Range = Field("", description="a range, latest-N or latest-minor-N; default: every release")
     since: dt.date | None = Field(None, description="the first day of their publication: 2026-01-31")
     prereleases: bool = Field(False, description="take pre-releases too")
 
@@ -193,7 +172,7 @@ class ReleasesEntry(Entry):
 
 
 VersionItem = Annotated[
-    Annotated[Ver, Tag(ONE)] | Annotated[ReleasesEntry, Tag(RELEASES)],
+    Annotated[values.Ver, Tag(ONE)] | Annotated[ReleasesEntry, Tag(RELEASES)],
     Discriminator(lambda value: RELEASES if isinstance(value, (dict, ReleasesEntry)) else ONE),
 ]
 
@@ -201,9 +180,9 @@ VersionItem = Annotated[
 class SourcesEntry(OwnedEntry):
     """The places of a library's or a stack's packages, besides those of pip's own configuration."""
 
-    index: IndexUrl | None = Field(None, description="the package index, instead of pip's own")
-    extra_index: list[IndexUrl] = Field([], alias="extra-index", description="further package indexes")
-    find_links: list[Source] = Field(
+    index: values.IndexUrl | None = Field(None, description="the package index, instead of pip's own")
+    extra_index: list[values.IndexUrl] = Field([], alias="extra-index", description="further package indexes")
+    find_links: list[values.Source] = Field(
         [], alias="find-links", description="folders (relative to this file) or pages with packages"
     )
 
@@ -211,14 +190,14 @@ class SourcesEntry(OwnedEntry):
 class SuiteEntry(Entry):
     """Upstream's own tests."""
 
-    source: SuiteSource = Field(
+    source: values.SuiteSource = Field(
         "sdist",
         description="sdist: that of the version; git+URL@COMMIT; or a folder, relative to this file",
     )
-    select: list[Inner] = Field(
+    select: list[values.Inner] = Field(
         [], description="test files and folders in the source, or tests of a file (FILE::TEST); default: tests, test"
     )
-    with_: list[Req] = Field([], alias="with", description="what the tests need beside pytest")
+    with_: list[values.Req] = Field([], alias="with", description="what the tests need beside pytest")
     reference: str | None = Field(None, description="the image where a test that fails is upstream's own failure")
 
 
@@ -239,7 +218,7 @@ class LibraryEntry(SourcesEntry):
         "wheels, git references, or releases since a day",
         min_length=1,
     )
-    with_: list[Req] = Field([], alias="with", description="further requirements to install with it")
+    with_: list[values.Req] = Field([], alias="with", description="further requirements to install with it")
     probes: list[ProbeName] | None = Field(None, description="run only these probes")
     isolation: Literal["warm", "fresh"] = Field("warm", description="fresh: a process of its own for each probe")
     install: Install | None = Field(None, description="instead of the file's")
@@ -247,7 +226,7 @@ class LibraryEntry(SourcesEntry):
     suite: Suite = Field(False, description="run upstream's own tests too; true: as an empty entry")
     images: list[str] | None = Field(None, description="only in these images: names, globs, `label:WORD`")
     timeout: Timeout | None = Field(None, description="seconds for each of its probes, or by probe, before the limits")
-    label: Name | None = Field(
+    label: values.Name | None = Field(
         None, description="tells several entries of a library apart in ids: library-version@label"
     )
 
@@ -261,24 +240,103 @@ LibraryEntries = Annotated[
 class StackEntry(SourcesEntry):
     """Several pinned libraries installed together, as a derived image would have them."""
 
-    requires: list[Req] = Field(description="pinned requirements", min_length=1)
+    requires: list[values.Req] = Field(description="pinned requirements", min_length=1)
     images: list[str] | None = Field(None, description="only in these images: names, globs, `label:WORD`")
     probes: list[ProbeName] | None = None
     install: Install | None = Field(None, description="instead of the file's")
     numerics: Numerics | None = Field(None, description="instead of the file's")
 
 
+class SlurmEntry(Entry):
+    """A target as Slurm knows it."""
+
+    partition: values.Word | None = None
+    gres: values.Word | None = Field(
+        None, description="the GPUs, without their number: gpu, gpu:h100; none: a run on the CPU"
+    )
+    gpus: PositiveInt = Field(1, description="how many GPUs a node has, which an image's `gpus:` may ask for")
+    constraint: values.Word | None = Field(None, description="features that the node must have")
+    qos: values.Word | None = None
+    account: values.Word | None = None
+    time: values.Word | None = Field(
+        None, description="limit of a job as sbatch takes it (minutes, H:MM:SS); default: what the checks may take"
+    )
+    mem: values.Size | None = Field(None, description="memory of a job; default: `memory:` of the image's limits")
+    cpus: PositiveInt | None = Field(None, le=values.MOST_CPUS, description="cores of a job; default: the site's")
+    module: values.Word | None = Field(
+        None, description="modules to load before an interpreter of the node, with blanks between"
+    )
+    container: Literal["none", "pyxis", "apptainer"] = Field(
+        "none", description="what runs an image's `tag:`; none: its stand-in, or `python:` on the node"
+    )
+    lines: list[values.SbatchOption] = Field([], description="further options of sbatch: --reservation=NAME")
+    max_jobs: PositiveInt | None = Field(None, alias="max-jobs", description="jobs submitted at a time (64)")
+
+
+class KubernetesEntry(Entry):
+    """A target as Kubernetes knows it."""
+
+    context: values.Word | None = Field(None, description="of the kubeconfig; default: its current one")
+    namespace: values.Word | None = Field(None, description="default: the context's")
+    resource: values.Word | None = Field(
+        None, description="the GPUs as the nodes count them: nvidia.com/gpu; none: a run on the CPU"
+    )
+    gpus: PositiveInt = Field(1, description="how many GPUs a node has, which an image's `gpus:` may ask for")
+    node_selector: dict[str, str] = Field({}, alias="node-selector", description="labels that the node must have")
+    tolerations: list[dict[str, str | int]] = Field([], description="as in a pod: taints that keep it from no node")
+    runtime_class: values.Word | None = Field(None, alias="runtime-class", description="as in a pod: nvidia")
+    priority_class: values.Word | None = Field(None, alias="priority-class", description="as in a pod")
+    service_account: values.Word | None = Field(
+        None, alias="service-account", description="of the pods, which get no token of it"
+    )
+    pull_secrets: list[values.Word] = Field([], alias="pull-secrets", description="secrets with the registry's login")
+    queue: values.Word | None = Field(
+        None, description="local queue of Kueue; jobs are then made suspended, and wait for it to admit them"
+    )
+    claim: values.Word | None = Field(
+        None, description="PersistentVolumeClaim that has COMPAT_HOME, for packages that a ConfigMap has no room for"
+    )
+    claim_folder: values.Word | None = Field(
+        None, alias="claim-folder", description="the folder of the claim that is COMPAT_HOME; default: its root"
+    )
+    mem: values.Size | None = Field(None, description="memory of a pod; default: `memory:` of the image's limits")
+    cpus: PositiveInt | None = Field(None, le=values.MOST_CPUS, description="cores of a pod; default: the image's")
+    time: PositiveInt | None = Field(
+        None, le=values.MOST_SECONDS, description="seconds that a pod may run; default: what the checks may take"
+    )
+    wait: PositiveInt | None = Field(
+        None, le=values.MOST_SECONDS, description="seconds that a job may wait for a node (a day)"
+    )
+    max_jobs: PositiveInt | None = Field(None, alias="max-jobs", description="jobs submitted at a time (64)")
+
+
+class TargetEntry(Entry):
+    """A kind of device that a run is made on."""
+
+    gpu: values.Word | None = Field(None, description="the GPU's model, for reports and preflight: NVIDIA H100")
+    arch: str | None = Field(
+        None, pattern=r"^\d{1,2}\.\d$", description="the GPU's compute capability, for preflight: 9.0"
+    )
+    machine: values.Word | None = Field(
+        None, description="processor architecture of the nodes: aarch64; default: this host's"
+    )
+    slurm: SlurmEntry | None = None
+    kubernetes: KubernetesEntry | None = None
+
+
 class ExcludeEntry(Entry):
     """Cells to leave out."""
 
-    cells: Selection = Field(description="selector of cells: image, library, library-version or image/library-version")
+    cells: values.Selection = Field(
+        description="selector of cells: image, library, library-version or image/library-version"
+    )
     reason: str
 
 
 class IncludeEntry(Entry):
     """Cells to add to the product of images and versions."""
 
-    images: Selection = Field(description="selector of images: a name, or a glob over names")
+    images: values.Selection = Field(description="selector of images: a name, or a glob over names")
     library: str
     versions: list[VersionItem] = Field(min_length=1)
 
@@ -313,9 +371,19 @@ class Defaults(Entry):
 class KnownEntry(Entry):
     """A known issue: an expected outcome."""
 
-    cells: Selection = Field(description="selector of checks; a cell stands for all its probes")
+    cells: values.Selection = Field(description="selector of checks; a cell stands for all its probes")
     expect: Verdict = Field(description="the verdict that is expected")
     code: str | None = Field(None, description="the reason code that is expected")
     reason: str
     link: str | None = None
     expires: dt.date | None = Field(None, description="the last day before its review: 2027-01-31")
+    version: values.Specifier | None = Field(None, description="only at this version of the library, or in this range")
+    digest: values.Digest | None = Field(None, description="only in the image of this digest: sha256:...")
+    target: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9][\w.-]*$",
+        description="only on this target: cpu, gpu (any GPU), the name of `--target`, or without one a model: h100",
+    )
+    signature: str | None = Field(
+        None, pattern=r"^#?[0-9a-f]{4,8}$", description="only this failure: its signature as a report shows it: #a3f9"
+    )

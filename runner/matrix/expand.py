@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from torch_compat_matrix.runner.errors import CompatError, Status
 from torch_compat_matrix.runner.matrix.entries import SuiteEntry
 from torch_compat_matrix.runner.matrix.select import SelectionError, select
+from torch_compat_matrix.runner.matrix.targets import SCHEDULERS, key_for, takes
 from torch_compat_matrix.runner.matrix.versions import requirement_of, variant_of
 from torch_compat_matrix.runner.model import COMMANDS, HERE, INSTALLED, PROBES, SUITE, Cell, Image, Plan
 from torch_compat_matrix.runner.selector import Selector, address, first
 
 if TYPE_CHECKING:
     from torch_compat_matrix.runner.bundle import Catalogue
+    from torch_compat_matrix.runner.matrix.entries import LibraryEntry, StackEntry
     from torch_compat_matrix.runner.matrix.schema import Matrix
 
 
@@ -63,23 +66,48 @@ def _commands(matrix: Matrix, image: str) -> Iterator[Cell]:
 
 def product_of(matrix: Matrix, image: str) -> Iterator[Cell]:
     """The cells of the image with every library and stack, whatever `images:` and `libraries:` leave out."""
-    own = matrix.images[image]
-    for cell in _cells_of(matrix, image):
-        entry = matrix.entry_of(cell)
-        more = {
-            "labels": tuple(dict.fromkeys([*own.labels, *entry.labels])),
-            "owner": entry.owner or own.owner,
-            "index": entry.index,
-            "extra_index": tuple(entry.extra_index),
-            "find_links": tuple(entry.find_links),
-            "timeouts": {**cell.timeouts, **_timeouts(getattr(entry, "timeout", None))},
-        }
-        said: dict[str, Any] = {name: value for name, value in more.items() if value}
-        yield replace(cell, **said) if said else cell
+    own, probed = matrix.images[image], matrix.catalogue
+
+    def cell(
+        subject: str, entry: LibraryEntry | StackEntry, version: str, requires: Sequence[str], members: tuple[str, ...]
+    ) -> Cell:
+        return Cell(
+            image=image,
+            subject=subject,
+            version=version,
+            requires=tuple(requires),
+            members=members,
+            probes=probed.answered(entry.probes or matrix.probes, members),
+            superficial=probed.superficial(members),
+            install=entry.install or matrix.install,
+            numerics=entry.numerics or matrix.numerics,
+            labels=tuple(dict.fromkeys([*own.labels, *entry.labels])),
+            owner=entry.owner or own.owner or "",
+            index=entry.index or "",
+            extra_index=tuple(entry.extra_index),
+            find_links=tuple(entry.find_links),
+        )
+
+    where = address(image, labels=own.labels)
+    for name, library in matrix.entries:
+        added = [
+            version
+            for _, rule in matrix.included
+            if rule.library == name and library is matrix.entries_of(name)[0] and Selector(rule.images).takes(where)
+            for version in rule.versions
+        ]
+        for version in dict.fromkeys([*library.versions, *added]):
+            assert isinstance(version, str), "an expanded matrix is settled"
+            pinned = requirement_of(name, version)
+            made = cell(name, library, variant_of(version), [pinned, *library.with_] if pinned else (), (name,))
+            timeouts = _timeouts(library.timeout)
+            made = replace(made, isolation=library.isolation, label=library.label or "", timeouts=timeouts)
+            yield _with_suite(made, library.suite) if library.suite else made
+    for name, stack in matrix.stacks.items():
+        yield cell(name, stack, "stack", stack.requires, probed.members_of(stack.requires))
 
 
 def _timeouts(timeout: float | Mapping[Any, float] | None) -> dict[str, float]:
-    """Seconds by probe."""
     if isinstance(timeout, float):
         return dict.fromkeys((*PROBES, SUITE), timeout)
     return {str(probe): seconds for probe, seconds in (timeout or {}).items()}
@@ -104,55 +132,6 @@ def _is_wanted(matrix: Matrix, cell: Cell) -> bool:
 def of_cells(text: str) -> Selector:
     """The selector of that text, for libraries and stacks alone, and not for an image of the same name."""
     return Selector(f"*/{text}")
-
-
-def _cells_of(matrix: Matrix, image: str) -> list[Cell]:
-    cells, probed = [], matrix.catalogue
-    for name, library in matrix.entries:
-        added = [
-            version
-            for _, rule in matrix.included
-            if rule.library == name and library is matrix.entries_of(name)[0]
-            if Selector(rule.images).takes(address(image, labels=matrix.images[image].labels))
-            for version in rule.versions
-        ]
-        for version in dict.fromkeys([*library.versions, *added]):
-            assert isinstance(version, str), "an expanded matrix is settled"
-            pinned = requirement_of(name, version)
-            cells.append(
-                Cell(
-                    image=image,
-                    subject=name,
-                    version=variant_of(version),
-                    requires=(pinned, *library.with_) if pinned else (),
-                    members=(name,),
-                    probes=probed.answered(library.probes or matrix.probes, (name,)),
-                    superficial=probed.superficial((name,)),
-                    isolation=library.isolation,
-                    label=library.label or "",
-                    install=library.install or matrix.install,
-                    numerics=library.numerics or matrix.numerics,
-                )
-            )
-            if library.suite:
-                cells[-1] = _with_suite(cells[-1], library.suite)
-    for name, stack in matrix.stacks.items():
-        members = probed.members_of(stack.requires)
-        probes = probed.answered(stack.probes or matrix.probes, members)
-        cells.append(
-            Cell(
-                image=image,
-                subject=name,
-                version="stack",
-                requires=tuple(stack.requires),
-                members=members,
-                probes=probes,
-                superficial=probed.superficial(members),
-                install=stack.install or matrix.install,
-                numerics=stack.numerics or matrix.numerics,
-            )
-        )
-    return cells
 
 
 SUITE_S = 600.0
@@ -180,13 +159,14 @@ def expand(
     selectors: Sequence[str] = (),
     probes: Sequence[str] = (),
     recorded: Collection[str] = (),
+    target: Mapping[str, Any] = MappingProxyType({}),
 ) -> Plan:
     """The plan for a backend: the images that it can run, and their selected cells.
 
-    `local` takes the images that have a stand-in, `docker` those that have a tag.  For `here`, this
-    interpreter is the image that the selectors name; where they name none, it is the image called `here`; where the
-    matrix has none of that name, it is an image of its own, with every library at the installed version and at those of
-    the matrix.  `recorded` are the ids of further checks, which the matrix may have no longer.
+    `local` takes the images that have a stand-in, `docker` those that have a tag, a scheduler what its `target` says.
+    For `here`, this interpreter is the image that the selectors name; where they name none, it is the image called
+    `here`; where the matrix has none of that name, it is an image of its own, with every library at the installed
+    version and at those of the matrix.  `recorded` are the ids of further checks, which the matrix may have no longer.
     """
     plan = Plan(
         images=matrix.model_images(),
@@ -196,13 +176,19 @@ def expand(
         source=matrix.source,
         backend=backend,
         modules=matrix.catalogue.modules,
+        target=dict(target),
     )
     usual = [backend] if backend in matrix.selections and not recorded else []
     chosen = _selectors(matrix, selectors or usual)
     if backend == HERE:
         plan = _here(plan, [*selectors, *recorded], matrix.catalogue)
         return select(plan, chosen, probes, names=matrix.selections, recorded=recorded)
-    usable = {image.name for image in plan.images if backend in _backends_of(image)}
+    placed = backend in SCHEDULERS
+    usable = {
+        image.name
+        for image in plan.images
+        if (takes(backend, target, image) if placed else backend in _backends_of(image))
+    }
     try:
         fitting = replace(plan, cells=tuple(cell for cell in plan.cells if cell.image in usable))
         return select(fitting, chosen, probes, names=matrix.selections, recorded=recorded)
@@ -211,7 +197,8 @@ def expand(
             lacking = ", ".join(image.name for image in select(plan, chosen, probes, recorded=recorded).images)
         except SelectionError:
             raise nothing from None
-        key = next(key for key, name in BACKEND_OF.items() if name == backend)
+        own = (key for key, name in BACKEND_OF.items() if name == backend)
+        key = key_for(backend, target) if placed else next(own)
         message = f"the backend {backend} runs images that have a `{key}:`, and {lacking} has none"
         raise SelectionError(message, "add it, or leave --backend out: then the images decide") from None
 

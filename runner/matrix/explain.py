@@ -5,20 +5,28 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from types import UnionType
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic import ValidationError as Invalid
 
 from torch_compat_matrix.runner.errors import did_you_mean
-from torch_compat_matrix.runner.matrix.document import Document
+from torch_compat_matrix.runner.matrix.document import Document, MatrixError
 from torch_compat_matrix.runner.matrix.entries import FORMS
 
+Model = TypeVar("Model", bound=BaseModel)
 
-def explain(invalid: Invalid, model: type[BaseModel], document: Document) -> None:
-    """Note every mistake that kept the document from being the model."""
-    for error in invalid.errors():
-        _explain(error, model, document)
+
+def validated(model: type[Model], document: Document) -> Model:
+    """The document as that model; MatrixError with every mistake that keeps it from being one."""
+    if document.data is None:
+        raise MatrixError(document.mistakes)
+    try:
+        return model.model_validate(document.data)
+    except Invalid as invalid:
+        for error in invalid.errors():
+            _explain(error, model, document)
+        raise MatrixError(document.mistakes) from None
 
 
 def _explain(error: Any, model: type[BaseModel], document: Document) -> None:

@@ -7,15 +7,12 @@ from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
 
-from pydantic import ValidationError as Invalid
-
 from torch_compat_matrix.runner.bundle import extended
 from torch_compat_matrix.runner.matrix import claims, sense
 from torch_compat_matrix.runner.matrix.compose import fill_in, gather, inherit, locate
 from torch_compat_matrix.runner.matrix.document import Document, MatrixError
-from torch_compat_matrix.runner.matrix.explain import explain
+from torch_compat_matrix.runner.matrix.explain import validated
 from torch_compat_matrix.runner.matrix.schema import Matrix
-from torch_compat_matrix.runner.matrix.values import is_folder
 from torch_compat_matrix.runner.pins import canonical, name_of
 
 
@@ -28,27 +25,17 @@ def load(source: Path | Document, given: Mapping[str, str] = MappingProxyType({}
     locate(document)
     _spell(document)
     inherit(document)
-    try:
-        matrix = Matrix.model_validate(document.data)
-    except Invalid as invalid:
-        explain(invalid, Matrix, document)
-        raise MatrixError(document.mistakes) from None
-    matrix._folders = {
-        entry: document.file(("probes", index)).parent / entry
-        for index, entry in enumerate(matrix.probes_)
-        if is_folder(entry)
-    }
+    matrix = validated(Matrix, document)
+    matrix._document = document
     probed = extended(matrix.folders)
     bare = [stack.requires for stack in matrix.stacks.values() if not probed.members_of(stack.requires)]
     matrix._catalogue = probed.with_generic([*matrix.libraries, *map(name_of, chain(*bare))])
-    matrix._source, matrix._document = document.name, document
     for where, message in sense.mistakes(matrix):
         document.mistake(where, message)
     if document.mistakes:
         raise MatrixError(document.mistakes)
     if isinstance(source, Path) and (beside := source.with_name("claims.yaml")).exists():
         matrix._claims = claims.load(beside)
-    matrix._places = tuple(document.place(("known", index)) for index in range(len(matrix.known)))
     return matrix
 
 

@@ -10,17 +10,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from torch_compat_matrix.runner.errors import UsageError, reading
 from torch_compat_matrix.runner.files import read_whole
 from torch_compat_matrix.runner.matrix.document import LOST, Document
+from torch_compat_matrix.runner.matrix.entries import Entry
 from torch_compat_matrix.runner.matrix.expand import BACKEND_OF
 from torch_compat_matrix.runner.matrix.schema import Matrix
 from torch_compat_matrix.runner.matrix.settle import movings
-from torch_compat_matrix.runner.model import Cell, Image, Plan
+from torch_compat_matrix.runner.model import Cell, Image, Local, Plan
 from torch_compat_matrix.runner.pins import HASH, admits, name_of, read_pins
 from torch_compat_matrix.runner.text import SECRET, redact
 
@@ -30,12 +31,8 @@ MOST = 256 << 20
 WRITE = "write it again with `compat lock`"
 
 
-class _Entry(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
-
-
-class LockedCell(_Entry):
-    """The packages that a cell adds to its image, or why it adds none."""
+class LockedCell(Entry):
+    """The packages that a cell adds to its image, or all that a stand-in holds; or why there are none."""
 
     asked: str
     """Its requirements: another question has another answer."""
@@ -56,21 +53,38 @@ class LockedCell(_Entry):
         ]
         return [f"asked: {self.asked}", *adds, *self.drift, *filter(None, [self.problem])]
 
+    def with_secrets(self, requires: Collection[str]) -> tuple[str, ...]:
+        """Its packages, with the URLs of the requirements where the lock keeps their secrets out."""
+        own = {name_of(line): line for line in requires}
+        return tuple(
+            HASH.join([own.get(name_of(line), line), *line.split(HASH)[1:]]) if SECRET in line else line
+            for line in self.adds
+        )
 
-class Lock(_Entry):
+    def in_place_of(self, image: Image) -> Image:
+        """The image with a stand-in that holds these packages; as it is where there are none."""
+        if image.local is None or not self.adds:
+            return image
+        return replace(image, local=replace(image.local, requires=self.with_secrets(image.local.requires)))
+
+
+class Lock(Entry):
     """What one backend's cells came to."""
 
-    moving: dict[str, tuple[str, ...]] = {}
+    moving: dict[str, tuple[str, ...]] = Field({})
     """As the plan's `taken`."""
-    images: dict[str, str] = {}
+    images: dict[str, str] = Field({})
     """Name -> `tag@digest`, or the tag alone of an image that was built here."""
-    cells: dict[str, LockedCell] = {}
+    stand_ins: dict[str, LockedCell] = Field({})
+    """Image -> the packages of its stand-in."""
+    cells: dict[str, LockedCell] = Field({})
 
     def with_(self, now: Lock) -> Lock:
         """The lock with the images and cells of another in place of its own; what moves stays, or cells would lack."""
         return Lock(
             moving={**now.moving, **self.moving},
             images={**self.images, **now.images},
+            stand_ins={**self.stand_ins, **now.stand_ins},
             cells={**self.cells, **now.cells},
         )
 
@@ -84,12 +98,14 @@ class Lock(_Entry):
 
     def applied(self, plan: Plan, place: Path) -> Plan:
         """The plan with digests and exact packages; UsageError where the lock does not know them."""
-        tagged = plan.backend == BACKEND_OF["tag"]
-        unknown = [image.name for image in plan.images if tagged and not self._knows(image)]
+        knows, held = {
+            BACKEND_OF["tag"]: (self._knows, self._digest),
+            BACKEND_OF["local"]: (self._knows_stand_in, self._stand_in),
+        }.get(plan.backend, (lambda image: True, lambda image: image))
+        unknown = [image.name for image in plan.images if not knows(image)]
         _refuse([*unknown, *(cell.id for cell in plan.cells if cell.requires and not self._fits(cell))], place)
-        images = [replace(image, digest=self._digest(image.name)) if tagged else image for image in plan.images]
         cells = [self._exact(cell) if cell.requires else cell for cell in plan.cells]
-        return replace(plan, images=tuple(images), cells=tuple(cells))
+        return replace(plan, images=tuple(map(held, plan.images)), cells=tuple(cells))
 
     def stale(self, now: Lock, *, whole: bool) -> Iterator[str]:
         """What differs today, a line each; `whole`: whether what is there no longer counts."""
@@ -98,13 +114,21 @@ class Lock(_Entry):
         for name in sorted({*(self.images if whole else ()), *now.images}):
             before, after = self.images.get(name), now.images.get(name)
             yield from _difference(name, before and [before], after and [after])
-        for name in sorted({*(self.cells if whole else ()), *now.cells}):
-            locked, seen = self.cells.get(name), now.cells.get(name)
-            offered = seen.adds if seen else ()
-            yield from _difference(name, locked and locked.words(offered), seen and seen.words(offered))
+        for old, new in ((self.stand_ins, now.stand_ins), (self.cells, now.cells)):
+            for name in sorted({*(old if whole else ()), *new}):
+                locked, seen = old.get(name), new.get(name)
+                offered = seen.adds if seen else ()
+                yield from _difference(name, locked and locked.words(offered), seen and seen.words(offered))
 
-    def _digest(self, image: str) -> str | None:
-        return self.images[image].partition("@")[2] or None
+    def _digest(self, image: Image) -> Image:
+        return replace(image, digest=self.images[image.name].partition("@")[2] or None)
+
+    def _knows_stand_in(self, image: Image) -> bool:
+        locked = self.stand_ins.get(image.name)
+        return image.local is None or (locked is not None and locked.asked == wanted(image.local))
+
+    def _stand_in(self, image: Image) -> Image:
+        return self.stand_ins[image.name].in_place_of(image) if image.local else image
 
     def _knows(self, image: Image) -> bool:
         tag, _, digest = self.images.get(image.name, "").partition("@")
@@ -121,12 +145,7 @@ class Lock(_Entry):
 
     def _exact(self, cell: Cell) -> Cell:
         locked = self.cells[cell.id]
-        own = {name_of(line): line for line in cell.requires}
-        adds = [
-            HASH.join([own.get(name_of(line), line), *line.split(HASH)[1:]]) if SECRET in line else line
-            for line in locked.adds
-        ]
-        return replace(cell, locked={**locked.model_dump(), "adds": tuple(adds)})
+        return replace(cell, locked={**locked.model_dump(), "adds": locked.with_secrets(cell.requires)})
 
 
 _LOCKS = TypeAdapter(dict[str, Lock])
@@ -136,6 +155,11 @@ _LOCKS = TypeAdapter(dict[str, Lock])
 def asked(cell: Cell) -> str:
     """The cell's question, without secrets."""
     return redact(" ".join(cell.requires))
+
+
+def wanted(local: Local) -> str:
+    """The question of a stand-in, without secrets."""
+    return redact(" ".join((local.python, *local.requires)))
 
 
 def path_of(matrix: Path | Document) -> Path:

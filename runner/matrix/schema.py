@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,8 @@ from torch_compat_matrix.runner.matrix.entries import (
     LibraryEntries,
     LibraryEntry,
     LimitsEntry,
-    LocalEntry,
     StackEntry,
+    TargetEntry,
 )
 from torch_compat_matrix.runner.matrix.values import Name, ProbeOrFolder, Selection, is_folder
 from torch_compat_matrix.runner.model import PROBES, Install, Limits, Local, Numerics, Pull
@@ -63,11 +64,9 @@ class Matrix(Entry):
     selections: dict[Name, list[Selection]] = Field(
         {}, description="names for lists of selectors; a selection named after a backend is its default"
     )
+    targets: dict[Name, TargetEntry] = Field({}, description="kinds of devices for `--target`, as schedulers know them")
     max_checks: PositiveInt = Field(100_000, description="refuse to expand to more checks than this")
-    _source: str = ""
-    _places: tuple[str, ...] = ()
     _claims: tuple[dict[str, Any], ...] = ()
-    _folders: Mapping[str, Path] = PrivateAttr(default_factory=dict)
     _document: Document = PrivateAttr(default_factory=lambda: Document(name=""))
     _catalogue: Catalogue = PrivateAttr(default_factory=catalogue)
 
@@ -84,7 +83,8 @@ class Matrix(Entry):
     @property
     def folders(self) -> Mapping[str, Path]:
         """The folders of probe modules, as the file names them -> as seen from here."""
-        return self._folders
+        entries = ((index, entry) for index, entry in enumerate(self.probes_) if is_folder(entry))
+        return {entry: self._document.file(("probes", index)).parent / entry for index, entry in entries}
 
     @property
     def catalogue(self) -> Catalogue:
@@ -99,7 +99,7 @@ class Matrix(Entry):
     @property
     def source(self) -> str:
         """The path of the file, as the user wrote it."""
-        return self._source
+        return self._document.name
 
     @property
     def included(self) -> list[tuple[int, IncludeEntry]]:
@@ -142,7 +142,7 @@ class Matrix(Entry):
                 tag=image.tag,
                 digest=image.digest,
                 python=image.python,
-                local=_local(image.local),
+                local=Local(python=image.local.python, requires=tuple(image.local.requires)) if image.local else None,
                 expects=image.expects.model_dump(exclude_defaults=True),
                 claim=image.claim,
                 labels=tuple(image.labels),
@@ -161,23 +161,20 @@ class Matrix(Entry):
     def model_known(self) -> tuple[model.Known, ...]:
         """The known issues as the runner's nouns, with their places."""
         return tuple(
-            model.Known(**{**entry.model_dump(), "expect": entry.expect}, place=place)
-            for entry, place in zip(self.known, self._places, strict=True)
+            model.Known(**{**entry.model_dump(), "expect": entry.expect}, place=self._document.place(("known", index)))
+            for index, entry in enumerate(self.known)
         )
 
 
-def _local(entry: LocalEntry | None) -> Local | None:
-    return None if entry is None else Local(python=entry.python, requires=tuple(entry.requires))
+def json_schema() -> str:
+    """The JSON schema of the file, for editors, as published in docs/matrix.schema.json."""
+    head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "matrix.yaml"}
+    return json.dumps({**Matrix.model_json_schema(), **head}, indent=2) + "\n"
 
 
 def _commands(entries: Mapping[str, CommandEntry]) -> tuple[model.Command, ...]:
     return tuple(
-        model.Command(
-            name=name,
-            command=tuple(entry.command),
-            status=entry.status,
-            output=entry.output,
-        )
+        model.Command(name=name, command=tuple(entry.command), status=entry.status, output=entry.output)
         for name, entry in entries.items()
     )
 

@@ -115,8 +115,9 @@ def _stacks(matrix: Matrix) -> Found:
 
 def _images(matrix: Matrix) -> Found:
     """Images that nothing can launch."""
+    on_nodes = any(target.slurm is not None for target in matrix.targets.values())  # `python:` is a node's then
     for name, image in matrix.images.items():
-        if image.tag is None and image.local is None and name != HERE:
+        if image.tag is None and image.local is None and name != HERE and not on_nodes:
             yield ("images", name), "neither `tag:` nor `local:`: no backend can launch the image"
         if image.digest and not image.tag:
             yield ("images", name, "digest"), "a digest needs its tag: give `tag:` as well"

@@ -85,15 +85,14 @@ def foresee(matrix: Matrix, asked: Sequence[str] = ()) -> Matrix:
     taken = {
         f"{library} {spec}": [*filter(spec.may_name, named(library)), "*"] for library, spec in movings(matrix)
     } | {
-        f"{name} {image.tag}": [*(tag for tag in named(name) if _may_be(tag, image.pattern)), "*"]
+        f"{name} {image.tag}": [
+            *(tag for tag in named(name) if "*" in tag or "?" in tag or fnmatchcase(tag, image.pattern)),
+            "*",
+        ]
         for name, image in matrix.images.items()
         if image.moves
     }
     return settle(matrix, taken)
-
-
-def _may_be(tag: str, pattern: str) -> bool:
-    return "*" in tag or "?" in tag or fnmatchcase(tag, pattern)
 
 
 def _moving(item: VersionItem) -> Moving | None:

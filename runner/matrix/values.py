@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from packaging.requirements import InvalidRequirement, Requirement
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
 from torch_compat_matrix.runner.errors import did_you_mean
+from torch_compat_matrix.runner.files import read_ini
 from torch_compat_matrix.runner.matrix import versions
 from torch_compat_matrix.runner.model import PROBES
 from torch_compat_matrix.runner.text import redact
@@ -53,6 +55,20 @@ _NO_REQUIREMENTS = {
 """What a requirements file may hold, and a list of requirements may not, and what to write in its place."""
 
 
+FORMS = read_ini(Path(__file__).with_name("data") / "forms.ini")
+
+
+def _of_form(name: str) -> AfterValidator:
+    """The validator of the values of a form."""
+
+    def check(text: str) -> str:
+        if not re.fullmatch(FORMS[name]["pattern"], text, re.DOTALL):
+            raise ValueError(FORMS[name]["otherwise"])
+        return text
+
+    return AfterValidator(check)
+
+
 def requirement(text: str) -> str:
     for pattern, problem in _NO_REQUIREMENTS.items():
         if re.match(pattern, text):
@@ -73,16 +89,13 @@ def _range(text: str) -> str:
     return text
 
 
-def _name(text: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", text):
-        raise ValueError("a name in check ids: letters, digits, `.`, `_` and `-`, beginning with a letter or digit")
-    return text
-
-
-def _digest(text: str) -> str:
-    if not re.fullmatch(r"sha256:[0-9a-f]{64}", text):
-        raise ValueError("not a digest; it is `sha256:` and 64 hexadecimal digits")
-    return text
+def _specifier(text: str) -> str:
+    whole = text if text[:1] in tuple("<>=!~") else f"=={text}"
+    try:
+        SpecifierSet(whole)
+    except InvalidSpecifier as error:
+        raise ValueError("neither a version nor a range; write `1.8.0` or `>=1.8,<2`") from error
+    return whole
 
 
 def _source(text: str) -> str:
@@ -93,12 +106,6 @@ def _source(text: str) -> str:
     return text
 
 
-def _index(text: str) -> str:
-    if not re.match(r"\w+://\S+$", text):
-        raise ValueError("not a URL; write one like https://host/simple")
-    return text
-
-
 def _gpus(text: Any) -> str:
     words = ("auto", "required", "none")
     if text not in words and not re.fullmatch(r"[1-9]\d?", str(text)):
@@ -106,23 +113,21 @@ def _gpus(text: Any) -> str:
     return str(text)
 
 
+def _word(text: str) -> str:
+    if not text.strip() or re.search(r"[\x00-\x1f\x7f]", text):
+        raise ValueError("empty, or of several lines; write it on one line")
+    return text
+
+
+def _sbatch_option(text: str) -> str:
+    if not re.match(r"--[a-z][a-z-]*(=|$)", _word(text)):
+        raise ValueError("no option of sbatch; write it as --NAME or --NAME=VALUE")
+    return text
+
+
 def _variable(text: str) -> str:
-    if not re.fullmatch(r"[A-Za-z_]\w*", text):
-        raise ValueError("not the name of a variable")
     if text in OWN_VARIABLES:
         raise ValueError("set by each launch itself, which keeps the checks apart; remove it")
-    return text
-
-
-def _literal(text: str) -> str:
-    if "${" in text:
-        raise ValueError("not filled in here; write the name alone to pass on the value of the environment")
-    return text
-
-
-def _inside(text: str) -> str:
-    if not text.startswith("/") or ".." in text.split("/") or re.match(r"/+(compat|tmp|proc|sys|dev)?(/|$)", text):
-        raise ValueError("no folder for a mount: write an absolute path in the container, outside /compat and /tmp")
     return text
 
 
@@ -169,12 +174,6 @@ def _pattern(text: str) -> str:
     return text
 
 
-def _in_a_file(selector: str) -> str:
-    if selector.startswith("@"):
-        raise ValueError("a selector by outcome belongs on the command line: each host has records of its own")
-    return selector
-
-
 def is_folder(text: str) -> bool:
     """Whether an entry of `probes:` names a folder of probe modules, and no probe."""
     return text.startswith(("./", "../", "/"))
@@ -191,27 +190,30 @@ Seconds = Annotated[float, Field(gt=0, le=MOST_SECONDS)]
 Req = Annotated[str, AfterValidator(requirement)]
 Ver = Annotated[str, AfterValidator(versions.check)]
 Range = Annotated[str, AfterValidator(_range)]
+Specifier = Annotated[str, AfterValidator(_specifier)]
 Argv = Annotated[list[str], BeforeValidator(_argv, json_schema_input_type=str | list[str])]
 Pattern = Annotated[str, AfterValidator(_pattern)]
-Name = Annotated[str, AfterValidator(_name)]
+Name = Annotated[str, _of_form("name")]
 Source = Annotated[str, AfterValidator(_source)]
-IndexUrl = Annotated[Source, AfterValidator(_index)]
+IndexUrl = Annotated[Source, _of_form("url")]
 Inner = Annotated[str, AfterValidator(_inner)]
 SuiteSource = Annotated[str, AfterValidator(_suite_source)]
-Digest = Annotated[str, AfterValidator(_digest)]
+Digest = Annotated[str, _of_form("digest")]
 Gpus = Annotated[
     str,
     BeforeValidator(_gpus),
     WithJsonSchema({"anyOf": [{"enum": ["auto", "required", "none"]}, {"type": "integer", "minimum": 1}]}),
 ]
-Variable = Annotated[str, AfterValidator(_variable)]
-Literally = Annotated[str, AfterValidator(_literal)]
-Inside = Annotated[str, AfterValidator(_inside)]
+Word = Annotated[str, AfterValidator(_word)]
+SbatchOption = Annotated[str, AfterValidator(_sbatch_option)]
+Variable = Annotated[str, _of_form("variable"), AfterValidator(_variable)]
+Literally = Annotated[str, _of_form("literal")]
+Inside = Annotated[str, _of_form("inside")]
 Mounted = Annotated[str, AfterValidator(_mounted)]
 User = Annotated[str, Field(pattern=r"^[\w.-]+(:[\w.-]+)?$")]
 Platform = Annotated[str, Field(pattern=r"^linux/[a-z0-9_]+(/[a-z0-9]+)?$")]
 Python = Annotated[str, AfterValidator(_python)]
-Selection = Annotated[str, AfterValidator(_in_a_file)]
+Selection = Annotated[str, _of_form("in a file")]
 ProbeOrFolder = Annotated[
     str,
     AfterValidator(_probe),

@@ -16,7 +16,7 @@ from packaging.version import InvalidVersion, Version
 from torch_compat_matrix.runner.model import INSTALLED, LATEST
 
 _NEWEST = re.compile(r"latest-(minor-)?([1-9]\d{0,2})")
-_GIT = re.compile(r"git\+(?:https?|ssh|file)://[^\s#]*?(?:/[^\s#@]*)+@([^\s#@]+)(?:#\S*)?")
+_GIT = re.compile(r"git\+(?:https?|ssh|file)://[^\s#]*?(?:/[^\s#@]*)+@([^\s?#@]+)(?:[?#]\S*)?")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 FORMS = "1.9.1, a range like `>=1.8,<2`, `latest`, `latest-3`, `latest-minor-3`, `installed`, a wheel's path or git+URL"

@@ -115,7 +115,7 @@ def test_page_shows_what_is_false_first(tmp_path: Path) -> None:
     assert "1 false, 0 partly true, 1 true" in page
     assert page.index("claim B") < page.index("claim A")
     assert "wrong-moments" in page
-    assert "[claims.md](claims.md)" in report
+    assert "see `claims.md` beside this report" in report
     assert '"verdict":"false"' in (tmp_path / "report.json").read_text()
 
 

@@ -14,9 +14,8 @@ from tests.support import RESOURCES
 from torch_compat_matrix.runner.errors import Trouble
 from torch_compat_matrix.runner.matrix.document import MatrixError
 from torch_compat_matrix.runner.matrix.expand import expand
-from torch_compat_matrix.runner.matrix.json_schema import schema
 from torch_compat_matrix.runner.matrix.load import load
-from torch_compat_matrix.runner.matrix.schema import Matrix
+from torch_compat_matrix.runner.matrix.schema import Matrix, json_schema
 from torch_compat_matrix.runner.packages.pip_config import Index
 
 IMAGES = 'images: { one: { tag: "a:1" } }\n'
@@ -225,5 +224,7 @@ def test_a_source_that_cannot_be_meant_is_refused(tmp_path: Path, key: str, said
 def test_a_matrix_with_every_key_that_lets_it_grow() -> None:
     """It is what the tests of damaged files damage."""
     matrix = load(RESOURCES / "matrix" / "scaled.yaml")
-    jsonschema.validate(YAML(typ="safe").load((RESOURCES / "matrix" / "scaled.yaml").read_text()), json.loads(schema()))
+    jsonschema.validate(
+        YAML(typ="safe").load((RESOURCES / "matrix" / "scaled.yaml").read_text()), json.loads(json_schema())
+    )
     assert len(expand(matrix, "docker").cells) == 5 + 4 + 5

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 
+from tests.support import ROOT
 from torch_compat_matrix.compat import cli
+from torch_compat_matrix.compat.verbs.init import NIGHT, OWNER
 from torch_compat_matrix.runner.errors import Status
 from torch_compat_matrix.runner.matrix.document import Document, MatrixError
 from torch_compat_matrix.runner.matrix.draft import drafted, listed
@@ -109,21 +113,26 @@ LISTS = {
 
 
 @pytest.mark.parametrize("name", LISTS)
-def test_a_list_gives_what_pip_would_take(name: str) -> None:
+def test_a_list_gives_what_pip_would_take(name: str, tmp_path: Path) -> None:
     """The exact version, or the newest that the line admits; torch is the image's own, tools are no libraries."""
     document = Document(name=name, data={"libraries": {}})
-    left = listed(document, name, LISTS[name])
+    (tmp_path / "more.txt").write_text(f"-r {name}\n--requirement=deep/own.txt\n--pre\n")
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "own.txt").write_text("-cbounds.txt\n-r https://example.com/x.txt\n")
+    (tmp_path / "deep" / "bounds.txt").write_text("pyro_ppl<2 # a bound, and no library\nnot-asked-for==1\n")
+    left = listed(document, str(tmp_path / name), LISTS[name])
+    followed = name != "pyproject.toml"
     begins = name == "environment.yml"  # conda's `=0.9.0` is also met by 0.9.0.post1
     assert document.data["libraries"] == {
         "torch": {"versions": ["installed"]},
         "captum": {"versions": ["latest"], "with": ["captum==0.9.0.*"]} if begins else {"versions": ["0.9.0"]},
-        "pyro-ppl": {"versions": ["latest"]},
+        "pyro-ppl": {"versions": ["latest"], **({"with": ["pyro-ppl<2,>=1.8"]} if followed else {})},
         "gpytorch": {"versions": ["latest"], "with": ["gpytorch<2,>=1.11"]},
     }
     assert [line.partition(":")[0] for line in left] == {
-        "requirements.txt": ["-r more.txt", "botorch; sys_platform == 'win32'"],
+        "requirements.txt": ["-r https", "--pre", "botorch; sys_platform == 'win32'"],
         "pyproject.toml": ["botorch; sys_platform == 'win32'"],
-        "environment.yml": ["-r more.txt"],
+        "environment.yml": ["-r https", "--pre"],
     }[name]
 
 
@@ -135,6 +144,7 @@ def test_a_list_gives_what_pip_would_take(name: str) -> None:
         ("environment.yml", "a: [\n", "environment.yml: not YAML"),
         ("environment.yaml", "a: 1\n", "environment.yaml: it has no list `dependencies:`"),
         ("absent.txt", "", "absent.txt: cannot be read"),
+        ("bare.txt", "-r absent.txt\n", "bare.txt: -r absent.txt: cannot be read: No such file or directory"),
     ],
 )
 def test_a_list_that_is_none(name: str, text: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -148,13 +158,13 @@ def test_a_list_that_is_none(name: str, text: str, said: str, capsys: pytest.Cap
 
 def test_init_without_an_engine(capsys: pytest.CaptureFixture[str]) -> None:
     """Says so, leaves `expects:` to be filled in, and writes a matrix that loads."""
-    Path("requirements.txt").write_text("captum==0.9.0\n-r more.txt\n")
+    Path("requirements.txt").write_text("captum==0.9.0\n-e more\n")
     assert cli.main(["init", "--image", f"{TRAIN}:1", "--lib", "pyro-ppl", "--from", "requirements.txt"]) == 0
     assert "no container engine answers" in capsys.readouterr().err
     text = Path("matrix.yaml").read_text()
     assert text.startswith("# yaml-language-server: $schema=matrix.schema.json\n")
     assert "    # expects: " in text
-    assert "#   -r more.txt: " in text
+    assert "#   -e more: " in text
     matrix = load(Path("matrix.yaml"))
     assert list(matrix.libraries) == ["torch", "pyro-ppl", "captum"]
     assert matrix.images["train"].tag == f"{TRAIN}:1"
@@ -174,3 +184,28 @@ def test_init_overwrites_nothing(held: str, capsys: pytest.CaptureFixture[str]) 
     assert f"{held}: is here already and is not overwritten" in capsys.readouterr().err
     assert Path(held).read_text() == "mine"
     assert [path.name for path in Path().iterdir() if path.name != "home"] == [held]
+
+
+def test_init_writes_the_caller_of_the_night_into_a_repository() -> None:
+    """Ten lines, whose inputs the workflow has; one that is there stays, and another folder gets none."""
+    Path(".git").mkdir()
+    assert cli.main(["init"]) == 0
+    text = NIGHT.read_text()
+    assert len(text.splitlines()) <= 10
+    yaml = YAML(typ="safe")
+    called = yaml.load((ROOT / ".github" / "workflows" / "matrix.yml").read_text())
+    (job,) = yaml.load(text)["jobs"].values()
+    assert job["with"].keys() <= called["on"]["workflow_call"]["inputs"].keys()
+    assert job["uses"] == f"{OWNER}/torch-compat-matrix/.github/workflows/matrix.yml@v1"
+    NIGHT.write_text("mine")
+    Path("matrix.yaml").unlink()
+    assert cli.main(["init"]) == 0
+    assert NIGHT.read_text() == "mine"
+
+
+def test_the_inputs_of_the_night_are_documented() -> None:
+    """On the page that also names the owner."""
+    page = (ROOT / "docs" / "nights.md").read_text()
+    called = YAML(typ="safe").load((ROOT / ".github" / "workflows" / "matrix.yml").read_text())["on"]["workflow_call"]
+    assert [name for name in (*called["inputs"], *called["secrets"]) if f"`{name}`" not in page] == []
+    assert {found[1] for found in re.finditer(r"uses: (\S+)/torch-compat-matrix", page)} == {OWNER}
