@@ -16,6 +16,20 @@ INSTALL = "install the tool with its dependencies, as `uv tool install` and `pip
 ANOTHER_HOME = "set COMPAT_HOME to a folder that can be written"
 """The remedy for a folder of runs and caches that cannot be used."""
 
+OF_THE_IMAGE = (
+    r"unsupported (?:GNU|clang) version!|cannot execute '?cc1plus'?|Unsupported gpu architecture"
+    r"|fatal error: (?:cu\w+|cub/\w+|nccl|nv\w+|omp|mpi|numa|std\w+|sys/\w+|bits/\w+|gnu/\S+|features|limits|crypt"
+    r"|math|Python)\.(?:h|hpp|cuh): No such file|CUDA_HOME environment variable is not set"
+    r"|nvcc(?:: command| was)? not found|unable to execute '\S{0,80}(?:cc|\+\+)'"
+    r"|command '\S{0,80}(?:cc|\+\+)' failed: No such file"
+    r"|can't find Rust compiler|CMake must be installed|[Cc][Mm]ake: (?:command )?not found"
+    r"|The detected CUDA version \(\S+\) mismatches|compiled with a version of Cuda that does not match the version"
+    r"|The current installed version of \S+ \(\S+\) is (?:less|greater) than the m(?:in|ax)imum required"
+)
+"""Words of a build for which compilers, headers or the CUDA toolkit of the image are at fault, and no library."""
+OF_THE_IMAGES_BUILD = rf"{OF_THE_IMAGE}|No module named 'setuptools'"
+"""The same of an sdist: outside of a build, who asks for setuptools is told as any who misses a module."""
+
 
 class Status(IntEnum):
     """Exit statuses of `compat`, as `compat --help` lists them."""
@@ -26,6 +40,7 @@ class Status(IntEnum):
     NOTHING_SELECTED = 3
     NO_BACKEND = 4
     INCOMPLETE = 5
+    UNCONFIRMED = 6
     INTERRUPTED = 130
 
 
@@ -101,9 +116,7 @@ def refused(error: OSError) -> str:
         errno.ENOSPC: "free the disk, or set COMPAT_HOME to a folder on another",
         errno.EDQUOT: "free your quota, or set COMPAT_HOME to a folder on another disk",
         errno.EFBIG: "raise the limit of a file's size (`ulimit -f`)",
-        errno.EROFS: "set COMPAT_HOME to a folder that can be written",
-        errno.EACCES: "set COMPAT_HOME to a folder that can be written",
-        errno.ENOTDIR: "set COMPAT_HOME to a folder that can be written",
+        **dict.fromkeys((errno.EROFS, errno.EACCES, errno.ENOTDIR), ANOTHER_HOME),
     }
     place = f"{error.filename}: " if error.filename else ""
     return f"{place}{error.strerror or error}\n{remedies.get(error.errno or 0, '')}".rstrip()

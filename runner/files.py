@@ -11,11 +11,13 @@ import re
 import secrets
 import shutil
 import stat
+import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from configparser import ConfigParser, Interpolation
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 from typing import Any, TypeVar
 from urllib.parse import unquote
 
@@ -63,7 +65,7 @@ def replacing(path: Path) -> Iterator[Path]:
         yield partial
         partial.replace(path)
     except BaseException:
-        remove = shutil.rmtree if partial.is_dir() else os.unlink
+        remove = remove_tree if partial.is_dir() else os.unlink
         if partial.exists():
             remove(partial)
         raise
@@ -107,7 +109,7 @@ def build_once(folder: Path, build: Callable[[Path], None], is_whole: Callable[[
         if not (folder.is_dir() and is_whole(folder)):
             for leftover in folder.parent.glob(f".{folder.name}.*.partial"):  # of a builder that was killed
                 if leftover.is_dir():  # and no lock file that is being made
-                    shutil.rmtree(leftover)
+                    remove_tree(leftover)
             with replacing(folder) as partial:
                 partial.mkdir()
                 build(partial)
@@ -115,8 +117,34 @@ def build_once(folder: Path, build: Callable[[Path], None], is_whole: Callable[[
                     folder.unlink()
                 elif folder.is_dir():  # a damaged folder goes at once, since a launch may look into it
                     folder.rename(doomed := partial.with_suffix(".doomed.partial"))
-                    shutil.rmtree(doomed)
+                    remove_tree(doomed)
     return folder
+
+
+def entries_below(folder: Path) -> Iterator[os.DirEntry[str]]:
+    """Every file and link below a folder, however deep a library has made it; one that cannot be read has none."""
+    folders = [str(folder)]
+    while folders:
+        with suppress(OSError), os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.path)
+                else:
+                    yield entry
+
+
+def remove_tree(folder: Path, ignore_errors: bool = False) -> None:
+    """Remove a folder, however deep a library has made it."""
+    try:
+        shutil.rmtree(folder, ignore_errors=ignore_errors)
+    except RecursionError:
+        subprocess.run(["rm", "-rf", "--", folder], check=not ignore_errors)
+
+
+def temporary() -> str:
+    """The folder for temporary files, made again where a library has removed it."""
+    Path(gettempdir()).mkdir(parents=True, exist_ok=True)
+    return gettempdir()
 
 
 def scratch(cache: Path) -> TemporaryDirectory[str]:
@@ -200,18 +228,28 @@ def read_whole(path: Path, most: int) -> bytes:
         return stream.read(most)
 
 
+def read_ini(path: Path, interpolation: Interpolation | None = None) -> ConfigParser:
+    """A table of ours: `key = value`, and comments on lines of their own."""
+    parser = ConfigParser(interpolation=interpolation, delimiters=("=",), comment_prefixes=("#",))
+    parser.optionxform = str  # type: ignore[assignment, method-assign] # case counts
+    parser.read_string(path.read_text(encoding="utf-8"), source=str(path))
+    return parser
+
+
 def read_cache(path: Path, parse: Callable[[Any], Kept]) -> Kept | None:
     """What `parse` makes of the JSON of a cache; None where there is none.
 
     Garbage, at which `parse` raises, is thrown away, and that is said.
     """
     try:
+        if path.exists() and not path.is_file():
+            raise ValueError("a pipe, which would be waited for, or a folder")
         return parse(json.loads(path.read_bytes()))
     except FileNotFoundError:
         return None
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError, IsADirectoryError):
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         print(f"{path}: no cache of compat; thrown away, and made again", file=sys.stderr)
-        remove = shutil.rmtree if path.is_dir() else os.unlink
+        remove = remove_tree if path.is_dir() else os.unlink
         with suppress(FileNotFoundError):
             remove(path)
         return None

@@ -8,15 +8,14 @@ from __future__ import annotations
 import fcntl
 import os
 import re
-import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch_compat_matrix.runner.errors import UsageError
-from torch_compat_matrix.runner.files import try_lock
+from torch_compat_matrix.runner.errors import Trouble, UsageError
+from torch_compat_matrix.runner.files import entries_below, remove_tree, try_lock
 
 CACHES = ("compiled", "facts", "overlays", "resolutions", "standins")
 """The folders of a home whose entries can be made again."""
@@ -27,7 +26,7 @@ BESIDE = (".lock", ".users", ".sealed")
 SCRATCH = "scratch"
 """The folder under `resolutions` for the files of a question to the resolver; a killed process leaves some."""
 
-_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+_UNITS = "KMGT"
 _SECONDS = {"m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 
@@ -43,6 +42,8 @@ class Kept:
     used: float
     """When it was last used, in seconds since the epoch."""
     remove: Callable[[], None]
+    shared: bool = False
+    """Whether another home may need it: none is known to have made it, so that only an explicit wish removes it."""
 
 
 class InUse:
@@ -62,14 +63,36 @@ class InUse:
     __del__ = close
 
 
+def require_ours(home: Path) -> None:
+    """Raise UsageError for a home that is no folder, or that holds files and none of a run of ours."""
+    if home.exists() and not home.is_dir():
+        raise UsageError("it is no folder", "name the folder of the runs in COMPAT_HOME, or unset it", str(home))
+    locks = (path.stem for path in home.glob("*/*.lock"))
+    known = (home / "in-use.lock").exists() or any(re.fullmatch(r"[0-9a-f]{16}", name) for name in locks)
+    if not known and home.is_dir() and any(home.iterdir()):
+        why = "it holds files, and none that a run has left"
+        raise UsageError(why, "name the folder of the runs in COMPAT_HOME, or unset it", str(home))
+
+
+def remove(doomed: Iterable[Kept]) -> Iterator[tuple[Kept, str]]:
+    """Remove each, and tell why it stays where it cannot go; empty where it is gone."""
+    for entry in doomed:
+        try:
+            entry.remove()
+        except (OSError, Trouble) as error:  # a container holds it, or another user made it
+            yield entry, str(error)
+        else:
+            yield entry, ""
+
+
 @contextmanager
 def unused(home: Path) -> Iterator[bool]:
-    """Keep runs from beginning in the home, unless there is one at work; yield whether none is."""
+    """Keep runs from beginning in the home, unless there is one at work; yield whether none is, nor has jobs left."""
     if not home.is_dir():
         yield True
         return
     with try_lock(home / "in-use.lock") as alone:
-        yield alone
+        yield alone and not any((home / "jobs").glob("*/*"))
 
 
 def contents(home: Path, runs: bool = False) -> list[Kept]:
@@ -85,7 +108,8 @@ def contents(home: Path, runs: bool = False) -> list[Kept]:
 
 def leftovers(home: Path) -> list[Kept]:
     """Half-made entries of processes that were killed; only while the home is `unused`."""
-    found = [path for kind in CACHES for path in (home / kind).rglob(".*.partial")]
+    patterns = (".*.partial", "*/.*.partial")
+    found = [path for kind in CACHES for pattern in patterns for path in (home / kind).glob(pattern)]
     found += (home / "resolutions" / SCRATCH).glob("*")
     return [Kept(kind="leftovers", name=path.name, size=size(path), used=0, remove=_remover(path)) for path in found]
 
@@ -108,22 +132,22 @@ def superfluous(
 def size(path: Path) -> int:
     """Bytes that a file or folder takes on the disk; a file with several names counts once."""
     seen, total = set(), 0
-    for folder, _, names in os.walk(path):
-        for name in names:
-            with suppress(FileNotFoundError):
-                status = os.lstat(Path(folder, name))
-                if (status.st_dev, status.st_ino) not in seen:
-                    seen.add((status.st_dev, status.st_ino))
-                    total += status.st_blocks * 512
+    for entry in entries_below(path):
+        with suppress(FileNotFoundError):
+            status = entry.stat(follow_symlinks=False)
+            if (status.st_dev, status.st_ino) not in seen:
+                seen.add((status.st_dev, status.st_ino))
+                total += status.st_blocks * 512
     return total if path.is_dir() else path.lstat().st_blocks * 512
 
 
-def parsed_size(text: str) -> int:
-    """Bytes of `20GB`, `500M`."""
-    match = re.fullmatch(r"(\d{1,12}(?:\.\d{1,3})?)\s*([KMGT]?)i?B?", text.strip(), re.IGNORECASE)
+def parsed_size(text: str, where: str = "") -> int:
+    """Bytes of `20GB`, `500M`, `60KiB`; `where` it is written stands before it in a message."""
+    match = re.fullmatch(r"(\d{1,12}(?:\.\d{1,3})?)\s*(?:([KMGT])(i?))?B?", text.strip(), re.IGNORECASE)
     if match is None:
-        raise UsageError("not a size", "write a number and a unit, such as 20GB", text[:80])
-    return int(float(match[1]) * _UNITS[match[2].upper()])
+        raise UsageError("not a size", "write a number and a unit, such as 20GB", where + text[:80])
+    power = _UNITS.index(match[2].upper()) + 1 if match[2] else 0
+    return int(float(match[1]) * (1024 if match[3] else 1000) ** power)
 
 
 def parsed_age(text: str) -> float:
@@ -153,9 +177,9 @@ def _remover(path: Path) -> Callable[[], None]:
         beside = [path.with_suffix(suffix) for suffix in (*BESIDE, ".json")] if path.is_dir() else [path]
         if path.is_dir():
             doomed = path.with_name(f".{path.name}.clean.partial")  # whole or gone, also when the removal is killed
-            shutil.rmtree(doomed, ignore_errors=True)
+            remove_tree(doomed, ignore_errors=True)
             path.rename(doomed)
-            shutil.rmtree(doomed)
+            remove_tree(doomed)
         for file in beside:
             file.unlink(missing_ok=True)
 

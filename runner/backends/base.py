@@ -11,16 +11,13 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Protocol, runtime_checkable
+from typing import IO, Any, Protocol, runtime_checkable
 
 from torch_compat_matrix.runner.errors import INSTALL, BackendUnusable, Trouble
 from torch_compat_matrix.runner.model import Image, Limits
 from torch_compat_matrix.runner.storage import Kept
 
-if TYPE_CHECKING:
-    from torch_compat_matrix.probes.contract import WorkOrder
-
-BACKENDS = {name: f"{__package__}.{name}" for name in ("local", "docker", "here")}
+BACKENDS = {name: f"{__package__}.{name}" for name in ("local", "docker", "here", "slurm", "kubernetes")}
 """Name -> module with a `connect(home: Path) -> Backend`."""
 
 
@@ -47,6 +44,7 @@ class Gpu:
     """A GPU of the host that runs the containers."""
 
     uuid: str
+    """Empty: a scheduler chooses it once the launch begins."""
     index: int
     name: str
     memory: int
@@ -70,6 +68,20 @@ class Gpu:
         """The UUIDs that a process on it may see, without prefixes: for a MIG instance its own or its parent's."""
         own = self.uuid.removeprefix("GPU-").removeprefix("MIG-")
         return frozenset({own, self.parent.removeprefix("GPU-") or own})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Launch:
+    """What is started in an image: the probe host on a work order, or a user's command in its place."""
+
+    prepared: Prepared
+    order: Mapping[str, Any]
+    limits: Limits
+    overlays: Mapping[str, Path] = field(default_factory=dict)
+    """Key -> folder on this machine."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    gpu: Gpu | None = None
+    """The leased GPU; None where it may see none."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -144,6 +156,8 @@ class Backend(Protocol):
     name: str
     pulls: bool
     """Whether it runs the image of the tag, which it may have to pull."""
+    heeds: Sequence[str]
+    """The keys of an image that it heeds, of those that are about containers: `platform`, `user`, `mounts`."""
     machine: str
     """Processor architecture of the machine that launches: `x86_64`, `aarch64`."""
 
@@ -153,17 +167,8 @@ class Backend(Protocol):
     def peek(self, image: Image) -> Prepared | None:
         """The image if it is already here; nothing is pulled or built."""
 
-    def launch(
-        self,
-        prepared: Prepared,
-        order: WorkOrder,
-        overlays: Mapping[str, Path],
-        *,
-        limits: Limits,
-        labels: Mapping[str, str],
-        gpu: Gpu | None = None,
-    ) -> AbstractContextManager[Launched]:
-        """Start the probe host on a work order with these overlays (key -> folder on this machine).
+    def launch(self, launch: Launch) -> AbstractContextManager[Launched]:
+        """Start the probe host.
 
         The launched host reads the order unchanged; its command line names the folder of the overlays.
         Where the order names a `compile_cache`, the code that torch.compile writes stays, under that name, for the next
@@ -187,6 +192,45 @@ class Backend(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    """A launch that a scheduler has been given, and that nobody has collected."""
+
+    name: str
+    """The batch of its launch's labels."""
+    id: str
+    state: str
+    reason: str
+    """The scheduler's own word for why it waits, or for its end."""
+    waits_s: float
+    """How long it has been waiting; 0 where it does not wait."""
+    order: Mapping[str, Any]
+
+
+@runtime_checkable
+class Places(Protocol):
+    """A backend whose scheduler places each launch, which outlives the process that submitted it.
+
+    The engine then leases nothing.  A launch is known by the labels `run` and `batch`: the same one a second time is
+    not submitted again, but found, with all that it has printed.
+    """
+
+    max_jobs: int
+    """Launches that are submitted at a time."""
+
+    def aimed(self, target: Mapping[str, Any]) -> Backend:
+        """The backend for a target of the matrix; empty: as the scheduler has it by default."""
+
+    def submit(self, launch: Launch) -> None:
+        """Submit the launch, and leave it to itself."""
+
+    def jobs(self, run: str) -> Sequence[Job]:
+        """The jobs of the run that nobody has collected."""
+
+    def cancel(self, run: str) -> Sequence[str]:
+        """End the jobs of the run, and name them."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Command:
     """A user's command, in the place of the probe host."""
 
@@ -200,6 +244,14 @@ class Command:
     """Seconds after which it is ended, with the status TIMED_OUT."""
 
 
+@runtime_checkable
+class WorksAhead(Protocol):
+    """A backend that works ahead of the launches that will need it."""
+
+    def close(self) -> None:
+        """End that work at the end of a run, which no launch waits for any more; another run may follow."""
+
+
 TIMED_OUT = 124
 """The exit status that `timeout` gives too."""
 
@@ -208,17 +260,7 @@ TIMED_OUT = 124
 class Shells(Protocol):
     """A backend that can also run a user's command in the place of the probe host."""
 
-    def interact(
-        self,
-        prepared: Prepared,
-        order: WorkOrder,
-        overlays: Mapping[str, Path],
-        command: Command,
-        *,
-        limits: Limits,
-        labels: Mapping[str, str],
-        gpu: Gpu | None = None,
-    ) -> int:
+    def interact(self, launch: Launch, command: Command) -> int:
         """Run the command as `launch` runs the probe host of an order with one cell, and return its exit status.
 
         Nothing stays behind, however it ends.
@@ -248,8 +290,10 @@ def require(name: str) -> None:
         raise BackendUnusable(f"no backend {name!r}; there are: {', '.join(BACKENDS)}")
 
 
-def connect(name: str, home: Path) -> Backend:
+def connect(name: str, home: Path, target: Mapping[str, Any] | None = None) -> Backend:
     """The backend of that name, its module imported only now; `home` is the folder for what it keeps.
+
+    `target`: the entry of `targets:` in the matrix, for a backend with a scheduler.
 
     Raises BackendUnusable for an unknown name, and where the engine cannot be reached.
     """
@@ -259,8 +303,9 @@ def connect(name: str, home: Path) -> Backend:
     except Trouble as trouble:
         raise BackendUnusable(str(trouble), trouble.remedy, f"--backend {name}", trouble.code) from trouble
     except ModuleNotFoundError as error:
-        raise BackendUnusable(f"{error.name} is not installed", INSTALL, f"--backend {name}") from error
-    return backend
+        remedy = f"pip install 'torch-compat-matrix[{name}]'" if error.name == name else INSTALL
+        raise BackendUnusable(f"{error.name} is not installed", remedy, f"--backend {name}") from error
+    return backend.aimed(target) if target and isinstance(backend, Places) else backend
 
 
 def tags(backend: Backend, repository: str) -> Sequence[str]:

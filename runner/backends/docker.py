@@ -7,7 +7,7 @@ that ends with the container; an overlay is copied once into its own volume, whi
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +18,7 @@ import requests
 from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 from docker.models.containers import Container
 
-from torch_compat_matrix.runner.backends.base import Command, Finding, Gpu, Prepared, room
+from torch_compat_matrix.runner.backends.base import Command, Finding, Gpu, Launch, Prepared, room
 from torch_compat_matrix.runner.backends.container import ContainerLaunch
 from torch_compat_matrix.runner.backends.docker_errors import named, needs_writable_root
 from torch_compat_matrix.runner.backends.docker_gpus import LABEL, EngineGpus, remove
@@ -30,7 +30,7 @@ from torch_compat_matrix.runner.backends.owner import alive
 from torch_compat_matrix.runner.bundle import BUNDLE
 from torch_compat_matrix.runner.errors import Trouble
 from torch_compat_matrix.runner.files import locked
-from torch_compat_matrix.runner.model import Image, Limits, digest, repository
+from torch_compat_matrix.runner.model import Image, digest, repository
 from torch_compat_matrix.runner.storage import Kept
 
 GPU_PATIENCE_S = 10
@@ -53,6 +53,7 @@ class DockerBackend:
 
     name = "docker"
     pulls = True
+    heeds: Sequence[str] = ("platform", "user", "mounts")
 
     def __init__(self, client: docker.DockerClient, home: Path, bundle: Path = BUNDLE) -> None:
         self.client = client
@@ -119,75 +120,48 @@ class DockerBackend:
         )
 
     @contextmanager
-    def launch(
-        self,
-        prepared: Prepared,
-        order: Mapping[str, Any],
-        overlays: Mapping[str, Path],
-        *,
-        limits: Limits,
-        labels: Mapping[str, str],
-        gpu: Gpu | None = None,
-    ) -> Iterator[ContainerLaunch]:
+    def launch(self, launch: Launch) -> Iterator[ContainerLaunch]:
         """Create, fill and start a container; remove it, whatever happens.
 
         Where a hook that adds the GPU fails on the read-only root (crun's, CDI's), start again with a writable root.
         """
-        request = self._request(prepared, order, overlays, limits, labels, gpu)
+        request = self._request(launch)
         with ExitStack() as stack:
             try:
-                launch = stack.enter_context(self._started(request))
+                started = stack.enter_context(self._started(request))
             except Trouble as trouble:
-                if gpu is None or not needs_writable_root(trouble):
+                if launch.gpu is None or not needs_writable_root(trouble):
                     raise
-                launch = stack.enter_context(self._started(replace(request, read_only=False)))
-                launch.notes = (WRITABLE_ROOT,)
-            yield launch
+                started = stack.enter_context(self._started(replace(request, read_only=False)))
+                started.notes = (WRITABLE_ROOT,)
+            yield started
 
-    def interact(
-        self,
-        prepared: Prepared,
-        order: Mapping[str, Any],
-        overlays: Mapping[str, Path],
-        command: Command,
-        *,
-        limits: Limits,
-        labels: Mapping[str, str],
-        gpu: Gpu | None = None,
-    ) -> int:
+    def interact(self, launch: Launch, command: Command) -> int:
         """Run a user's command in a container like `launch`'s, through the engine's own client."""
-        request = self._request(prepared, order, overlays, limits, labels, gpu, command)
+        request = self._request(launch, command)
         try:
             with self._filled(request) as container:
                 return attach(container, command)
         except Trouble as trouble:
-            if gpu is None or not needs_writable_root(trouble):
+            if launch.gpu is None or not needs_writable_root(trouble):
                 raise
         with self._filled(replace(request, read_only=False)) as container:
             return attach(container, command)
 
-    def _request(
-        self,
-        prepared: Prepared,
-        order: Mapping[str, Any],
-        overlays: Mapping[str, Path],
-        limits: Limits,
-        labels: Mapping[str, str],
-        gpu: Gpu | None,
-        command: Command | None = None,
-    ) -> ContainerRequest:
+    def _request(self, launch: Launch, command: Command | None = None) -> ContainerRequest:
         """What to ask the engine for, once each overlay is in its volume."""
-        with named(f"launching {prepared.reference}"):
+        identity = launch.prepared.identity
+        with named(f"launching {launch.prepared.reference}"):
             volumes = {
-                key: overlay_volume(self.client, self.home, key, folder, prepared.identity)
-                for key, folder in overlays.items()
+                key: overlay_volume(self.client, self.home, key, folder, identity)
+                for key, folder in launch.overlays.items()
             }
-        return ContainerRequest(prepared, order, volumes, limits, labels, gpu, command)
+        return ContainerRequest(launch, volumes, command)
 
     @contextmanager
     def _started(self, request: ContainerRequest) -> Iterator[ContainerLaunch]:
         with self._filled(request) as container:
-            with named(f"launching {request.prepared.reference}"):
+            with named(f"launching {request.launch.prepared.reference}"):
                 launch = ContainerLaunch(container)
                 container.start()
             yield launch
@@ -197,13 +171,16 @@ class DockerBackend:
         """A container with all that it needs to start; it is removed, whatever happens."""
         container = None
         try:
-            with named(f"launching {request.prepared.reference}"):
-                if request.gpu is not None:
-                    self._await(request.gpu)
+            with named(f"launching {request.launch.prepared.reference}"):
+                if request.launch.gpu is not None:
+                    self._await(request.launch.gpu)
                 container = request.create(self.client)
                 container.put_archive(PLACE, request.files(self.bundle))
             yield container
         finally:
+            if container is None:  # a signal may come between the engine's work and its answer
+                with suppress(DockerException, requests.exceptions.RequestException):
+                    container = self.client.containers.get(request.name)
             remove(container)
 
     def gpus(self) -> Sequence[Gpu]:

@@ -13,35 +13,44 @@ from torch_compat_matrix.runner.errors import Trouble
 
 MEANINGS = (
     ("driver-mismatch", r"driver/library version mismatch"),
+    ("gpu-unhealthy", r"Failed to initialize NVML: Unknown Error"),
     (
         "no-nvidia-runtime",
         r"could not select device driver|Unknown runtime specified nvidia|unknown or invalid runtime name: nvidia"
-        r"|nvidia-container-(cli: initialization error|runtime\W{1,3}executable file not found)"
-        r"|unresolvable CDI devices|driver not loaded",
+        r"|nvidia-container-(cli: initialization error|\S{1,40}\W{1,4}executable file not found)"
+        r"|unresolvable CDI devices|driver not loaded|(inject|setting up) CDI devices|stat nvidia\.com/gpu",
     ),
     ("driver-too-old", r"unsatisfied condition: cuda>="),
     ("disk-full", r"no space left on device|disk quota exceeded"),
-    ("engine-unreachable", r"Cannot connect to the Docker daemon|connect to the Docker daemon socket"),
-    ("image-not-found", r"pull access denied for|repository does not exist"),
+    (
+        "engine-unreachable",
+        r"Cannot connect to the Docker daemon|connect to the Docker daemon socket|error during connect",
+    ),
+    ("image-not-found", r"pull access denied for|repository does not exist|manifest for .{0,300} not found"),
     (
         "registry-refused",
-        r"unauthorized|authentication required|no basic auth credentials|403 Forbidden|denied: requested access"
+        r"unauthorized|authentication required|no basic auth credentials|403 Forbidden|denied: (requested acc|denied)"
         r"|toomanyrequests|rate limit|incorrect username or password",
     ),
-    ("wrong-architecture", r"no matching manifest for|does not match the specified platform|exec format error"),
+    (
+        "wrong-architecture",
+        r"no matching manifest for|does not match the (specified|detected host) platform|exec format error",
+    ),
     (
         "image-not-found",
-        r"manifest unknown|manifest for .{0,300} not found|No such image|name unknown"
-        r"|invalid reference format|not found: manifest",
+        r"manifest unknown|No such image|name unknown"
+        r"|invalid reference format|not found: manifest|failed to resolve reference .{0,300}: not found",
     ),
     (
         "registry-unreachable",
         r"no such host|connection refused|i/o timeout|TLS handshake timeout|Client\.Timeout|network is unreachable"
-        r"|server misbehaving|x509: |\bEOF$|http: server gave HTTP response",
+        r"|server misbehaving|x509: |\bEOF\b|http: server gave HTTP response",
     ),
+    ("port-in-use", r"port is already allocated|address already in use"),
     (
         "no-python",
-        r"exec \S{1,300} failed: No such file"
+        r"exec \S{1,300} failed: No such file|error while loading shared libraries: "
+        r"|exec user process caused:? \W{0,2}no such file"
         r"|executable file not found in \$PATH"
         r"|exec: .{0,300}no such file or directory|stat .{0,300}: no such file or directory",
     ),
@@ -54,8 +63,12 @@ def trouble_of(error: Exception, doing: str) -> Trouble:
     words = str(getattr(error, "explanation", None) or error)
     if isinstance(error, (requests.exceptions.ConnectionError, requests.exceptions.Timeout)):
         return Trouble("engine-unreachable", f"{doing}: the engine does not answer", evidence=words)
-    codes = (code for code, pattern in MEANINGS if re.search(pattern, words, re.IGNORECASE))
-    return Trouble(next(codes, "engine-error"), f"{doing}: {words}", evidence=words)
+    return Trouble(code_of(words, "engine-error"), f"{doing}: {words}", evidence=words)
+
+
+def code_of(words: str, otherwise: str) -> str:
+    """The reason that an engine's words show."""
+    return next((code for code, pattern in MEANINGS if re.search(pattern, words, re.IGNORECASE)), otherwise)
 
 
 def needs_writable_root(trouble: Trouble) -> bool:

@@ -8,21 +8,20 @@ import os
 import tarfile
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from uuid import uuid4
 
 import docker
 from docker.models.containers import Container
 from docker.types import LogConfig, Mount
 
-from torch_compat_matrix.runner.backends.base import Command, Gpu, Prepared, environment_of
+from torch_compat_matrix.runner.backends.base import Command, Launch, environment_of
 from torch_compat_matrix.runner.backends.docker_gpus import LABEL, request
 from torch_compat_matrix.runner.backends.docker_shell import has_terminal
 from torch_compat_matrix.runner.backends.docker_storage import COMPILED_VOLUME
 from torch_compat_matrix.runner.backends.owner import owner
 from torch_compat_matrix.runner.bundle import NAME
-from torch_compat_matrix.runner.model import Limits
 
 PLACE = "/compat"
 COMPILED = f"{PLACE}/compiled"
@@ -38,20 +37,19 @@ CACHES = ("inductor", "triton", "torch_extensions", "nv")
 class ContainerRequest:
     """A container for the probe host of a work order, or for a user's command in its place."""
 
-    prepared: Prepared
-    order: Mapping[str, Any]
+    launch: Launch
     volumes: Mapping[str, str]
     """Key of an overlay -> the volume that holds it."""
-    limits: Limits
-    labels: Mapping[str, str]
-    gpu: Gpu | None
-    command: Command | None
+    command: Command | None = None
     read_only: bool = True
     """Whether the container may not write to its root."""
+    name: str = field(default_factory=lambda: f"compat-{uuid4().hex[:12]}")
+    """Of the container, so that it is found also where the engine's answer to its making was not heard."""
 
     def create(self, client: docker.DockerClient) -> Container:
         """The container, not yet started."""
-        cache = self.order.get("compile_cache")
+        launch, limits = self.launch, self.launch.limits
+        cache = launch.order.get("compile_cache")
         compiled = COMPILED if cache else "/tmp"
         places = {
             "HOME": HOME,
@@ -64,12 +62,12 @@ class ContainerRequest:
             "USER": "compat",  # the user has no entry in /etc/passwd, and getpass.getuser() asks the environment first
             "LOGNAME": "compat",
         }
-        if self.limits.network == "none":  # an image may name an interface that is not there, and NCCL then finds none
+        if limits.network == "none":  # an image may name an interface that is not there, and NCCL then finds none
             places["NCCL_SOCKET_IFNAME"] = "lo"
-        every = {**self.labels, "owner": owner(), "deadline": str(int(time.time() + self.order["deadline_s"] + 60))}
-        if self.gpu is not None:
-            every |= {"gpu": self.gpu.uuid, **{f"gpu.{card.uuid}": "beside" for card in self.gpu.beside}}
-        mounts = [Mount(to, path, type="bind", read_only=True) for to, path in self.prepared.image.mounts.items()]
+        every = {**launch.labels, "owner": owner(), "deadline": str(int(time.time() + launch.order["deadline_s"] + 60))}
+        if launch.gpu is not None:
+            every |= {"gpu": launch.gpu.uuid, **{f"gpu.{card.uuid}": "beside" for card in launch.gpu.beside}}
+        mounts = [Mount(to, path, type="bind", read_only=True) for to, path in launch.prepared.image.mounts.items()]
         mounts += [
             Mount(f"{PLACE}/overlays/{key}", volume, type="volume", read_only=True)
             for key, volume in self.volumes.items()
@@ -79,21 +77,22 @@ class ContainerRequest:
         host = [f"{PLACE}/order.json", "--overlays", f"{PLACE}/overlays"]
         terminal = self.command is not None and has_terminal(self.command)
         return client.containers.create(
-            self.prepared.identity,
-            entrypoint=[self.prepared.python],
+            launch.prepared.identity,
+            name=self.name,
+            entrypoint=[launch.prepared.python],
             command=["-m", NAME, *(host if self.command is None else ["--shell", *SHELL, *self.command.words])],
             working_dir=PLACE,
             environment={
                 **{name: os.environ[name] for name in PASSED_ON if name in os.environ},
-                **environment_of(self.prepared.image),
+                **environment_of(launch.prepared.image),
                 **places,
             },
             labels={f"{LABEL}.{name}": value for name, value in every.items()},
             mounts=[Mount(PLACE, None, type="volume"), *mounts],
             # inductor loads from /tmp what it has compiled; no entry point makes the home
             tmpfs={"/tmp": "exec,mode=1777", HOME: "exec,mode=1777"},
-            network_mode=self.limits.network,
-            user=self.prepared.image.user or USER,
+            network_mode=limits.network,
+            user=launch.prepared.image.user or USER,
             read_only=self.read_only,
             cap_drop=["ALL"],
             security_opt=["no-new-privileges"],
@@ -101,13 +100,13 @@ class ContainerRequest:
             init=self.command is not None,
             tty=terminal,
             stdin_open=self.command is not None and self.command.output is None,
-            mem_limit=self.limits.memory,
-            memswap_limit=self.limits.memory,
-            shm_size=self.limits.shm,
-            pids_limit=self.limits.pids,
-            nano_cpus=int(self.limits.cpus * 1e9) if self.limits.cpus else None,
+            mem_limit=limits.memory,
+            memswap_limit=limits.memory,
+            shm_size=limits.shm,
+            pids_limit=limits.pids,
+            nano_cpus=int(limits.cpus * 1e9) if limits.cpus else None,
             log_config=LogConfig(type="json-file", config=LOG),  # a broken stream is read again from there
-            device_requests=[request(self.gpu)] if self.gpu else None,
+            device_requests=[request(launch.gpu)] if launch.gpu else None,
             detach=self.command is None,  # the client shows what the container has attached
         )
 
@@ -117,8 +116,8 @@ class ContainerRequest:
         Its folders are those that anyone may write: of a compile cache, and the command's own.
         """
         archive = io.BytesIO()
-        files = {"order.json": json.dumps(self.order).encode()}
-        folders = [f"compiled/{name}" for name in (CACHES if self.order.get("compile_cache") else ())]
+        files = {"order.json": json.dumps(self.launch.order).encode()}
+        folders = [f"compiled/{name}" for name in (CACHES if self.launch.order.get("compile_cache") else ())]
         if self.command is not None:
             files |= {f"work/{name}": content for name, content in self.command.files.items()}
             folders.append("work")

@@ -16,6 +16,7 @@ from docker import DockerClient
 from docker.errors import ImageNotFound, NotFound
 from docker.types import Mount
 
+from torch_compat_matrix.runner.backends.docker_errors import named
 from torch_compat_matrix.runner.backends.docker_gpus import LABEL
 from torch_compat_matrix.runner.backends.owner import owner
 from torch_compat_matrix.runner.files import locked
@@ -38,7 +39,7 @@ def overlay_volume(client: DockerClient, home: Path, key: str, folder: Path, ima
     used = home / "volumes" / key
     with locked(used):
         os.utime(used)
-        if _is_there(client, marker):
+        if _is_whole(client, name, marker):
             return name
         phase("copy the packages")
         with suppress(NotFound):
@@ -59,12 +60,11 @@ def overlay_volume(client: DockerClient, home: Path, key: str, folder: Path, ima
     return name
 
 
-def _is_there(client: DockerClient, name: str) -> bool:
-    try:
-        client.volumes.get(name)
-    except NotFound:
-        return False
-    return True
+def _is_whole(client: DockerClient, *names: str) -> bool:
+    """Whether all these volumes are there, none made empty by a container for which the engine found none."""
+    with suppress(NotFound):
+        return all(f"{LABEL}.overlay" in (client.volumes.get(name).attrs["Labels"] or ()) for name in names)
+    return False
 
 
 @contextmanager
@@ -89,13 +89,15 @@ def kept(client: DockerClient, home: Path) -> Iterator[Kept]:
     for volume in client.df()["Volumes"] or ():
         name = volume["Name"]
         if name.startswith((OVERLAY_VOLUME, COMPILED_VOLUME)) and not name.endswith(WHOLE):
+            own = home / "volumes" / name.removeprefix(OVERLAY_VOLUME)
             made = dt.datetime.fromisoformat(volume["CreatedAt"].replace("Z", "+00:00")).timestamp()
             yield Kept(
                 kind="volumes",
                 name=name,
                 size=max(0, volume["UsageData"]["Size"]),
-                used=max(made, _time(home / "volumes" / name.removeprefix(OVERLAY_VOLUME))),
+                used=max(made, _time(own)),
                 remove=partial(_remove_volume, client, name),
+                shared=not own.exists(),
             )
     for record in sorted((home / "pulls").glob("*")):
         reference = record.read_text()
@@ -117,10 +119,11 @@ def _time(path: Path) -> float:
 
 def _remove_volume(client: DockerClient, name: str) -> None:
     for own in (f"{name}{WHOLE}", name):  # the marker first: a volume without it is filled again
-        with suppress(NotFound):
+        with named(f"removing {own}"), suppress(NotFound):
             client.volumes.get(own).remove()
 
 
 def _remove_image(client: DockerClient, reference: str, record: Path) -> None:
-    client.images.remove(reference)
+    with named(f"removing {reference}"):
+        client.images.remove(reference)
     record.write_text("")

@@ -34,6 +34,9 @@ PLACE = Path("/tmp/torch-compat-matrix-gpus")
 PATIENCE_S = 120.0
 """How long nvidia-smi may take: without persistence mode it starts every GPU, which takes seconds each."""
 
+RECENT_PATIENCE_S = 20.0
+"""The same while a launch is read, on a GPU that is started."""
+
 Ask = Callable[[tuple[str, ...]], tuple[int, str]]
 """Arguments of nvidia-smi -> its exit status and its output."""
 
@@ -48,14 +51,13 @@ def visible(patience_s: float = PATIENCE_S) -> tuple[Gpu, ...]:
         return ()
 
     def ask(arguments: tuple[str, ...]) -> tuple[int, str]:
-        return _answer(program, arguments, patience_s)
+        return _kept_answer(program, arguments, patience_s)
 
     return chosen(listed(ask), os.environ, ask)
 
 
-@cache
 def _answer(program: str, arguments: tuple[str, ...], patience_s: float) -> tuple[int, str]:
-    """The answer of nvidia-smi, which runs once per process."""
+    """The answer of nvidia-smi."""
     try:
         done = subprocess.run(
             [program, *arguments], capture_output=True, text=True, timeout=patience_s, check=False, errors="replace"
@@ -65,6 +67,24 @@ def _answer(program: str, arguments: tuple[str, ...], patience_s: float) -> tupl
     except OSError as error:
         return 1, str(error)
     return done.returncode, done.stdout if done.returncode == 0 else done.stdout + done.stderr
+
+
+_kept_answer = cache(_answer)
+"""As `_answer`, asked once a process."""
+
+
+def recent_use(gpu: Gpu) -> float | None:
+    """The percentage of the last seconds (some 15) in which a kernel ran on the GPU, or on the busiest of its lease.
+
+    None where nvidia-smi does not tell it: on another machine, for a MIG instance, with some drivers.
+    """
+    program = shutil.which("nvidia-smi")
+    if program is None or not gpu.uuid:
+        return None
+    asked = ("-q", "-d", "UTILIZATION", "-i", ",".join(card.uuid for card in gpu.all))
+    status, answer = _answer(program, asked, RECENT_PATIENCE_S)
+    found = re.findall(r"GPU Utilization Samples\n(?:.*: .*\n){1,4} *Avg *: (\d+) %", answer) if status == 0 else []
+    return max(map(float, found), default=None)
 
 
 def listed(ask: Ask) -> tuple[Gpu, ...]:
@@ -205,8 +225,13 @@ def lease(gpus: Sequence[Gpu], run: Stops | None = None, number: int = 1) -> Ite
 
     All at once or none, so that two launches never wait for each other; the first has the others `beside` it.
 
+    GPUs that a scheduler chooses need no lease.
+
     Raises Trouble where no lease can be had on this machine, and where the run is stopped while it waits.
     """
+    if not any(gpu.uuid for gpu in gpus):
+        yield replace(gpus[0], beside=tuple(gpus[1:number]))
+        return
     _make_place()
     while run is None or not run.stopped:
         with ExitStack() as stack:

@@ -5,22 +5,22 @@ from __future__ import annotations
 import platform
 import site
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from torch_compat_matrix.runner.backends import gpus
+from torch_compat_matrix.runner.backends import base, gpus
 from torch_compat_matrix.runner.backends import process as processes
-from torch_compat_matrix.runner.backends.base import Command, Finding, Gpu, Launched, Prepared, environment_of, room
+from torch_compat_matrix.runner.backends.base import Command, Finding, Gpu, Launch, Launched, Prepared
 from torch_compat_matrix.runner.errors import BackendUnusable
-from torch_compat_matrix.runner.model import Image, Limits, digest
+from torch_compat_matrix.runner.model import Image, digest
 from torch_compat_matrix.runner.storage import Kept
 
 OF_THE_USER = (
-    *("CUDA_DEVICE_ORDER", "CUDA_MODULE_LOADING", "NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE"),
+    *("CUDA_MODULE_LOADING", "NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE"),
     *("NCCL_*", "TRITON_LIBCUDA_PATH", "TRITON_PTXAS_PATH"),
 )
 """Variables that change a GPU's behaviour: `here` tests the caller's own environment."""
@@ -56,15 +56,12 @@ def _user_site() -> dict[str, str]:
     return {"PYTHONUSERBASE": site.getuserbase()} if site.ENABLE_USER_SITE else {"PYTHONNOUSERSITE": "1"}
 
 
-def _variables(prepared: Prepared) -> dict[str, str]:
-    return {**environment_of(prepared.image), **_user_site()}
-
-
 class HereBackend:
     """Launches the probe host under the running interpreter, PYTHONPATH included."""
 
     name = "here"
     pulls = False
+    heeds: Sequence[str] = ()
     machine = platform.machine()
 
     def __init__(self, home: Path) -> None:
@@ -82,43 +79,19 @@ class HereBackend:
 
     peek = prepare
 
-    def launch(
-        self,
-        prepared: Prepared,
-        order: Mapping[str, Any],
-        overlays: Mapping[str, Path],
-        *,
-        limits: Limits,
-        labels: Mapping[str, str],
-        gpu: Gpu | None = None,
-    ) -> AbstractContextManager[Launched]:
+    def launch(self, launch: Launch) -> AbstractContextManager[Launched]:
         """Start the probe host as a process of this machine."""
-        return processes.launched(
-            prepared.python, order, overlays, home=self.home, gpu=gpu, keep=KEPT, variables=_variables(prepared)
-        )
+        return processes.launched(launch.prepared.python, launch.order, launch.overlays, **self._settings(launch))
 
-    def interact(
-        self,
-        prepared: Prepared,
-        order: Mapping[str, Any],
-        overlays: Mapping[str, Path],
-        command: Command,
-        *,
-        limits: Limits,
-        labels: Mapping[str, str],
-        gpu: Gpu | None = None,
-    ) -> int:
+    def interact(self, launch: Launch, command: Command) -> int:
         """Run a user's command as `launch` starts the probe host."""
-        return processes.interact(
-            prepared.python,
-            order,
-            overlays,
-            command,
-            home=self.home,
-            gpu=gpu,
-            keep=KEPT,
-            variables=_variables(prepared),
-        )
+        settings = self._settings(launch)
+        return processes.interact(launch.prepared.python, launch.order, launch.overlays, command, **settings)
+
+    def _settings(self, launch: Launch) -> dict[str, Any]:
+        """How the process starts."""
+        variables = {**base.environment_of(launch.prepared.image), **_user_site()}
+        return {"home": self.home, "gpu": launch.gpu, "keep": KEPT, "variables": variables}
 
     def gpus(self) -> Sequence[Gpu]:
         """The GPUs that nvidia-smi lists and CUDA_VISIBLE_DEVICES allows."""
@@ -130,7 +103,7 @@ class HereBackend:
 
     def room(self, images: Sequence[Image]) -> Finding:
         """The free disk space; overlays of some MB are all that it takes."""
-        return room(self.home, 1e8)
+        return base.room(self.home, 1e8)
 
     def kept(self) -> Sequence[Kept]:
         """Nothing: all of it is in the home."""

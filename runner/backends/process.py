@@ -11,8 +11,10 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager, suppress
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,8 @@ from torch_compat_matrix.runner.backends.gpus import launch_lock
 from torch_compat_matrix.runner.backends.owner import alive, owner
 from torch_compat_matrix.runner.bundle import BUNDLE, NAME
 from torch_compat_matrix.runner.errors import Trouble, reason_of
-from torch_compat_matrix.runner.files import read_whole
+from torch_compat_matrix.runner.files import read_whole, remove_tree, temporary
+from torch_compat_matrix.runner.packages.manifest import Sealed
 from torch_compat_matrix.runner.streams import Kept, pieces, whole_lines
 
 PASSED_ON = (
@@ -31,6 +34,16 @@ PASSED_ON = (
 )
 """The environment variables that a launched probe host inherits, by which it finds the machine's driver, compilers and
 MPS daemon."""
+
+PLACES = {"HOME": "home", "TMPDIR": "tmp", "MPLCONFIGDIR": "home/matplotlib"}
+"""Variable -> what it names in a folder that ends with the launch."""
+COMPILED = {
+    "TORCHINDUCTOR_CACHE_DIR": "inductor",
+    "TRITON_CACHE_DIR": "triton",
+    "TORCH_EXTENSIONS_DIR": "torch_extensions",
+    "CUDA_CACHE_PATH": "nv",
+}
+"""Variable -> what it names in the folder of compiled code, which may stay."""
 
 PREFIX = "compat-"
 """The beginning of a launch's folder name; the pid behind it is for readers, the file `owner` in it decides."""
@@ -103,11 +116,12 @@ def launched(
     gpu: Gpu | None,
     keep: Sequence[str] = (),
     variables: Mapping[str, str] | None = None,
+    ahead: Future[Sealed] | None = None,
 ) -> Iterator[ProcessLaunch]:
     """Start the probe host under that interpreter; its home, caches and temporary files end with it.
 
     `home` keeps compile caches; `keep` names further environment variables to pass on, `NCCL_*` all that begin so, and
-    `variables` sets some.
+    `variables` sets some.  `ahead` comes to what is compiled ahead for a stand-in, which the probe host is told then.
     Without a GPU it sees none.  Its standard input and output are sockets, which unlike pipes nobody can open
     through /proc.  The first brings the order, and stays open as long as this process lives: the probe host ends when
     it closes, however this process ended.
@@ -118,7 +132,8 @@ def launched(
         try:
             with _locks(gpu) as locks:
                 popen = subprocess.Popen(
-                    [python, "-m", NAME, "-", "--overlays", _root(overlays), "--watch-stdin"],
+                    [python, "-m", NAME, "-", "--overlays", _root(overlays), "--watch-stdin"]
+                    + ["--compiled-ahead"] * (ahead is not None),
                     cwd=folder / "bundle",
                     env=environment,
                     stdin=its_input.fileno(),
@@ -132,6 +147,8 @@ def launched(
             its_output.close()
             with suppress(ConnectionError):  # it has died; how, is asked later
                 orders.sendall(json.dumps(order).encode() + b"\n")
+            if ahead is not None:
+                ahead.add_done_callback(partial(_tell, answers))
             launch = ProcessLaunch(popen, answers)
             yield launch
         except OSError as error:
@@ -149,6 +166,14 @@ def launched(
                 with suppress(ProcessLookupError):
                     os.killpg(popen.pid, signal.SIGKILL)
                 popen.wait()
+
+
+def _tell(answers: socket.socket, ahead: Future[Sealed]) -> None:
+    """Tell the probe host what was compiled ahead; nothing where that failed."""
+    failed = ahead.cancelled() or ahead.exception() is not None
+    message = {"kind": "ahead", "sealed": None if failed else ahead.result()}
+    with suppress(OSError):  # the launch has ended meanwhile
+        answers.sendall(json.dumps(message).encode() + b"\n")
 
 
 @contextmanager
@@ -173,8 +198,19 @@ def _surroundings(
         environment = {**passed_on((*PASSED_ON, *keep)), **variables, **places}
         environment["PATH"] = os.pathsep.join([str(Path(python).parent), os.environ.get("PATH", os.defpath)])
         environment["PYTHONDONTWRITEBYTECODE"] = "1"  # the folders of packages are sealed
-        environment["CUDA_VISIBLE_DEVICES"] = ",".join(card.uuid for card in (gpu.all if gpu is not None else ()))
+        environment.update(_visible(gpu))
         yield folder, environment
+
+
+def _visible(gpu: Gpu | None) -> dict[str, str]:
+    """The variables that show a process the GPUs of its lease, or none.
+
+    By index, in the order in which nvidia-smi counts: libraries read the variable themselves (DeepSpeed 0.19's
+    `list(map(int, ...))`) and break on the UUID of a whole GPU; an instance of MIG has no index.
+    """
+    cards = gpu.all if gpu is not None else ()
+    names = [card.uuid for card in cards] if any(card.parent for card in cards) else [str(card.index) for card in cards]
+    return {"CUDA_VISIBLE_DEVICES": ",".join(names), "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
 
 
 def refuse_long_names() -> None:
@@ -190,7 +226,7 @@ def launch_folder() -> Iterator[Path]:
     Raises Trouble where it cannot be made, or neither it nor a link to it has such a name.
     """
     try:
-        folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-"))
+        folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=temporary()))
     except OSError as error:
         full = "there is no room for temporary files: the disk is full, or the folders are read-only"
         raise Trouble("host-error", f"{full} ({error})", "Let TMPDIR name a folder with room.") from error
@@ -202,7 +238,7 @@ def launch_folder() -> Iterator[Path]:
     finally:
         if name != folder:
             name.unlink(missing_ok=True)
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_tree(folder, ignore_errors=True)
 
 
 def _short(folder: Path) -> Path:
@@ -247,17 +283,9 @@ def interact(
         for name, content in command.files.items():
             (folder / "work" / name).write_bytes(content)
         with _locks(gpu) as locks:
+            host = [python, "-m", NAME, "--shell", f"{folder}/order.json", _root(overlays), f"{folder}/work"]
             popen = subprocess.Popen(
-                [
-                    python,
-                    "-m",
-                    NAME,
-                    "--shell",
-                    folder / "order.json",
-                    _root(overlays),
-                    folder / "work",
-                    *command.words,
-                ],
+                [*host, *command.words],
                 cwd=folder / "bundle",
                 env=environment,
                 stdin=None if command.output is None else subprocess.DEVNULL,
@@ -298,13 +326,8 @@ def _places(folder: Path, compiled: Path) -> dict[str, str]:
         (folder / name).mkdir()
     (compiled / "nv").mkdir(parents=True, exist_ok=True)
     return {
-        "HOME": str(folder / "home"),
-        "TMPDIR": str(folder / "tmp"),
-        "TORCHINDUCTOR_CACHE_DIR": str(compiled / "inductor"),
-        "TRITON_CACHE_DIR": str(compiled / "triton"),
-        "TORCH_EXTENSIONS_DIR": str(compiled / "torch_extensions"),
-        "CUDA_CACHE_PATH": str(compiled / "nv"),
-        "MPLCONFIGDIR": str(folder / "home" / "matplotlib"),
+        **{name: str(folder / place) for name, place in PLACES.items()},
+        **{name: str(compiled / place) for name, place in COMPILED.items()},
     }
 
 
@@ -315,6 +338,6 @@ def reap() -> list[str]:
         for folder in Path(place).glob(f"{PREFIX}*"):
             with suppress(OSError, ValueError):  # gone meanwhile, another user's, or none of ours
                 if not alive(read_whole(folder / "owner", 1 << 10).decode()):
-                    folder.unlink() if folder.is_symlink() else shutil.rmtree(folder, ignore_errors=True)
+                    folder.unlink() if folder.is_symlink() else remove_tree(folder, ignore_errors=True)
                     removed.add(folder.name)
     return sorted(removed)

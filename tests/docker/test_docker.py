@@ -20,7 +20,7 @@ import pytest
 
 from tests.support import ROOT
 from tests.support.registries import Registry
-from torch_compat_matrix.runner.backends.base import Exit, Gpu
+from torch_compat_matrix.runner.backends.base import Exit, Gpu, Launch
 from torch_compat_matrix.runner.backends.docker import DockerBackend
 from torch_compat_matrix.runner.backends.docker_gpus import LABEL
 from torch_compat_matrix.runner.errors import Trouble
@@ -54,7 +54,8 @@ def run(
     prepared = backend.prepare(Image(name="x", tag=tag))
     order = {"code": code, "deadline_s": 60}
     bounds = Limits(**{"memory": 1 << 30, "shm": 64 << 20, **limits})
-    with backend.launch(prepared, order, overlays or {}, limits=bounds, labels={"run": "test"}) as launch:
+    asked = Launch(prepared=prepared, order=order, overlays=overlays or {}, limits=bounds, labels={"run": "test"})
+    with backend.launch(asked) as launch:
         return list(launch.lines()), launch.exit()
 
 
@@ -107,7 +108,9 @@ say(uid=os.getuid(), gid=os.getgid(), words=open("/data/words").read(), closed=c
 """
     image = Image(name="x", tag=tag, env={"FLAG": "up"}, user="1234:5678", mounts={"/data": str(tmp_path / "data")})
     order = {"code": code, "deadline_s": 60}
-    with scripted.launch(scripted.prepare(image), order, {}, limits=Limits(memory=1 << 30), labels={}) as launch:
+    with scripted.launch(
+        Launch(prepared=scripted.prepare(image), order=order, limits=Limits(memory=1 << 30))
+    ) as launch:
         (line,) = launch.lines()
     assert json.loads(line) == {"uid": 1234, "gid": 5678, "words": "from the host", "closed": True, "flag": "up"}
     machine = {"x86_64": "amd64"}.get(scripted.machine, scripted.machine)
@@ -126,7 +129,7 @@ say(there=os.path.exists(path)); os.makedirs(os.path.dirname(path), exist_ok=Tru
     for kept in ("", "", "one", "one", "two"):
         prepared = scripted.prepare(Image(name="x", tag=tag))
         order = {"code": code, "deadline_s": 60, "compile_cache": kept}
-        with scripted.launch(prepared, order, {}, limits=Limits(memory=1 << 30), labels={}) as launch:
+        with scripted.launch(Launch(prepared=prepared, order=order, limits=Limits(memory=1 << 30))) as launch:
             found += [json.loads(line)["there"] for line in launch.lines()]
             assert launch.exit().status == 0, launch.exit().stderr
     assert found == [False, False, False, True, False]
@@ -152,7 +155,7 @@ print(flush=True); say(after=1)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     prepared = scripted.prepare(Image(name="x", tag=tag))
     order = {"code": code, "deadline_s": 60}
-    with scripted.launch(prepared, order, {}, limits=Limits(memory=1 << 30), labels={}) as launch:
+    with scripted.launch(Launch(prepared=prepared, order=order, limits=Limits(memory=1 << 30))) as launch:
         launch.container.reload()
         assert launch.container.attrs["HostConfig"]["LogConfig"] == {
             "Type": "json-file",
@@ -167,7 +170,7 @@ def test_lines_come_while_it_runs_and_kill_ends_it(scripted: DockerBackend, tag:
     """From any thread."""
     prepared = scripted.prepare(Image(name="x", tag=tag))
     order = {"code": "say(ready=1)\nimport time; time.sleep(1000)", "deadline_s": 60}
-    with scripted.launch(prepared, order, {}, limits=Limits(memory=1 << 30), labels={}) as launch:
+    with scripted.launch(Launch(prepared=prepared, order=order, limits=Limits(memory=1 << 30))) as launch:
         lines = launch.lines()
         assert json.loads(next(lines)) == {"ready": 1}
         threading.Thread(target=launch.kill).start()
@@ -234,7 +237,7 @@ def test_container_goes_whatever_happens(scripted: DockerBackend, tag: str) -> N
     order = {"code": "import time; time.sleep(1000)", "deadline_s": 60}
     with (
         pytest.raises(ZeroDivisionError),
-        scripted.launch(prepared, order, {}, limits=Limits(memory=1 << 30), labels={}),
+        scripted.launch(Launch(prepared=prepared, order=order, limits=Limits(memory=1 << 30))),
     ):
         raise ZeroDivisionError
 
@@ -244,6 +247,7 @@ def test_container_of_a_killed_owner_is_reaped(backend: DockerBackend, client: d
     code = f"""
 import sys, time
 from pathlib import Path
+from torch_compat_matrix.runner.backends.base import Launch
 from torch_compat_matrix.runner.backends.docker import connect
 from torch_compat_matrix.runner.model import Image, Limits
 backend = connect(Path({str(backend.home)!r}))
@@ -253,7 +257,7 @@ bundle.mkdir(parents=True)
 (bundle / "__main__.py").write_text("import time; time.sleep(1000)")
 backend.bundle = bundle
 prepared = backend.prepare(Image(name="x", tag={tag!r}))
-with backend.launch(prepared, {{"deadline_s": 600}}, {{}}, limits=Limits(memory=1 << 30), labels={{}}) as launch:
+with backend.launch(Launch(prepared=prepared, order={{"deadline_s": 600}}, limits=Limits(memory=1 << 30))) as launch:
     print(launch.name, flush=True)
     time.sleep(1000)
 """
@@ -279,7 +283,7 @@ def test_a_gpu_is_not_free_while_a_container_holds_it(
         prepared = scripted.prepare(Image(name="x", tag=tag))
         with (
             pytest.raises(Trouble, match=str(holder.name)) as raised,
-            scripted.launch(prepared, {"deadline_s": 9}, {}, limits=Limits(), labels={}, gpu=gpu),
+            scripted.launch(Launch(prepared=prepared, order={"deadline_s": 9}, limits=Limits(), gpu=gpu)),
         ):
             pass
         assert raised.value.code == "gpu-busy"
@@ -333,7 +337,7 @@ def test_what_cannot_start_is_named(backend: DockerBackend, tag: str) -> None:
     image = Image(name="x", tag=tag, python="python9")
     with (
         pytest.raises(Trouble) as raised,
-        backend.launch(backend.prepare(image), {"deadline_s": 9}, {}, limits=Limits(), labels={}) as launch,
+        backend.launch(Launch(prepared=backend.prepare(image), order={"deadline_s": 9}, limits=Limits())) as launch,
     ):
         assert list(launch.lines()) == []
         launch.exit()
@@ -344,7 +348,7 @@ def test_what_cannot_start_is_named(backend: DockerBackend, tag: str) -> None:
     prepared = backend.prepare(Image(name="x", tag=tag))
     with (
         pytest.raises(Trouble) as raised,
-        backend.launch(prepared, {"deadline_s": 9}, {}, limits=Limits(), labels={}, gpu=gpu),
+        backend.launch(Launch(prepared=prepared, order={"deadline_s": 9}, limits=Limits(), gpu=gpu)),
     ):
         pass
     assert raised.value.code == "no-nvidia-runtime"

@@ -16,7 +16,7 @@ from docker.errors import APIError
 from docker.models.containers import Container, ContainerCollection
 
 from tests.support.nvidia_smi import H200, lists, put
-from torch_compat_matrix.runner.backends.base import Gpu
+from torch_compat_matrix.runner.backends.base import Gpu, Launch
 from torch_compat_matrix.runner.backends.docker import WRITABLE_ROOT, DockerBackend
 from torch_compat_matrix.runner.errors import Trouble
 from torch_compat_matrix.runner.model import Image, Limits
@@ -142,7 +142,7 @@ def launched(backend: DockerBackend, tag: str, gpu: Gpu | None, **limits: Any) -
     """A launch of the backend's bundle."""
     prepared = backend.prepare(Image(name="x", tag=tag))
     bounds = Limits(**{"memory": 1 << 30, "shm": 64 << 20, **limits})
-    return backend.launch(prepared, {"deadline_s": 60}, {}, limits=bounds, labels={}, gpu=gpu)
+    return backend.launch(Launch(prepared=prepared, order={"deadline_s": 60}, limits=bounds, gpu=gpu))
 
 
 @pytest.fixture

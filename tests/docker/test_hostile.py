@@ -7,12 +7,22 @@ from typing import Any
 
 import pytest
 
-from tests.integration.test_hostile import EXPECTED, bundle, cell
+from tests.integration.test_hostile import EXPECTED as EXPECTED_HERE
+from tests.integration.test_hostile import bundle, cell
+from torch_compat_matrix.runner.backends.base import Launch
 from torch_compat_matrix.runner.backends.docker import DockerBackend
 from torch_compat_matrix.runner.execution.protocol import frames, order
 from torch_compat_matrix.runner.model import Image, Limits
 
-NAMES = ["forges_frames", "reaches_into_the_host", "forges_a_device", "floods_its_channel", "victim"]
+NAMES = [
+    "forges_frames",
+    "reaches_into_the_host",
+    "forges_a_device",
+    "floods_its_channel",
+    "signals_the_host",
+    "victim",
+]
+EXPECTED = {**EXPECTED_HERE, "signals_the_host": ("passed", "")}
 
 
 @pytest.mark.share
@@ -24,7 +34,8 @@ def test_each_speaks_for_itself_alone(backend: DockerBackend, tag: str, tmp_path
     prepared = backend.prepare(Image(name="x", tag=tag, limits=limits))
     ordered = order(prepared.image, [cell(name, "warm") for name in NAMES], device="cpu")
     overlays = {"key": tmp_path / "overlays" / "key"}
-    with backend.launch(prepared, ordered, overlays, limits=limits, labels={"run": "test"}) as launch:
+    asked = Launch(prepared=prepared, order=ordered, overlays=overlays, limits=limits, labels={"run": "test"})
+    with backend.launch(asked) as launch:
         found: list[Any] = list(frames(launch.lines()))
         assert launch.exit().status == 0, launch.exit().stderr
     assert found[0] == {"kind": "hello", "pid": 1}

@@ -151,6 +151,8 @@ def test_input_that_is_none_is_one_message(place: Path, kind: str) -> None:
     assert f"{path}:" in said
     if kind == "control":
         assert "input.yaml:2:15: not YAML: the control character U+001B; remove it" in said
+    status, said = compat(place, "plan", PIP_CONFIG_FILE=str(path), PIP_CONSTRAINT=str(path))
+    assert status in (Status.AS_EXPECTED, Status.NO_BACKEND), said
     status, said = compat(place, "plan", "--plan", str(path))
     assert status == Status.BAD_MATRIX, said
     if kind != "device":
@@ -167,8 +169,8 @@ def test_a_folder_that_is_a_file_is_one_message(place: Path, verb: list[str]) ->
     assert len(list((place / "home" / "runs").iterdir())) == 1
 
 
-@pytest.mark.parametrize("garbage", [b"", b"null", b'{"python": 3}', b"\xff\x00", None])
-def test_caches_of_garbage_heal(place: Path, garbage: bytes | None) -> None:
+@pytest.mark.parametrize("garbage", [b"", b"null", b'{"python": 3}', b"\xff\x00", None, "pipe"])
+def test_caches_of_garbage_heal(place: Path, garbage: bytes | str | None) -> None:
     """They are thrown away, which is said, and made again."""
     assert compat(place, "run", "--backend", "here")[0] in (0, 1, 5)
     home = place / "home"
@@ -178,6 +180,8 @@ def test_caches_of_garbage_heal(place: Path, garbage: bytes | None) -> None:
         cache.unlink()
         if garbage is None:
             cache.mkdir()
+        elif isinstance(garbage, str):
+            os.mkfifo(cache)
         else:
             cache.write_bytes(garbage)
     status, said = compat(place, "run", "--backend", "here", "--rerun")

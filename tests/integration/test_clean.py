@@ -23,8 +23,9 @@ libraries:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Path:
-    """A matrix and a home: one stand-in that was used a year ago, an overlay that was used now, a run."""
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A matrix and a home: one stand-in that was used a year ago, an overlay that was used now, a run; no engine."""
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none.sock")  # other tests' volumes would go
     (tmp_path / "matrix.yaml").write_text(MATRIX)
     for folder in ("standins/old", "overlays/new", "runs/20250101T000000000-abcd", "overlays/.x.1.partial"):
         (tmp_path / ".compat" / folder).mkdir(parents=True)
@@ -32,6 +33,7 @@ def place(tmp_path: Path) -> Path:
     old = tmp_path / ".compat" / "standins" / "old"
     for path in (old / "journal.jsonl", old, tmp_path / ".compat" / "runs" / "20250101T000000000-abcd"):
         os.utime(path, (1e9, 1e9))
+    (tmp_path / ".compat" / "in-use.lock").touch()
     return tmp_path
 
 
@@ -82,6 +84,27 @@ def test_clean_waits_for_no_run(place: Path) -> None:
         assert "a run is at work here" in compat(place, "clean", status=5)
         assert "would remove standins/old" in compat(place, "clean", "--dry-run")
     assert "standins/old" in left(place)
+
+
+def test_doctor_sweeps_what_killed_runs_left(place: Path) -> None:
+    """What was compiled ahead for a stand-in, too; unless a run is at work, which may be making it."""
+    half = place / ".compat" / "standins" / ".08e2341e2c21ab5e-compiled.fb21cccb8a3e8b2c.partial"
+    half.mkdir()
+    with closing(InUse(place / ".compat")):
+        compat(place, "doctor", "--backend", "local")
+    assert half.is_dir()
+    assert f"removed leftovers/{half.name}" in compat(place, "doctor", "--backend", "local")
+    assert left(place) == {"overlays/new", "standins/old", "runs/20250101T000000000-abcd"}
+
+
+def test_a_home_that_is_not_ours_is_named(place: Path) -> None:
+    """Its `facts` or `runs` would be somebody else's."""
+    (place / "thesis" / "runs" / "marathon").mkdir(parents=True)
+    for home, why in (("matrix.yaml", "it is no folder"), ("thesis", "it holds files, and none that a run has left")):
+        told = compat(place, "clean", "--all", "--runs", "--dry-run", status=2, COMPAT_HOME=str(place / home))
+        assert told.count("\n") == 2 and f"compat: {place / home}: {why}" in told and "COMPAT_HOME" in told
+    (place / "empty").mkdir()
+    compat(place, "clean", COMPAT_HOME=str(place / "empty"))
 
 
 def test_a_limit_of_the_home_is_kept_by_each_run(place: Path) -> None:

@@ -17,8 +17,8 @@ import pytest
 from tests.support import nvidia_smi, scripted_torch, tinywheels
 from torch_compat_matrix.compat.cli import main
 from torch_compat_matrix.runner import bundle
-from torch_compat_matrix.runner.backends import process
-from torch_compat_matrix.runner.execution import reuse
+from torch_compat_matrix.runner.backends import base, process
+from torch_compat_matrix.runner.backends.base import room
 from torch_compat_matrix.runner.packages import manifest
 from torch_compat_matrix.runner.records.runs import Run
 
@@ -49,7 +49,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
             f"DISTRIBUTION = {name!r}\nMODULE = {name!r}\nNEEDS = ()\n"
             "ELSEWHERE = 'nothing to compute'\ndef sample(probe):\n    pass\n"
         )
-    for module in (bundle, process, reuse):
+    for module in (bundle, process):
         monkeypatch.setattr(module, "BUNDLE", probes)
     bundle.catalogue.cache_clear()
     scripted_torch.write(packages)
@@ -63,7 +63,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     monkeypatch.syspath_prepend(str(packages))
 
     def run(
-        *, status: int, gpus: str = "auto", library: str = "idle", start: str = "", **script: Any
+        *, status: int, gpus: str = "auto", library: str = "idle", start: str = "", timeout: int = 30, **script: Any
     ) -> list[dict[str, Any]]:
         shutil.rmtree(packages / "torch")
         shutil.rmtree(next(packages.glob("torch-*.dist-info")))
@@ -74,7 +74,8 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
             shutil.move(entry, packages / entry.name)
         (packages.parent / "new").rmdir()
         Path("matrix.yaml").write_text(
-            f"limits: {{ gpus: {gpus}, timeout: 30 }}\nprobes: [import, sample]\nimages: {{ a: {{ tag: 'x:1' }} }}\n"
+            f"limits: {{ gpus: {gpus}, timeout: {timeout} }}\n"
+            "probes: [import, sample]\nimages: { a: { tag: 'x:1' } }\n"
             f"libraries: {{ {library}: {{ versions: [installed] }} }}\n"
         )
         ended = main(["run", "--backend", "here", "--jobs", "1", f"a/{library}"])
@@ -150,6 +151,8 @@ def test_a_stand_in_is_no_exception(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     scripted_torch.wheel(wheels, start=next(iter(CAUSES)))
     monkeypatch.setenv("PIP_FIND_LINKS", str(wheels))
     monkeypatch.setenv("PIP_NO_INDEX", "1")
+    # a stand-in on a host with a GPU wants 5 GB, for a CUDA build of torch: this one takes some megabytes
+    monkeypatch.setattr(base, "room", lambda folder, needed: room(folder, 1e8))
     version = scripted_torch.DEFAULT["version"]
     Path("matrix.yaml").write_text(
         "probes: [import, sample]\nlibraries: { idle: { versions: [installed] } }\n"
@@ -165,3 +168,19 @@ def test_a_stand_in_is_no_exception(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     mended = Run.all(tmp_path / "home")[-1].outcomes()
     assert {(outcome.verdict.value, outcome.reused) for outcome in mended.values()} == {("pass", "")}
     assert mended["a/idle-installed/sample"].device == "cuda"
+
+
+@pytest.mark.parametrize(("average", "reason"), [("96 %", "timeout"), ("0 %", "hang")], ids=["works", "waits"])
+def test_a_gpu_that_works_is_no_hang(
+    host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, average: str, reason: str
+) -> None:
+    """Though the process only waits for it: the runner asks nvidia-smi, and keeps the answer."""
+    listed = tmp_path / "bin" / "nvidia-smi"
+    samples = ("GPU Utilization Samples", *(f" {name} : {average}" for name in ("Duration", "Max", "Avg")))
+    body = listed.read_text().partition("\n")[2]
+    listed.write_text(f"#!/bin/sh\ncase $1 in -q) {nvidia_smi.lists(*samples)};; *) {body};; esac\n")
+    sampled = tmp_path / "probes" / "libraries" / "idle.py"
+    sampled.write_text(sampled.read_text().replace("pass", "import time; time.sleep(60)"))
+    sample = host(status=1, timeout=2)[-1]
+    assert (sample["verdict"], sample["reason"]) == ("timeout", reason)
+    assert sample["metrics"]["GPU in use at the limit"]["unit"] == "%"

@@ -15,9 +15,9 @@ from tests.support import ROOT, nvidia_smi, scripted_torch
 LISTED = "GPU-a, 0, NVIDIA A100, 40960, 550.54.14, 8.0, Disabled"
 
 
-def controls(folder: Path, *, status: int) -> list[dict[str, Any]]:
+def controls(folder: Path, *arguments: str, status: int) -> list[dict[str, Any]]:
     """The rows of the table, with PATH and PYTHONPATH as the test has set them."""
-    command = [sys.executable, "-m", "tests.gpu", str(folder / "out"), "--patience", "3"]
+    command = [sys.executable, "-m", "tests.gpu", str(folder / "out"), "--patience", "3", *arguments]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280, check=False)
     assert done.returncode == status, done.stdout + done.stderr
     rows: list[dict[str, Any]] = json.loads((folder / "out" / "controls.json").read_text())
@@ -58,3 +58,13 @@ def test_without_a_gpu_no_control_is_as_expected(tmp_path: Path, monkeypatch: py
     rows = controls(tmp_path, status=1)
     assert {row["seen"] for row in rows} == {"skip gpu-required"}
     assert {row["as expected"] for row in rows} == {"NO"}
+
+
+@pytest.mark.slow
+def test_the_second_list_reaches_the_probes(tmp_path: Path, packages: Path) -> None:
+    """Each library is found, imported and asked, whatever the scripted GPU makes of its fault."""
+    scripted_torch.write(packages, tensors=True)
+    rows = controls(tmp_path, "--second", status=1)
+    assert len(rows) == 20
+    assert not {row["seen"] for row in rows} & {"nothing", "unsupported not-installed"}
+    assert {row["next probe"] for row in rows if row["control"] == "nantail"} == {"pass"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 from tests.support.nvidia_smi import H200, SECOND, lists, put
 from torch_compat_matrix.compat import cli
 from torch_compat_matrix.runner.backends import gpus, here, process
+from torch_compat_matrix.runner.backends.base import Gpu, Launch
 from torch_compat_matrix.runner.errors import Status, Trouble
 from torch_compat_matrix.runner.model import Image, Limits
 
@@ -120,9 +122,11 @@ def test_a_launch_sees_the_gpu_leased_or_none(tmp_path: Path, smi: Script) -> No
     """Without a lease, as when an image is only looked at, every GPU is hidden, whatever device is asked for."""
     smi(lists(H200))
     (gpu,) = gpus.visible()
-    for leased, visible in ((None, ""), (gpu, gpu.uuid)):
+    instance = replace(gpu, uuid="MIG-1", parent=gpu.uuid)
+    for leased, visible in ((None, ""), (gpu, "0"), (instance, "MIG-1")):
         launch = process.launched(sys.executable, {"device": "auto"}, {}, home=tmp_path, gpu=leased)
-        assert environment_of(launch)["CUDA_VISIBLE_DEVICES"] == visible
+        seen = environment_of(launch)
+        assert (seen["CUDA_VISIBLE_DEVICES"], seen["CUDA_DEVICE_ORDER"]) == (visible, "PCI_BUS_ID")
 
 
 @pytest.mark.usefixtures("echo")
@@ -140,7 +144,40 @@ def test_here_passes_the_users_environment_on(tmp_path: Path, monkeypatch: pytes
     before = backend.prepare(image)
     for name, value in {**given, "A_TOKEN": "secret"}.items():
         monkeypatch.setenv(name, value)
-    seen = environment_of(backend.launch(before, {"device": "auto"}, {}, limits=Limits(), labels={}))
+    seen = environment_of(backend.launch(Launch(prepared=before, order={"device": "auto"}, limits=Limits())))
     assert given.items() <= seen.items()
     assert "A_TOKEN" not in seen
     assert backend.prepare(image).identity != before.identity
+
+
+UTILIZATION = """
+GPU 00000000:01:00.0
+    Utilization
+        GPU                               : 12 %
+        Memory                            : 3 %
+    GPU Utilization Samples
+        Duration                          : 14.21 sec
+        Number of Samples                 : 71
+        Max                               : 100 %
+        Min                               : 0 %
+        Avg                               : 87 %
+    Memory Utilization Samples
+        Duration                          : 14.21 sec
+        Number of Samples                 : 71
+        Max                               : 40 %
+        Min                               : 0 %
+        Avg                               : 31 %"""
+
+
+@pytest.mark.parametrize(
+    ("body", "use"),
+    [
+        (lists(*UTILIZATION.splitlines()), 87.0),
+        (lists(*UTILIZATION.replace("87 %", "N/A").splitlines()), None),
+        ("echo 'No devices were found'; exit 6", None),
+    ],
+)
+def test_the_use_of_the_last_seconds_is_read(smi: Script, body: str, use: float | None) -> None:
+    """Anew each time, and nothing where it is not told."""
+    smi(f'test "$*" = "-q -d UTILIZATION -i GPU-a" || exit 2\n{body}')
+    assert gpus.recent_use(Gpu(uuid="GPU-a", index=0, name="a", memory=0, driver="1")) == use

@@ -21,7 +21,8 @@ from torch_compat_matrix.probes.worker import started_child
 from torch_compat_matrix.runner.backends import process as processes
 from torch_compat_matrix.runner.bundle import BUNDLE
 from torch_compat_matrix.runner.execution.protocol import Work, frames, order
-from torch_compat_matrix.runner.model import Cell, Image, Limits
+from torch_compat_matrix.runner.model import Cell, Image, Limits, Module
+from torch_compat_matrix.runner.packages.suites import Suite
 
 HOSTILE = ROOT / "tests" / "resources" / "hostile"
 
@@ -134,14 +135,15 @@ def sample(probe):
         host = above
         with open(f"/proc/{host}/stat") as stream:
             above = int(stream.read().rpartition(")")[2].split()[1])
-    os.kill(host, signal.SIGSTOP)
+    os.kill(host, signal.SIGNAL)
 """
 
 
 @pytest.mark.share
-def test_a_stopped_probe_host_goes_on(torch_python: str, tmp_path: Path) -> None:
-    """The runner wakes it, so that no library ends the time limits that the probe host keeps."""
-    bundle(tmp_path, ["stopper"], text=STOP)
+@pytest.mark.parametrize("name", ["SIGSTOP", "SIGINT"])
+def test_a_stopped_probe_host_goes_on(torch_python: str, tmp_path: Path, name: str) -> None:
+    """The runner wakes it, so that no library ends the time limits that the probe host keeps; no Ctrl-C is for it."""
+    bundle(tmp_path, ["stopper"], text=STOP.replace("SIGNAL", name))
     ordered = order(Image(name="x"), [cell("stopper", "warm")], device="cpu")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(processes, "BUNDLE", tmp_path / "probes")
@@ -154,11 +156,62 @@ def test_a_stopped_probe_host_goes_on(torch_python: str, tmp_path: Path) -> None
     assert found[-1] == {"kind": "end", "state": "complete"}
 
 
+PLANTS = """
+import hashlib, os, tempfile
+def sample(probe):
+    launch = os.path.dirname(os.path.dirname(tempfile.gettempdir()))
+    open(os.path.join(launch, hashlib.sha256(b"x/victim-1.0").hexdigest()[:8]), "w").close()
+"""
+ASKS = """
+import os
+def sample(probe):
+    with open("/proc/self/environ") as stream:
+        assert "HOME=" + os.environ["HOME"] in stream.read().split(chr(0)), "the interpreter began in another home"
+"""
+
+
+@pytest.mark.share
+def test_no_cell_finds_what_another_has_put_into_its_place(torch_python: str, tmp_path: Path) -> None:
+    """Neither in its temporary folder nor in the home in which an interpreter looks for code when it starts."""
+    bundle(tmp_path, ["attacker", "victim"], text="")
+    for name, text in (("attacker", PLANTS), ("victim", ASKS)):
+        with (tmp_path / "probes" / "libraries" / f"{name}.py").open("a") as stream:
+            stream.write(text)
+    work = [cell("attacker", "warm"), cell("victim", "fresh")]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(processes, "BUNDLE", tmp_path / "probes")
+        overlays = {"key": tmp_path / "overlays" / "key"}
+        ordered = order(Image(name="x"), work, device="cpu")
+        with processes.launched(torch_python, ordered, overlays, home=tmp_path, gpu=None) as launch:
+            found: list[Any] = list(frames(launch.lines()))
+    seen = [(frame["status"], frame.get("message", "")) for frame in found if frame["kind"] == "observation"]
+    assert seen == [("passed", ""), ("passed", "")]
+
+
+def test_own_probe_modules_run_in_children_alone(torch_python: str, tmp_path: Path) -> None:
+    """Since they may import their library at their head, which would then run in the probe host."""
+    told = tmp_path / "told"
+    head = f"import os\nopen({str(told)!r}, 'a').write(f'{{os.getpid()}} ')\n"
+    text = f"{head}DISTRIBUTION = MODULE = 'victim'\nNEEDS = ()\ndef sample(probe): pass\n"
+    bundle(tmp_path, ["victim"])
+    own = Module(name="victim", origin="victim.py", text=text)
+    ordered = order(Image(name="x"), [cell("victim", "warm")], device="cpu", modules=[own])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(processes, "BUNDLE", tmp_path / "probes")
+        overlays = {"key": tmp_path / "overlays" / "key"}
+        with processes.launched(torch_python, ordered, overlays, home=tmp_path, gpu=None) as launch:
+            found: list[Any] = list(frames(launch.lines()))
+    assert found[0]["kind"] == "hello"
+    ran_in = told.read_text().split()
+    assert ran_in and str(found[0]["pid"]) not in ran_in
+
+
 ATTACKS = {
     "probe": "open(libraries / 'victim.py', 'a').write('def sample(probe): pass')",
     "package": "(libraries / 'victim').mkdir(); (libraries / 'victim' / '__init__.py').touch()",
     "beside": "(libraries.parent.parent / 'json.py').touch()",
     "overlay": "open(overlays / 'other' / 'victim' / '__init__.py', 'a').write('0 / 0')",
+    "suite": "open(overlays / 'tests' / 'test_victim.py', 'a').write('def test(): pass')",
 }
 """What is attacked -> the code of a library that changes it."""
 
@@ -168,15 +221,17 @@ ATTACKS = {
 def test_no_cell_runs_with_files_that_another_changed(torch_python: str, tmp_path: Path, attack: str) -> None:
     """The launch ends before it, and where the changed file is used by all, a note names it."""
     bundle(tmp_path, ["victim", "attacker"], text="")
-    shutil.copytree(tmp_path / "overlays" / "key", tmp_path / "overlays" / "other")
+    for name in ("other", "tests"):
+        shutil.copytree(tmp_path / "overlays" / "key", tmp_path / "overlays" / name)
     code = f"import pathlib\ndef sample(probe):\n    overlays = pathlib.Path({str(tmp_path / 'overlays')!r})\n"
     code += f"    libraries = pathlib.Path(__file__).parent\n    {attack}\n"
     with (tmp_path / "probes" / "libraries" / "attacker.py").open("a") as stream:
         stream.write(code)
-    work = [cell("attacker", "warm"), replace(cell("victim", "warm"), overlay=Path("other"))]
+    suite = Suite(source="victim-1.0.tar.gz", tests=Path("tests"), packages=None, select=("test_victim.py",))
+    work = [cell("attacker", "warm"), replace(cell("victim", "warm"), overlay=Path("other"), suite=suite)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(processes, "BUNDLE", tmp_path / "probes")
-        overlays = {key: tmp_path / "overlays" / key for key in ("key", "other")}
+        overlays = {key: tmp_path / "overlays" / key for key in ("key", "other", "tests")}
         ordered = order(Image(name="x"), work, device="cpu")
         with processes.launched(torch_python, ordered, overlays, home=tmp_path, gpu=None) as launch:
             found: list[Any] = list(frames(launch.lines()))
@@ -185,6 +240,26 @@ def test_no_cell_runs_with_files_that_another_changed(torch_python: str, tmp_pat
     assert (seen["member"], seen["status"]) == ("attacker", "passed")
     noted = [note for note in seen.get("notes", []) if "was changed meanwhile" in note]
     assert bool(noted) is ("overlays" not in attack)
+
+
+@pytest.mark.share
+def test_no_library_is_blamed_for_packages_that_were_removed(torch_python: str, tmp_path: Path) -> None:
+    """The launch ends, so that the runner can bring them again."""
+    bundle(
+        tmp_path, ["victim"], text="def sample(probe):\n    import time\n    time.sleep(3)\n    import victim.part\n"
+    )
+    ordered = order(Image(name="x"), [cell("victim", "warm")], device="cpu")
+    found: list[Any] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(processes, "BUNDLE", tmp_path / "probes")
+        overlays = {"key": tmp_path / "overlays" / "key"}
+        with processes.launched(torch_python, ordered, overlays, home=tmp_path, gpu=None) as launch:
+            for frame in frames(launch.lines()):
+                found.append(frame)
+                if frame["kind"] == "begin":
+                    shutil.rmtree(tmp_path / "overlays" / "key", ignore_errors=True)
+    assert found[-1] == {"kind": "end", "state": "lost"}
+    assert not [frame for frame in found if frame["kind"] == "observation"]
 
 
 @pytest.mark.parametrize(

@@ -115,7 +115,13 @@ def test_a_file_with_two_names_counts_once(tmp_path: Path) -> None:
 
 def test_sizes_and_ages_are_read_and_shown() -> None:
     """Units as people write them; anything else is refused with an example."""
-    assert [parsed_size(text) for text in ("20GB", "1.5 M", "7kB", "3GiB")] == [20 * 10**9, 1_500_000, 7000, 3 * 10**9]
+    assert [parsed_size(text) for text in ("20GB", "1.5 M", "7kB", "3GiB", "9")] == [
+        20 * 10**9,
+        1_500_000,
+        7000,
+        3 << 30,
+        9,
+    ]
     assert [parsed_age(text) for text in ("30d", "12h", "2 w", "5m")] == [30 * DAY, DAY / 2, 14 * DAY, 300]
     assert [shown_size(number) for number in (0, 1_500_000, 20 * 10**9)] == ["0.0 kB", "1.5 MB", "20.0 GB"]
     for text in ("", "many", "-1GB", "9" * 400, "1e9"):
