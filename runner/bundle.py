@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 import symtable
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from torch_compat_matrix.runner.files import read_whole
-from torch_compat_matrix.runner.model import PROBES, Module
+from torch_compat_matrix.runner.model import PROBES, Module, digest
 from torch_compat_matrix.runner.pins import canonical, name_of
 
 BUNDLE = Path(__file__).resolve().parent.parent / "probes"
@@ -97,14 +98,7 @@ class Catalogue:
         return tuple(name for name in dict.fromkeys(map(name_of, requires)) if name in self.entries)
 
 
-_GENERIC = '''"""{0}: found by inspection."""
-
-from ..libraries import _generic
-
-DISTRIBUTION = "{0}"
-MODULE, *IMPORTS = _generic.top_levels(DISTRIBUTION)
-EXAMPLE = {{}}
-'''
+_GENERIC = (Path(__file__).with_name("data") / "generic.txt").read_text()
 """The probe module of a library that has none."""
 
 
@@ -226,3 +220,20 @@ def _value(name: str, node: ast.expr) -> Any:
     if not isinstance(value, kind) or not all(isinstance(part, str) for part in parts):
         raise _Wrong(f"line {node.lineno}: {name} is not a {_KINDS[kind]}")
     return value
+
+
+@cache
+def probes_of(member: str, modules: tuple[Module, ...] = ()) -> str:
+    """A hash of the code that asks this library: its probes and the probe host."""
+    libraries, stem = BUNDLE / "libraries", member.replace("-", "_")
+    brought = [each for each in modules if each.name == stem]
+    texts = [each.text.encode() for each in (*brought, *(each for each in modules if each.name[0] == "_")) if brought]
+    own = [] if brought else libraries.glob(f"{stem}.py")
+    shared = sorted([*BUNDLE.glob("*.py"), *libraries.glob("_*.py")])
+    parts = [*(path.read_bytes() for path in (*shared, *own)), *texts]
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()
+
+
+def asked_by(members: Iterable[str], modules: tuple[Module, ...] = ()) -> str:
+    """The version of the probes of a cell with these members; outcomes carry it as `probed_by`."""
+    return digest([probes_of(member, modules) for member in members])

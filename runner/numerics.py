@@ -28,7 +28,7 @@ MOST_NAMED = 3
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Difference:
-    """A result that is outside its band, or of another dtype or shape."""
+    """A result of a probe that differs; `by` is in units of its largest number."""
 
     result: str
     """`probe: part: result`."""
@@ -40,7 +40,7 @@ class Difference:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Comparison:
-    """Two cells whose probes computed results of the same names."""
+    """Two cells: how many results they have in common, which differ, and how near the others are."""
 
     before: str
     after: str

@@ -8,7 +8,7 @@ from enum import Enum
 from sys import intern
 from typing import Any
 
-from torch_compat_matrix.runner.model import PLAIN, TORCH, Verdict, cell_of
+from torch_compat_matrix.runner.model import PLAIN, TORCH, Verdict, cell_of, recorded_id
 from torch_compat_matrix.runner.selector import Address, address
 
 MOST_CHANGES = 10
@@ -66,7 +66,7 @@ class Outcome:
     numerics: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """The fingerprint: `part: result` -> {"dtype": str, "shape": [int], "values": [float]}."""
     probed_by: str = ""
-    """Hash of the probes' sources that took the fingerprint."""
+    """Hash of the probes' sources that asked; earlier records have it with a fingerprint alone."""
     notes: tuple[str, ...] = ()
     output: str = ""
     """The end of the library's output, on a non-pass."""
@@ -88,6 +88,20 @@ class Outcome:
     """The words that select its cell."""
     owner: str = ""
     """Whoever looks after its library or its image."""
+    digest: str = ""
+    """The registry's digest of its image; empty where nothing ran, and for a stand-in."""
+    target: str = ""
+    """The kind of device that its launch was made on: `cpu`, or the GPU's model (`h100`); empty where nothing ran."""
+    named: str = ""
+    """What `--target` calls the device of its run; empty where it was not named."""
+    confirmation: str = ""
+    """How far up the ladder a new failure came: seen, again, clean, bracketed; empty where it was not asked to."""
+    unconfirmed: str = ""
+    """What keeps it from being confirmed; empty where it is, or where nobody asked."""
+    quarantined: str = ""
+    """Why it does not count: how often its check flips though nothing changes; empty where it counts."""
+    signature: str = ""
+    """Eight hexadecimal digits, the same for the same failure (runner/signature.py); empty where there is none."""
 
     @property
     def shown(self) -> str:
@@ -106,7 +120,7 @@ class Outcome:
 
     @property
     def address(self) -> Address:
-        return address(self.check, self.subject, self.labels)
+        return address(recorded_id(self.check), self.subject, self.labels)
 
     @property
     def install_note(self) -> str:
@@ -119,6 +133,11 @@ class Outcome:
             replaces = shown(self.drift).replace(" -> ", " by ")
             notes.append(f"passes constrained; a plain `pip install` replaces {replaces}")
         return "; ".join(notes)
+
+    @property
+    def confirmed(self) -> str:
+        """The level of the confirmation in words; empty where there is none."""
+        return self.confirmation + (f", unconfirmed: {self.unconfirmed}" if self.unconfirmed else "")
 
     @property
     def blames_nobody(self) -> bool:

@@ -1,10 +1,12 @@
-"""Whether plain data, read from JSON that anyone may have written, has the shape that a type names."""
+"""Plain data, read from JSON that anyone may have written: has it the shape of a type, and the value made of it."""
 
 from __future__ import annotations
 
+import datetime as dt
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import is_dataclass
+from enum import Enum
 from functools import cache
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints, is_typeddict
@@ -12,17 +14,35 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints, is
 Fits = Callable[[Any], bool]
 
 
-@cache
 def fits(kind: Any) -> Fits:
-    """The test for a type: a TypedDict (unknown keys are ignored), dataclass, collection, union, literal or plain type.
+    """The test for a type: a TypedDict, dataclass, collection, union, literal or plain type. A float is finite.
 
-    A float is any finite number.  The test is made once a type, since a report reads 100,000 records.
+    Keys with the types of their values (`name?` may be missing, others are ignored), and a list of a type, do for one.
     """
+    if isinstance(kind, dict):
+        required = frozenset(name for name in kind if not name.endswith("?"))
+        tests = tuple((name.rstrip("?"), fits(inner)) for name, inner in kind.items())
+
+        def test(value: Any) -> bool:
+            if type(value) is not dict or not required <= value.keys():
+                return False
+            return all(fit(value[name]) for name, fit in tests if name in value)
+
+        return test
+    if isinstance(kind, list):
+        item = fits(kind[0])
+        return lambda value: type(value) is list and all(map(item, value))
+    return _fits(kind)
+
+
+@cache  # once a type, since a report reads 100,000 records
+def _fits(kind: Any) -> Fits:
     origin, inner = get_origin(kind), get_args(kind)
     if kind is Any:
         return lambda value: True
     if is_typeddict(kind):
-        return _fits_keys(kind)
+        hints, required = get_type_hints(kind), kind.__required_keys__
+        return fits({name if name in required else f"{name}?": hint for name, hint in hints.items()})
     if is_dataclass(kind):
         fields = tuple((name, fits(hint)) for name, hint in get_type_hints(kind).items())
         return lambda value: type(value) is kind and all(fit(getattr(value, name)) for name, fit in fields)
@@ -42,16 +62,28 @@ def fits(kind: Any) -> Fits:
     return lambda value: type(value) is kind
 
 
-def _fits_keys(kind: Any) -> Fits:
-    tests = tuple((name, fits(hint)) for name, hint in get_type_hints(kind).items())
-    required: frozenset[str] = kind.__required_keys__
+@cache
+def maker(kind: Any) -> Callable[[Any], Any]:
+    """What makes a value of the type, and of the dataclasses in it, from plain data; it raises where that is none."""
+    origin, inner = get_origin(kind), get_args(kind)
+    if isinstance(kind, type) and is_dataclass(kind):
+        makers = {name: maker(hint) for name, hint in get_type_hints(kind).items()}
+        return lambda data: kind(**{name: makers.get(name, _same)(value) for name, value in data.items()})
+    if origin in (tuple, Mapping):
+        item = maker(inner[origin is Mapping])
+        if origin is tuple:
+            return lambda data: tuple(map(item, data))
+        return lambda data: {name: item(value) for name, value in data.items()}
+    if origin in (Union, UnionType):  # of a type and None
+        make = maker(inner[0])
+        return lambda data: None if data is None else make(data)
+    if kind is dt.date:
+        return dt.date.fromisoformat
+    return kind if isinstance(kind, type) and issubclass(kind, Enum) else _same
 
-    def test(value: Any) -> bool:
-        if type(value) is not dict or not required <= value.keys():
-            return False
-        return all(fit(value[name]) for name, fit in tests if name in value)
 
-    return test
+def _same(value: Any) -> Any:
+    return value
 
 
 def finite(value: Any) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 SECRET = "***"
@@ -55,13 +56,15 @@ def inert(text: str) -> str:
 
 
 def fit(value: Any) -> Any:
-    """Plain data with every string in it, names too, redacted and inert."""
+    """Plain data, also of a dataclass, with every string in it, names too, redacted and inert."""
     if isinstance(value, str):
         return redact(inert(value))
     if isinstance(value, dict):
         return {fit(name): fit(item) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [fit(item) for item in value]
+    if is_dataclass(value):
+        return {field.name: fit(getattr(value, field.name)) for field in fields(value)}
     return value
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from torch_compat_matrix.runner import storage
 from torch_compat_matrix.runner.advice import suspects
 from torch_compat_matrix.runner.backends import gpus
-from torch_compat_matrix.runner.backends.base import Backend, Command, Finding, Shells, connect
+from torch_compat_matrix.runner.backends.base import Backend, Command, Finding, Places, Shells, connect
+from torch_compat_matrix.runner.comparison.noise import quarantined
 from torch_compat_matrix.runner.errors import BackendUnusable, CompatError, NothingSelected, Trouble, UsageError
 from torch_compat_matrix.runner.execution.engine import Engine, Settled
 from torch_compat_matrix.runner.execution.shell import interact
@@ -24,7 +25,6 @@ from torch_compat_matrix.runner.model import Check, Image, Plan, Verdict
 from torch_compat_matrix.runner.outcome import Outcome
 from torch_compat_matrix.runner.packages.pip_config import Index
 from torch_compat_matrix.runner.records import history
-from torch_compat_matrix.runner.records.journal import append
 from torch_compat_matrix.runner.records.runs import Run, home
 from torch_compat_matrix.runner.text import SECRET
 from torch_compat_matrix.runner.verdicts.reasons import reason_for
@@ -47,6 +47,8 @@ class RunSettings:
     """Run every check, even where nothing changed."""
     compile_cache: bool = False
     """Keep the code that torch.compile made for the next run."""
+    confirm: float = 0
+    """Minutes in which new failures are asked again."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain data; journals have always called `rerun` `fresh`."""
@@ -82,24 +84,36 @@ class OpenRun:
 def make_room(plan: Plan, backend: Backend, say: Say = lambda text: None) -> None:
     """Remove what killed runs left and what is beyond COMPAT_HOME_LIMIT, then refuse to begin without enough disk.
 
+    What the engine keeps for this home counts; the plan's own images, which would be pulled again at once, stay.
     Raises BackendUnusable where the plan's images need more than is free.
     """
     limit = os.environ.get("COMPAT_HOME_LIMIT")
-    with storage.unused(home()) as unused:
-        doomed = storage.leftovers(home()) if unused else []
-        if unused and limit:
-            doomed += storage.superfluous(storage.contents(home()), to_size=storage.parsed_size(limit))
-        for entry in doomed:
-            entry.remove()
-            say(f"removed {entry.kind}/{entry.name} ({storage.shown_size(entry.size)})")
+    most = storage.parsed_size(limit, "COMPAT_HOME_LIMIT=") if limit else None
+    sweep(say, list if most is None else lambda: _beyond(most, plan, backend))
     finding = backend.room(plan.images)
     if not finding.works:
-        raise BackendUnusable(finding.detail, remedy_of(finding), f"--backend {backend.name}")
+        raise BackendUnusable(finding.detail, remedy_of(finding, backend.name), f"--backend {backend.name}")
 
 
-def open_run(plan: Plan, backend: Backend, settings: RunSettings, command: Sequence[str]) -> OpenRun:
-    """Open a new run of the plan."""
-    run = Run.create(home(), plan, backend.name, command, settings.to_json())
+def sweep(say: Say, more: Callable[[], list[storage.Kept]] = list) -> None:
+    """Remove what killed runs left in the home, and `more`, unless a run is at work in it."""
+    with storage.unused(home()) as unused:
+        doomed = [*storage.leftovers(home()), *more()] if unused else []
+        for entry, trouble in storage.remove(doomed):
+            done = f"could not remove, {trouble}:" if trouble else "removed"
+            say(f"{done} {entry.kind}/{entry.name} ({storage.shown_size(entry.size)})")
+
+
+def _beyond(most: int, plan: Plan, backend: Backend) -> list[storage.Kept]:
+    """The longest unused of what this home and the engine keep for it, beyond so many bytes, without what is needed."""
+    needed = {image.reference for image in plan.images}
+    kept = [*storage.contents(home()), *(entry for entry in backend.kept() if not entry.shared)]
+    return [entry for entry in storage.superfluous(kept, to_size=most) if entry.name not in needed]
+
+
+def open_run(plan: Plan, backend: Backend, settings: RunSettings, command: Sequence[str], target: str = "") -> OpenRun:
+    """Open a new run of the plan; `target` is what the user calls its device."""
+    run = Run.create(home(), plan, backend.name, command, settings.to_json(), target)
     return OpenRun(run=run, plan=plan, backend=backend, settings=settings)
 
 
@@ -108,12 +122,12 @@ def resume_run(name: str) -> OpenRun:
     run = Run.open(home(), name)
     if run.is_going():
         raise UsageError("the run is still going", "wait for its end, or end it first", f"run {run.id}")
-    header = run.header()
+    header, plan = run.header(), run.plan()
     done = frozenset(check for check, outcome in run.outcomes().items() if outcome.verdict.final)
     opened = OpenRun(
         run=run,
-        plan=run.plan(),
-        backend=connect(header["backend"], home()),
+        plan=plan,
+        backend=connect(header["backend"], home(), plan.target),
         settings=RunSettings.from_json(header.get("settings", {})),
         done=done,
     )
@@ -131,14 +145,23 @@ def jobs_of(opened: OpenRun) -> int:
 
     Each launch may take the memory limit, and torch every core it finds.
     """
+    if isinstance(opened.backend, Places):
+        return opened.settings.jobs or opened.backend.max_jobs
     return opened.settings.jobs or max(len(gpus.offered(opened.backend)[0]), min(4, cores()))
 
 
-def engine_for(opened: OpenRun, *, index: Index | None = None, settled: Settled | None = None, **more: Any) -> Engine:
-    """The engine of a run; `index` defaults to pip's, `settled` to the history's."""
+def engine_for(
+    opened: OpenRun, *, index: Index | None = None, settled: Settled | None = None, at: Path | None = None, **more: Any
+) -> Engine:
+    """The engine of a run; `index` defaults to pip's, `settled` to the history's, and `at` with the caches to home."""
     if settled is None and not opened.settings.rerun:
         history.sync(home())
-        settled = partial(history.settled, home())
+        noisy = quarantined(home(), opened.backend.name)
+
+        def settled(keys: Iterable[str]) -> Mapping[str, tuple[Outcome, Mapping[str, Any]]]:
+            known = history.settled(home(), keys)
+            return {key: pair for key, pair in known.items() if pair[0].check not in noisy}
+
     if settled is not None:
         more["settled"] = settled
     settings = opened.settings
@@ -153,7 +176,7 @@ def engine_for(opened: OpenRun, *, index: Index | None = None, settled: Settled 
     return Engine(
         plan=opened.plan,
         backend=opened.backend,
-        home=home(),
+        home=at or home(),
         folder=opened.run.folder,
         index=index or Index.from_pip(os.environ),
         jobs=jobs_of(opened),
@@ -161,6 +184,7 @@ def engine_for(opened: OpenRun, *, index: Index | None = None, settled: Settled 
         full=settings.full,
         compile_cache=settings.compile_cache,
         earlier=earlier,
+        target=str(opened.run.header().get("target", "")),
         asked_since=time.time() if settings.rerun else 0,
         done=opened.done,
         **more,
@@ -190,28 +214,35 @@ def execute(
     listen: Callable[[Outcome], None],
     say: Say,
     watch: Watch,
-    advise: Callable[[OpenRun, Watch], None],
+    then: Callable[[], None],
+    rounds: Iterable[Sequence[Check]] = (),
+    settled: Settled | None = None,
 ) -> None:
-    """Run the remaining checks, then seek advice; an interruption ends the running launches and is recorded."""
+    """Run the remaining checks, then what asks more about them; an interruption ends the launches and is recorded.
+
+    `rounds`: which checks, one round after the other; the next one is asked for when a round has its outcomes.
+    """
     engine = None
     with opened.run.going():
         try:
-            engine = engine_for(opened, listen=listen, say=say, watch=watch)
-            engine.run(opened.checks)
-            advise(opened, watch)
+            for checks in rounds or (opened.checks,):
+                engine = engine_for(opened, settled=settled, listen=listen, say=say, watch=watch)
+                engine.run(checks)
+                engine.estimate.save(home(), engine.follower.look().values())
+            then()
         except KeyboardInterrupt:
             if engine is not None:
                 engine.stop()
             opened.run.finish("interrupted")
             raise
-        engine.estimate.save(home(), engine.follower.look().values())
+        if isinstance(opened.backend, Places):  # a job whose checks another one has answered
+            opened.backend.cancel(opened.run.id)
         conclude(opened.run, "complete")
 
 
 def conclude(run: Run, state: str) -> None:
     """Record second thoughts on failures (what a pass contradicts, first suspects), and the end of the run."""
-    thoughts = (*suspects.contradicted(run.outcomes()), *suspects.guessed(home(), run))
-    append(run.journal, *({"kind": "outcome", **outcome.to_json()} for outcome in thoughts))
+    run.record((*suspects.contradicted(run.outcomes()), *suspects.guessed(home(), run)))
     run.finish(state)
 
 
@@ -236,9 +267,9 @@ def run_command(plan: Plan, backend: Backend, command: Command, say: Say) -> int
         holds.close()
 
 
-def remedy_of(problem: CompatError | Finding) -> str:
+def remedy_of(problem: CompatError | Finding, backend: str = "") -> str:
     """The problem's own remedy, else that of its reason."""
-    return problem.remedy or (reason_for(problem.code).remedy if problem.code else "")
+    return problem.remedy or (reason_for(problem.code).text("remedy", {"backend": backend}) if problem.code else "")
 
 
 def tell(error: CompatError) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from torch_compat_matrix.runner.backends.base import Exit
 from torch_compat_matrix.runner.errors import Trouble
@@ -39,19 +39,9 @@ Attempts = Mapping[str, tuple[str, ...]]
 """Check id -> the verdicts of earlier launches."""
 
 
-def from_reason(
-    check: Check,
-    code: str,
-    detail: str,
-    *,
-    backend: str,
-    evidence: str = "",
-    blame: str = "",
-    remedy: str = "",
-    drift: Sequence[str] = (),
-) -> Outcome:
-    """The outcome of a check that never ran, for a reason of the registry (`image-not-found`, `drift`, ...)."""
-    reason = reason_for(code)
+def from_trouble(check: Check, trouble: Trouble, backend: str, **more: Any) -> Outcome:
+    """The outcome of a check that a trouble kept from running; `more` are further fields of it."""
+    reason = reason_for(trouble.code)
     return Outcome(
         check=check.id,
         image=check.cell.image,
@@ -59,26 +49,13 @@ def from_reason(
         version=check.cell.variant,
         probe=check.probe,
         verdict=reason.verdict,
-        reason=code,
-        detail=detail,
-        evidence=evidence,
-        blame=blame or reason.blame,
-        remedy=remedy or reason.text("remedy", {"backend": backend}),
-        drift=tuple(drift),
-        started=utc_now(),
-    )
-
-
-def from_trouble(check: Check, trouble: Trouble, backend: str) -> Outcome:
-    """The outcome of a check that a trouble kept from running."""
-    return from_reason(
-        check,
-        trouble.code,
-        str(trouble),
-        backend=backend,
+        reason=trouble.code,
+        detail=str(trouble),
         evidence=trouble.evidence,
-        blame=trouble.blame,
-        remedy=trouble.remedy,
+        blame=trouble.blame or reason.blame,
+        remedy=trouble.remedy or reason.text("remedy", {"backend": backend}),
+        started=utc_now(),
+        **more,
     )
 
 
@@ -170,6 +147,11 @@ class Collector:
         check = check_id(cell.id, observation["probe"])
         before = self.attempts.get(check, ())
         repeated = (status for member in seen for status in member.get("attempts", ()))
+
+        def measured(key: Literal["metrics", "numerics"]) -> dict[str, Any]:
+            named = ((member, item) for member in seen for item in member.get(key, {}).items())
+            return {_of(member, name, stack, ":"): value for member, (name, value) in named}
+
         return Outcome(
             check=check,
             image=cell.image,
@@ -188,25 +170,17 @@ class Collector:
             environment=self.environment,
             resolved=tuple(f"{name}=={version}" for name, version in sorted(work.added.items())),
             drift=work.drift,
-            replaced=_replaced(work),
+            replaced=tuple(changes(work.replaces, {name: work.added[name] for name in work.replaces})),
             install=cell.install if work.replaces and cell.install == PLAIN else "",
             installed=", ".join(_of(member, member["installed"], stack) for member in seen if member["installed"]),
             isolation=observation["isolation"],
-            metrics={
-                _of(member, name, stack, ":"): value
-                for member in seen
-                for name, value in member.get("metrics", {}).items()
-            },
+            metrics=measured("metrics"),
             parts=tuple(
                 {**part, "name": _of(member, part["name"], stack, ":")}
                 for member in seen
                 for part in member.get("parts", ())
             ),
-            numerics={
-                _of(member, name, stack, ":"): value
-                for member in seen
-                for name, value in member.get("numerics", {}).items()
-            },
+            numerics=measured("numerics"),
             notes=(
                 *self.notes,
                 *work.notes,
@@ -227,10 +201,6 @@ def _with(work: Work, facts: Facts) -> Mapping[str, Any]:
     now = {name: work.added[name] for name in work.replaces}
     torch = {"version": now[TORCH]} if TORCH in now else facts["torch"]
     return {**facts, "packages": {**facts["packages"], **now}, "torch": torch}
-
-
-def _replaced(work: Work) -> tuple[str, ...]:
-    return tuple(changes(work.replaces, {name: work.added[name] for name in work.replaces}))
 
 
 def _of(observation: ObservationFrame, text: str, stack: bool, mark: str = "") -> str:

@@ -48,11 +48,11 @@ def check_lease(image: Image, gpu: Gpu | None, facts: Facts) -> None:
         classified = classify(observation, facts, image.limits)
         unnamed = "cuda-not-started" if "cuda_error" in facts else "no-torch"
         code = unnamed if classified.reason in UNNAMED else classified.reason
-        detail = REASONS[code].cause if code == unnamed else classified.detail
+        detail = REASONS[code].text("cause") if code == unnamed else classified.detail
         words = classified.evidence or str(error["message"])
         raise Trouble(code, f"{gpu.name} was leased for {image.name}: {detail}", classified.remedy, words)
     seen = [card["uuid"].removeprefix("GPU-") for card in facts["gpus"]]
     leased = {uuid for one in gpu.all for uuid in one.bare_uuids}
-    if len(seen) != len(gpu.all) or not {*seen} <= {*leased, ""}:  # old torch does not tell the UUID
+    if len(seen) != len(gpu.all) or not (gpu.uuid == "" or {*seen} <= {*leased, ""}):  # old torch does not tell it
         uuids = ", ".join(one.uuid for one in gpu.all)
         raise Trouble("gpu-mismatch", f"{uuids} was leased, {image.name} sees {', '.join(seen) or 'no GPU'}")

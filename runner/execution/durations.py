@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +35,9 @@ class Estimate:
         write_whole(home / "durations.json", [to_json(dict(sorted({**self.seconds, **measured}.items())), indent=0)])
 
     def check(self, check: Check) -> float:
-        """Expected seconds of a check."""
-        return self.seconds.get(check.id, UNKNOWN.get(check.probe, 5.0))
+        """Expected seconds of a check; one of an entry beside it is as good as its own."""
+        alike = replace(check, cell=replace(check.cell, label="")).id
+        return self.seconds.get(check.id) or self.seconds.get(alike) or UNKNOWN.get(check.probe, 5.0)
 
     def cell(self, cell: Cell) -> float:
         """Expected seconds of all the cell's checks."""

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from torch_compat_matrix.runner.backends.base import Backend, Gpu, reap
+from torch_compat_matrix.runner.backends.base import Backend, Gpu, Places, WorksAhead, reap
 from torch_compat_matrix.runner.backends.gpus import lease, offered
 from torch_compat_matrix.runner.errors import Trouble, reason_of
 from torch_compat_matrix.runner.execution import reuse
-from torch_compat_matrix.runner.execution.collect import Attempts, from_reason, from_trouble
+from torch_compat_matrix.runner.execution.collect import Attempts, from_trouble
 from torch_compat_matrix.runner.execution.device import BESIDE_A_GPU, uses_gpu, wants_gpu
 from torch_compat_matrix.runner.execution.durations import Estimate
 from torch_compat_matrix.runner.execution.launch import Launch, LaunchResult, Running
@@ -65,6 +65,10 @@ class Engine:
     watch: Watch = lambda phase: None
     done: frozenset[str] = frozenset()
     """Checks that had a final outcome before the resume."""
+    target: str = ""
+    """What the user calls the device of the run."""
+    leaves: bool = False
+    """Submit every batch to the scheduler, and wait for none."""
     joins: bool = False
     """Other processes work on the same run: the outcomes that the journal already holds count."""
     running: Running = field(default_factory=Running)
@@ -83,8 +87,9 @@ class Engine:
     def __post_init__(self) -> None:
         journal = self.folder / "journal.jsonl"
         self.gpus, self.no_gpus = offered(self.backend)
-        self.gpu_jobs = max(1, min(self.jobs, len(self.gpus)))
-        self.threads = _share(self.jobs)
+        placed = isinstance(self.backend, Places)
+        self.gpu_jobs = self.jobs if placed else max(1, min(self.jobs, len(self.gpus)))
+        self.threads = 0 if placed else _share(self.jobs)
         self.follower = Follower(journal) if self.joins else Follower.at_end(journal)
         cells = {cell.id: cell for cell in self.plan.cells}
         self.recorder = Recorder(
@@ -94,6 +99,7 @@ class Engine:
             cells=cells,
             modules=self.plan.modules,
             earlier=self.earlier,
+            target=self.target,
         )
         self.estimate = Estimate.load(self.home)
         self.preparation = Preparation(
@@ -130,12 +136,17 @@ class Engine:
 
         Batches without a GPU have threads of their own, so that they run beside batches that wait for a lease.
         """
-        batches = self.batches(checks)
-        self.threads = _share(min(len(batches), self.jobs))
+        checks = list(checks)
+        submitted = self._submitted(checks)
+        known = {check.id for batch in submitted for check in batch.checks}
+        batches = (*submitted, *self.batches(check for check in checks if check.id not in known))
+        if not isinstance(self.backend, Places):
+            self.threads = _share(min(len(batches), self.jobs))
         for image in {batch.image.name: batch.image for batch in batches}.values():
-            unheeded = [name for name in ("platform", "user", "mounts") if getattr(image, name)]
-            if unheeded and not self.backend.pulls:
-                self.say(f"{image.name}: only containers heed {', '.join(unheeded)}; {self.backend.name} goes without")
+            asked = [name for name in ("platform", "user", "mounts") if getattr(image, name)]
+            unheeded = [name for name in asked if name not in self.backend.heeds]
+            if unheeded:
+                self.say(f"{image.name}: {self.backend.name} goes without {', '.join(unheeded)}")
         self.preparation.ahead(batches)
         references = {(cell.suite or {}).get("reference") for cell in self.plan.cells}  # the others are judged by them
         with (
@@ -155,13 +166,34 @@ class Engine:
                 for future in futures:
                     future.cancel()
                 raise
-        self.preparation.stop()
+        self._finish()
+
+    def _submitted(self, checks: Iterable[Check]) -> tuple[Batch, ...]:
+        """The batches that jobs of an earlier session work through, where one of the checks is among theirs."""
+        if not isinstance(self.backend, Places):
+            return ()
+        wanted = {check.id for check in checks}
+        cells = {cell.id: cell for cell in self.plan.cells}
+        images = {image.name: image for image in self.plan.images}
+        found = []
+        for job in self.backend.jobs(self.folder.name):
+            own = tuple(replace(cells[cell["id"]], probes=tuple(cell["probes"])) for cell in job.order["cells"])
+            if own and not wanted.isdisjoint(check.id for cell in own for check in cell.checks):
+                image = images[own[0].image]
+                found.append(Batch(image=image, cells=own, submitted=job.name, warm=job.order["warm"]))
+        return tuple(found)
 
     def stop(self) -> None:
         """End the running launches; the recorded outcomes stay."""
         self.running.stop()
-        self.preparation.stop()
+        self._finish()
         uv.end_all()
+
+    def _finish(self) -> None:
+        """End what nobody waits for any more."""
+        self.preparation.stop()
+        if isinstance(self.backend, WorksAhead):
+            self.backend.close()
 
     def work(self, batch: Batch) -> bool:
         """Run a batch unless another process runs it; return whether this process ran it."""
@@ -184,7 +216,7 @@ class Engine:
 
     def _run(self, batch: Batch) -> None:
         """Prepare the batch's image and cells, reuse settled outcomes, launch the rest; Trouble of the image."""
-        image, cells = batch.image, self._open(batch.cells)
+        image, cells = batch.image, list(batch.cells) if batch.submitted else self._open(batch.cells)
         if not cells:
             return
         self.require_gpus(image)
@@ -194,9 +226,9 @@ class Engine:
         if wants_gpu(image, self.gpus) and not uses_gpu(image, self.gpus, ready.facts):
             work = [replace(piece, notes=(*piece.notes, BESIDE_A_GPU)) for piece in work]
         else:
-            work = self._unsettled(ready, work)
+            work = self._unsettled(ready, work, asked=bool(batch.submitted))
         if work:
-            self._launch_until_answered(ready, work)
+            self._launch_until_answered(ready, work, batch.warm, batch.number)
         elif image.expects and image.name not in self.recorder.images:
             self.preparation.look(ready.prepared, keep=True)
 
@@ -240,18 +272,8 @@ class Engine:
             elif isinstance(prepared.suite, Suite):
                 prepared = replace(prepared, suite=self._judged_by(prepared.suite, cell))
             return [replace(prepared, cell=cell)] if cell.probes else []
-        self.recorder.outcomes(
-            from_reason(
-                check,
-                prepared.problem,
-                prepared.detail,
-                backend=self.backend.name,
-                evidence=prepared.evidence,
-                blame=prepared.blame,
-                drift=prepared.drift,
-            )
-            for check in cell.checks
-        )
+        name, why, drift = self.backend.name, prepared.trouble(), prepared.drift
+        self.recorder.outcomes(from_trouble(check, why, name, drift=drift) for check in cell.checks)
         return []
 
     def _judged_by(self, suite: Suite, cell: Cell) -> Suite:
@@ -269,13 +291,15 @@ class Engine:
         known = tuple(part["name"] for part in told.parts if part["status"] == "failed")
         return replace(suite, reference=image, known=known)
 
-    def _unsettled(self, ready: Ready, work: Sequence[Work]) -> list[Work]:
-        """The work that must run; the rest is reused from earlier runs under the same key."""
+    def _unsettled(self, ready: Ready, work: Sequence[Work], asked: bool) -> list[Work]:
+        """The work that must run; the rest, unless it is asked already, is reused from runs under the same key."""
         settings = {"seed": self.seed, "full": self.full}
         keys: dict[str, str] = {}
         for piece in work:
             keys |= reuse.keys(piece, ready.prepared, self.gpus, settings, self.backend.name, self.plan.modules)
         self.recorder.know(keys)
+        if asked:
+            return list(work)
         known = self.settled(keys.values())
         reused = [
             known[key] for key in keys.values() if key in known and reuse.reusable(known[key][0], self.plan.known)
@@ -296,8 +320,8 @@ class Engine:
         ]
         return [cell for cell in rest if cell.probes]
 
-    def _launch_until_answered(self, ready: Ready, work: Sequence[Work]) -> None:
-        """Launch until every check is answered.
+    def _launch_until_answered(self, ready: Ready, work: Sequence[Work], warm: bool, number: int) -> None:
+        """Launch until every check is answered; `number` counts the launches.
 
         Host trouble is tried again after a pause.  A probe host that dies may have been killed by any cell of its
         launch: the check of that moment is asked again alone, and a launch that ends without an answer is halved until
@@ -305,11 +329,14 @@ class Engine:
         """
         limits = ready.prepared.image.limits
         self.recorder.expect(ready.prepared.image.name, ready.prediction)
-        groups, warm, troubles, answered = [list(work)], True, 0, False
+        groups, troubles, answered = [list(work)], 0, False
         attempts: dict[str, tuple[str, ...]] = {}
         while groups and not self.running.stopped:
             group = groups.pop()
-            result = self._launch(ready, group, warm, attempts)
+            result = self._launch(ready, group, warm, attempts, number)
+            if self.leaves and result.trouble is None:
+                return
+            number += 1
             left = self._unanswered(group)
             progress = _checks(left) < _checks(group)
             answered |= progress
@@ -339,7 +366,7 @@ class Engine:
                 self._settle([left[0].cell], _ender(result, answered))
             groups = [group for group in map(self._unanswered, groups) if group]
 
-    def _launch(self, ready: Ready, work: Sequence[Work], warm: bool, attempts: Attempts) -> LaunchResult:
+    def _launch(self, ready: Ready, work: Sequence[Work], warm: bool, attempts: Attempts, number: int) -> LaunchResult:
         """Launch once, on a leased GPU where the image wants a GPU."""
         with self.device(ready) as gpu:
             try:
@@ -360,20 +387,16 @@ class Engine:
                 warm=warm,
                 modules=self.plan.modules,
                 attempts=attempts,
+                number=number,
+                leaves=self.leaves,
+                done=self.done,
             ).run()
 
     def _settle(self, cells: Iterable[Cell], trouble: Trouble, attempts: tuple[str, ...] = ()) -> None:
         """Record the same named outcome for every check of the cells."""
-        if self.running.stopped:
-            return
-        self.recorder.outcomes(
-            replace(
-                from_trouble(check, trouble, self.backend.name),
-                attempts=attempts,
-            )
-            for cell in cells
-            for check in cell.checks
-        )
+        if not self.running.stopped:
+            name, checks = self.backend.name, (check for cell in cells for check in cell.checks)
+            self.recorder.outcomes(from_trouble(check, trouble, name, attempts=attempts) for check in checks)
 
 
 def _checks(work: Iterable[Work]) -> int:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import random
-import secrets
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from torch_compat_matrix.runner.backends.base import Backend, Exit, Gpu, Launched, Prepared
+from torch_compat_matrix.runner.backends import base
+from torch_compat_matrix.runner.backends.base import Backend, Exit, Gpu, Launched, Places, Prepared
+from torch_compat_matrix.runner.backends.gpus import recent_use
 from torch_compat_matrix.runner.errors import Trouble
 from torch_compat_matrix.runner.execution import protocol
 from torch_compat_matrix.runner.execution.collect import Attempts, Collector
@@ -19,6 +20,7 @@ from torch_compat_matrix.runner.execution.protocol import SILENCE_S, Work
 from torch_compat_matrix.runner.execution.recorder import Recorder
 from torch_compat_matrix.runner.model import Module, check_id, digest
 from torch_compat_matrix.runner.outcome import Outcome
+from torch_compat_matrix.runner.verdicts.classify import GPU_AT_LIMIT
 from torch_compat_matrix.runner.watch import phase
 
 if TYPE_CHECKING:
@@ -30,6 +32,12 @@ PAUSES_S = (1.0, 2.0, 4.0, 8.0)
 
 A bare host of the `here` backend has the standard library alone, so no library for retries can serve here.
 """
+
+
+LOST = (
+    "Let nothing remove `overlays/` of the home, or the engine's volumes `compat-overlay-*`, while a run goes on;"
+    " `compat clean --all` removes what is left of them."
+)
 
 
 class Running:
@@ -127,12 +135,20 @@ class Launch:
     attempts: Attempts = field(default_factory=dict)
     keep_facts: bool = False
     """Record the environment even without work."""
+    number: int = 0
+    """Tells launches of the same work apart."""
+    leaves: bool = False
+    """Submit it to the scheduler, and do not wait for its answer."""
+    done: frozenset[str] = frozenset()
+    """Checks that are not recorded again, though a job of an earlier session is read from its beginning."""
 
     def run(self) -> LaunchResult:
         """Launch, and record every outcome at once."""
         order = self._order()
         overlays = {key: folder for piece in self.work for key, folder in piece.folders.items()}
-        labels = {"run": self.recorder.journal.parent.name, "batch": secrets.token_hex(6)}
+        run = self.recorder.journal.parent.name
+        same = [run, self.prepared.image.name, self.prepared.identity, order]
+        labels = {"run": run, "batch": f"{digest(same)}-{self.number}"}
         limits = self.prepared.image.limits
         collector = Collector(
             self.work,
@@ -142,12 +158,16 @@ class Launch:
             misfits=bool(self.prepared.misfits),
             attempts=self.attempts,
         )
+        launch = base.Launch(
+            prepared=self.prepared, order=order, overlays=overlays, limits=limits, labels=labels, gpu=self.gpu
+        )
         heard, ended = _Heard(), None
         try:
+            if self.leaves and isinstance(self.backend, Places):
+                self.backend.submit(launch)
+                return LaunchResult()
             with (
-                self.backend.launch(
-                    self.prepared, order, overlays, limits=limits, labels=labels, gpu=self.gpu
-                ) as launched,
+                self.backend.launch(launch) as launched,
                 self.running.hold(launched),
             ):
                 collector.notes = launched.notes
@@ -175,14 +195,16 @@ class Launch:
 
     def _frames(self, launched: Launched) -> Iterator[Frame]:
         """The frames as they come; a launch that is silent for longer than a probe and its confirmation is ended."""
-        watch = self._watch(launched)
+        watch = None if isinstance(self.backend, Places) else self._watch(launched)  # a job waits for its turn first
         try:
             for frame in protocol.frames(launched.lines()):
-                watch.cancel()
+                if watch is not None:
+                    watch.cancel()
                 watch = self._watch(launched)
                 yield frame
         finally:
-            watch.cancel()
+            if watch is not None:
+                watch.cancel()
 
     def _watch(self, launched: Launched) -> threading.Timer:
         longest_s = protocol.longest_s(self.prepared.image.limits, self.work)
@@ -204,11 +226,16 @@ class Launch:
             phase("probe", check_id(frame["cell"], frame["probe"]))
         elif frame["kind"] == "observation":
             heard.begun = None
+            use = recent_use(self.gpu) if self.gpu and frame["status"] == "timeout" else None
+            if use is not None:
+                frame["metrics"] = {**frame.get("metrics", {}), GPU_AT_LIMIT: {"value": use, "unit": "%"}}
             outcome = collector.add(frame)
-            if outcome is not None:
+            if outcome is not None and outcome.check not in self.done:
                 self.recorder.outcomes([outcome])
         elif frame["kind"] == "end":
             heard.complete = frame["state"] == "complete"
+            if frame["state"] == "lost":
+                raise Trouble("host-error", "the packages of a cell were removed meanwhile", LOST, blame="host")
 
     def _cut_short(self, ended: Exit, heard: _Heard, collector: Collector) -> LaunchResult:
         """The result of a probe host that ended before its work was done."""

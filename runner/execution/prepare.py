@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from torch_compat_matrix.runner.backends.base import Backend, Gpu, Prepared
 from torch_compat_matrix.runner.errors import Trouble
@@ -22,6 +22,7 @@ from torch_compat_matrix.runner.execution.schedule import Batch
 from torch_compat_matrix.runner.files import locked, to_json, write_whole
 from torch_compat_matrix.runner.model import INSTALLED, SUITE, Cell, Image, Verdict, digest
 from torch_compat_matrix.runner.packages import overlay, standin, suites
+from torch_compat_matrix.runner.packages.manifest import damage
 from torch_compat_matrix.runner.packages.pip_config import Index
 from torch_compat_matrix.runner.packages.resolution import Resolution
 from torch_compat_matrix.runner.packages.suites import Suite
@@ -39,7 +40,7 @@ Made = TypeVar("Made")
 FACTS_SCHEMA = 2
 """Facts of the first schema hold the GPUs of the launch that they came from, or lack torch because of one."""
 
-OF_A_LAUNCH = ("user", "uid", "cpus", "driver", "hidden", "gpus")
+OF_A_LAUNCH = ("user", "uid", "cpus", "driver", "hidden", "gpus", "network")
 """Facts that are read at each launch, and never kept."""
 
 
@@ -47,6 +48,12 @@ def facts_path(home: Path, backend: str, prepared: Prepared) -> Path:
     """The file of an image's facts, one per identity and what surrounds it."""
     key = [FACTS_SCHEMA, backend, prepared.identity, *prepared.image.surroundings]
     return home / "facts" / f"{digest(key)}.json"
+
+
+def known_facts(image: Image, backend: Backend, home: Path) -> Mapping[str, Any] | None:
+    """The facts that an earlier launch found in the image as it is here now; None where it was never launched."""
+    prepared = backend.peek(image)
+    return None if prepared is None else kept_facts(facts_path(home, backend.name, prepared))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,7 +81,7 @@ class Preparation:
     """Resolutions that are older (seconds since the epoch) are asked for again."""
     _images: dict[str, Future[Ready]] = field(default_factory=dict)
     _cells: dict[str, Future[Work | Resolution]] = field(default_factory=dict)
-    _overlays: dict[Path, Callable[[], Path]] = field(default_factory=dict)
+    _overlays: dict[Path, Callable[[], object]] = field(default_factory=dict)
     """The overlays of this run, each with what builds it."""
     _fetched: set[str] = field(default_factory=set)
     """The batches whose packages are fetched while their image is prepared."""
@@ -103,10 +110,9 @@ class Preparation:
         return future.result()
 
     def mend(self, work: Sequence[Work]) -> None:
-        """Build again each overlay that a library has changed since it was built."""
-        for piece in work:
-            if piece.overlay in self._overlays:
-                self._overlays[piece.overlay]()
+        """Build again each folder of theirs that a library has changed since it was built."""
+        for folder in {folder for piece in work for folder in piece.folders.values()} & self._overlays.keys():
+            self._overlays[folder]()
 
     def look(self, prepared: Prepared, keep: bool = False) -> Facts:
         """The facts of the image, launched without cells and without a GPU; Trouble where it does not tell them.
@@ -176,6 +182,7 @@ class Preparation:
                     return Ready(prepared=prepared, facts=facts, prediction=self._predict(image, facts))
                 except Trouble as trouble:
                     passing = reason_for(trouble.code).verdict is Verdict.INFRA
+                    passing &= trouble.code != "index-unreachable"  # uv has tried that several times itself
                     if not (passing and self.running.pause(tries, image.limits.retries)):
                         raise
                     phase(f"try again after {trouble.code}")
@@ -210,7 +217,7 @@ class Preparation:
         with locked(path.with_suffix(".lock")):
             known = kept_facts(path)
             if known is not None:
-                return cast("ImageFacts", known)
+                return known
             phase("read the facts")
             facts = self.look(prepared)
             if "torch_error" not in facts:
@@ -238,26 +245,16 @@ class Preparation:
             raise Trouble("not-applicable", "; ".join(left))
         index = self.index.beside(cell)
         stand_in = ready.prepared.stand_in
-        locked = Resolution.of_lock(cell, facts)
-        if locked is None:
-            resolution, folder = overlay.install(
-                cell.requires,
-                facts,
-                index,
-                self.home,
-                newest=cell.newest,
-                since=self.asked_since,
-                how=cell.install,
-                stand_in=stand_in,
-            )
-        else:
-            resolution = locked
-            folder = overlay.build(locked.add, facts, index, self.home, stand_in=stand_in) if locked.add else None
+        build = partial(overlay.build, facts=facts, index=index, home=self.home, stand_in=stand_in)
+        resolution = Resolution.of_lock(cell, facts)
+        folder = build(resolution.add) if resolution and resolution.add else None
+        if resolution is None:
+            install = partial(overlay.install, cell.requires, facts, index, self.home, stand_in=stand_in)
+            resolution, folder = install(newest=cell.newest, since=self.asked_since, how=cell.install)
         if resolution.problem:
             return resolution
         if folder is not None:
-            again = partial(overlay.build, resolution.add, facts, index, self.home)
-            self._overlays[folder] = partial(again, stand_in=stand_in)
+            self._overlays[folder] = partial(build, resolution.add)
         _refuse_misfits(resolution.versions, ready.prepared)
         held = {canonical(name): version for name, version in facts["packages"].items()}
         added = {name: resolution.versions.get(name, "") for name in map(name_of, resolution.add)}
@@ -280,10 +277,21 @@ class Preparation:
         held = {**ready.facts, "packages": packages}
         versions = {canonical(name): version for name, version in packages.items()}
         name, stand_in = cell.members[0], ready.prepared.stand_in
+        wanted = (cell.suite, name, versions[canonical(name)], held, index, self.home)
+        fetch = partial(suites.fetch, *wanted, stand_in=stand_in)
         try:
-            return suites.fetch(cell.suite, name, versions[canonical(name)], held, index, self.home, stand_in=stand_in)
+            suite = fetch()
         except Trouble as trouble:  # the other probes run all the same
             return trouble
+        for folder in filter(None, (suite.tests, suite.packages)):
+            self._overlays.setdefault(folder, partial(_mend, folder, fetch))
+        return suite
+
+
+def _mend(folder: Path, fetch: Callable[[], object]) -> None:
+    """Fetch a suite again where a file of this folder of it was changed; the index is asked then alone."""
+    if damage(folder):
+        fetch()
 
 
 def _refuse_misfits(needed: Iterable[str], prepared: Prepared) -> None:

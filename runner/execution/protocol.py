@@ -133,8 +133,11 @@ def _suite(suite: Suite) -> SuiteOrder:
 
 
 def frames(lines: Iterable[bytes]) -> Iterator[Frame]:
-    """The frames among the lines: those with the mark of the first `hello`, and of them no replayed one."""
-    mark, last = b"", 0
+    """The frames among the lines: those with the mark of the first `hello`, and of them no replayed one.
+
+    Trouble where one is missing: the log that they come by was cut.
+    """
+    mark, last, headless = b"", 0, False
     for line in lines:
         version, own, number, body = (*line.split(b" ", 3), b"", b"", b"", b"")[:4]
         if version != b"compat/2" or (mark and own != mark):
@@ -145,6 +148,11 @@ def frames(lines: Iterable[bytes]) -> Iterator[Frame]:
             continue  # torn by the death of the probe host: the check counts as unanswered
         if not mark and frame["kind"] == "hello":
             mark = own  # nothing but the probe host has started yet
+        headless = headless or not mark
+        if mark and sequence > last + 1:
+            raise Trouble("frames-lost", f"after frame {last} comes frame {sequence}")
         if mark and sequence > last:
             last = sequence
             yield frame
+    if headless and not mark:
+        raise Trouble("frames-lost", "the first frames are missing")

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch_compat_matrix.runner.backends.base import Prepared
-from torch_compat_matrix.runner.execution.reuse import probes_of
+from torch_compat_matrix.runner.bundle import asked_by
 from torch_compat_matrix.runner.model import STRICT, Cell, Module, Verdict, digest
 from torch_compat_matrix.runner.numerics import compare
 from torch_compat_matrix.runner.outcome import Outcome
 from torch_compat_matrix.runner.records.journal import append
+from torch_compat_matrix.runner.records.runs import place_of
+from torch_compat_matrix.runner.signature import signature
 from torch_compat_matrix.runner.verdicts.preflight import Prediction, disagreement
 
 if TYPE_CHECKING:
@@ -35,9 +37,12 @@ class Recorder:
     modules: tuple[Module, ...] = ()
     """The probe modules that our own bundle lacks."""
     earlier: Earlier = lambda outcome: None
+    target: str = ""
+    """What the user calls the device of the run."""
     images: set[str] = field(default_factory=set)
     """The images of which an environment is recorded."""
-    _environments: set[str] = field(default_factory=set)
+    _environments: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """Environment's key -> the digest of its image and its target."""
     _keys: dict[str, str] = field(default_factory=dict)
     _predictions: dict[str, Prediction | None] = field(default_factory=dict)
 
@@ -51,7 +56,7 @@ class Recorder:
 
     def outcomes(self, outcomes: Iterable[Outcome]) -> None:
         """Write the outcomes to disk, then show them."""
-        stamped = [self._stamped(outcome) for outcome in outcomes]
+        stamped = [replace(outcome, signature=signature(outcome)) for outcome in map(self._stamped, outcomes)]
         append(self.journal, *({"kind": "outcome", **outcome.to_json()} for outcome in stamped))
         for outcome in stamped:
             self.listen(outcome)
@@ -60,7 +65,7 @@ class Recorder:
         """Write reused outcomes of earlier runs, with their environments."""
         environments = list(environments)
         new = {record["key"]: record for record in environments if record["key"] not in self._environments}
-        self._environments |= new.keys()
+        self._environments |= {key: place_of(record) for key, record in new.items()}
         self.images |= {record["image"] for record in environments}
         append(self.journal, *({**record, "kind": "environment"} for record in new.values()))
         self.outcomes(outcomes)
@@ -78,7 +83,7 @@ class Recorder:
         key = digest(record)
         self.images.add(prepared.image.name)
         if key not in self._environments:
-            self._environments.add(key)
+            self._environments[key] = place_of(record)
             append(self.journal, {"kind": "environment", "key": key, **record})
         return key
 
@@ -90,12 +95,14 @@ class Recorder:
         # without an environment nothing ran, and the trouble must not be reused as the library's own answer
         key = self._keys.get(outcome.check, "") if outcome.environment else ""
         cell = self.cells.get(outcome.cell)
-        outcome = outcome if cell is None else replace(outcome, labels=cell.labels, owner=cell.owner)
-        outcome = replace(outcome, key=key, notes=notes)
+        if cell is not None:
+            asked = asked_by(cell.members, self.modules)
+            outcome = replace(outcome, labels=cell.labels, owner=cell.owner, probed_by=asked)
+        image, target = self._environments.get(outcome.environment, ("", ""))
+        outcome = replace(outcome, key=key, notes=notes, digest=image, target=target, named=self.target)
         if cell is None or not outcome.numerics or outcome.reused:
             return outcome
-        probes = digest([probes_of(member, self.modules) for member in cell.members])
-        return self._compared(replace(outcome, probed_by=probes), cell)
+        return self._compared(outcome, cell)
 
     def _compared(self, outcome: Outcome, cell: Cell) -> Outcome:
         """The outcome with a note on numbers that differ from those before; `wrong-value` where they must not."""

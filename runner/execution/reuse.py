@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from torch_compat_matrix.runner.backends.base import Gpu, Prepared, environment_of
-from torch_compat_matrix.runner.bundle import BUNDLE
+from torch_compat_matrix.runner.bundle import probes_of
 from torch_compat_matrix.runner.execution.protocol import Work
 from torch_compat_matrix.runner.judging import matching
 from torch_compat_matrix.runner.model import SUITE, Known, Module, Verdict, digest
@@ -73,21 +73,9 @@ def source(member: str, modules: tuple[Module, ...] = ()) -> str:
     return hashlib.sha256(b"\0".join(parts)).hexdigest()
 
 
-@cache
-def probes_of(member: str, modules: tuple[Module, ...] = ()) -> str:
-    """A hash of the code that asks this library: its probes and the probe host."""
-    libraries, stem = BUNDLE / "libraries", member.replace("-", "_")
-    brought = [each for each in modules if each.name == stem]
-    texts = [each.text.encode() for each in (*brought, *(each for each in modules if each.name[0] == "_")) if brought]
-    own = [] if brought else libraries.glob(f"{stem}.py")
-    shared = sorted([*BUNDLE.glob("*.py"), *libraries.glob("_*.py")])
-    parts = [*(path.read_bytes() for path in (*shared, *own)), *texts]
-    return hashlib.sha256(b"\0".join(parts)).hexdigest()
-
-
 def reusable(outcome: Outcome, known: Sequence[Known]) -> bool:
-    """Whether an earlier outcome may be reused: not if it is flaky, or if a `known:` entry expects no pass."""
-    if outcome.flaky or outcome.verdict not in SETTLED or outcome.reason == "import-failed":
+    """Whether an earlier outcome may be reused: no flaky or unconfirmed one, nor where `known:` expects no pass."""
+    if outcome.flaky or outcome.unconfirmed or outcome.verdict not in SETTLED or outcome.reason == "import-failed":
         return False
     expected = matching(known, outcome)
     return expected is None or expected.expect is Verdict.PASS

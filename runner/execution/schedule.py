@@ -18,6 +18,14 @@ class Batch:
 
     image: Image
     cells: tuple[Cell, ...]
+    submitted: str = ""
+    """The job of an earlier session that works through it: its launch's batch."""
+    warm: bool = True
+
+    @property
+    def number(self) -> int:
+        """How many launches of it came before."""
+        return int(self.submitted.rpartition("-")[2] or 0)
 
     @property
     def key(self) -> str:

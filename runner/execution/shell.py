@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from torch_compat_matrix.runner.backends.base import Command, Shells
-from torch_compat_matrix.runner.errors import Trouble
+from torch_compat_matrix.runner.backends.base import Command, Launch, Shells
 from torch_compat_matrix.runner.execution import protocol
 from torch_compat_matrix.runner.execution.engine import Engine
 from torch_compat_matrix.runner.packages.resolution import Resolution
@@ -23,7 +22,7 @@ def interact(engine: Engine, command: Command) -> int:
     ready = engine.preparation.image(image)
     work = engine.preparation.cell(cell, ready)
     if isinstance(work, Resolution):
-        raise Trouble(work.problem, f"{cell.id}: {work.detail}", evidence=work.evidence, blame=work.blame)
+        raise work.trouble(f"{cell.id}: ")
     with engine.device(ready) as gpu:
         engine.preparation.mend([work])
         order = protocol.order(
@@ -31,6 +30,12 @@ def interact(engine: Engine, command: Command) -> int:
         )
         order["deadline_s"] = LONGEST_S
         overlays = {work.overlay.name: work.overlay} if work.overlay else {}
-        return backend.interact(
-            ready.prepared, order, overlays, command, limits=image.limits, labels={"run": "shell"}, gpu=gpu
+        launch = Launch(
+            prepared=ready.prepared,
+            order=order,
+            overlays=overlays,
+            limits=image.limits,
+            labels={"run": "shell"},
+            gpu=gpu,
         )
+        return backend.interact(launch, command)
