@@ -9,7 +9,7 @@ import sqlite3
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,7 +19,7 @@ from torch_compat_matrix.runner.files import locked, to_json
 from torch_compat_matrix.runner.model import Verdict
 from torch_compat_matrix.runner.outcome import Outcome
 from torch_compat_matrix.runner.records.journal import Journal
-from torch_compat_matrix.runner.records.runs import Run
+from torch_compat_matrix.runner.records.runs import Run, target_in
 from torch_compat_matrix.runner.records.shapes import outcome as outcome_of
 from torch_compat_matrix.runner.records.shapes import readable
 from torch_compat_matrix.runner.selector import Checks, Selector, address
@@ -39,13 +39,19 @@ CREATE INDEX by_key ON outcomes (key) WHERE key != '' AND reused = '';
 CREATE INDEX by_name ON outcomes (name);
 """
 
-COUNTS = "CREATE TABLE IF NOT EXISTS unreadable (run TEXT PRIMARY KEY, records INTEGER)"
-"""Of the first schema too: an earlier compat leaves the table aside."""
+LATER = """
+CREATE TABLE IF NOT EXISTS unreadable (run TEXT PRIMARY KEY, records INTEGER);
+CREATE TABLE IF NOT EXISTS targets (run TEXT PRIMARY KEY, target TEXT);
+CREATE TABLE IF NOT EXISTS signatures (signature TEXT, run TEXT, name TEXT, PRIMARY KEY (signature, run, name))
+WITHOUT ROWID;
+"""
+"""Of the first schema too: an earlier compat leaves these tables aside."""
 
 CONTENTS = re.compile(r"unsupported file format|no such|malformed|decode|already exists|syntax|not a database")
 """What SQLite says, beside a DatabaseError, of a file that it can open and whose contents are not ours."""
 
 UNSETTLED = f"({', '.join(repr(verdict.value) for verdict in Verdict if not verdict.final)})"
+BROKEN = frozenset(verdict.value for verdict in Verdict if verdict.broken)
 
 
 class HistoryUnusable(CompatError):
@@ -66,7 +72,18 @@ class Flaky:
     runs: tuple[str, ...]
 
 
-def _with(home: Path, work: Callable[[sqlite3.Connection], Result]) -> Result:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Trails:
+    """The verdicts and metrics of every check over several runs, the earliest first."""
+
+    runs: tuple[str, ...] = ()
+    verdicts: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Check -> its verdict in each of the runs, empty where it was not in one."""
+    metrics: Mapping[str, Mapping[str, Sequence[float | None]]] = field(default_factory=dict)
+    """Check -> metric -> its value in each of the runs."""
+
+
+def with_file(home: Path, work: Callable[[sqlite3.Connection], Result]) -> Result:
     """The result of `work` on the file; a damaged file is set aside and rebuilt from the journals."""
     path = home / "history.sqlite"
     with writing(home, "set COMPAT_HOME to a folder that can be written", HistoryUnusable):
@@ -80,7 +97,7 @@ def _with(home: Path, work: Callable[[sqlite3.Connection], Result]) -> Result:
             isinstance(error, _Damaged)
             or type(error) is sqlite3.DatabaseError
             or CONTENTS.search(str(error))
-            or path.is_dir()
+            or (path.exists() and not path.is_file())
         )
         if not contents:  # locked, read-only, disk full
             raise _unusable(path, error) from error
@@ -132,7 +149,7 @@ def _connect(path: Path) -> sqlite3.Connection:
                 " or move the file away; it is rebuilt from the journals"
             )
         connection.execute("SELECT count(*) FROM runs").fetchone()
-        connection.execute(COUNTS)
+        connection.executescript(LATER)
     except BaseException:
         connection.close()
         raise
@@ -141,17 +158,21 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 def sync(home: Path) -> None:
     """Add every run whose journal has changed since the last sync."""
-    _with(home, lambda connection: _sync(connection, home))
+    with_file(home, lambda connection: _sync(connection, home))
+
+
+def rows_of(home: Path, query: str, *values: object) -> list[Any]:
+    """The rows that a query of the file gives."""
+    return with_file(home, lambda connection: connection.execute(query, values).fetchall())
 
 
 def unreadable(home: Path) -> int:
     """The number of records of all runs that cannot be read."""
-    query = "SELECT coalesce(sum(records), 0) FROM unreadable"
-    return int(_with(home, lambda connection: connection.execute(query).fetchone()[0]))
+    return sum(records for (records,) in rows_of(home, "SELECT records FROM unreadable"))
 
 
 def _sync(connection: sqlite3.Connection, home: Path) -> None:
-    known = dict(connection.execute("SELECT run, size FROM runs"))
+    known = dict(connection.execute("SELECT run, size FROM runs JOIN targets USING (run)"))
     for run in Run.all(home):
         size = run.journal.stat().st_size
         if known.get(run.id) != size:
@@ -160,7 +181,8 @@ def _sync(connection: sqlite3.Connection, home: Path) -> None:
 
 def _record(connection: sqlite3.Connection, run: Run, size: int) -> None:
     outcomes: dict[str, tuple[Any, ...]] = {}
-    environments: dict[str, str] = {}
+    environments: dict[str, Mapping[str, Any]] = {}
+    signatures: dict[str, str] = {}
     header: Mapping[str, Any] = {}
     journal = Journal(run.journal)
     for record in journal:
@@ -169,19 +191,23 @@ def _record(connection: sqlite3.Connection, run: Run, size: int) -> None:
             fields = ("key", "verdict", "reason", "flaky", "reused")
             values = (record.get(name, "") for name in fields)
             outcomes[record["check"]] = (run.id, record["check"], *values, to_json(record))
+            signatures[record["check"]] = outcome_of(record).signature if record.get("reason") else ""
         elif kind == "environment":
-            environments[record["key"]] = to_json(record)
+            environments[record["key"]] = record
         elif kind == "run":
             header = record
     connection.execute("BEGIN IMMEDIATE")
     try:
-        for table in ("runs", "outcomes", "environments", "unreadable"):
+        for table in ("runs", "outcomes", "environments", "unreadable", "targets", "signatures"):
             connection.execute(f"DELETE FROM {table} WHERE run = ?", (run.id,))
         row = (run.id, header.get("started", ""), header.get("backend", ""), size)
         connection.execute("INSERT INTO runs VALUES (?, ?, ?, ?)", row)
         connection.execute("INSERT INTO unreadable VALUES (?, ?)", (run.id, journal.unreadable))
+        connection.execute("INSERT INTO targets VALUES (?, ?)", (run.id, target_in(header, environments.values())))
         connection.executemany("INSERT INTO outcomes VALUES (?, ?, ?, ?, ?, ?, ?, ?)", outcomes.values())
-        pairs = ((run.id, key, record) for key, record in environments.items())
+        told = ((signature, run.id, name) for name, signature in signatures.items() if signature)
+        connection.executemany("INSERT INTO signatures VALUES (?, ?, ?)", told)
+        pairs = ((run.id, key, to_json(record)) for key, record in environments.items())
         connection.executemany("INSERT INTO environments VALUES (?, ?, ?)", pairs)
         connection.execute("COMMIT")
     except BaseException:
@@ -195,7 +221,7 @@ def settled(home: Path, keys: Iterable[str]) -> dict[str, tuple[Outcome, Mapping
     The outcome names in `reused` the run in which the check ran.
     """
     wanted = list(keys)
-    return _with(home, lambda connection: _settled(connection, wanted))
+    return with_file(home, lambda connection: _settled(connection, wanted))
 
 
 def _settled(connection: sqlite3.Connection, keys: Sequence[str]) -> dict[str, tuple[Outcome, Mapping[str, Any]]]:
@@ -212,19 +238,19 @@ def _settled(connection: sqlite3.Connection, keys: Sequence[str]) -> dict[str, t
         """
     )
 
-    environment = _environments(connection)
+    environment = environments_of(connection)
     result = {}
     for key, run, record in rows:
-        outcome = replace(outcome_of(_record_of(record, "outcome")), reused=run)
+        outcome = replace(outcome_in(record), reused=run)
         result[key] = outcome, environment(run, outcome.environment)
     return result
 
 
-def _environments(connection: sqlite3.Connection) -> Callable[[str, str], Mapping[str, Any]]:
+def environments_of(connection: sqlite3.Connection) -> Callable[[str, str], Mapping[str, Any]]:
     @cache  # thousands of outcomes share an environment
     def environment(run: str, key: str) -> Mapping[str, Any]:
         row = connection.execute("SELECT record FROM environments WHERE run = ? AND key = ?", (run, key)).fetchone()
-        return _record_of(row[0], "environment") if row else {}
+        return record_of(row[0], "environment") if row else {}
 
     return environment
 
@@ -237,12 +263,21 @@ def passes(home: Path, subject: str, probe: str, besides: str) -> list[tuple[str
         """
 
     def work(connection: sqlite3.Connection) -> list[tuple[str, Outcome, Mapping[str, Any]]]:
-        environment = _environments(connection)
+        environment = environments_of(connection)
         rows = connection.execute(query, (besides, probe, subject)).fetchall()
-        found = ((run, outcome_of(_record_of(record, "outcome"))) for run, record in rows)
+        found = ((run, outcome_in(record)) for run, record in rows)
         return [(run, outcome, environment(run, outcome.environment)) for run, outcome in found]
 
-    return _with(home, work)
+    return with_file(home, work)
+
+
+def last(home: Path, backend: str) -> dict[str, tuple[str, str]]:
+    """Check -> (start of the run, installed version) of its last verdict on the backend; versions may be empty."""
+    query = f"""
+        SELECT name, started, coalesce(json_extract(record, '$.installed'), ''), max(run) FROM outcomes
+        JOIN runs USING (run) WHERE backend = ? AND verdict NOT IN {UNSETTLED} GROUP BY name
+        """
+    return {name: (started, installed) for name, started, installed, _ in rows_of(home, query, backend)}
 
 
 def digests(home: Path, run: str, backend: str) -> dict[tuple[str, str], str]:
@@ -252,8 +287,7 @@ def digests(home: Path, run: str, backend: str) -> dict[tuple[str, str], str]:
             json_extract(record, '$.digest') AS digest, max(run)
         FROM environments JOIN runs USING (run) WHERE run < ? AND backend = ? AND digest != '' GROUP BY 1, 2
         """
-    rows = _with(home, lambda connection: connection.execute(query, (run, backend)).fetchall())
-    return {(image, reference): digest for image, reference, digest, _ in rows}
+    return {(image, reference): digest for image, reference, digest, _ in rows_of(home, query, run, backend)}
 
 
 def comparable(home: Path, run: str, backend: str, outcome: Outcome) -> tuple[str, Outcome] | None:
@@ -268,14 +302,36 @@ def comparable(home: Path, run: str, backend: str, outcome: Outcome) -> tuple[st
             AND coalesce(json_extract(record, '$.device_name'), '') = ?
         ORDER BY key != '' AND key = ? DESC, run DESC LIMIT 1
         """
-    values = (outcome.check, run, backend, outcome.device_name, outcome.key)
-    row = _with(home, lambda connection: connection.execute(query, values).fetchone())
-    return (row[0], outcome_of(_record_of(row[1], "outcome"))) if row else None
+    rows = rows_of(home, query, outcome.check, run, backend, outcome.device_name, outcome.key)
+    return next(((name, outcome_in(record)) for name, record in rows), None)
+
+
+def trails(home: Path, run: str, backend: str, target: str, last: int) -> Trails:
+    """The last runs before this one on the same backend and target."""
+    newest = """
+        SELECT run FROM runs JOIN targets USING (run) WHERE run < ? AND backend = ? AND target = ?
+        ORDER BY run DESC LIMIT ?
+        """
+    query = "SELECT name, verdict, json_extract(record, '$.metrics') FROM outcomes WHERE run = ?"
+
+    def work(connection: sqlite3.Connection) -> Trails:
+        runs = sorted(name for (name,) in connection.execute(newest, (run, backend, target, last)))
+        verdicts: dict[str, list[str]] = {}
+        metrics: dict[str, dict[str, list[float | None]]] = {}
+        for place, each in enumerate(runs):
+            for check, verdict, measured in connection.execute(query, (each,)):
+                verdicts.setdefault(check, [""] * len(runs))[place] = sys.intern(verdict)
+                for name, metric in json.loads(measured or "{}").items():
+                    values = metrics.setdefault(check, {}).setdefault(sys.intern(name), [None] * len(runs))
+                    values[place] = metric.get("value") if isinstance(metric, dict) else None
+        return Trails(runs=tuple(runs), verdicts=verdicts, metrics=metrics)
+
+    return with_file(home, work)
 
 
 def flaky(home: Path) -> list[Flaky]:
     """Checks that both passed and failed under the same key, or passed after a failed attempt of the same run."""
-    broken = f"({', '.join(repr(verdict.value) for verdict in Verdict if verdict.broken)})"
+    broken = str(tuple(BROKEN))
     query = f"""
         SELECT name, sum(verdict = 'pass'), sum(verdict IN {broken}) + sum(flaky = 1), group_concat(run, ' ')
         FROM (SELECT * FROM outcomes WHERE reused = '' ORDER BY run)
@@ -285,7 +341,7 @@ def flaky(home: Path) -> list[Flaky]:
         """
     return [
         Flaky(check=name, passes=passes, failures=failures, runs=tuple(runs.split()))
-        for name, passes, failures, runs in _with(home, lambda connection: connection.execute(query).fetchall())
+        for name, passes, failures, runs in rows_of(home, query)
     ]
 
 
@@ -311,15 +367,20 @@ def timelines(home: Path, selector: Selector | Checks, last: int) -> dict[str, l
     def work(connection: sqlite3.Connection) -> list[tuple[str, Outcome]]:
         connection.create_function("selected", 3, selected, deterministic=True)
         rows = connection.execute(query, (last,)).fetchall()
-        return [(run, outcome_of(_record_of(record, "outcome"))) for _, run, record in rows]
+        return [(run, outcome_in(record)) for _, run, record in rows]
 
     runs: dict[str, list[tuple[str, Outcome]]] = {}
-    for run, outcome in _with(home, work):
+    for run, outcome in with_file(home, work):
         runs.setdefault(outcome.check, []).append((run, outcome))
     return runs
 
 
-def _record_of(text: Any, kind: str) -> dict[str, Any]:
+def outcome_in(text: Any) -> Outcome:
+    """The outcome of a row."""
+    return outcome_of(record_of(text, "outcome"))
+
+
+def record_of(text: Any, kind: str) -> dict[str, Any]:
     """A record of that kind; where it is none, the file is rebuilt from the journals."""
     try:
         record = json.loads(text)

@@ -76,12 +76,11 @@ def _record(line: bytes) -> dict[str, Any] | None:
     return record if isinstance(record, dict) and readable(record) else None
 
 
-class Follower:
+class Follower(Journal):
     """The outcomes of a growing journal; each look reads on from the last."""
 
     def __init__(self, path: Path, offset: int = 0) -> None:
-        self.path = path
-        self.offset = offset
+        super().__init__(path, offset)
         self.outcomes: dict[str, Outcome] = {}
 
     @classmethod
@@ -91,10 +90,7 @@ class Follower:
 
     def look(self) -> dict[str, Outcome]:
         """The latest outcome of every check so far."""
-        if self.path.exists():
-            journal = Journal(self.path, self.offset)
-            for record in journal:
-                if record["kind"] == "outcome":
-                    self.outcomes[record["check"]] = outcome(record)
-            self.offset = journal.offset
+        for record in self if self.path.exists() else ():
+            if record["kind"] == "outcome":
+                self.outcomes[record["check"]] = outcome(record)
         return self.outcomes

@@ -8,7 +8,7 @@ import platform
 import secrets
 import shlex
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -19,12 +19,15 @@ from torch_compat_matrix.runner import __version__
 from torch_compat_matrix.runner.errors import ANOTHER_HOME, CompatError, NothingSelected, did_you_mean, writing
 from torch_compat_matrix.runner.files import cores, is_locked, locked, write_private
 from torch_compat_matrix.runner.files import home as home
-from torch_compat_matrix.runner.model import MATRIX, Module, Plan, utc_now
+from torch_compat_matrix.runner.model import MATRIX, Module, Plan, target_of, utc_now
 from torch_compat_matrix.runner.outcome import Outcome
 from torch_compat_matrix.runner.records.journal import Follower, Journal, append
 from torch_compat_matrix.runner.records.shapes import SCHEMA, plan_of
 from torch_compat_matrix.runner.selector import Checks, Recorded
 from torch_compat_matrix.runner.text import redact
+
+COMPLETE = "complete"
+"""The only state of a run that came to its end."""
 
 STILL_GOING = "still going"
 """The state of a run that has no end yet, and that a living process works on."""
@@ -34,6 +37,7 @@ def again(header: Mapping[str, Any], *selectors: str) -> str:
     """The command that runs these checks again, as the run of that header ran them."""
     settings = header.get("settings", {})
     command = ["compat", "run", "--backend", str(header.get("backend")), "--seed", str(settings.get("seed", 0))]
+    command += ["--target", header["target"]] if header.get("target") else []
     command += ["--rerun", *selectors, *(["--full"] if settings.get("full") else [])]
     command += [word for pair in pairwise(header.get("command", ())) if pair[0] == "--set" for word in pair]
     source = header.get("plan", {}).get("source", "")
@@ -74,8 +78,10 @@ class Run:
         return self.folder / "probes" / module.hash[7:23] / f"{module.name}.py"
 
     @classmethod
-    def create(cls, home: Path, plan: Plan, backend: str, command: Sequence[str], settings: dict[str, Any]) -> Run:
-        """Make a run whose first record holds its plan, backend, command and host."""
+    def create(
+        cls, home: Path, plan: Plan, backend: str, command: Sequence[str], settings: dict[str, Any], target: str = ""
+    ) -> Run:
+        """Make a run whose first record holds its plan, backend, command, host and what it calls its device."""
         # to the millisecond, so that two runs of one second keep their order
         stamp = dt.datetime.now(dt.timezone.utc).strftime("%Y%m%dT%H%M%S%f")[:-3]
         run = cls(home / "runs" / f"{stamp}-{secrets.token_hex(2)}")
@@ -88,26 +94,11 @@ class Run:
                 run.kept(module).parent.mkdir(parents=True, exist_ok=True)
                 run.kept(module).write_text(module.text, encoding="utf-8")
         hashed = replace(plan, modules=tuple(replace(module, text=module.hash) for module in plan.modules))
-        append(
-            run.journal,
-            {
-                "kind": "run",
-                "schema": SCHEMA,
-                "run": run.id,
-                "started": utc_now(),
-                "command": list(command),
-                "backend": backend,
-                "settings": settings,
-                "host": {
-                    "python": platform.python_version(),
-                    "platform": platform.platform(),
-                    "machine": platform.machine(),
-                    "cpus": cores(),
-                },
-                "plan": hashed.to_json(),
-                "version": __version__,
-            },
-        )
+        head = {"kind": "run", "schema": SCHEMA, "run": run.id, "started": utc_now(), "command": list(command)}
+        head |= {"backend": backend, "settings": settings, **({"target": target} if target else {})}
+        host = {"python": platform.python_version(), "platform": platform.platform(), "machine": platform.machine()}
+        more = {"host": {**host, "cpus": cores()}, "plan": hashed.to_json(), "version": __version__}
+        append(run.journal, head | more)
         return run
 
     @classmethod
@@ -182,22 +173,14 @@ class Run:
         deque(journal, maxlen=0)
         return journal.unreadable
 
-    def baseline(self, home: Path, name: str | None = None) -> Run | None:
-        """The run to compare with: the named run (`none`: no run), else the last complete run before on its backend."""
-        if name is not None:
-            return None if name == "none" else Run.open(home, name)
-        backend = self.header()["backend"]
-        for earlier in reversed([run for run in Run.all(home) if run.id < self.id]):
-            try:
-                if earlier.header()["backend"] == backend and earlier.ended():
-                    return earlier
-            except NoRun:
-                continue
-        return None
-
     def ended(self) -> bool:
         """Whether the run is complete."""
-        return any(record["kind"] == "end" and record.get("state") == "complete" for record in Journal(self.journal))
+        return any(record["kind"] == "end" and record.get("state") == COMPLETE for record in Journal(self.journal))
+
+    def finished(self) -> str:
+        """When the run became complete, ISO 8601; empty where it is not."""
+        ends = (record for record in Journal(self.journal) if record["kind"] == "end")
+        return max((str(end.get("finished", "")) for end in ends if end.get("state") == COMPLETE), default="")
 
     @contextmanager
     def going(self) -> Iterator[None]:
@@ -213,9 +196,24 @@ class Run:
         """Record that the run continues."""
         append(self.journal, {"kind": "resume", "at": utc_now()})
 
+    def record(self, outcomes: Iterable[Outcome]) -> None:
+        """Record outcomes of the run, each of which stands from now on for its check."""
+        append(self.journal, *({"kind": "outcome", **outcome.to_json()} for outcome in outcomes))
+
     def finish(self, state: str) -> None:
         """Record the end of the run: `complete` or `interrupted`."""
         append(self.journal, {"kind": "end", "finished": utc_now(), "state": state})
         kept = self.private_plan
-        if kept.exists() and state == "complete" and all(each.verdict.final for each in self.outcomes().values()):
+        if kept.exists() and state == COMPLETE and all(each.verdict.final for each in self.outcomes().values()):
             kept.unlink()
+
+
+def target_in(header: Mapping[str, Any], environments: Iterable[Mapping[str, Any]]) -> str:
+    """The kind of device that a run was made on: as its header says, else the first GPU that it saw, else `cpu`."""
+    gpus = (gpu["name"] for record in environments for gpu in record["facts"].get("gpus", ()))
+    return str(header.get("target") or target_of(next(gpus, "")))
+
+
+def place_of(environment: Mapping[str, Any]) -> tuple[str, str]:
+    """The digest of an environment's image, and the environment's target."""
+    return str(environment.get("digest") or ""), target_in({}, [environment])

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from torch_compat_matrix.runner.files import read_cache
 from torch_compat_matrix.runner.model import Known, Plan, Verdict
 from torch_compat_matrix.runner.outcome import Outcome
 from torch_compat_matrix.runner.shapes import fits
+from torch_compat_matrix.runner.signature import signature
+
+if TYPE_CHECKING:
+    from torch_compat_matrix.probes.contract import ImageFacts
 
 SCHEMA = 1
 MOST_NUMBERS = 64
@@ -73,21 +78,34 @@ class OutcomeRecord(_Outcome, total=False):
     reused: str
     labels: list[str]
     owner: str
+    digest: str
+    target: str
+    signature: str
+    confirmation: str
+    unconfirmed: str
+    quarantined: str
 
 
-class Metric(TypedDict):
-    """A measured number."""
+class CheckNoise(TypedDict):
+    """A check of an A/A experiment; `rate`: the share of flips, `spread`: of each metric, as a share of its median."""
 
-    value: float
-    unit: str
+    check: str
+    verdicts: list[str]
+    flips: int
+    rate: float
+    alarms: Mapping[str, int]
+    spread: Mapping[str, float]
 
 
-class Numbers(TypedDict):
-    """The numbers that stand for a result."""
+class Noise(TypedDict):
+    """What equal runs differed in; `alarms`: level of the ladder -> how many failures came up to it, all false."""
 
-    dtype: str
-    shape: list[int]
-    values: list[float]
+    date: str
+    backend: str
+    target: str
+    runs: int
+    alarms: Mapping[str, int]
+    checks: list[CheckNoise]
 
 
 class TorchRecord(TypedDict, total=False):
@@ -140,21 +158,6 @@ class Requirements(TypedDict):
 
     requires: list[str]
     extras: list[str]
-
-
-class KeptFacts(TypedDict):
-    """The facts of an image, as its cache keeps them."""
-
-    python: str
-    os: str
-    tools: Mapping[str, str]
-    torch: TorchRecord | None
-    abi: str
-    platform: str
-    machine: str
-    glibc: str
-    packages: Mapping[str, str]
-    metadata: Mapping[str, Requirements]
 
 
 class _Environment(TypedDict):
@@ -213,100 +216,31 @@ class CellRecord(_Cell, total=False):
     owner: str
 
 
-class Condition(TypedDict, total=False):
-    """A condition of a claim."""
-
-    exists: str
-    expects: str
-    checks: str
-    metric: str
-    at_least: float
-    at_most: float
-    true_note: str
-    false_note: str
-    anywhere: bool
-    gpu: bool
+def texts(names: str) -> dict[str, Any]:
+    """Keys whose values are texts; `name?` may be missing."""
+    return dict.fromkeys(names.split(), str)
 
 
-class _Claim(TypedDict):
-    id: str
-    source: str
-    says: str
-
-
-class ClaimRecord(_Claim, total=False):
-    """A claim about images and libraries."""
-
-    holds_if: list[Condition]
-    remark: str
-
-
-class ModuleRecord(TypedDict):
-    """A probe module of the plan that our own bundle lacks; its text is kept beside the journal."""
-
-    name: str
-    origin: str
-    text: str
-    replaces: bool
-
-
-class _Plan(TypedDict):
-    images: list[ImageRecord]
-    cells: list[CellRecord]
-    known: list[Mapping[str, Any]]
-    source: str
-
-
-class PlanRecord(_Plan, total=False):
-    """The plan of a run."""
-
-    claims: list[ClaimRecord]
-    backend: str
-    modules: list[ModuleRecord]
-    taken: Mapping[str, list[str]]
-
-
-class Settings(TypedDict, total=False):
-    """The settings of a run."""
-
-    jobs: int | None
-    seed: int
-    full: bool
-    fresh: bool
-    compile_cache: bool
-
-
-class _Run(TypedDict):
-    run: str
-    started: str
-    backend: str
-    plan: PlanRecord
-
-
-class RunRecord(_Run, total=False):
-    """The head of a journal."""
-
-    schema: int
-    command: list[str]
-    settings: Settings
-    host: Mapping[str, Any]
-    version: str
-
-
-class EndRecord(TypedDict, total=False):
-    """The end of a run, or its continuation."""
-
-    finished: str
-    state: str
-
-
-KINDS: Mapping[Any, Any] = {
-    "run": RunRecord,
-    "environment": EnvironmentRecord,
-    "outcome": OutcomeRecord,
-    "end": EndRecord,
-    "resume": EndRecord,
-}
+METRIC = fits({"value": float, "unit": str})
+NUMBERS = fits({"dtype": str, "shape": list[int], "values": list[float]})
+"""The numbers that stand for a result."""
+KEPT = texts("python os abi platform machine glibc") | {"tools": Mapping[str, str], "packages": Mapping[str, str]}
+KEPT_FACTS = fits(KEPT | {"torch": TorchRecord | None, "metadata": Mapping[str, Requirements]})
+"""The facts of an image, as its cache keeps them."""
+CONDITION = texts("exists? expects? checks? metric? true_note? false_note?")
+CONDITION |= {"at_least?": float, "at_most?": float, "anywhere?": bool, "gpu?": bool}
+CLAIM = texts("id source says remark?") | {"holds_if?": [CONDITION]}
+MODULE = texts("name origin text") | {"replaces": bool}
+"""A probe module of the plan that our own bundle lacks; its text is kept beside the journal."""
+PLAN = texts("source backend? shard? whole?") | {"images": list[ImageRecord], "cells": list[CellRecord]}
+PLAN |= {"known": list[Mapping[str, Any]], "claims?": [CLAIM], "modules?": [MODULE], "taken?": Mapping[str, list[str]]}
+PLAN |= {"target?": Mapping[str, Any]}
+SETTINGS = {"jobs?": int | None, "seed?": int, "full?": bool, "fresh?": bool, "compile_cache?": bool, "confirm?": float}
+RUN = texts("run started backend target? version?") | {"plan": PLAN, "schema?": int, "settings?": SETTINGS}
+RUN |= {"command?": list[str], "host?": Mapping[str, Any]}
+KINDS = {"run": fits(RUN), "environment": fits(EnvironmentRecord), "outcome": fits(OutcomeRecord)}
+KINDS["noise"] = fits(Noise)
+KINDS |= dict.fromkeys(("end", "resume"), fits(texts("finished? state?")))
 """Records of other kinds, of later versions, are passed over by whoever reads."""
 
 VERDICTS = frozenset(verdict.value for verdict in Verdict)
@@ -315,7 +249,7 @@ VERDICTS = frozenset(verdict.value for verdict in Verdict)
 def readable(record: Mapping[str, Any]) -> bool:
     """Whether readers can rely on the record; `outcome` and the plan's `known` entries can be made of it."""
     kind = record.get("kind")
-    if not isinstance(kind, str) or not fits(KINDS.get(kind, Any))(record):
+    if not isinstance(kind, str) or not KINDS.get(kind, fits(Any))(record):
         return False
     if kind == "outcome":
         return record["verdict"] in VERDICTS
@@ -326,7 +260,7 @@ def readable(record: Mapping[str, Any]) -> bool:
 
 def plan_of(data: Any) -> Plan:
     """The plan of a journal or a plan file; ValueError where it is none."""
-    if not fits(PlanRecord)(data) or not _is_plan(data):
+    if not fits(PLAN)(data) or not _is_plan(data):
         raise ValueError("a part of it is missing or has another type")
     try:
         plan = Plan.from_json(data)
@@ -337,13 +271,12 @@ def plan_of(data: Any) -> Plan:
     return plan
 
 
-def kept_facts(path: Path) -> KeptFacts | None:
+def kept_facts(path: Path) -> ImageFacts | None:
     """The facts in an image's cache; None where there are none."""
 
-    def parse(data: Any) -> KeptFacts:
-        if not fits(KeptFacts)(data):
+    def parse(facts: ImageFacts) -> ImageFacts:
+        if not KEPT_FACTS(facts):
             raise TypeError("a part of it is missing or has another type")
-        facts: KeptFacts = data
         return facts
 
     return read_cache(path, parse)
@@ -374,16 +307,17 @@ def _is_known(entry: Mapping[str, Any]) -> bool:
 def outcome(record: Mapping[str, Any]) -> Outcome:
     """The outcome of a readable record; a metric that is no finite number becomes a note, as does such a result."""
     for field, fit, what in (
-        ("metrics", fits(Metric), "the metric {} is no finite number"),
-        ("numerics", _is_numbers, "the numbers of {} cannot be read"),
+        ("metrics", METRIC, "the metric {} is no finite number"),
+        (
+            "numerics",
+            lambda value: NUMBERS(value) and len(value["values"]) <= MOST_NUMBERS,
+            "the numbers of {} cannot be read",
+        ),
     ):
         values = record.get(field, {})
         lost = [name for name, value in values.items() if not fit(value)]
         if lost:
             kept = {name: value for name, value in values.items() if name not in lost}
             record = {**record, field: kept, "notes": [*record.get("notes", ()), *map(what.format, lost)]}
-    return Outcome.from_json(record)
-
-
-def _is_numbers(value: Any) -> bool:
-    return fits(Numbers)(value) and len(value["values"]) <= MOST_NUMBERS
+    found = Outcome.from_json(record)
+    return found if found.signature or not found.reason else replace(found, signature=signature(found))

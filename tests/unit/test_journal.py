@@ -43,6 +43,7 @@ def test_outcome_comes_back_as_it_went(tmp_path: Path) -> None:
         attempts=("crash",),
         flaky=True,
         seconds=1.5,
+        signature="0123abcd",
     )
     append(path, {"kind": "outcome", **whole.to_json()})
     assert Follower(path).look() == {whole.check: whole}
