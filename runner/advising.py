@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import Any
 
 from torch_compat_matrix.runner.advice import remedies
 from torch_compat_matrix.runner.advice.candidates import Failure
 from torch_compat_matrix.runner.advice.evidence import Evidence
 from torch_compat_matrix.runner.errors import Trouble
+from torch_compat_matrix.runner.execution.prepare import known_facts
 from torch_compat_matrix.runner.outcome import Outcome
 from torch_compat_matrix.runner.packages.offers import Offers
 from torch_compat_matrix.runner.packages.pip_config import Index
-from torch_compat_matrix.runner.records.journal import append
 from torch_compat_matrix.runner.records.runs import Run, home
 from torch_compat_matrix.runner.watch import Watch, doing
-from torch_compat_matrix.runner.workflow import OpenRun, facts_of
-
-if TYPE_CHECKING:
-    from torch_compat_matrix.probes.contract import ImageFacts
+from torch_compat_matrix.runner.workflow import OpenRun
 
 RUNS = 20
 """The latest runs whose records have a say in remedies."""
@@ -29,14 +26,14 @@ RUNS = 20
 
 def advise(opened: OpenRun, watch: Watch = lambda phase: None) -> None:
     """Record the run's failures once more, with the remedies that the records and the index give."""
-    cells, images = {cell.id: cell for cell in opened.plan.cells}, {image.name: image for image in opened.plan.images}
+    cells = {cell.id: cell for cell in opened.plan.cells}
     outcomes = opened.run.outcomes().values()
     probed = {name for name, cell in cells.items() if cell.members}  # an image's own commands have none
     failures = [outcome for outcome in outcomes if outcome.cell in probed and remedies.can_be_advised(outcome)]
     if not failures:
         return
     evidence, index = Evidence(Run.all(home())[-RUNS:]), Index.from_pip(os.environ)
-    facts: dict[str, ImageFacts] = {}
+    facts = _facts(opened, {cells[outcome.cell].image for outcome in failures})
     offers: dict[str, Offers | None] = {}
 
     def advised(outcome: Outcome) -> Outcome:
@@ -56,9 +53,16 @@ def advise(opened: OpenRun, watch: Watch = lambda phase: None) -> None:
             return outcome
 
     with doing(watch, "advise", opened.run.id), ThreadPoolExecutor(4, "advise") as pool:
-        for name in {cells[outcome.cell].image for outcome in failures}:
-            with suppress(Trouble):
-                # the run has pulled it: a tag that moved meanwhile is another image
-                facts[name] = facts_of(replace(images[name], pull="missing"), opened.backend, lambda text: None)
         new = [after for before, after in zip(failures, pool.map(advised, failures), strict=True) if after != before]
-    append(opened.run.journal, *({"kind": "outcome", **outcome.to_json()} for outcome in new))
+    opened.run.record(new)
+
+
+def _facts(opened: OpenRun, images: Collection[str]) -> dict[str, Mapping[str, Any]]:
+    """Image -> its facts, as the run has left them: in the cache, else in its records."""
+    found = {record["image"]: record["facts"] for record in opened.run.environments().values()}
+    for image in opened.plan.images:
+        if image.name in images:
+            with suppress(Trouble):
+                kept = known_facts(image, opened.backend, home())
+                found |= {image.name: kept} if kept else {}
+    return found

@@ -6,19 +6,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from torch_compat_matrix.runner.advice.candidates import INSTALLS
 from torch_compat_matrix.runner.errors import NothingSelected
 from torch_compat_matrix.runner.model import Verdict
 from torch_compat_matrix.runner.outcome import Outcome
 from torch_compat_matrix.runner.packages import uv
 from torch_compat_matrix.runner.packages.pip_config import Index
+from torch_compat_matrix.runner.packages.resolution import PASSING
 from torch_compat_matrix.runner.packages.target import Target
 from torch_compat_matrix.runner.pins import canonical, read_pins
 
-UNRESOLVED = (
-    *("unsatisfiable", "version-not-found", "yanked", "no-wheel", "python-too-old", "python-too-new"),
-    *("needs-in-image", "pip-refuses-metadata", "wheel-refused", "constraints-unreadable"),
-    *("sdist-build-failed", "install-failed", "index-unreachable", "index-refused"),
-)
+UNRESOLVED = {*INSTALLS, *PASSING} - {"drift"}
 """Reasons for which a point says nothing: the library was never probed."""
 
 

@@ -9,9 +9,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 from torch_compat_matrix.runner.advice.search import number
+from torch_compat_matrix.runner.files import read_ini
 from torch_compat_matrix.runner.model import TORCH, Cell, Verdict
 from torch_compat_matrix.runner.outcome import Outcome
 from torch_compat_matrix.runner.packages.offers import ALL, LOWEST, WHEELS, Offers
@@ -25,26 +27,9 @@ from torch_compat_matrix.runner.pins import (
     version_of,
 )
 
-INSTALLS = (
-    *("drift", "unsatisfiable", "version-not-found", "yanked", "no-wheel", "needs-in-image", "sdist-build-failed"),
-    *("wheel-refused", "pip-refuses-metadata", "python-too-old", "python-too-new"),
-)
-"""Reasons for which nothing was installed."""
-UNBUILT = ("no-wheel", "needs-in-image", "wheel-refused")
-"""Those for which a release has to come as a wheel."""
-MISFITS = {
-    **dict.fromkeys(("undefined-symbol", "no-build-for-torch", "missing-operator", "version-assert"), TORCH),
-    **dict.fromkeys(("weights-only", "api-removed"), TORCH),
-    **dict.fromkeys(("python-too-new", "python-too-old"), ""),
-    "numpy-abi": "numpy",
-    "protobuf-too-new": "protobuf",
-}
-"""Reasons for which two packages are of different times, with the second of them where the outcome names none."""
-BESIDE = {"numpy-abi": "numpy<2", "protobuf-too-new": "protobuf<3.21"}
-"""What puts an end to a reason beside the library."""
-DISTRIBUTIONS = {"pkg_resources": "setuptools<82", "yaml": "pyyaml", "sklearn": "scikit-learn", "PIL": "pillow"}
-DISTRIBUTIONS |= {"cv2": "opencv-python-headless", "skimage": "scikit-image", "bs4": "beautifulsoup4"}
-"""The module -> the requirement that brings it, where the two have different names."""
+TABLES = read_ini(Path(__file__).with_name("data") / "candidates.ini")
+INSTALLS, UNBUILT = (TABLES["reasons"][key].split() for key in ("installs", "unbuilt"))
+MISFITS, BESIDE, DISTRIBUTIONS = TABLES["misfits"], TABLES["beside"], TABLES["distributions"]
 SAME_WEEK = dt.timedelta(days=7)
 """Releases that belong together come out within it."""
 
@@ -121,6 +106,8 @@ class Candidates:
     def options(self) -> Iterator[Option]:
         """The most promising first; Trouble where a source does not answer."""
         outcome = self.failure.outcome
+        if any(" @ " in text for text in self.failure.cell.requires if name_of(text) == self.failure.subject):
+            self.releases = False  # the index may know another package by its name, as it does for OpenAI's clip
         if not outcome.environment:
             return self._installable() if outcome.reason in INSTALLS else iter(())
         if outcome.reason == "missing-module":

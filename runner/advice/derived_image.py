@@ -14,7 +14,7 @@ from torch_compat_matrix.runner.errors import Trouble
 from torch_compat_matrix.runner.model import PROBES, Image, Limits, repository
 from torch_compat_matrix.runner.packages.pip_config import Index
 from torch_compat_matrix.runner.packages.releases import hashed
-from torch_compat_matrix.runner.packages.resolution import PASSING, Resolution
+from torch_compat_matrix.runner.packages.resolution import PASSING
 from torch_compat_matrix.runner.packages.resolve import resolve
 from torch_compat_matrix.runner.pins import HASH, name_of
 from torch_compat_matrix.runner.records.shapes import kept_facts
@@ -64,9 +64,9 @@ def join(
 
 
 def _resolved(requirements: Sequence[str], facts: Mapping[str, Any], index: Index, cache: Path) -> dict[str, str]:
-    resolution: Resolution = resolve(requirements, facts, index, cache)
+    resolution = resolve(requirements, facts, index, cache)
     if resolution.problem in PASSING:
-        raise Trouble(resolution.problem, resolution.detail, evidence=resolution.evidence)
+        raise resolution.trouble()
     if resolution.problem:
         raise Blocked(resolution.detail)
     return {name: resolution.versions[name] for name in map(name_of, resolution.add)}

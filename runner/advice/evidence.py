@@ -29,6 +29,20 @@ class Place:
     """The GPU's name; empty on the CPU."""
     facts: Mapping[str, Any] = field(default_factory=dict)
 
+    @classmethod
+    def of(cls, record: Mapping[str, Any], image: Image, backend: str = "") -> Place:
+        """The place that an environment's record describes; older records do not name their backend."""
+        gpus = record["facts"].get("gpus") or [{"name": ""}]
+        return cls(
+            image=image,
+            backend=record.get("backend", backend),
+            reference=record["reference"],
+            digest=record.get("digest", ""),
+            stand_in=record.get("stand_in", False),
+            gpu=gpus[0]["name"],
+            facts=record["facts"],
+        )
+
     @cached_property
     def key(self) -> str:
         """A key for these packages in this image on this kind of GPU, whatever name the image had."""
@@ -137,7 +151,9 @@ class Evidence:
         here: dict[str, Place] = {}
         for record in records:
             if record["kind"] == "environment" and record["image"] in images:
-                here[record["key"]] = self._place(images[record["image"]], header["backend"], record)
+                here[record["key"]] = place = Place.of(record, images[record["image"]], header["backend"])
+                self.places.pop(place.key, None)  # to the end: the latest place comes last
+                self.places[place.key] = place
             elif record["kind"] == "outcome":
                 outcome = outcome_of(record)
                 cell = cells.get(outcome.cell)
@@ -152,20 +168,6 @@ class Evidence:
     def within(self, place: Place) -> list[Seen]:
         """All evidence from a place."""
         return [seen for (key, *_), seen in self.seen.items() if key == place.key]
-
-    def _place(self, image: Image, backend: str, record: Mapping[str, Any]) -> Place:
-        gpus = record["facts"].get("gpus") or [{"name": ""}]
-        place = Place(
-            image=image,
-            backend=record.get("backend", backend),
-            reference=record["reference"],
-            digest=record.get("digest", ""),
-            stand_in=record.get("stand_in", False),
-            gpu=gpus[0]["name"],
-            facts=record["facts"],
-        )
-        self.places.pop(place.key, None)  # to the end: the latest place comes last
-        return self.places.setdefault(place.key, place)
 
     def _places(self, outcome: Outcome, here: Mapping[str, Place], image: Image, backend: str) -> list[Place]:
         """The places of an outcome; an outcome without a launch holds in every place of the image."""
@@ -196,7 +198,6 @@ def pins(outcome: Outcome) -> dict[str, str]:
 
 
 def _replaced(outcome: Outcome) -> list[str]:
-    """The names of the packages of the image that were replaced."""
     return [change.partition(" ")[0] for change in outcome.replaced]
 
 

@@ -41,8 +41,9 @@ class Source:
         for node in parsed(text):
             if isinstance(node, ast.ImportFrom) and node.level:
                 for alias in node.names:
-                    if name == (alias.asname or alias.name):
-                        self._imported(path, node, alias)
+                    # of a module that is imported as a whole, only what is read of it is wanted
+                    if name == (alias.asname or alias.name) and node.module is not None:
+                        self.take(path.parents[node.level - 1] / f"{node.module.replace('.', '/')}.py", alias.name)
             elif isinstance(node, ast.Import | ast.ImportFrom):
                 if any(name == (alias.asname or alias.name).partition(".")[0] for alias in node.names):
                     self.imports[ast.unparse(node)] = None
@@ -51,10 +52,6 @@ class Source:
                 self.refer(path, node)
                 del self.texts[path, name]
                 self.texts[path, name] = segment(text, node)
-
-    def _imported(self, path: Path, node: ast.ImportFrom, alias: ast.alias) -> None:
-        if node.module is not None:  # else only what is read of the module is wanted
-            self.take(path.parents[node.level - 1] / f"{node.module.replace('.', '/')}.py", alias.name)
 
     def _read_of_whole(self, path: Path, module: str, name: str) -> bool:
         """Add the name of a module that the one at `path` imports as a whole; return whether it is one."""

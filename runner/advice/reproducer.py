@@ -7,6 +7,7 @@ import re
 import signal
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from string import Template
 from typing import Any
 
 from torch_compat_matrix.runner.advice.extraction import Source, Unextractable, defined, parsed, segment, source_of
@@ -15,22 +16,8 @@ from torch_compat_matrix.runner.model import Cell, Module, Verdict
 from torch_compat_matrix.runner.outcome import Outcome
 from torch_compat_matrix.runner.text import fit, one_line
 
-PRELUDE = '''\
-class Probe:
-    """The device and the seed of the check."""
-
-    device = torch.device({device!r})
-    seed, full, thorough, work = {seed}, {full}, {thorough}, None
-
-    def part(self, name):
-        return contextlib.suppress(NotApplicable)
-
-    def metric(self, name, value, unit):
-        pass
-
-    def note(self, text):
-        pass
-'''
+DATA = Path(__file__).with_name("data")
+PRELUDE = (DATA / "prelude.txt").read_text()
 """What a probe is handed, without the measurements; other methods are copied from the bundle where it needs them."""
 
 GENERIC = "it is a generic probe, whose work is found in the image"
@@ -41,6 +28,8 @@ PATHS = re.compile(
     r"(?:/[^\s/'\"():]{1,255}){1,20}/(?=(?:site|dist)-packages/|overlays/[0-9a-f]{16}/|compat_probes/|work/|lib/python3)"
 )
 """The part of a path that differs between machines."""
+QUOTES = "'''"
+"""Stands in a block of Markdown for what would end it."""
 VARYING = re.compile(r"0x[0-9a-f]+|[-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?")
 
 
@@ -157,7 +146,7 @@ def _kept(function: ast.FunctionDef, failing: str | int) -> list[ast.stmt]:
         made = {
             name.id for name in ast.walk(statement) if isinstance(name, ast.Name) and isinstance(name.ctx, ast.Store)
         } | {node.name for node in ast.walk(statement) if isinstance(node, ast.FunctionDef)}
-        if not _has_parts(statement) or made & read:
+        if not _parts(statement) or made & read:
             kept.insert(0, statement)
     return kept
 
@@ -169,30 +158,24 @@ def _read(statement: ast.stmt) -> set[str]:
     return names - given
 
 
-def _has_parts(statement: ast.stmt) -> bool:
+def _parts(statement: ast.stmt) -> list[ast.Call]:
     calls = (node for node in ast.walk(statement) if isinstance(node, ast.Call))
-    return any(ast.unparse(call.func) == "probe.part" for call in calls)
+    return [call for call in calls if ast.unparse(call.func) == "probe.part"]
 
 
 def _part_names(statement: ast.stmt) -> set[object]:
     """The name of the part that the statement is; of a loop over parts every text in it, since it may be one's name."""
     name = _part_name(statement)
-    if name is not None or not _has_parts(statement):
+    if name is not None or not _parts(statement):
         return {name}
     return {node.value for node in ast.walk(statement) if isinstance(node, ast.Constant)}
 
 
 def _part_name(statement: ast.stmt) -> str | None:
     """The name of the part that the statement is, where it is written out."""
-    for item in statement.items if isinstance(statement, ast.With) else ():
-        call = item.context_expr
-        if (
-            isinstance(call, ast.Call)
-            and ast.unparse(call.func) == "probe.part"
-            and isinstance(call.args[0], ast.Constant)
-        ):
-            return str(call.args[0].value)
-    return None
+    own = [item.context_expr for item in statement.items] if isinstance(statement, ast.With) else []
+    named = (call.args[0] for call in _parts(statement) if call in own)
+    return next((str(name.value) for name in named if isinstance(name, ast.Constant)), None)
 
 
 def expected(outcome: Outcome, cell: Cell, modules: Sequence[Module]) -> str:
@@ -207,11 +190,11 @@ def expected(outcome: Outcome, cell: Cell, modules: Sequence[Module]) -> str:
 
 def headline(text: str) -> str:
     """The line that names the exception, in the last traceback of an output; empty where there is none."""
-    before, _, last = text.rpartition("Traceback (most recent call last):\n")
-    if not _ and not before:
-        lines = [line for line in last.splitlines() if line and not line[0].isspace()]
-        return lines[-1] if lines and re.match(r"[\w.]+(?::|$)", lines[-1]) else ""
-    return next((line for line in last.splitlines() if line and not line[0].isspace()), "")
+    _, traceback, last = text.rpartition("Traceback (most recent call last):\n")
+    lines = [line for line in last.splitlines() if line and not line[0].isspace()]
+    if traceback:
+        return lines[0] if lines else ""
+    return lines[-1] if lines and re.match(r"[\w.]+(?::|$)", lines[-1]) else ""
 
 
 def fails_alike(outcome: Outcome, status: int, output: str) -> bool:
@@ -258,7 +241,6 @@ def issue(
     facts = environment.get("facts", {})
     torch = (facts.get("torch") or {}).get("version", "?")
     last = portable(_bare(headline(outcome.traceback)) or outcome.evidence or outcome.detail)
-    what = "import" if outcome.probe == "import" else f"`{outcome.probe}`"
     recorded = [
         f"{environment.get('reference', '?')}{', a virtual environment' if environment.get('stand_in') else ''}",
         f"Python {facts.get('python', '?')}, torch {torch}, {facts.get('os', '?')}",
@@ -266,34 +248,19 @@ def issue(
         f"device: {outcome.device or 'none'} {outcome.device_name}".strip(),
         f"installed: {', '.join(outcome.resolved) or 'nothing beside the image'}",
     ]
-    fence = "```"
-    return "\n".join(
-        [
-            f"# {outcome.subject} {outcome.version} with torch {torch}: {one_line(last)[:120]}",
-            "",
-            f"**Seen**: {what} of {outcome.subject} {outcome.version} ends in {outcome.verdict.value}: "
-            f"{portable(one_line(outcome.detail or last))}",
-            "",
-            f"**Expected**: {expected(outcome, cell, modules)}",
-            "",
-            f"**Verified**: {verified}",
-            "",
-            "## To reproduce",
-            "",
-            f"{fence}sh",
-            *commands,
-            fence,
-            "",
-            "## Traceback, as recorded",
-            "",
-            f"{fence}text",
-            portable((outcome.traceback or outcome.output or last).rstrip()).replace(fence, "'''"),
-            fence,
-            "",
-            "## Environment",
-            "",
-            *(f"- {portable(line)}" for line in recorded),
-            *(["", f"{fence}text", portable(collected).strip().replace(fence, "'''"), fence] if collected else []),
-            "",
-        ]
+    listed = [f"- {portable(line)}" for line in recorded]
+    listed += ["", f"```text\n{portable(collected).strip().replace('```', QUOTES)}\n```"] if collected else []
+    return Template((DATA / "issue.txt").read_text()).substitute(
+        subject=outcome.subject,
+        version=outcome.version,
+        torch=torch,
+        title=one_line(last)[:120],
+        what="import" if outcome.probe == "import" else f"`{outcome.probe}`",
+        verdict=outcome.verdict.value,
+        seen=portable(one_line(outcome.detail or last)),
+        expected=expected(outcome, cell, modules),
+        verified=verified,
+        commands="\n".join(commands),
+        trace=portable((outcome.traceback or outcome.output or last).rstrip()).replace("```", QUOTES),
+        environment="\n".join(listed),
     )

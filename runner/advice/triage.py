@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import io
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -28,10 +28,13 @@ class CannotWrite(UsageError):
     """The matrix file cannot take the entries and is unchanged; the message says why."""
 
 
-def entries(failures: Sequence[Outcome], everything: Iterable[Outcome], expires: dt.date) -> tuple[Known, ...]:
+def entries(
+    failures: Sequence[Outcome], everything: Iterable[Outcome], images: Collection[str], expires: dt.date
+) -> tuple[Known, ...]:
     """As few entries as cover the failures, and no check with another outcome.
 
-    A cell stands for all its probes, `*` for all images, where all of these have the same verdict and code.
+    A cell stands for all its probes where all of these have the same verdict and code; `*` for all images where the
+    check was seen so in each of `images`, those of the matrix (none where it is not at hand).
     """
     seen = {outcome.address: outcome for outcome in (*everything, *failures)}
     left = {failure.address for failure in failures}
@@ -42,7 +45,9 @@ def entries(failures: Sequence[Outcome], everything: Iterable[Outcome], expires:
         for text in _selectors(failure):
             selector = Selector(text)
             covered = [where for where in seen if selector.takes(where)]
-            if all(_result(seen[where]) == _result(failure) for where in covered):
+            everywhere = bool(images) and {*images} <= {seen[where].image for where in covered}
+            alike = all(_result(seen[where]) == _result(failure) for where in covered)
+            if alike and (everywhere or not text.startswith("*/")):
                 break
         left.difference_update(covered)
         reason = re.sub(r"\s+", " ", failure.detail or failure.evidence or failure.reason).strip()[:REASON_LENGTH]

@@ -18,6 +18,7 @@ from torch_compat_matrix.runner.model import Cell, Image, Verdict, check_id
 from torch_compat_matrix.runner.outcome import Outcome
 from torch_compat_matrix.runner.packages.offers import Offers
 from torch_compat_matrix.runner.packages.pip_config import Index as PipIndex
+from torch_compat_matrix.runner.pins import name_of, version_of
 
 FACTS: dict[str, Any] = {
     "python": "3.11.7",
@@ -73,7 +74,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 
 def failure(reason: str, *requires: str, environment: str = "some", **more: Any) -> Failure:
     """A failure of the first of the requirements in a cell."""
-    name, _, version = requires[0].partition("==")
+    name, version = name_of(requires[0]), version_of(requires[0])
     cell = Cell(image="image", subject=name, version=version, requires=requires, members=(name,))
     fields: dict[str, Any] = {"verdict": Verdict.FAIL, "blame": "library", **more}
     if environment:
@@ -155,6 +156,9 @@ CASES = {
     ),
     "no such module": (failure("missing-module", "lib==1.0", names={"module": "nowhere"}), "use lib==1.3"),
     "a newer one may be mended": (failure("wrong-value", "lib==1.0"), "use lib==1.3"),
+    "a git reference, whose name may be another's on the index": (
+        absent("sdist-build-failed", "lib @ git+https://example.com/lib@5f3e2d1c"),
+    ),
     "not the library's fault": (failure("segfault", "lib==1.0", blame="unknown", verdict=Verdict.CRASH),),
 }
 

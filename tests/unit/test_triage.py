@@ -20,6 +20,7 @@ from torch_compat_matrix.runner.matrix import load as matrix
 from torch_compat_matrix.runner.model import Known, Verdict
 from torch_compat_matrix.runner.outcome import Outcome
 
+IMAGES = ("a", "b")
 DAY = dt.date(2031, 1, 1)
 FILE = """\
 # a comment that must stay
@@ -63,7 +64,7 @@ def test_entries_cover_the_failures_and_nothing_else(seen: dict[str, tuple[str, 
     """Whatever failed where: no surprise is left, and no check is expected to be what it was not."""
     everything = [outcome(check, *pair) for check, pair in seen.items()]
     failures = [one for one in everything if one.verdict.broken]
-    found = triage.entries(failures, everything, DAY)
+    found = triage.entries(failures, everything, IMAGES, DAY)
     for one in everything:
         known = matching(found, one)
         assert (known is not None) == one.verdict.broken
@@ -74,9 +75,11 @@ def test_entries_cover_the_failures_and_nothing_else(seen: dict[str, tuple[str, 
 def test_entries_are_few() -> None:
     """One for a library that fails in every image; one for a cell of which all probes fail alike."""
     everywhere = [outcome(f"{image}/l-1/sample") for image in "ab"] + [outcome("a/l-1/import", "pass")]
-    assert [one.cells for one in triage.entries(everywhere[:2], everywhere, DAY)] == ["*/l-1/sample"]
+    assert [one.cells for one in triage.entries(everywhere[:2], everywhere, IMAGES, DAY)] == ["*/l-1/sample"]
+    (one, _) = triage.entries(everywhere[:2], everywhere, (*IMAGES, "not run"), DAY)
+    assert one.cells == "a/l-1/sample"
     cell = [outcome(f"a/l-1/{probe}") for probe in ("import", "sample")] + [outcome("b/l-1/sample", "pass")]
-    assert [one.cells for one in triage.entries(cell[:2], cell, DAY)] == ["a/l-1"]
+    assert [one.cells for one in triage.entries(cell[:2], cell, IMAGES, DAY)] == ["a/l-1"]
 
 
 @pytest.mark.parametrize(
@@ -94,7 +97,7 @@ def test_written_into_the_file(tmp_path: Path, known: str) -> None:
     path.write_text(FILE + known)
     before = matrix.load(path)
     failures = [outcome("a/pyro-ppl-1.9.1/sample"), outcome("a/gpytorch-1.14/import", detail="a \"quote\": 'x' {y}")]
-    entries = triage.entries(failures, failures, DAY)
+    entries = triage.entries(failures, failures, IMAGES, DAY)
     triage.write(path, entries)
     after = matrix.load(path)
     text = path.read_text()
@@ -114,7 +117,7 @@ def test_one_line_is_left_to_the_person(tmp_path: Path) -> None:
     text = FILE + "known: [{ cells: b/*, expect: fail, reason: r }]\n"
     path.write_text(text)
     with pytest.raises(triage.CannotWrite, match="on one line"):
-        triage.write(path, triage.entries([outcome("a/pyro-ppl-1.9.1/sample")], [], DAY))
+        triage.write(path, triage.entries([outcome("a/pyro-ppl-1.9.1/sample")], [], IMAGES, DAY))
     assert path.read_text() == text
 
 
@@ -123,7 +126,7 @@ def test_what_the_matrix_does_not_have_is_not_written(tmp_path: Path) -> None:
     path = tmp_path / "matrix.yaml"
     path.write_text(FILE)
     with pytest.raises(triage.CannotWrite, match="matches no check"):
-        triage.write(path, triage.entries([outcome("a/captum-0.8.0/sample")], [], DAY))
+        triage.write(path, triage.entries([outcome("a/captum-0.8.0/sample")], [], IMAGES, DAY))
     assert path.read_text() == FILE
     assert [one.name for one in tmp_path.iterdir()] == ["matrix.yaml"]
 
@@ -139,7 +142,7 @@ def test_verb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     assert "gpu-image/torchbnn-1.2/compile passes now: remove" in said
     table = load(journal)
     failures = [one.outcome for one in table.surprises if one.surprise == "unexpected failure"]
-    entries = triage.entries(failures, table.outcomes.values(), DAY)
+    entries = triage.entries(failures, table.outcomes.values(), (), DAY)
     found[0]["plan"]["known"] += [one.to_json() for one in entries]
     left: tuple[Judged, ...] = load(write(journal, found)).surprises
     assert "unexpected failure" not in {one.surprise for one in left}
