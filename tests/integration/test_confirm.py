@@ -1,0 +1,82 @@
+"""`compat run --confirm`: what newly fails is asked again in a new overlay, and beside what passed, for real."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jsonschema
+
+from tests.support import ROOT
+from tests.support.indexes import Index, json_index
+from tests.support.tinywheels import wheel
+from torch_compat_matrix.runner.records.runs import Run
+
+MATRIX = """\
+images:
+  any: { local: { python: "3.11", requires: [] } }
+libraries:
+  torchbnn: { versions: [latest] }
+"""
+
+
+def compat(place: Path, index: Index, *words: str) -> tuple[int, str]:
+    """Status and output of a command."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "UV_", "COMPAT_"))}
+    own = {"PYTHONPATH": str(ROOT / "src"), "PIP_INDEX_URL": index.url, "NO_PROXY": "127.0.0.1"}
+    done = subprocess.run(
+        [sys.executable, "-m", "torch_compat_matrix", *words],
+        cwd=place,
+        env={**clean, **own, "UV_CACHE_DIR": str(place / "uv")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+def run(place: Path, index: Index, *more: str) -> tuple[int, str]:
+    """Status and output of a run of the import on the interpreter at hand, which need not hold torch."""
+    return compat(place, index, "run", "torchbnn-latest", "--plan", "plan.json", "--probe", "import", "--rerun", *more)
+
+
+def test_library_is_told_from_its_host(tmp_path: Path) -> None:
+    """A release that breaks is bracketed by the one before, status 1; a host that breaks both is unconfirmed, 6."""
+    broken_host = tmp_path / "broken"
+    at_home = f"import os\nif os.path.exists({str(broken_host)!r}):\n    raise ImportError('no such device')\n"
+    (tmp_path / "matrix.yaml").write_text(MATRIX)
+    with json_index() as index:
+        index.add(wheel(tmp_path / "wheels", "torchbnn", "1.0", code=at_home), "2026-01-15")
+        assert compat(tmp_path, index, "plan", "--backend", "here", "--json", "plan.json")[0] == 0
+        status, said = run(tmp_path, index)
+        assert status == 0, said
+        broken_host.touch()
+        status, said = run(tmp_path, index)
+        assert status == 6, said
+        assert "confirmation: clean, unconfirmed: its packages and its image are what passed in run" in said
+        broken_host.unlink()
+        assert run(tmp_path, index, "--confirm", "0")[0] == 0
+        index.add(wheel(tmp_path / "wheels", "torchbnn", "1.1", code="raise ImportError('gone')\n"), "2026-02-15")
+        status, said = run(tmp_path, index)
+        assert status == 1, said
+        assert "confirmation: bracketed" in said
+        noise = ("noise", "any/torchbnn-latest/import", "--backend", "here", "--runs", "2")
+        broken_host.touch()
+        status, said = compat(tmp_path, index, *noise)
+        assert status == 0, said
+        assert "1 check in 2 equal runs on here, cpu:\nflips: 0 of 1 verdicts" in said
+        assert "false alarms: seen 0, again 0, clean 0, bracketed 0" in said
+        (record,) = (tmp_path / ".compat" / "noise.jsonl").read_text().splitlines()
+        schema = json.loads((ROOT / "docs" / "schemas" / "noise.json").read_text())
+        jsonschema.validate(json.loads(record), schema)
+    (outcome,) = Run.open(tmp_path / ".compat").outcomes().values()
+    assert (outcome.confirmation, outcome.unconfirmed, outcome.resolved) == ("bracketed", "", ("torchbnn==1.1",))
+    asides = Run.all(tmp_path / ".compat" / "confirmations")
+    assert [[each.resolved for each in aside.outcomes().values()] for aside in asides[1:]] == [
+        [("torchbnn==1.1",)],
+        [("torchbnn==1.0",)],
+    ]
+    assert not list((tmp_path / ".compat" / "overlays").glob(".*"))

@@ -1,0 +1,202 @@
+"""The ladder: a new failure is news once what passed before passes again beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support import journals
+from torch_compat_matrix.compat.cli import main
+from torch_compat_matrix.runner.comparison.confirm import Fall, climb, fallen
+from torch_compat_matrix.runner.errors import Status
+from torch_compat_matrix.runner.execution.reuse import reusable
+from torch_compat_matrix.runner.model import Cell, Image, Known, Plan, Verdict
+from torch_compat_matrix.runner.outcome import Outcome
+from torch_compat_matrix.runner.records.since import Seen, Since
+
+IMAGE = Image(name="train", tag="example/train:1")
+CELL = Cell(image="train", subject="captum", version="latest", requires=("captum",), members=("captum",))
+PASSED = Outcome(
+    check="train/captum-latest/sample",
+    image="train",
+    subject="captum",
+    version="latest",
+    probe="sample",
+    verdict=Verdict.PASS,
+    environment="e",
+    resolved=("captum==0.8.0",),
+)
+FAILED = replace(
+    PASSED, verdict=Verdict.FAIL, reason="wrong-value", resolved=("captum==0.9.0",), attempts=("fail",), signature="a"
+)
+ENVIRONMENT = {"image": "train", "digest": "sha256:1", "facts": {"packages": {"torch": "2.13.0"}}}
+
+
+def falls(
+    now: Outcome = FAILED,
+    good: Outcome = PASSED,
+    *,
+    there: Mapping[str, Any] = ENVIRONMENT,
+    here: Mapping[str, Any] = ENVIRONMENT,
+    state: Any = "new",
+    known: tuple[Known, ...] = (),
+    pulls: bool = True,
+) -> list[Fall]:
+    """What newly fails of a run with that one check."""
+    seen = Seen(run="r1", date="2030-01-01", outcome=good, environment=there)
+    plan = Plan(images=(IMAGE,), cells=(CELL,), known=known)
+    return list(fallen(plan, {now.check: now}, {"e": here}, {now.check: Since(state=state, good=seen)}, pulls))
+
+
+def climbed(found: Sequence[Fall], *answers: Outcome | None) -> tuple[str, str, list[tuple[Image, Cell]]]:
+    """The level of the only fall and its doubt, by these answers in turn; and what was asked."""
+    asked: list[tuple[Image, Cell]] = []
+    left = iter(answers)
+
+    def ask(image: Image, cells: Sequence[Cell]) -> Mapping[str, Outcome]:
+        asked.append((image, cells[0]))
+        answer = next(left)
+        return {} if answer is None else {answer.check: answer}
+
+    (outcome,) = climb(found, ask)
+    return outcome.confirmation, outcome.unconfirmed, asked
+
+
+def test_what_passed_passes_again_beside_the_failure() -> None:
+    """Bracketed: asked in the image's own digest with exactly the packages of the pass, and the probe that fails."""
+    level, doubt, asked = climbed(falls(), FAILED, PASSED)
+    assert (level, doubt) == ("bracketed", "")
+    (now, cell), (before, exact) = asked
+    assert (now, before, cell.probes, cell.locked) == (IMAGE, IMAGE, ("sample",), None)
+    assert (exact.probes, dict(exact.locked or {})["adds"]) == (("sample",), ("captum==0.8.0",))
+
+
+def test_image_that_moved_is_asked_by_its_last_good_digest() -> None:
+    """Where the backend can pull it; else a clean overlay is all that there is, and that is said."""
+    moved = {**ENVIRONMENT, "digest": "sha256:2"}
+    level, _, asked = climbed(falls(here=moved), FAILED, PASSED)
+    assert (level, asked[1][0].reference) == ("bracketed", "example/train@sha256:1")
+    found = falls(here=moved, pulls=False)
+    (outcome,) = climb(found, lambda image, cells: {FAILED.check: FAILED})
+    assert (outcome.confirmation, outcome.unconfirmed) == ("clean", "")
+    assert "confirmed in a new overlay alone: run r1 passed with another image" in outcome.notes
+
+
+ALIKE = replace(FAILED, resolved=PASSED.resolved)
+NOT_HAD = replace(FAILED, environment="", reason="unsatisfiable")
+TROUBLE = replace(FAILED, verdict=Verdict.INFRA, reason="disk-full", environment="")
+
+
+@pytest.mark.parametrize(
+    ("found", "answers", "level", "doubt"),
+    [
+        (falls(), (None,), "again", "the time for confirmations was over"),
+        (falls(replace(FAILED, attempts=())), (None,), "seen", "the time for confirmations was over"),
+        (falls(), (PASSED,), "again", "it passed when it was asked again"),
+        (falls(), (TROUBLE,), "again", "no verdict when it was asked again: disk-full"),
+        (falls(), (FAILED, FAILED), "clean", "does not pass here any more (wrong-value): look at the host"),
+        (falls(), (FAILED, TROUBLE), "clean", "does not pass here any more (disk-full)"),
+        (falls(), (FAILED, None), "clean", "the time for confirmations was over before"),
+        (falls(), (FAILED, NOT_HAD), "clean", ""),
+        (falls(ALIKE), (ALIKE,), "clean", "look at the host"),
+        (falls(good=replace(PASSED, resolved=("captum==",))), (FAILED,), "clean", ""),
+        (falls(replace(FAILED, probed_by="b"), replace(PASSED, probed_by="a")), (FAILED,), "clean", ""),
+    ],
+)
+def test_lower_levels(found: list[Fall], answers: Sequence[Outcome | None], level: str, doubt: str) -> None:
+    """Confirmed without doubt, or unconfirmed with what was found; nothing more is asked than helps."""
+    reached, why, asked = climbed(found, *answers)
+    assert (reached, len(asked)) == (level, len(answers))
+    assert doubt in why
+    assert bool(doubt) == bool(why)
+
+
+def test_stand_in_that_was_built_anew_cannot_be_had_again() -> None:
+    """Its packages say so, since it has no digest."""
+    there, here = ({**ENVIRONMENT, "digest": "", "facts": {"packages": {"torch": v}}} for v in ("2.12.0", "2.13.0"))
+    (found,) = falls(there=there, here=here)
+    assert found.why == "an image with other packages"
+    assert falls(there=here, here=here)[0].before is not None
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"state": "still"},
+        {"state": "no-base"},
+        {"now": replace(FAILED, confirmation="again")},
+        {"now": replace(FAILED, reused="r0")},
+        {"known": (Known(cells="captum", expect=Verdict.FAIL, reason="old"),)},
+    ],
+)
+def test_only_news_climbs(more: dict[str, Any]) -> None:
+    """What failed before, what is expected, and what never passed are judged as ever."""
+    assert falls(**more) == []
+
+
+def test_commonest_cause_goes_first_and_is_asked_at_once() -> None:
+    """The budget is spent where most checks hang on it."""
+    alone = replace(FAILED, check="train/captum-latest/import", probe="import", signature="b")
+    common = [replace(falls()[0], outcome=replace(FAILED, check=f"c{number}", signature="c")) for number in range(3)]
+    asked: list[int] = []
+
+    def ask(image: Image, cells: Sequence[Cell]) -> Mapping[str, Outcome]:
+        asked.append(len(cells))
+        return {}
+
+    outcomes = list(climb([replace(falls()[0], outcome=alone), *common], ask))
+    assert asked == [3, 1]
+    assert [outcome.check for outcome in outcomes] == ["c0", "c1", "c2", alone.check]
+
+
+def test_unconfirmed_failure_is_not_reused() -> None:
+    """The next run asks again."""
+    assert reusable(FAILED, ())
+    assert not reusable(replace(FAILED, unconfirmed="it passed when it was asked again"), ())
+
+
+@pytest.mark.parametrize(
+    ("doubts", "infra", "status"),
+    [
+        (("", ""), False, Status.SURPRISES),
+        (("", "why"), False, Status.SURPRISES),
+        (("why", "why"), False, Status.UNCONFIRMED),
+        (("why", "why"), True, Status.INCOMPLETE),
+        (("why", ""), True, Status.SURPRISES),
+    ],
+)
+def test_exit_status(
+    doubts: Sequence[str],
+    infra: bool,
+    status: Status,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """1 goes before 5, and 5 before 6; the report and `compat show` tell the level."""
+    monkeypatch.setenv("COMPAT_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    checks = ("gpu-image/gpytorch-1.14/sample", "gpu-image/gpytorch-1.14/autograd")
+    known = {"pyro-ppl-1.8.0/import": "unsupported", "torchbnn-1.2/compile": "fail"}
+    every = [record["check"] for record in journals.records() if record["kind"] == "outcome"]
+    records = journals.records({check: known.get(check.partition("/")[2], "pass") for check in every})
+    for record in records:
+        if record["kind"] == "outcome" and record["check"] in checks:
+            doubt = doubts[checks.index(record["check"])]
+            record |= {"verdict": "fail", "reason": "wrong-value", "confirmation": "clean", "unconfirmed": doubt}
+        if record["kind"] == "outcome" and infra and record["check"].endswith("torch-installed/compile"):
+            record |= {"verdict": "infra", "reason": "engine-unreachable"}
+    journals.write(tmp_path / "runs" / "20260101T000000" / "journal.jsonl", records, torn=False)
+    assert main(["report"]) == status
+    said = capsys.readouterr().out
+    assert ("confirmation: clean, unconfirmed: why" in said) == ("why" in doubts)
+    assert ("unconfirmed failure" in said) == ("why" in doubts)
+    assert ("unconfirmed: why" in (tmp_path / "runs" / "20260101T000000" / "report.md").read_text()) == (
+        "why" in doubts
+    )
+    main(["show", checks[0]])
+    assert "confirmation:" in capsys.readouterr().out
