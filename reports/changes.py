@@ -1,19 +1,25 @@
-"""Two runs compared: new failures, fixed checks, and the other changes between the runs, the likely cause first."""
+"""A run compared: new failures, fixed checks, lost evidence, and what else changed, the likely cause first."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from torch_compat_matrix.reports.table import Table
+from torch_compat_matrix.reports.escape import count
+from torch_compat_matrix.reports.table import Table, waits
 from torch_compat_matrix.runner import numerics
 from torch_compat_matrix.runner.numerics import Comparison
 from torch_compat_matrix.runner.outcome import Outcome
 from torch_compat_matrix.runner.pins import changes as changed_pins
 from torch_compat_matrix.runner.pins import read_pins
+from torch_compat_matrix.runner.records.since import State, state_of
+from torch_compat_matrix.runner.signature import short
 from torch_compat_matrix.runner.text import one_line
+
+OWN = "each check's own last verdict"
+"""The baseline where no run is named."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,16 +36,24 @@ class Changes:
     """What changed from the baseline to the run, by check."""
 
     baseline: str
+    """The run, or `OWN`."""
+    covered: int
+    """The checks of the run that have a verdict in the baseline."""
+    states: Mapping[str, State]
+    """Check -> how it stands to the baseline."""
     failing: tuple[Outcome, ...]
+    """Newly: unconfirmed, as long as no other run has confirmed them."""
     fixed: tuple[Outcome, ...]
     other: tuple[tuple[Outcome, Outcome], ...]
-    """(before, after) where both fail, but with different reasons or verdicts."""
+    """(before, after) where both fail, but differently."""
+    lost: tuple[Outcome, ...]
+    """Without a verdict now, and with one in the baseline."""
     new: tuple[str, ...]
     gone: tuple[str, ...]
     causes: tuple[Cause, ...]
-    """The other changes between the two runs, the likely cause first."""
+    """The other changes, the likely cause first."""
     numerics: tuple[Comparison, ...]
-    """The cells of both runs whose numbers can be compared."""
+    """The cells of both sides whose numbers can be compared."""
     first: Mapping[str, int]
     """Image or cell -> the place in `causes` of the first cause that concerns it."""
 
@@ -48,44 +62,78 @@ class Changes:
         """The outcomes that differ from those of the baseline."""
         return (*self.failing, *self.fixed, *(now for _, now in self.other))
 
+    @property
+    def counts(self) -> str:
+        """The changes in words; `nothing changed` where there are none."""
+        named = {
+            "newly failing": len(self.failing),
+            "fixed": len(self.fixed),
+            "failing differently": len(self.other),
+            "without the verdict of before": len(self.lost),
+        }
+        said = [f"{number} {what}" for what, number in named.items() if number]
+        return ", ".join(said if self.failing else ["none newly failing", *said]) if said else "nothing changed"
+
+    def coverage(self, checks: int) -> str:
+        """The baseline with its coverage."""
+        whole = "all" if self.covered == checks else str(self.covered)
+        return f"{self.baseline}, which covers {whole} of {count(checks, 'check')}"
+
     def cause_of(self, outcome: Outcome) -> str:
         """The likeliest cause of the outcome among the changes; empty where none of them concerns the check."""
         places = [self.first[scope] for scope in (outcome.cell, outcome.image) if scope in self.first]
         return self.causes[min(places)].what if places else ""
 
 
+def own_baseline(table: Table) -> Table:
+    """The last verdicts of the checks before their run, each with its environment, as one table."""
+    bases = {check: since.base for check, since in table.since.items() if since.base}
+    environments: dict[str, Mapping[str, Any]] = {}
+    for seen in sorted(bases.values(), key=lambda seen: seen.run):  # the newest environment of an image stays
+        if seen.environment:
+            environments.pop(seen.outcome.environment, None)
+            environments[seen.outcome.environment] = seen.environment
+    outcomes = {check: seen.outcome for check, seen in bases.items()}
+    return replace(table, header={**table.header, "run": OWN}, outcomes=outcomes, environments=environments)
+
+
 def compare(before: Table, after: Table) -> Changes:
-    """The changes from the earlier run to the later; a check without a verdict in either run is left out."""
-    failing, fixed, other = [], [], []
-    common = [check for check in after.outcomes if check in before.outcomes]
+    """The changes to the later run; a check that the baseline gave no verdict has its own last one for a base."""
+    states: dict[str, State] = {}
+    moved: dict[State, list[tuple[Outcome, Outcome]]] = {}
     asked: Counter[str] = Counter()
-    moved: Counter[str] = Counter()
+    covered = 0
     for check, now in after.outcomes.items():
         then = before.outcomes.get(check)
-        if then is None or not (then.verdict.final and now.verdict.final):
-            continue
-        scopes = now.image, now.cell
-        asked.update(scopes)
-        if now.verdict.broken and not then.verdict.broken:
-            failing.append(now)
-        elif then.verdict.broken and not (now.verdict.broken or now.flaky):
-            fixed.append(now)
-        elif now.verdict.broken and (then.verdict, then.reason) != (now.verdict, now.reason):
-            other.append((then, now))
+        if then is None or not then.verdict.tells:
+            since = after.since.get(check)
+            then = since.base.outcome if since and since.base else None
         else:
+            covered += 1
+        if waits(now):
             continue
-        moved.update(scopes)
-    total = len(failing) + len(fixed) + len(other)
+        states[check] = state_of(now, then)
+        if then is None:
+            continue
+        asked.update((now.image, now.cell))
+        if states[check] not in ("still", "same"):
+            moved.setdefault(states[check], []).append((then, now))
+    differing = [*moved.get("new", ()), *moved.get("fixed", ()), *moved.get("differs", ())]
+    scopes = Counter(scope for _, now in differing for scope in (now.image, now.cell))
     unsorted = (*_of_images(before, after), *_of_cells(before, after))
-    causes = tuple(sorted(unsorted, key=lambda cause: -_likeness(moved[cause.scope], asked[cause.scope], total)))
+    causes = sorted(unsorted, key=lambda cause: -_likeness(scopes[cause.scope], asked[cause.scope], len(differing)))
+    common = [check for check in after.outcomes if check in before.outcomes]
     return Changes(
         baseline=before.run,
-        failing=tuple(failing),
-        fixed=tuple(fixed),
-        other=tuple(other),
-        new=tuple(check for check in after.outcomes if check not in before.outcomes),
+        covered=covered,
+        states=states,
+        failing=tuple(now for _, now in moved.get("new", ())),
+        fixed=tuple(now for _, now in moved.get("fixed", ())),
+        other=tuple(moved.get("differs", ())),
+        lost=tuple(now for _, now in moved.get("lost", ())),
+        new=tuple(check for check, now in after.outcomes.items() if check not in before.outcomes and now.verdict.tells),
         gone=tuple(check for check in before.outcomes if check not in after.outcomes),
-        causes=causes,
+        causes=tuple(causes),
         numerics=tuple(numerics.compare(*([side.outcomes[check] for check in common] for side in (before, after)))),
         first={causes[place].scope: place for place in reversed(range(len(causes)))},
     )
@@ -102,9 +150,8 @@ def _likeness(moved: int, asked: int, total: int) -> float:
 
 def _of_images(before: Table, after: Table) -> Iterator[Cause]:
     """Changes of the environments: torch, driver, GPU first, then digest and packages."""
-    then, now = _by_image(before), _by_image(after)
-    common = [name for name in now if name in then]
-    for name in common:
+    then, now = ({record["image"]: record for record in table.environments.values()} for table in (before, after))
+    for name in filter(then.__contains__, now):
         old, new = _aspects(then[name]), _aspects(now[name])
         changed = [f"{what} {old[what] or 'none'} -> {new[what] or 'none'}" for what in new if old[what] != new[what]]
         packages = [record["facts"].get("packages", {}) for record in (then[name], now[name])]
@@ -125,23 +172,28 @@ def _of_cells(before: Table, after: Table) -> Iterator[Cause]:
             yield Cause(scope=cell, what=one_line(f"{cell}: installs {', '.join(changed)}"))
 
 
+def how_differently(then: Outcome, now: Outcome) -> str:
+    """Both reasons; where they are the same, both signatures."""
+    if then.reason != now.reason:
+        return f"{then.reason} -> {now.reason}"
+    return f"{now.reason}, {short(then.signature)} -> {short(now.signature)}"
+
+
 def as_json(changes: Changes) -> dict[str, Any]:
     """The changes as plain data."""
     return {
         "baseline": changes.baseline,
+        "covered": changes.covered,
         "failing": [outcome.check for outcome in changes.failing],
         "fixed": [outcome.check for outcome in changes.fixed],
         "other": [now.check for _, now in changes.other],
+        "lost": [outcome.check for outcome in changes.lost],
         "new": changes.new,
         "gone": changes.gone,
         "causes": [cause.what for cause in changes.causes],
         "numerics": [asdict(comparison) for comparison in changes.numerics if comparison.differing],
         "likely": {outcome.check: cause for outcome in changes.moved for cause in [changes.cause_of(outcome)] if cause},
     }
-
-
-def _by_image(table: Table) -> Mapping[str, Mapping[str, Any]]:
-    return {record["image"]: record for record in table.environments.values()}
 
 
 def _aspects(record: Mapping[str, Any]) -> Mapping[str, str]:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch_compat_matrix.reports.escape import text
-from torch_compat_matrix.reports.table import Table
-from torch_compat_matrix.runner.model import Verdict
+from torch_compat_matrix.runner.model import Verdict, recorded_id
 from torch_compat_matrix.runner.outcome import Outcome
 from torch_compat_matrix.runner.selector import Selector
+
+if TYPE_CHECKING:
+    from torch_compat_matrix.reports.table import Table
 
 TRUE, FALSE, PARTLY, NOT_TESTED = "true", "false", "partly true", "not tested"
 ORDER = (FALSE, PARTLY, TRUE, NOT_TESTED)
@@ -44,14 +46,17 @@ def _judge(table: Table, claim: Mapping[str, Any]) -> Judged:
     open_ = False
     for condition in claim.get("holds_if", ()):
         pieces = list(_answers(table, condition))
-        open_ |= not any(answer is not None for answer, _ in pieces) or _unanswered(table, condition)
+        open_ |= not any(answer is not None for answer, _ in pieces)
+        # host trouble or an early end left some outcome without a verdict
+        open_ |= any(not outcome.verdict.final for outcome in _looked_at(table, condition))
         answers += [answer for answer, _ in pieces if answer is not None]
         telling = sorted(pieces, key=lambda pair: (pair[0] is None, pair[0] is True))
         evidence += [words for _, words in telling[:SHOWN]]
         if len(pieces) > SHOWN:
             evidence.append(f"and {len(pieces) - SHOWN} more like these")
         if not pieces:
-            evidence.append(f"{_subject(condition)}: not in this run")
+            subject = condition.get("exists") or condition.get("expects") or condition.get("checks")
+            evidence.append(f"{subject}: not in this run")
     if not answers:
         verdict = NOT_TESTED
     elif all(answers):
@@ -59,11 +64,6 @@ def _judge(table: Table, claim: Mapping[str, Any]) -> Judged:
     else:
         verdict = PARTLY if any(answers) else FALSE
     return Judged(claim=claim, verdict=verdict, evidence=tuple(evidence))
-
-
-def _unanswered(table: Table, condition: Mapping[str, Any]) -> bool:
-    """Whether host trouble or an early end left some outcome that the condition looks at without a verdict."""
-    return any(not outcome.verdict.final for outcome in _looked_at(table, condition))
 
 
 def _looked_at(table: Table, condition: Mapping[str, Any]) -> Iterator[Outcome]:
@@ -90,12 +90,14 @@ def _answers(table: Table, condition: Mapping[str, Any]) -> Iterator[tuple[bool 
 
 
 def _exists(table: Table, image: str) -> Iterable[tuple[bool | None, str]]:
-    seen = [outcome for outcome in table.outcomes.values() if outcome.image == image]
+    seen = [outcome for outcome in table.outcomes.values() if recorded_id(outcome.image) == image]
     missing = [outcome for outcome in seen if outcome.reason == "image-not-found"]
     if missing:
         return [(False, f"{image}: {missing[0].detail}")]
     records = [
-        record for record in table.environments.values() if record["image"] == image and not record.get("stand_in")
+        record
+        for record in table.environments.values()
+        if recorded_id(record["image"]) == image and not record.get("stand_in")
     ]
     if not records and seen:
         return [(None, f"{image}: {seen[0].verdict.value} ({seen[0].reason})")]
@@ -115,7 +117,7 @@ def _answer(table: Table, condition: Mapping[str, Any], outcome: Outcome) -> tup
     elif "true_note" in condition or "false_note" in condition:
         answer, more = _noted(condition, outcome.notes)
         words += more
-    elif outcome.verdict is Verdict.PASS or outcome.verdict.broken:
+    elif outcome.verdict.tells:
         answer = outcome.verdict is Verdict.PASS
     if outcome.grade:
         return None, f"{words}, {outcome.grade}: a generic probe compares nothing"
@@ -144,14 +146,12 @@ def _noted(condition: Mapping[str, Any], notes: Sequence[str]) -> tuple[bool | N
     return None, ", without a note about this"
 
 
-def _subject(condition: Mapping[str, Any]) -> str:
-    return str(condition.get("exists") or condition.get("expects") or condition.get("checks"))
-
-
-def page(table: Table, judged: Sequence[Judged]) -> Iterator[str]:
+def page(table: Table) -> Iterator[str]:
     """The page of the claims as Markdown, the false ones first."""
+    judged = table.claims
     counts = ", ".join(f"{sum(claim.verdict == verdict for claim in judged)} {verdict}" for verdict in ORDER)
-    yield f"# Claims judged by run {text(table.run)}\n\n**{counts}.** The table of the run is in report.md.\n"
+    older = f" and {len(table.runs) - 1} older" if table.runs else ""
+    yield f"# Claims judged by run {text(table.run)}{older}\n\n**{counts}.** The table of the run is in report.md.\n"
     for verdict in ORDER:
         of_verdict = [entry for entry in judged if entry.verdict == verdict]
         if not of_verdict:

@@ -1,23 +1,15 @@
-"""Escapes recorded text for Markdown, and makes tables of it."""
+"""Escapes recorded text for Markdown."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 
 from torch_compat_matrix.runner.text import one_line, printable
 
 _MARKUP = re.compile(
-    r"[\\`*\[\]<>|~&$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|^[#+=-]|(?:(?<=^\d)|(?<=^\d\d)|(?<=^\d{3}))[.)](?=\s|$)"
+    r"[\\`*\[\]<|~&$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|^[#+=>-]|(?:(?<=^\d)|(?<=^\d\d)|(?<=^\d{3}))[.)](?=\s|$)"
 )
 """Characters that may begin markup: anywhere, at the edge of a word, or at the beginning of a line."""
-
-
-def grid(rows: Sequence[Sequence[str]], headers: Sequence[str]) -> str:
-    """Rows of Markdown as a table."""
-    from tabulate import tabulate  # only now: a bare host can compile everything but this
-
-    return tabulate(rows, headers=headers, tablefmt="pipe", disable_numparse=True)
 
 
 def count(number: int, what: str) -> str:
@@ -37,7 +29,7 @@ def prose(words: str) -> str:
 
 
 def _escape(line: str) -> str:
-    return _MARKUP.sub(lambda match: f"&#{ord(match[0])};", line)
+    return _MARKUP.sub(r"\\\g<0>", line)
 
 
 def code(words: str) -> str:

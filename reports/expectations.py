@@ -33,11 +33,8 @@ def _of(image: Mapping[str, Any], record: Mapping[str, Any] | None, why: str | N
     facts = record["facts"] if record else {}
     for what, said, (met, found) in _asked(image.get("expects") or {}, facts):
         if record is None:
-            verdict, reason, detail = (
-                Verdict.NOT_RUN,
-                "not-seen",
-                "the image was not launched" + (f": {why}" if why else ""),
-            )
+            verdict, reason = Verdict.NOT_RUN, "not-seen"
+            detail = "the image was not launched" + (f": {why}" if why else "")
         elif record.get("stand_in"):
             verdict, reason, detail = Verdict.SKIP, "not-applicable", "a stand-in says nothing about the image"
         elif met is None:

@@ -13,7 +13,7 @@ from torch_compat_matrix.runner.text import inert
 
 SHOWN = (
     *("verdict", "grade", "reason", "blame", "device", "device_name", "installed", "install_note", "left_out"),
-    "reused",
+    *("reused", "confirmation", "unconfirmed", "quarantined"),
 )
 """The fields of an outcome that are properties of its case."""
 
@@ -68,6 +68,8 @@ def _result(judged: Judged) -> tuple[str, str, str]:
         return "skipped", outcome.detail, ""
     if not outcome.verdict.final:
         return "error", message, body
+    if outcome.quarantined and not judged.surprise:
+        return "skipped", f"quarantined: {outcome.quarantined} ({message})", ""
     if judged.known and not judged.surprise:
         return "skipped", f"known: {judged.known.reason} ({message})", ""
     return "failure", message, body

@@ -5,21 +5,28 @@ from __future__ import annotations
 import datetime as dt
 import gc
 import re
+import shlex
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
+from torch_compat_matrix.reports import claims
+from torch_compat_matrix.reports.escape import count
 from torch_compat_matrix.reports.expectations import expected
+from torch_compat_matrix.reports.grades import Grade, grades
 from torch_compat_matrix.runner.judging import Judged, judge
-from torch_compat_matrix.runner.model import PROBES, Known, Verdict, cell_id, check_id, utc_now, variant
+from torch_compat_matrix.runner.model import PROBES, Known, Verdict, cell_id, check_id, recorded_id, utc_now, variant
 from torch_compat_matrix.runner.numerics import Comparison, compare
 from torch_compat_matrix.runner.outcome import Outcome
+from torch_compat_matrix.runner.pins import canonical
+from torch_compat_matrix.runner.records.history import Trails
 from torch_compat_matrix.runner.records.journal import Journal
-from torch_compat_matrix.runner.records.runs import STILL_GOING, Run
+from torch_compat_matrix.runner.records.runs import STILL_GOING, Run, place_of, target_in
 from torch_compat_matrix.runner.records.shapes import outcome as outcome_of
+from torch_compat_matrix.runner.records.since import Since
 
 _Item = TypeVar("_Item")
 
@@ -46,6 +53,75 @@ class Table:
     """The records of the journal that cannot be read."""
     earlier: Mapping[tuple[str, str], str] = field(default_factory=dict)
     """(image, reference) -> the digest of it in the last run before, where the history tells."""
+
+    since: Mapping[str, Since] = field(default_factory=dict)
+    """Check -> how it stands to its own earlier verdicts, where the history tells."""
+    trails: Trails = field(default_factory=Trails)
+    """The verdicts and metrics of the runs before, where the history tells."""
+    ran: Mapping[str, str] = field(default_factory=dict)
+    """Check -> the run of its verdict, where that is an older one."""
+
+    runs: tuple[Table, ...] = ()
+    """The runs of which this is one table, the newest first; empty where it is one run."""
+    origins: Mapping[str, Table] = field(default_factory=dict)
+    """Check -> the one of the runs that its outcome is of."""
+    conflicts: Mapping[str, Sequence[tuple[Table, Outcome]]] = field(default_factory=dict)
+    """Check -> its outcomes that disagree on the same image, backend and target, the newest first."""
+
+    @property
+    def target(self) -> str:
+        """What the run calls its device, else the kind of device that it saw; of several runs, all of these."""
+        targets = dict.fromkeys(run.target for run in self.runs)
+        return ", ".join(targets) or target_in(self.header, self.environments.values())
+
+    @cached_property
+    def blocked(self) -> Mapping[str, str]:
+        """Check -> the library in whose code it fails, where that is another with a failing cell in the same image."""
+        broken = [outcome for outcome in self.outcomes.values() if outcome.verdict.broken]
+        failing = {(outcome.image, canonical(outcome.subject)) for outcome in broken}
+        raisers = ((outcome, canonical(outcome.names.get("raiser", "").partition(" ")[0])) for outcome in broken)
+        return {
+            outcome.check: raiser
+            for outcome, raiser in raisers
+            if raiser != canonical(outcome.subject) and (outcome.image, raiser) in failing
+        }
+
+    @cached_property
+    def device(self) -> str:
+        """The kind of device that the run saw, whatever it calls it."""
+        return target_in({}, self.environments.values())
+
+    @cached_property
+    def started(self) -> dt.datetime:
+        return dt.datetime.fromisoformat(self.header["started"])
+
+    def origin(self, check: str) -> Table:
+        """The run that the check's outcome is of."""
+        return self.origins.get(check, self)
+
+    def age(self, run: Table) -> int:
+        """The whole days by which a run is older than the newest; 0 up to a day."""
+        older = self.runs[0].started - run.started if self.runs else dt.timedelta()
+        return older.days if older > dt.timedelta(days=1) else 0
+
+    @cached_property
+    def titles(self) -> Mapping[str, str]:
+        """Column -> its heading, which tells a stand-in, and the age of a column in which everything is old."""
+        stand_ins = {record["image"] for record in self.environments.values() if record.get("stand_in")}
+        ages: dict[str, int] = {}
+        for check, outcome in self.outcomes.items():
+            age = self.age(self.origin(check))
+            ages[outcome.image] = min(age, ages.get(outcome.image, age))
+        titles = {}
+        for image, age in ages.items():
+            words = [*(["stand-in"] if image in stand_ins else []), *([f"{count(age, 'day')} older"] if age else [])]
+            titles[image] = image + (f" ({', '.join(words)})" if words else "")
+        return titles
+
+    def shows(self, outcome: Outcome, name: str = "", run: str = "") -> str:
+        """The command that shows all that is recorded of the check, or of `name`; `run` where it has to be named."""
+        run = self.origins[outcome.check].run if outcome.check in self.origins else run
+        return f"compat show {shlex.quote(recorded_id(name or outcome.check))}{f' --run {run}' if run else ''}"
 
     def moved_from(self, environment: Mapping[str, Any]) -> str:
         """The digest that the environment's tag had in the last run of the image; empty where it has it still."""
@@ -76,8 +152,8 @@ class Table:
 
     @cached_property
     def judged(self) -> tuple[Judged, ...]:
-        """Every outcome beside its `known:` entry."""
-        return tuple(judge(outcome, self.known, self.today) for outcome in self.outcomes.values())
+        """Every outcome beside the `known:` entry of its run."""
+        return tuple(judge(outcome, self.origin(check).known, self.today) for check, outcome in self.outcomes.items())
 
     @cached_property
     def expectations(self) -> tuple[Judged, ...]:
@@ -94,6 +170,16 @@ class Table:
         return tuple(
             replace(judged, surprise="") if judged.outcome.image in claimed else judged for judged in expectations
         )
+
+    @cached_property
+    def grades(self) -> tuple[Grade, ...]:
+        """How much each cell shows."""
+        return tuple(grades(self))
+
+    @cached_property
+    def claims(self) -> tuple[claims.Judged, ...]:
+        """Every claim recorded with the run, judged."""
+        return claims.judge(self)
 
     @cached_property
     def unstarted(self) -> frozenset[str]:
@@ -166,16 +252,10 @@ def portable(outcome: Outcome) -> Outcome:
     messages = "".join(part.get("message", "") for part in outcome.parts)
     if "/" not in outcome.detail + outcome.evidence + outcome.traceback + outcome.output + messages:
         return outcome
-    return replace(
-        outcome,
-        detail=HERE.sub("", outcome.detail),
-        evidence=HERE.sub("", outcome.evidence),
-        traceback=HERE.sub("", outcome.traceback),
-        output=HERE.sub("", outcome.output),
-        parts=tuple(
-            {**part, "message": HERE.sub("", part["message"])} if "message" in part else part for part in outcome.parts
-        ),
-    )
+    said = [{**part, "message": HERE.sub("", part["message"])} if "message" in part else part for part in outcome.parts]
+    texts = ("detail", "evidence", "traceback", "output")
+    told: dict[str, Any] = {name: HERE.sub("", getattr(outcome, name)) for name in texts}
+    return replace(outcome, **told, parts=tuple(said))
 
 
 def load(journal: Path, today: dt.date | None = None) -> Table:
@@ -189,7 +269,7 @@ def load(journal: Path, today: dt.date | None = None) -> Table:
     for record in _uncollected(iter(records)):
         kind = record["kind"]
         if kind == "outcome":
-            outcomes[record["check"]] = portable(outcome_of(record))
+            outcomes[record["check"]] = _placed(portable(outcome_of(record)), environments, header)
         elif kind == "environment":
             environments[record["key"]] = record
         elif kind == "run":
@@ -214,6 +294,16 @@ def load(journal: Path, today: dt.date | None = None) -> Table:
     )
 
 
+def _placed(outcome: Outcome, environments: Mapping[str, Mapping[str, Any]], header: Mapping[str, Any]) -> Outcome:
+    """The outcome with its target and digest, which older records leave to the run and the environment."""
+    if header.get("target", "") != outcome.named:
+        outcome = replace(outcome, named=header.get("target", ""))
+    if outcome.target or outcome.environment not in environments:
+        return outcome
+    digest, target = place_of(environments[outcome.environment])
+    return replace(outcome, digest=digest, target=target)
+
+
 def _uncollected(records: Iterator[_Item]) -> Iterator[_Item]:
     """The same records, read with the garbage collector off, which would search all of them again and again."""
     was = gc.isenabled()
@@ -234,22 +324,12 @@ def _planned(plan: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any], 
 
 
 def _not_run(state: str, check: str, cell: Mapping[str, Any], probe: str) -> Outcome:
-    outcome = Outcome(
-        check=check,
-        image=cell["image"],
-        subject=cell["subject"],
-        version=variant(cell["version"], cell.get("label", "")),
-        probe=probe,
-        verdict=Verdict.NOT_RUN,
-        labels=tuple(cell.get("labels", ())),
-        owner=cell.get("owner", ""),
-    )
+    said: dict[str, Any] = {"image": cell["image"], "subject": cell["subject"], "owner": cell.get("owner", "")}
+    said["version"] = variant(cell["version"], cell.get("label", ""))
     if state == STILL_GOING:
-        return replace(outcome, detail="the run is still going: this check has not had its turn")
-    return replace(
-        outcome,
-        reason="interrupted",
-        detail="the run ended before this check",
-        blame="host",
-        remedy="`compat run --resume` continues the run",
-    )
+        said |= {"detail": "the run is still going: this check has not had its turn"}
+    else:
+        said |= {"reason": "interrupted", "detail": "the run ended before this check", "blame": "host"}
+        said |= {"remedy": "`compat run --resume` continues the run"}
+    labels = tuple(cell.get("labels", ()))
+    return Outcome(check=check, probe=probe, verdict=Verdict.NOT_RUN, labels=labels, **said)

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import json
+import random
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+from benchmarks.reports import night
 from tests.support.journals import records
+from torch_compat_matrix.reports import html
+from torch_compat_matrix.reports.table import load
+from torch_compat_matrix.runner.records.history import Trails
 
 
 def test_hundred_thousand_outcomes(tmp_path: Path) -> None:
@@ -34,3 +40,21 @@ def test_hundred_thousand_outcomes(tmp_path: Path) -> None:
     assert kibibytes * 1024 < 1_000_000_000
     assert seconds < 30, f"{seconds:.1f} s"
     assert (tmp_path / "out" / "report.md").stat().st_size < 4 << 20
+
+
+def test_thousand_cells_over_thirty_runs(tmp_path: Path) -> None:
+    """report.html stays below 5 MB, with two metrics of every check and a traceback of every tenth."""
+    table, noise = load(night(tmp_path, 0, 4000).journal), random.Random(0)
+    trails = Trails(
+        runs=tuple(map(str, range(29))),
+        verdicts={check: ["pass"] * 29 for check in table.outcomes},
+        metrics={
+            check: {
+                name: [metric["value"] * noise.uniform(1, 1.1) for _ in range(29)]
+                for name, metric in outcome.metrics.items()
+            }
+            for check, outcome in table.outcomes.items()
+        },
+    )
+    size = sum(len(piece.encode()) for piece in html.page(replace(table, trails=trails), None))
+    assert 1_000_000 < size < 5_000_000

@@ -6,6 +6,8 @@ import datetime as dt
 import json
 import os
 import re
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -15,16 +17,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from tests.support.journals import records, write
+from tests.support.journals import outcome, records, write
 from torch_compat_matrix.compat.progress import line
-from torch_compat_matrix.reports.changes import compare
+from torch_compat_matrix.reports import html
+from torch_compat_matrix.reports.changes import compare, own_baseline
 from torch_compat_matrix.reports.escape import code, text
 from torch_compat_matrix.reports.junit import junit
 from torch_compat_matrix.reports.markdown import markdown, summary
-from torch_compat_matrix.reports.sections import lacks
+from torch_compat_matrix.reports.page import Part, page
+from torch_compat_matrix.reports.sections import lacks, measured
 from torch_compat_matrix.reports.table import Table, load
-from torch_compat_matrix.reports.write import compile_report, json_text
+from torch_compat_matrix.reports.write import compile_report, json_text, table_of
+from torch_compat_matrix.runner.model import Cell
 from torch_compat_matrix.runner.records import history
+from torch_compat_matrix.runner.records.since import Since
 
 GOLDEN = Path(__file__).parent / "golden.md"
 TODAY = dt.date(2030, 1, 2)
@@ -58,9 +64,9 @@ def test_replaced_packages_stand_beside_the_pass(tmp_path: Path) -> None:
     table = noted(tmp_path, replaced=["numpy 2.4.6 -> 1.26.4"])
     report = markdown(table, None)
     (row,) = [line for line in report.splitlines() if line.startswith("| torchbnn 1.2")]
-    assert "☑️☑️☑️☑️🔀[" in row
+    assert "☑️☑️☑️☑️🔀<sup>" in row
     assert "🔀 with packages of the image replaced" in report
-    assert "   - numpy 2.4.6 -&#62; 1.26.4, as the matrix asks" in report
+    assert "   - numpy 2.4.6 -> 1.26.4, as the matrix asks" in report
     assert report.count("🔀") == 2
     (outcome,) = [one for one in _outcomes(table) if one["check"] == "stand-in/torchbnn-1.2/sample"]
     assert outcome["install_note"] == "numpy 2.4.6 -> 1.26.4, as the matrix asks"
@@ -72,14 +78,14 @@ def test_both_answers_of_an_install_stand_beside_the_pass(tmp_path: Path) -> Non
     table = noted(tmp_path, drift=["numpy 2.4.6 -> 1.26.4", "torch 2.13.0 -> 2.14.1"])
     report = markdown(table, None)
     (row,) = [line for line in report.splitlines() if line.startswith("| torchbnn 1.2")]
-    assert "☑️☑️☑️☑️📌[" in row
+    assert "☑️☑️☑️☑️📌<sup>" in row
     assert "📌 passes constrained; a plain `pip install` replaces packages of the image" in report
     note = "passes constrained; a plain `pip install` replaces torch 2.13.0 by 2.14.1, numpy 2.4.6 by 1.26.4"
     assert f"   - {note}" in report
     assert {one.get("install_note") for one in _outcomes(table) if one["image"] == "stand-in"} == {None, note}
     assert "📌" not in GOLDEN.read_text()
     replaced = noted(tmp_path, replaced=["torch 2.13.0 -> 2.14.1"], install="plain")
-    assert "   - torch 2.13.0 -&#62; 2.14.1, as a plain `pip install` does" in markdown(replaced, None)
+    assert "   - torch 2.13.0 -> 2.14.1, as a plain `pip install` does" in markdown(replaced, None)
 
 
 def test_a_part_that_was_left_out_stands_beside_the_pass(tmp_path: Path) -> None:
@@ -90,7 +96,7 @@ def test_a_part_that_was_left_out_stands_beside_the_pass(tmp_path: Path) -> None
     table = noted(tmp_path, parts=[whole, *missing])
     report = markdown(table, None)
     (row,) = [line for line in report.splitlines() if line.startswith("| torchbnn 1.2")]
-    assert "☑️☑️☑️☑️✂️[" in row
+    assert "☑️☑️☑️☑️✂️<sup>" in row
     assert "✂️ passes without a part that could not run here" in report
     assert f"   - left out: files, streams ({why})" in report
     said = {one["left_out"] for one in _outcomes(table) if "left_out" in one}
@@ -146,15 +152,111 @@ def test_a_stand_in_says_what_it_lacks() -> None:
 def test_what_keeps_an_image_from_starting_is_told_once(tmp_path: Path, detail: str) -> None:
     """Not once a cell: it is one fact about the image; different words are several facts."""
     found = [record for record in records() if record.get("image") != "gpu-image"]
+    found[0]["plan"]["known"] = []
     for record in found:
         if record["kind"] == "outcome":
             record |= {"verdict": "unsupported", "reason": "unsatisfiable", "blame": "matrix", "environment": ""}
-            record |= {"detail": detail or record["check"], "evidence": "Because of setuptools"}
+            record |= {"detail": detail or record["check"], "evidence": f"Because of {detail or record['subject']}"}
     table = load(write(tmp_path / "journal.jsonl", found), TODAY)
     told = markdown(table, None).count("`unsatisfiable` (unsupported, blame: matrix)")
-    cells = len({outcome.cell for outcome in table.outcomes.values() if outcome.image == "stand-in"})
-    assert told == (1 if detail else cells)
+    subjects = len({outcome.subject for outcome in table.outcomes.values() if outcome.image == "stand-in"})
+    assert told == (1 if detail else subjects)
     assert ("the whole of stand-in" in summary(table, None)) == bool(detail)
+
+
+def many(tmp_path: Path, cells: int, images: int = 1) -> tuple[Table, Table]:
+    """A run in which every cell passes, and the next, in which all fail by one of three causes."""
+    tables = []
+    for day, verdict in ((1, "pass"), (2, "fail")):
+        found = records()[:1]
+        found[0] |= {"run": f"2030010{day}T000000-0000", "started": f"2030-01-0{day}T00:00:00+00:00"}
+        found[0]["plan"] |= {"cells": [], "known": []}
+        for image in range(images):
+            cuda = f"12.{image // 9}"
+            facts = {"python": "3.11", "gpus": [], "packages": {}, "torch": {"version": "2.6", "cuda": cuda}}
+            key = f"e{image}"
+            found.append({"kind": "environment", "key": key, "image": f"i{image}", "reference": "r", "facts": facts})
+            for number in range(cells):
+                cell = Cell(image=f"i{image}", subject=f"l{number % 4}", version=str(number), requires=(), members=())
+                words = ("the first cause of them all", "another and second reason", "some third thing is wrong")
+                one = outcome(cell, "sample", verdict, False)
+                evidence = f"ValueError: {words[number % 3]} a_name: {number}" if verdict == "fail" else ""
+                found.append({**one, "environment": key, "reason": "wrong-value", "evidence": evidence, "owner": "ann"})
+        place = tmp_path / "runs" / found[0]["run"] / "journal.jsonl"
+        tables.append(place)
+        write(place, [*found, {"kind": "end", "finished": "", "state": "complete"}], torn=False)
+    return table_of(tables[0]), table_of(tables[1])
+
+
+def test_thousands_of_new_failures_read_as_their_causes(tmp_path: Path) -> None:
+    """Each with since, remedy, owner and command; the grid marks them by a word."""
+    _, after = many(tmp_path, 5000)
+    report = markdown(after, compare(own_baseline(after), after))
+    head, _, rest = report.partition("## Table")
+    assert len(head.splitlines()) < 60
+    assert head.count("**new**") == 3
+    assert "5000 newly failing" in head
+    assert "5000 unexpected failures of 3 causes" in head
+    assert "   - failing since 2030-01-02 (1 run), last good 2030-01-01 with l0 0" in head
+    assert "   - likely: nothing that the check depends on changed" in head
+    assert "   - remedy: see the page of the reason\n   - owner: ann\n   - `compat show i0/l0-0`, `compat find " in head
+    assert "❌ **new**<sup>1</sup>" in rest or "·❌·· **new**<sup>1</sup>" in rest
+
+
+@pytest.mark.parametrize("most", [6_000, 20_000])
+def test_report_keeps_to_its_budget(tmp_path: Path, most: int) -> None:
+    """The least important goes first, and what is left out is said."""
+    _, after = many(tmp_path, 900)
+    report = markdown(after, compare(own_baseline(after), after), most=most)
+    assert len(report.encode()) <= most
+    assert report.count("**new**") >= 3
+    assert re.search(r"Left out here, for want of room: .*\d+ rows", report.splitlines()[-1])
+    assert "## What to do" in report
+
+
+def test_new_failures_stay_longest() -> None:
+    """Of two tables that do not fit the last gives way first, and of its rows those that pass."""
+    tables = [
+        Part(
+            name="row",
+            keep=1,
+            blocks=[f"| {table} {row} {'**new**' if row % 50 == 0 else 'passes'} |" for row in range(100)],
+        )
+        for table in "ab"
+    ]
+    said = page(tables, 1500)
+    assert len(said.encode()) <= 1500
+    assert said.count("**new**") == 4
+    assert (said.count("| a "), said.count("| b ")) == (said.count("| ") - 2, 2)
+    assert said.endswith(
+        f"Left out here, for want of room: {200 - said.count('| ')} rows. report.json has everything.\n"
+    )
+
+
+def test_many_images_are_split_by_their_line_of_cuda(tmp_path: Path) -> None:
+    """At most eight columns a table; versions that agree share a row."""
+    report = markdown(many(tmp_path, 12, images=10)[0], None)
+    titles = re.findall("### (.*)\n\n(.*)\n", report)
+    assert [(title, head.count("|") - 2) for title, head in titles] == [
+        ("CUDA 12.0", 8),
+        ("CUDA 12.0, continued", 1),
+        ("CUDA 12.1", 1),
+    ]
+    assert "| l0 0-8 | " in report
+
+
+def test_metrics_are_shown_where_they_changed(tmp_path: Path) -> None:
+    """In units for people, the most changed first."""
+    for day, memory, seconds in ((1, 200e6, 1.0), (2, 477e6, 1.1)):
+        found = records()
+        found[0]["run"] = f"2030010{day}T000000-0000"
+        metrics = {"peak memory": {"value": memory, "unit": "bytes"}, "import": {"value": seconds, "unit": "s"}}
+        next(record for record in found if record.get("verdict") == "pass")["metrics"] = metrics
+        journal = write(tmp_path / "runs" / found[0]["run"] / "journal.jsonl", found)
+    report = markdown(table_of(journal), None)
+    assert "| gpu-image/torch-installed/import | peak memory | 200.0 MB | 477.0 MB |" in report
+    assert "| gpu-image/torch-installed/import | import |" not in report
+    assert (measured({"value": 0.0351, "unit": "s"}), measured({"value": 2, "unit": "cores"})) == ("35.1 ms", "2 cores")
 
 
 def test_checks_without_outcome_are_shown(tmp_path: Path) -> None:
@@ -192,6 +294,26 @@ def test_changes(tmp_path: Path) -> None:
     assert "1 newly failing, 1 fixed, 1 failing differently" in summary(new, changes)
 
 
+def test_what_to_do_has_what_lost_its_verdict_and_what_an_entry_misses(tmp_path: Path) -> None:
+    """A skip that had a verdict; an entry that expects another failure says so; what never had a verdict is no news."""
+    skipped, other = "gpu-image/torchbnn-1.2/autograd", "gpu-image/pyro-ppl-1.8.0/import"
+    found = records({skipped: "skip", other: "crash"})
+    next(record for record in found if record.get("check") == skipped)["reason"] = "no-stand-in"
+    before, after = (load(write(tmp_path / name, each), TODAY) for name, each in (("a", records()), ("b", found)))
+    changes = compare(before, after)
+    assert changes.counts == "none newly failing, 1 failing differently, 1 without the verdict of before"
+    unexplained = "gpu-image/pyro-ppl-1.9.1/sample"
+    table = replace(
+        after, since={unexplained: Since(state="no-base", run="r", date="2030-01-01T00:00:00+00:00", runs=1)}
+    )
+    todo = markdown(table, changes).partition("## Table")[0]
+    assert "failing since 2030-01-01 (1 run), no run before gave a verdict" in todo
+    assert "**lost**: `no-stand-in` (skip" in todo and "torchbnn 1.2 in gpu-image (autograd)" in todo
+    assert "known: as unsupported, which this is not: " in todo
+    unasked = [check for check, outcome in after.outcomes.items() if outcome.verdict.value in ("skip", "infra")]
+    assert unasked and not {*compare(load(write(tmp_path / "j", records()[:1])), after).new} & {*unasked}
+
+
 def test_reports_are_portable(tmp_path: Path) -> None:
     """They show no folder of the machine that made them."""
     found = records()
@@ -221,14 +343,15 @@ def test_junit(table: Table) -> None:
 
 
 def test_everything_is_written(tmp_path: Path) -> None:
-    """Markdown, JSON and JUnit beside each other."""
+    """Markdown, HTML, JSON and JUnit beside each other."""
+    names = ["junit.xml", "report.html", "report.json", "report.md"]
     journal = write(tmp_path / "journal.jsonl", records())
     found = compile_report(journal, tmp_path / "out", journal)
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["junit.xml", "report.json", "report.md"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == names
     data = json.loads((tmp_path / "out" / "report.json").read_text())
     assert len(data["outcomes"]) == 56
     assert data["changes"]["failing"] == []
-    assert (found.surprises, found.incomplete) == (18, 8)
+    assert (len(found.table.surprises), len(found.table.incomplete)) == (18, 8)
 
 
 @pytest.mark.parametrize(
@@ -268,3 +391,15 @@ def test_recorded_words_stay_in_their_code_span(words: str) -> None:
     rendered = MarkdownIt("commonmark").render(f"- evidence: {code(words)} end")
     assert rendered.count("<code>") == 1
     assert rendered.rstrip().endswith("</code> end</li>\n</ul>")
+
+
+def test_a_bare_host_writes_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without Jinja2 everything but report.html, and a word about it."""
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    html.environment.cache_clear()
+    compile_report(write(tmp_path / "journal.jsonl", records()), tmp_path / "out")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["junit.xml", "report.json", "report.md"]
+    said = "report.html not written: jinja2 is not installed; run `compat report` where it is\n"
+    assert capsys.readouterr().out == said
