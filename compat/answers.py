@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypedDict
 
-from torch_compat_matrix.runner.records.shapes import CellRecord, EnvironmentRecord, ImageRecord, OutcomeRecord
+from torch_compat_matrix.reports.grades import Grade
+from torch_compat_matrix.runner.numerics import Comparison as NumericComparison
+from torch_compat_matrix.runner.records.history import Flaky
+from torch_compat_matrix.runner.records.shapes import (
+    CellRecord,
+    EnvironmentRecord,
+    ImageRecord,
+    Noise,
+    OutcomeRecord,
+)
+from torch_compat_matrix.runner.records.since import Met
 
 
 class RunRow(TypedDict):
@@ -18,6 +28,14 @@ class RunRow(TypedDict):
     covers: str
     verdicts: str
     size: str
+
+
+class JobRow(TypedDict):
+    """A job of a scheduler, in words."""
+
+    job: str
+    state: str
+    covers: str
 
 
 class ShownOutcome(TypedDict):
@@ -55,52 +73,110 @@ class Timeline(TypedDict):
     outcomes: list[SeenOutcome]
 
 
-class FlakyCheck(TypedDict):
-    """A check with different verdicts though nothing changed that it depends on."""
-
-    check: str
-    passes: int
-    failures: int
-    runs: list[str]
-
-
 class History(TypedDict):
     """The timelines of the selected checks; without a selector, the flaky checks in their place."""
 
     timelines: list[Timeline]
-    flaky: list[FlakyCheck]
+    flaky: list[Flaky]
 
 
-class ResultDifference(TypedDict):
-    """A result of a probe that differs; `by` is in units of its largest number."""
+class Found(TypedDict):
+    """The checks that ever failed with a signature."""
 
-    result: str
-    by: float
-    said: str
+    signature: str
+    checks: list[Met]
 
 
-class CellNumerics(TypedDict):
-    """Two cells: how many results they have in common, which differ, and how near the others are."""
+class ComparedCheck(TypedDict):
+    """A check on both sides; `candidate` is the id of the candidate's, `changed` the packages that differ.
 
-    before: str
-    after: str
-    results: int
-    within: float
-    differing: list[ResultDifference]
-    other_probes: bool
+    `verdict`: regressed, fails differently, fixed, no evidence or same; `lost`: one side alone has a verdict; `cause`
+    is the signature that regressions share; `confirmation` how far up the ladder one came, `unconfirmed` what keeps it
+    from being confirmed; `reused` the run that the base's outcome comes from.
+    """
+
+    check: str
+    candidate: str
+    verdict: str
+    reason: str
+    cause: str
+    confirmation: str
+    unconfirmed: str
+    lost: bool
+    changed: list[str]
+    reused: str
+
+
+class Comparison(TypedDict):
+    """What became of each check from the base to the candidate, and the cells that were not run on both.
+
+    `unaffected`: the change leaves their packages as they are; `alone`: the candidate's image has no such cell;
+    `stopped`: why the run ended after its pilot.
+    """
+
+    run: str
+    base: str
+    candidate: str
+    headline: str
+    stopped: str
+    regressed: int
+    lost: int
+    checks: list[ComparedCheck]
+    unaffected: list[str]
+    alone: list[str]
+
+
+class Bounded(TypedDict):
+    """A library at a version: the probes that pass, the bounds in words, and the requirements that they come to."""
+
+    library: str
+    version: str
+    probes: list[str]
+    found: list[str]
+    requires: list[str]
+    python: str
+
+
+class Bounds(TypedDict):
+    """Declared against measured bounds, in an image."""
+
+    image: str
+    libraries: list[Bounded]
+
+
+class Dependent(TypedDict):
+    """A cell whose resolution holds a package; `problem` is the reason code where the cell cannot be installed."""
+
+    cell: str
+    version: str
+    added: bool
+    problem: str
+
+
+class Dependents(TypedDict):
+    """The cells that need a package; `unknown` are the images that were never launched from here."""
+
+    package: str
+    cells: list[Dependent]
+    unknown: list[str]
 
 
 class Differences(TypedDict):
-    """The checks that differ between two runs, `likely` the cause of each, and the cells that compute differently."""
+    """The checks that differ from the baseline, `likely` the cause of each, and the cells that compute differently.
+
+    `covered`: the number of checks with a verdict in the baseline; `lost`: those without one now; `new`: without base.
+    """
 
     baseline: str
+    covered: int
     failing: list[str]
     fixed: list[str]
     other: list[str]
+    lost: list[str]
     new: list[str]
     gone: list[str]
     causes: list[str]
-    numerics: list[CellNumerics]
+    numerics: list[NumericComparison]
     likely: Mapping[str, str]
 
 
@@ -109,7 +185,7 @@ class Numerics(TypedDict):
 
     before: str
     after: str
-    comparisons: list[CellNumerics]
+    comparisons: list[NumericComparison]
 
 
 class Advice(TypedDict):
@@ -138,6 +214,53 @@ class Advised(TypedDict):
     words: list[str]
 
 
+class CheckedRequirement(TypedDict):
+    """A requirement by published results: `works`, `fails` or `untested` at a version; `instead`: those that work."""
+
+    requirement: str
+    answer: str
+    version: str
+    why: str
+    instead: list[str]
+
+
+class Checked(TypedDict):
+    """What published results say of requirements in an image; each library was tested without the others."""
+
+    image: str
+    reference: str
+    run: str
+    finished: str
+    requirements: list[CheckedRequirement]
+    left_out: list[str]
+
+
+class GateRow(TypedDict):
+    """A required check: `promote`, `waived`, `hold` or `inconclusive`, why, and its evidence where there is any."""
+
+    check: str
+    state: str
+    excuse: str
+    run: str
+    started: str
+    device: str
+
+
+class Gated(TypedDict):
+    """What a gate decided of an image: `promote`, `hold` or `inconclusive`."""
+
+    decision: str
+    image: str
+    digest: str
+    policy: str
+    backend: str
+    target: str
+    max_age: str
+    decided: str
+    checks: list[GateRow]
+    not_certified: list[str]
+
+
 class FindingRow(TypedDict):
     """A finding; a backend cannot work without what is `needed`."""
 
@@ -160,14 +283,97 @@ class Planned(TypedDict):
     backend: str
 
 
+class Before(TypedDict, total=False):
+    """A verdict of an earlier run; `version` is the installed one, `digest` and `reference` are the image's."""
+
+    run: str
+    date: str
+    verdict: str
+    reason: str
+    signature: str
+    version: str
+    reference: str
+    digest: str
+
+
+class Began(TypedDict, total=False):
+    """The run in which a check began to fail, or to pass; its last verdict and its last pass before this run."""
+
+    run: str
+    date: str
+    runs: int
+    base: Before
+    good: Before
+
+
+class ReportedOutcome(OutcomeRecord, total=False):
+    """An outcome beside its `known:` entry and its own earlier verdicts."""
+
+    surprise: str
+    install_note: str
+    left_out: str
+    known: Mapping[str, Any]
+    state: str
+    since: Began
+    run: str
+
+
+class MergedRun(TypedDict):
+    """One of the runs of a report over several; `shown`: how many of its outcomes stand in the table."""
+
+    run: str
+    started: str
+    days_older: int
+    target: str
+    backend: str
+    state: str
+    shown: int
+
+
+class ConflictingVerdict(TypedDict):
+    """One of the verdicts of a check on the same image and target, the newest first."""
+
+    run: str
+    verdict: str
+    reason: str
+
+
+class _Report(TypedDict, total=False):
+    runs: list[MergedRun]
+    conflicts: Mapping[str, list[ConflictingVerdict]]
+
+
+class Report(_Report):
+    """A run as report.json has it; what is not named here is described beside its key in docs/json.md."""
+
+    schema: int
+    summary: str
+    run: Mapping[str, Any]
+    finished: str
+    state: str
+    standing: str
+    target: str
+    environments: Mapping[str, Mapping[str, Any]]
+    cells: list[Grade]
+    outcomes: list[ReportedOutcome]
+
+
 ANSWERS: Mapping[str, Any] = {
     "advise": Advised,
+    "bounds": Bounds,
+    "check": Checked,
+    "compare": Comparison,
+    "dependents": Dependents,
     "diff": Differences,
     "doctor": list[FindingRow],
+    "find": Found,
+    "gate": Gated,
     "history": History,
+    "noise": Noise,
     "numerics": Numerics,
     "plan": Planned,
     "runs": list[RunRow],
+    "status": list[JobRow],
     "show": Shown,
 }
 """Verb -> the shape of its answer."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +16,14 @@ from torch_compat_matrix.runner.backends.base import Backend
 from torch_compat_matrix.runner.backends.gpus import offered
 from torch_compat_matrix.runner.errors import Trouble
 from torch_compat_matrix.runner.execution.durations import Estimate
-from torch_compat_matrix.runner.execution.prepare import facts_path
+from torch_compat_matrix.runner.execution.prepare import known_facts
 from torch_compat_matrix.runner.files import cores
 from torch_compat_matrix.runner.model import COMMANDS, HOST, INSTALLED, PLAIN, Cell, Image, Plan
 from torch_compat_matrix.runner.outcome import shown
-from torch_compat_matrix.runner.packages import resolve, standin
-from torch_compat_matrix.runner.packages.overlay import folder_of
+from torch_compat_matrix.runner.packages import overlay, resolve, standin
 from torch_compat_matrix.runner.packages.pip_config import Index
 from torch_compat_matrix.runner.packages.resolution import Resolution
-from torch_compat_matrix.runner.pins import left_out, name_of
-from torch_compat_matrix.runner.records.shapes import kept_facts
+from torch_compat_matrix.runner.pins import HASH, left_out, name_of
 from torch_compat_matrix.runner.text import one_line
 from torch_compat_matrix.runner.verdicts.preflight import build_of, predict
 from torch_compat_matrix.runner.workflow import remedy_of
@@ -34,6 +32,8 @@ from torch_compat_matrix.runner.workflow import remedy_of
 def preview(plan: Plan, backend: Backend, home: Path) -> str:
     """The plan as one table per image, with the expected time of the whole."""
     estimate = Estimate.load(home)
+    index, fetched = Index.from_pip(os.environ), overlay.fetched(home)
+    foresee = cache(partial(standin.foresee, index=index))  # many images are of one kind
     blocks = ["\n".join(f"{name}: {', '.join(exact) or 'none'}" for name, exact in plan.taken.items())]
     for image in plan.images:
         cells = plan.cells_of(image)
@@ -42,14 +42,15 @@ def preview(plan: Plan, backend: Backend, home: Path) -> str:
         try:
             facts = known_facts(image, backend, home)
             if facts is None and backend.name == "local" and image.local is not None:
-                standin.foresee(image.local, Index.from_pip(os.environ))
+                foresee(image.local)
         except Trouble as trouble:
             blocks.append(f"{image.name}: {trouble}\n  {remedy_of(trouble)}")
             continue
         with ThreadPoolExecutor(cores()) as pool:
-            resolved = list(pool.map(partial(resolution_of, facts=facts, home=home), cells))
+            told = partial(resolution_of, facts=facts, home=home, index=index, fetched=fetched)
+            resolved = list(pool.map(told, cells))
         rows = [
-            (cell.id, " ".join(cell.probes), *adds, _time(estimate, cell))
+            (cell.id, " ".join(cell.probes), *adds, f"{estimate.cell(cell):.0f} s")
             for cell, adds in zip(cells, resolved, strict=True)
         ]
         table = tabulate(rows, headers=("cell", "probes", "adds", "overlay", "time"), tablefmt="simple")
@@ -65,16 +66,10 @@ def preview(plan: Plan, backend: Backend, home: Path) -> str:
     return "\n\n".join(filter(None, blocks))
 
 
-def known_facts(image: Image, backend: Backend, home: Path) -> Mapping[str, Any] | None:
-    """The facts that an earlier launch found in the image as it is here now; None where it was never launched."""
-    prepared = backend.peek(image)
-    return None if prepared is None else kept_facts(facts_path(home, backend.name, prepared))
-
-
 def _image(image: Image, backend: str, facts: Mapping[str, Any] | None) -> Iterator[str]:
     if backend == "local" and image.local is not None:
         python = "this host's Python" if image.local.python == HOST else f"Python {image.local.python}"
-        where = f"stand-in, {python} with {', '.join(image.local.requires)}"
+        where = f"stand-in, {python} with {', '.join(text.split(HASH)[0] for text in image.local.requires)}"
     else:
         where = image.reference or "this interpreter"
     yield one_line(f"{image.name}: {where}")
@@ -99,7 +94,9 @@ def _warnings(image: Image, facts: Mapping[str, Any] | None, backend: Backend) -
             yield f"  will not run on {gpu.name}: {prediction.code}: {prediction.detail}"
 
 
-def resolution_of(cell: Cell, facts: Mapping[str, Any] | None, home: Path) -> tuple[str, str]:
+def resolution_of(
+    cell: Cell, facts: Mapping[str, Any] | None, home: Path, index: Index, fetched: Collection[str]
+) -> tuple[str, str]:
     """The packages that the cell adds to the image (with those that a plain install replaces); are they fetched?"""
     if cell.subject == COMMANDS:
         return "nothing: commands of the image", "none needed"
@@ -110,9 +107,10 @@ def resolution_of(cell: Cell, facts: Mapping[str, Any] | None, home: Path) -> tu
     absent = left_out(cell.requires, facts)
     if cell.members and absent.keys() >= set(cell.members):
         return f"not-applicable: {'; '.join(absent[name] for name in cell.members)}", "none"
-    index = Index.from_pip(os.environ).beside(cell)
     locked = Resolution.of_lock(cell, facts)
-    answer = locked or resolve.resolve(cell.requires, facts, index, home / "resolutions", newest=cell.newest)
+    answer = locked or resolve.resolve(
+        cell.requires, facts, index.beside(cell), home / "resolutions", newest=cell.newest
+    )
     resolution = locked or answer.under(cell.install)
     if resolution.problem:
         return f"{resolution.problem}: {', '.join(resolution.drift) or resolution.detail[:80]}", "none"
@@ -123,10 +121,5 @@ def resolution_of(cell: Cell, facts: Mapping[str, Any] | None, home: Path) -> tu
     if answer.drift:
         way = f"{REPLACED} replaces" if cell.install == PLAIN else f"{CONSTRAINED} a plain install replaces"
         more += f"; {way} {shown(answer.drift)}"
-    return asked_first[0].partition(" --hash=")[0] + more, "cached" if folder_of(
-        resolution.add, facts, index, home
-    ).is_dir() else "to fetch"
-
-
-def _time(estimate: Estimate, cell: Cell) -> str:
-    return f"{estimate.cell(cell):.0f} s"
+    here = overlay.contents(resolution.add, facts) in fetched
+    return asked_first[0].partition(" --hash=")[0] + more, "cached" if here else "to fetch"

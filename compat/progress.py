@@ -7,8 +7,9 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TextIO
 
 from torch_compat_matrix.runner.files import to_json
@@ -47,12 +48,21 @@ def answer_json(data: Any) -> None:
     answer(to_json(fit(data), indent=1))
 
 
+def tell(as_json: bool, data: Any, lines: Iterable[str]) -> None:
+    """Print the answer as JSON, or in lines."""
+    if as_json:
+        answer_json(data)
+    else:
+        answer("\n".join(lines))
+
+
 def say_unreadable(records: int, where: str) -> None:
     """Say that evidence was lost: how many records of these journals cannot be read."""
     if records:
         say(f"{where}: {records} record{'' if records == 1 else 's'} cannot be read")
 
 
+@dataclass
 class Lines:
     """A line per outcome, safe for logs and for CI, and every half minute a line of what runs and what is left.
 
@@ -60,27 +70,18 @@ class Lines:
     `quiet` shows surprises alone, `verbose` each phase and command too.
     """
 
-    def __init__(
-        self,
-        total: int,
-        stream: TextIO,
-        *,
-        known: Sequence[Known] = (),
-        remaining: Remaining | None = None,
-        loudness: int = NORMAL,
-    ) -> None:
-        self.total = total
-        self.stream = stream
-        self.known = known
-        self.remaining = remaining
-        self.loudness = loudness
-        self.counts: Counter[str] = Counter()
-        self.jobs: dict[str, tuple[Phase, float]] = {}
-        """Each job's phase, and when it began."""
-        self.reused: Counter[str] = Counter()
-        """Passes of earlier runs that are still to be told, by run."""
-        self.told: set[tuple[str, str, str]] = set()
-        self.lock = threading.RLock()
+    total: int
+    stream: TextIO
+    known: Sequence[Known] = ()
+    remaining: Remaining | None = None
+    loudness: int = NORMAL
+    counts: Counter[str] = field(default_factory=Counter)
+    jobs: dict[str, tuple[Phase, float]] = field(default_factory=dict)
+    """Each job's phase, and when it began."""
+    reused: Counter[str] = field(default_factory=Counter)
+    """Passes of earlier runs that are still to be told, by run."""
+    told: set[tuple[str, str, str]] = field(default_factory=set)
+    lock: Any = field(default_factory=threading.RLock)
 
     def say(self, text: str) -> None:
         """Print a remark between outcomes."""

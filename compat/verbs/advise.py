@@ -1,4 +1,16 @@
-"""`compat advise`: an image and versions that were verified together, and a Dockerfile that pins them."""
+"""Name an image and versions that were verified together, and write a Dockerfile for them.
+
+(matrix)
+libraries LIBRARY ...  a distribution: `name` or `name==version`
+--backend {BACKENDS}  take evidence from this backend only (default: any); with --run, run on it (default: as verified)
+--gpu NAME  take evidence from GPUs of this name, `none`: from the CPU (default: this machine's GPU)
+--out DIR  folder of the files (default: advice)
+--json  print the answer as JSON
+--run  run the combination as a stack now
+
+compat advise pyro-ppl captum gpytorch
+compat advise captum==0.9.0 --backend docker --gpu H100
+"""
 
 from __future__ import annotations
 
@@ -11,9 +23,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 from torch_compat_matrix.compat.answers import Advice, Advised
-from torch_compat_matrix.compat.progress import answer, answer_json, say
+from torch_compat_matrix.compat.progress import say, tell
 from torch_compat_matrix.compat.verbs.report import short
 from torch_compat_matrix.compat.verbs.run import start, work_through
 from torch_compat_matrix.runner.advice import derived_image as derived
@@ -22,7 +35,7 @@ from torch_compat_matrix.runner.advice.evidence import Evidence, Place, Seen
 from torch_compat_matrix.runner.advice.search import Choice, Search, number
 from torch_compat_matrix.runner.backends import gpus
 from torch_compat_matrix.runner.backends.base import connect
-from torch_compat_matrix.runner.bundle import Catalogue, extended
+from torch_compat_matrix.runner.bundle import extended
 from torch_compat_matrix.runner.errors import Status, UsageError, did_you_mean, writing
 from torch_compat_matrix.runner.matrix.load import load
 from torch_compat_matrix.runner.matrix.schema import Matrix
@@ -39,23 +52,23 @@ SHOWN = 20
 
 
 def main(options: argparse.Namespace) -> Status:
-    """Answer from the records of all runs, write the files, and with `--run` verify the combination as a stack."""
     wanted = _wanted(options.libraries)
     evidence = Evidence(Run.all(home()))
     if evidence.unread:
         say(f"skipped, written by another version of compat: {', '.join(evidence.unread)}")
     # the matrix names each library's probes; the answer does not need one
     matrix = load(options.matrix, dict(options.set)) if options.matrix.exists() else None
-    _refuse_unknown(wanted, evidence, matrix.catalogue if matrix else extended({}))
+    probed = (matrix.catalogue if matrix else extended({})).entries
+    for name in wanted:
+        if name not in probed and not evidence.of(name):
+            problem = f"there are no probes for {name!r}, and no run has recorded it"
+            raise UsageError(f"{problem}{did_you_mean(name, probed)}")
     names = _gpus(options)
     search = _search(evidence, wanted, matrix, names, options)
     choice = search.choose()
     if choice is None:
-        nothing = list(_nothing(search, matrix, names, options))
-        if options.json:
-            answer_json(Advised(advice=None, words=nothing))
-        else:
-            answer("\n".join(nothing))
+        nothing = [*_nothing(search, matrix, names, options)]
+        tell(options.json, Advised(advice=None, words=nothing), nothing)
         return Status.NOTHING_SELECTED
     folder = options.out or Path("advice")
     own = [str(place.resolve()) for place in matrix.folders.values()] if matrix else []
@@ -67,32 +80,19 @@ def main(options: argparse.Namespace) -> Status:
         search = _search(Evidence(Run.all(home())), choice.versions, matrix, names, options)
         choice = _again(search, choice, status)
         _write(folder, choice, [*search.probes, *own])
-    words = list(_answer(choice, search, folder, options.backend))
-    if options.json:
-        answer_json(Advised(advice=_advice(choice, folder), words=words))
-    else:
-        answer("\n".join(words))
+    words = [*_answer(choice, search, folder, options.backend)]
+    tell(options.json, Advised(advice=_advice(choice, folder), words=words), words)
     return status
 
 
 def _advice(choice: Choice, folder: Path) -> Advice:
     place, joint = choice.place, choice.joint
-    return Advice(
-        image=place.image.name,
-        backend=place.backend,
-        reference=place.reference,
-        digest=place.digest,
-        stand_in=place.stand_in,
-        gpu=place.gpu,
-        torch=place.torch,
-        python=place.facts["python"],
-        versions=dict(choice.versions),
-        added=dict(joint.added),
-        replaced=list(joint.replaced),
-        failed=choice.failed,
-        caveats=list(_caveats(choice)),
-        files=[str(folder / name) for name in FILES if (folder / name).exists()],
-    )
+    of_place = ("backend", "reference", "digest", "stand_in", "gpu", "torch")
+    where = {"image": place.image.name, **{name: getattr(place, name) for name in of_place}}
+    what = {"python": place.facts["python"], "versions": dict(choice.versions), "added": dict(joint.added)}
+    how = {"replaced": list(joint.replaced), "failed": choice.failed, "caveats": list(_caveats(choice))}
+    files = [str(folder / name) for name in FILES if (folder / name).exists()]
+    return cast(Advice, {**where, **what, **how, "files": files})
 
 
 def _wanted(libraries: Sequence[str]) -> dict[str, str]:
@@ -108,13 +108,6 @@ def _wanted(libraries: Sequence[str]) -> dict[str, str]:
     return wanted
 
 
-def _refuse_unknown(wanted: Mapping[str, str], evidence: Evidence, probed: Catalogue) -> None:
-    for name in wanted:
-        if name not in probed.entries and not evidence.of(name):
-            problem = f"there are no probes for {name!r}, and no run has recorded it"
-            raise UsageError(f"{problem}{did_you_mean(name, probed.entries)}")
-
-
 def _gpus(options: argparse.Namespace) -> tuple[str, ...]:
     """The names of the GPUs of which one must have run the checks; none for the CPU."""
     if options.gpu:
@@ -124,11 +117,7 @@ def _gpus(options: argparse.Namespace) -> tuple[str, ...]:
 
 
 def _search(
-    evidence: Evidence,
-    wanted: Mapping[str, str],
-    matrix: Matrix | None,
-    names: Sequence[str],
-    options: argparse.Namespace,
+    evidence: Evidence, wanted: Mapping[str, str], matrix: Matrix | None, names: Sequence[str], options: Any
 ) -> Search:
     index = Index.from_pip(os.environ)
     for entry in (entry for name in wanted if matrix for entry in matrix.entries_of(name)):
@@ -147,13 +136,8 @@ def _search(
     def resolve(place: Place, versions: Mapping[str, str], known: Mapping[str, str]) -> Joint:
         return join(versions, known, place.facts, index, home())
 
-    return Search(
-        evidence=evidence,
-        wanted=wanted,
-        required={name: required(name) for name in wanted},
-        accepts=accepts,
-        resolve=resolve,
-    )
+    probes = {name: required(name) for name in wanted}
+    return Search(evidence=evidence, wanted=wanted, required=probes, accepts=accepts, resolve=resolve)
 
 
 def _again(search: Search, choice: Choice, status: Status) -> Choice:

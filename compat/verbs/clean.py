@@ -1,4 +1,14 @@
-"""`compat clean`: removes what runs left or keep for later runs; evidence only where it is asked for."""
+"""Remove stand-ins, overlays, caches, volumes and pulled images that no run has used for long; runs stay.
+
+--older-than AGE  last used longer ago than 12h, 30d, 8w (default: 30d)
+--to-size SIZE  remove the longest unused until the rest fits (20GB)
+--all  whatever its age; but not what the engine keeps for other homes
+--runs  choose among the recorded runs too; the history stays
+--dry-run  only list it
+
+compat clean --dry-run
+compat clean --older-than 8w --to-size 20GB
+"""
 
 from __future__ import annotations
 
@@ -7,19 +17,11 @@ from collections import Counter
 from collections.abc import Iterable
 
 from torch_compat_matrix.compat.progress import answer, say
+from torch_compat_matrix.runner import storage
 from torch_compat_matrix.runner.backends.base import BACKENDS, connect
 from torch_compat_matrix.runner.errors import BackendUnusable, CompatError, Status
 from torch_compat_matrix.runner.records.runs import home
-from torch_compat_matrix.runner.storage import (
-    Kept,
-    contents,
-    leftovers,
-    parsed_age,
-    parsed_size,
-    shown_size,
-    superfluous,
-    unused,
-)
+from torch_compat_matrix.runner.storage import Kept, parsed_age, parsed_size, shown_size
 
 DEFAULT_AGE = "30d"
 
@@ -29,22 +31,30 @@ class InUse(CompatError):
 
 
 def main(options: argparse.Namespace) -> Status:
-    """Remove, or only list, what is chosen by age and size; say what stays."""
     to_size = parsed_size(options.to_size) if options.to_size else None
     age = options.older_than or (DEFAULT_AGE if to_size is None else None)
     older_than = -1.0 if options.all else parsed_age(age) if age else None
-    with unused(home()) as alone:
+    storage.require_ours(home())
+    with storage.unused(home()) as alone:
         if not alone and not options.dry_run:
-            raise InUse("a run is at work here, and may need what it keeps", "clean when it has ended", str(home()))
-        found = [*contents(home(), runs=options.runs), *_of_engines()]
-        doomed = [*leftovers(home()), *superfluous(found, older_than=older_than, to_size=to_size)]
-        done = "would remove" if options.dry_run else "removed"
-        for entry in doomed:
+            raise InUse(
+                "a run is at work here, or has jobs left, and may need what it keeps",
+                "clean when it has ended",
+                str(home()),
+            )
+        by_age = bool(age) and not options.all  # what another home may be using goes by its age alone
+        found = [
+            *storage.contents(home(), runs=options.runs),
+            *(each for each in _of_engines() if by_age or not each.shared),
+        ]
+        doomed = [*storage.leftovers(home()), *storage.superfluous(found, older_than=older_than, to_size=to_size)]
+        gone = []
+        for entry, trouble in ((entry, "") for entry in doomed) if options.dry_run else storage.remove(doomed):
+            done = f"could not remove, {trouble}:" if trouble else "would remove" if options.dry_run else "removed"
             answer(f"{done} {entry.kind}/{entry.name}: {shown_size(entry.size)}")
-            if not options.dry_run:
-                entry.remove()
-    names = {(entry.kind, entry.name) for entry in doomed}
-    answer(f"{'to free' if options.dry_run else 'freed'}: {_by_kind(doomed)}")
+            gone += [] if trouble else [entry]
+    names = {(entry.kind, entry.name) for entry in gone}
+    answer(f"{'to free' if options.dry_run else 'freed'}: {_by_kind(gone)}")
     answer(f"kept: {_by_kind(entry for entry in found if (entry.kind, entry.name) not in names)}")
     return Status.AS_EXPECTED
 
@@ -56,6 +66,8 @@ def _of_engines() -> list[Kept]:
         try:
             found += connect(name, home()).kept()
         except BackendUnusable as error:
+            if error.code == "no-scheduler":  # whatever it kept would be in the home
+                continue
             say(f"{name}: {error}: what it keeps is not seen")
     return found
 

@@ -1,4 +1,11 @@
-"""`compat completion`: completes verbs, options, selectors and runs in a shell."""
+"""Print the code with which a shell completes verbs, options, selectors and runs. bash: eval "$(compat completion
+bash)" in ~/.bashrc; zsh likewise; fish: compat completion fish | source.
+
+shell {bash,zsh,fish}  whose code
+
+compat completion bash
+compat completion fish
+"""
 
 from __future__ import annotations
 
@@ -25,7 +32,6 @@ RUNS = ("run", "before", "after", "resume", "baseline")
 
 
 def main(options: argparse.Namespace) -> Status:
-    """Print the code that a shell reads at its start."""
     answer(shellcode(["compat"], shell=options.shell))
     return Status.AS_EXPECTED
 
@@ -36,7 +42,7 @@ def complete() -> None:
     for verb, options in verbs_of(top).items():
         for action in options._actions:
             if verb == "numerics" and action.dest in RUNS:
-                action.completer = _sides  # type: ignore[attr-defined]
+                action.completer = lambda **more: [*_selectors(**more), *_runs()]  # type: ignore[attr-defined]
             elif action.dest in SELECTORS:
                 action.completer = _selectors  # type: ignore[attr-defined]
             elif action.dest in RUNS and action.nargs != 0:
@@ -46,10 +52,6 @@ def complete() -> None:
 
 def _runs(**_: Any) -> Iterable[str]:
     return sorted(path.parent.name for path in (home() / "runs").glob("*/journal.jsonl"))
-
-
-def _sides(**more: Any) -> Iterable[str]:
-    return [*_selectors(**more), *_runs()]
 
 
 def _selectors(prefix: str, parsed_args: argparse.Namespace, **_: Any) -> Iterable[str]:

@@ -1,71 +1,65 @@
-"""`compat doctor`: checks each backend on this machine, and names remedies."""
+"""Check each backend on this machine, with remedies for trouble. The exit status is 4 where the backend asked for
+cannot work.
+
+(matrix)
+--backend {BACKENDS}  check only this backend
+--target NAME  an entry of `targets:` in the matrix
+--json  print the findings as JSON
+
+compat doctor
+compat doctor --backend docker
+"""
 
 from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
+from typing import cast
 
 from torch_compat_matrix.compat.answers import FindingRow
 from torch_compat_matrix.compat.progress import answer, answer_json, say
+from torch_compat_matrix.compat.verbs.plan import plan_asked
 from torch_compat_matrix.runner.backends.base import BACKENDS, Backend, Finding, connect, reap
 from torch_compat_matrix.runner.backends.gpus import VISIBLE, offered
 from torch_compat_matrix.runner.errors import BackendUnusable, CompatError, Status, Trouble
-from torch_compat_matrix.runner.model import Image
-from torch_compat_matrix.runner.planning import plan_from
+from torch_compat_matrix.runner.model import Plan
 from torch_compat_matrix.runner.records.runs import home
 from torch_compat_matrix.runner.text import one_line
-from torch_compat_matrix.runner.watch import Say
-from torch_compat_matrix.runner.workflow import remedy_of, tell
+from torch_compat_matrix.runner.workflow import remedy_of, sweep, tell
 
 
 def main(options: argparse.Namespace) -> Status:
-    """Print the findings of each backend; status 4 where the only backend asked for cannot work."""
     worst = Status.AS_EXPECTED
     out = say if options.json else answer
     rows: list[FindingRow] = []
-    images = _images(options.matrix, options.backend, dict(options.set), out)
+    plan = Plan(images=(), cells=())
+    try:  # of a plain run, for which there must be room; it tells the backend, where none is named
+        plan = plan_asked(options, say=out) if options.matrix.exists() else plan
+    except CompatError as error:
+        out(tell(error))
+    sweep(out)
     for name in [options.backend] if options.backend else list(BACKENDS):
         out(f"{name}:")
         findings: Sequence[Finding]
         try:
-            backend = connect(name, home())
+            backend = connect(name, home(), plan.target)
             reap(backend, lambda text: out(f"  {text}"))
-            findings = [*backend.doctor(), backend.room(images), _gpus(backend)]
+            findings = [*backend.doctor(), backend.room(plan.images), _gpus(backend)]
         except (BackendUnusable, Trouble) as error:
             findings = [Finding(what=name, works=False, detail=str(error), remedy=error.remedy, code=error.code)]
         if options.backend and any(finding.needed and not finding.works for finding in findings):
             worst = Status.NO_BACKEND
         for finding in findings:
             out(f"  {'ok ' if finding.works else 'no '} {finding.what}: {one_line(finding.detail)}")
-            if remedy_of(finding):
-                out(f"       -> {remedy_of(finding)}")
-            rows.append(
-                FindingRow(
-                    backend=name,
-                    what=finding.what,
-                    works=finding.works,
-                    needed=finding.needed,
-                    detail=finding.detail,
-                    remedy=remedy_of(finding),
-                )
-            )
+            remedy = remedy_of(finding, name)
+            if remedy:
+                out(f"       -> {remedy}")
+            said = {field: getattr(finding, field) for field in ("what", "works", "needed", "detail")}
+            rows.append(cast(FindingRow, {"backend": name, **said, "remedy": remedy}))
     if options.json:
         answer_json(rows)
     return worst
-
-
-def _images(matrix: Path, backend: str | None, given: Mapping[str, str], out: Say) -> Sequence[Image]:
-    """The images of a plain run, for whose disk space there must be room; none where the matrix is absent or wrong.
-
-    Tells the backend that such a run takes, where none is named.
-    """
-    try:
-        return plan_from(matrix, backend=backend, given=given, say=out).images if matrix.exists() else ()
-    except CompatError as error:
-        out(tell(error))
-        return ()
 
 
 def _gpus(backend: Backend) -> Finding:

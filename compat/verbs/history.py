@@ -1,12 +1,20 @@
-"""`compat history`: the verdicts of checks, run after run; without a cell, the flaky checks."""
+"""Show the verdicts of checks, run after run; without a cell: the flaky checks.
+
+cell [CELL]  a cell or check, or a glob over them
+--json  print it as JSON
+--last N = 20  show at most N runs (%(default)s)
+
+compat history
+compat history captum-0.9.0 --last 5
+"""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Sequence
 
-from torch_compat_matrix.compat.answers import FlakyCheck, History, SeenOutcome, Timeline
-from torch_compat_matrix.compat.progress import answer, answer_json, say_unreadable
+from torch_compat_matrix.compat.answers import History, SeenOutcome, Timeline
+from torch_compat_matrix.compat.progress import say_unreadable, tell
 from torch_compat_matrix.runner.errors import NothingSelected, Status
 from torch_compat_matrix.runner.outcome import Outcome
 from torch_compat_matrix.runner.planning import chosen
@@ -16,20 +24,18 @@ from torch_compat_matrix.runner.text import one_line
 
 
 def main(options: argparse.Namespace) -> Status:
-    """Print the timelines of the selected checks."""
     history.sync(home())
     say_unreadable(history.unreadable(home()), "the journals")
     if options.cell is None:
-        return _flaky(options.json)
+        checks = history.flaky(home())
+        tell(options.json, History(timelines=[], flaky=checks), _flaky(checks))
+        return Status.AS_EXPECTED
     timelines = history.timelines(home(), chosen(options.cell), options.last)
     if not timelines:
         raise NothingSelected(f"{options.cell}: in no recorded run; `compat plan` lists the cells of the matrix")
-    if options.json:
-        rows = [Timeline(check=check, outcomes=list(map(_seen, seen))) for check, seen in timelines.items()]
-        answer_json(History(timelines=rows, flaky=[]))
-        return Status.AS_EXPECTED
-    for check, seen in timelines.items():
-        answer("\n".join([check, *_lines(seen)]))
+    rows = [Timeline(check=check, outcomes=[*map(_seen, seen)]) for check, seen in timelines.items()]
+    lines = (line for check, seen in timelines.items() for line in (check, *_lines(seen)))
+    tell(options.json, History(timelines=rows, flaky=[]), lines)
     return Status.AS_EXPECTED
 
 
@@ -39,23 +45,12 @@ def _seen(entry: tuple[str, Outcome]) -> SeenOutcome:
     return SeenOutcome(run=run, started=started, verdict=verdict, reason=outcome.reason, detail=outcome.detail)
 
 
-def _flaky(as_json: bool) -> Status:
-    checks = history.flaky(home())
-    if as_json:
-        rows = [
-            FlakyCheck(check=flaky.check, passes=flaky.passes, failures=flaky.failures, runs=list(flaky.runs))
-            for flaky in checks
-        ]
-        answer_json(History(timelines=[], flaky=rows))
-        return Status.AS_EXPECTED
+def _flaky(checks: Sequence[history.Flaky]) -> Iterator[str]:
     for flaky in checks:
         before = f" and {len(flaky.runs) - 1} runs before" if len(flaky.runs) > 1 else ""
-        answer(
-            f"{flaky.check}: {flaky.passes} passes and {flaky.failures} failures, though nothing changed, "
-            f"in {flaky.runs[-1]}{before}"
-        )
-    answer(f"flaky checks: {len(checks)}" if checks else "no flaky check; name a cell to see its verdicts")
-    return Status.AS_EXPECTED
+        counts = f"{flaky.passes} passes and {flaky.failures} failures"
+        yield f"{flaky.check}: {counts}, though nothing changed, in {flaky.runs[-1]}{before}"
+    yield f"flaky checks: {len(checks)}" if checks else "no flaky check; name a cell to see its verdicts"
 
 
 def _lines(seen: Sequence[tuple[str, Outcome]]) -> Iterator[str]:

@@ -1,4 +1,12 @@
-"""`compat init`: writes a first matrix.yaml of the images and libraries named; asks nothing, overwrites nothing."""
+"""Write a first matrix.yaml, with what each image really holds where a container engine answers. Nothing is asked, and
+nothing overwritten.
+
+(named)
+--from FILE ...  take the libraries of a requirements.txt, pyproject.toml or environment.yml; may be repeated
+
+compat init --image registry.example.com/team/train:24.1 --lib pyro-ppl --lib 'captum>=0.7'
+compat init --from requirements.txt
+"""
 
 from __future__ import annotations
 
@@ -15,35 +23,52 @@ from torch_compat_matrix.runner.bundle import extended
 from torch_compat_matrix.runner.errors import BackendUnusable, Status, Trouble, UsageError, reading, writing
 from torch_compat_matrix.runner.matrix.document import Document
 from torch_compat_matrix.runner.matrix.draft import drafted, example, listed, text_of
-from torch_compat_matrix.runner.matrix.json_schema import schema
 from torch_compat_matrix.runner.matrix.load import load
+from torch_compat_matrix.runner.matrix.schema import json_schema
 from torch_compat_matrix.runner.model import INSTALLED, MATRIX, TORCH, Image
 from torch_compat_matrix.runner.records.runs import home
 from torch_compat_matrix.runner.text import one_line
 from torch_compat_matrix.runner.workflow import facts_of
 
 SCHEMA = Path("matrix.schema.json")
+NIGHT = Path(".github", "workflows", "compat.yml")
+OWNER = "OWNER"
+"""Who publishes the tool on GitHub: the only place that says so, beside the pages of docs/."""
+
+CALLER = f"""\
+name: compat
+on: {{ schedule: [{{ cron: "17 2 * * *" }}], workflow_dispatch: }}
+permissions: {{ contents: read, issues: write }}
+jobs:
+  night:
+    uses: {OWNER}/torch-compat-matrix/.github/workflows/matrix.yml@v1
+    with:
+      matrix: {MATRIX}
+      targets: '{{"cpu": ["ubuntu-latest"]}}' # and your own: {{"h100": ["self-hosted", "gpu"]}}
+      issue: true
+"""
 
 
 def main(options: argparse.Namespace) -> Status:
-    """Write matrix.yaml, its schema for editors and, for a library without probes, an example of them."""
     _refuse(MATRIX)
     document = drafted(options.image, options.lib)
-    left = [line for path in options.listed for line in _listed(document, path)]
+    left = [line for path in vars(options)["from"] for line in _listed(document, path)]
     document.data["libraries"] = {TORCH: {"versions": [INSTALLED]}, **document.data["libraries"]}
     matrix = load(document)  # every mistake, before anything is written
     lacking = next((name for name in matrix.libraries if name not in extended({}).entries), None)
-    files = {SCHEMA: schema()} if not SCHEMA.exists() else {}
+    files = {SCHEMA: json_schema()} if not SCHEMA.exists() else {}
     if lacking is not None:
         name, text = example(lacking)
         files[Path("probes", name)] = text
     images = [image for image in matrix.model_images() if image.tag]
+    if (Path(".git").exists() or Path(".github").is_dir()) and not NIGHT.exists():
+        files[NIGHT] = CALLER
     files[MATRIX] = text_of(document, _held(images), left, schema=SCHEMA.name, own=lacking is not None)
     for path in files:
         _refuse(path)
     for path, text in files.items():
         with writing(path, "make the folder writable, or work in another"):
-            path.parent.mkdir(exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
         answer(f"written: {path}")
     answer("next: `compat plan` shows what a run does, `compat run` runs it")

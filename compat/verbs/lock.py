@@ -1,4 +1,14 @@
-"""`compat lock`: writes what the matrix comes to today beside it, or says where that differs from what was written."""
+"""Write matrix.lock: the exact tags, digests, versions and packages with hashes that the matrix comes to today. `compat
+run --locked` takes them again.
+
+(matrix)
+(backend)
+selectors [SELECTOR ...]  renew these checks' entries; default: all
+--check  write nothing; exit with 1 and a line for each entry that is stale
+
+compat lock --backend docker
+compat lock --check
+"""
 
 from __future__ import annotations
 
@@ -12,17 +22,19 @@ from dataclasses import replace
 from typing import Any
 
 from torch_compat_matrix.compat.progress import answer, say
+from torch_compat_matrix.compat.verbs.plan import plan_asked
 from torch_compat_matrix.runner.backends.base import Backend, Prepared, connect, digest_of, reap
 from torch_compat_matrix.runner.errors import Status, Trouble, writing
 from torch_compat_matrix.runner.files import write_whole
-from torch_compat_matrix.runner.matrix.lockfile import Lock, LockedCell, asked, path_of, read, read_all, text_of
-from torch_compat_matrix.runner.model import Cell, Image, Plan, Verdict
+from torch_compat_matrix.runner.matrix.expand import BACKEND_OF
+from torch_compat_matrix.runner.matrix.lockfile import Lock, LockedCell, asked, path_of, read, read_all, text_of, wanted
+from torch_compat_matrix.runner.model import Cell, Image, Local, Plan, Verdict
+from torch_compat_matrix.runner.packages import standin
 from torch_compat_matrix.runner.packages.overlay import install
 from torch_compat_matrix.runner.packages.pip_config import Index
 from torch_compat_matrix.runner.packages.releases import hashed
 from torch_compat_matrix.runner.packages.resolution import PASSING
 from torch_compat_matrix.runner.pins import left_out
-from torch_compat_matrix.runner.planning import plan_from
 from torch_compat_matrix.runner.records.runs import home
 from torch_compat_matrix.runner.text import one_line, redact
 from torch_compat_matrix.runner.verdicts.reasons import reason_for
@@ -33,15 +45,9 @@ def main(options: argparse.Namespace) -> Status:
     """Write the lock, or compare it with today; 5 where an index or a registry does not answer."""
     path = path_of(options.matrix)
     locks = read_all(path)
-    plan = plan_from(
-        options.matrix,
-        backend=options.backend,
-        selectors=options.selectors,
-        given=dict(options.set),
-        say=say,
-    )
+    plan = plan_asked(options, options.selectors)
     before, whole = read(path, plan.backend) if options.check else locks.get(plan.backend), not options.selectors
-    backend = connect(plan.backend, home())
+    backend = connect(plan.backend, home(), plan.target)
     reap(backend, say)
     now = lock_of(plan, backend)
     if options.check and before is not None:
@@ -63,14 +69,27 @@ def main(options: argparse.Namespace) -> Status:
 def lock_of(plan: Plan, backend: Backend) -> Lock:
     """What the plan comes to today; Trouble where an index or a registry does not answer."""
     images: dict[str, str] = {}
+    stand_ins: dict[str, LockedCell] = {}
     cells: dict[str, LockedCell] = {}
     for image in plan.images:
         exact = _pinned(image, backend)
         if backend.pulls and exact.tag:
             images[image.name] = f"{exact.tag}@{exact.digest}" if exact.digest else exact.tag
-        wanted = [cell for cell in plan.cells_of(image) if cell.requires]
-        cells |= _locked(wanted, exact, backend) if wanted else {}
-    return Lock(moving=dict(plan.taken), images=images, cells=cells)
+        if plan.backend == BACKEND_OF["local"] and image.local is not None:
+            held = stand_ins[image.name] = _frozen(image.local)
+            exact = held.in_place_of(image)
+        asking = [cell for cell in plan.cells_of(image) if cell.requires]
+        cells |= _locked(asking, exact, backend) if asking else {}
+    return Lock(moving=dict(plan.taken), images=images, stand_ins=stand_ins, cells=cells)
+
+
+def _frozen(local: Local) -> LockedCell:
+    """The entry of a stand-in, which is resolved anew: one that is built may be months old."""
+    try:
+        adds = standin.freeze(local, Index.from_pip(os.environ))
+    except Trouble as trouble:
+        return _without(trouble, wanted(local))
+    return LockedCell(asked=wanted(local), adds=tuple(map(redact, adds)))
 
 
 def _pinned(image: Image, backend: Backend) -> Image:
@@ -97,13 +116,13 @@ def _locked(cells: Sequence[Cell], image: Image, backend: Backend) -> dict[str, 
         facts: Mapping[str, Any] = facts_of(replace(image, limits=replace(image.limits, retries=0)), backend, say)
         prepared = backend.prepare(image)
     except Trouble as trouble:
-        return {cell.id: _without(trouble, cell) for cell in cells}
+        return {cell.id: _without(trouble, asked(cell)) for cell in cells}
 
     def locked(cell: Cell) -> LockedCell:
         try:
             return _resolved(cell, facts, prepared, since)
         except Trouble as trouble:
-            return _without(trouble, cell)
+            return _without(trouble, asked(cell))
 
     with ThreadPoolExecutor(4) as pool:
         return dict(zip((cell.id for cell in cells), pool.map(locked, cells), strict=True))
@@ -127,13 +146,13 @@ def _resolved(cell: Cell, facts: Mapping[str, Any], prepared: Prepared, since: f
     for name in resolution.versions.keys() & prepared.misfits.keys():
         raise Trouble("no-stand-in", prepared.misfits[name])
     if resolution.problem:
-        return _without(Trouble(resolution.problem, resolution.detail), cell, resolution.drift)
+        return _without(Trouble(resolution.problem, resolution.detail), asked(cell), resolution.drift)
     adds = hashed(resolution.add, facts, index) if resolution.add else ()
     return LockedCell(asked=asked(cell), adds=tuple(map(redact, adds)), drift=resolution.drift)
 
 
-def _without(trouble: Trouble, cell: Cell, drift: tuple[str, ...] = ()) -> LockedCell:
+def _without(trouble: Trouble, question: str, drift: tuple[str, ...] = ()) -> LockedCell:
     """The entry that only says why there are no packages; what passes by itself is raised again."""
     if trouble.code in PASSING or reason_for(trouble.code).verdict is Verdict.INFRA:
         raise trouble
-    return LockedCell(asked=asked(cell), drift=drift, problem=trouble.code, detail=redact(str(trouble)))
+    return LockedCell(asked=question, drift=drift, problem=trouble.code, detail=redact(str(trouble)))

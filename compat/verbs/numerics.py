@@ -1,14 +1,21 @@
-"""`compat numerics`: what computes differently between two cells, libraries, images or runs."""
+"""Compare what two versions, images or runs computed from the same inputs. A difference is no failure.
+
+before A  cells, as a selector takes them, an image, or a run
+after B  cells, as a selector takes them, an image, or a run
+--json  print it as JSON
+
+compat numerics torch-2.13/captum-0.8.0 torch-2.13/captum-0.9.0
+compat numerics torch-2.9 torch-2.13
+compat numerics 20260801 latest --json
+"""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
-from typing import cast
 
-from torch_compat_matrix.compat.answers import CellNumerics, Numerics
-from torch_compat_matrix.compat.progress import answer, answer_json, say_unreadable
+from torch_compat_matrix.compat.answers import Numerics
+from torch_compat_matrix.compat.progress import say_unreadable, tell
 from torch_compat_matrix.runner.errors import NothingSelected, Status
 from torch_compat_matrix.runner.numerics import Comparison, compare, near
 from torch_compat_matrix.runner.outcome import Outcome
@@ -22,7 +29,6 @@ LAST = 50
 
 
 def main(options: argparse.Namespace) -> Status:
-    """Print the results that differ; a difference is no failure."""
     history.sync(home())
     say_unreadable(history.unreadable(home()), "the journals")
     sides = [_numbers(text) for text in (options.before, options.after)]
@@ -32,11 +38,8 @@ def main(options: argparse.Namespace) -> Status:
             f"{options.before} and {options.after} computed nothing in common; numbers are compared of one library and "
             "probe, in one image and of one version unless each side has a single one of these"
         )
-    if options.json:
-        rows = [cast(CellNumerics, asdict(comparison)) for comparison in comparisons]
-        answer_json(Numerics(before=options.before, after=options.after, comparisons=rows))
-    else:
-        answer("\n".join(_lines(comparisons)))
+    numbers = Numerics(before=options.before, after=options.after, comparisons=comparisons)
+    tell(options.json, numbers, _lines(comparisons))
     return Status.AS_EXPECTED
 
 

@@ -1,27 +1,36 @@
-"""`compat plan`: shows what a run would do; nothing is launched, pulled or built."""
+"""Show the cells, the packages they add, what is cached and the expected time. Nothing is launched.
+
+(chosen)
+--json [FILE=-]  write the plan for a host without pydantic and YAML; without FILE, print it
+
+compat plan
+compat plan captum --backend docker
+"""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch_compat_matrix.compat.options import PRINTED
 from torch_compat_matrix.compat.progress import answer, answer_json, say
 from torch_compat_matrix.runner.backends.base import connect, reap
 from torch_compat_matrix.runner.errors import Status, UsageError, writing
+from torch_compat_matrix.runner.execution.durations import Estimate
 from torch_compat_matrix.runner.files import to_json, write_private
 from torch_compat_matrix.runner.model import MATRIX, Plan
-from torch_compat_matrix.runner.planning import plan_from
+from torch_compat_matrix.runner.planning import appeared, narrowed, plan_from, sharded
 from torch_compat_matrix.runner.records.runs import home
 from torch_compat_matrix.runner.text import redact
+from torch_compat_matrix.runner.watch import Say
 
 if TYPE_CHECKING:
     from torch_compat_matrix.runner.matrix.document import Document
 
 
 def main(options: argparse.Namespace) -> Status:
-    """Show the plan, or write it to a file for a host that cannot read a matrix."""
     plan = plan_of(options)
     if options.json == PRINTED:
         answer_json(plan.to_json())
@@ -31,7 +40,7 @@ def main(options: argparse.Namespace) -> Status:
             from torch_compat_matrix.compat.preview import preview
         except ModuleNotFoundError as error:  # a bare host
             raise UsageError(f"{error.name} is not installed here", "write the plan to a file with --json") from error
-        backend = connect(plan.backend, home())
+        backend = connect(plan.backend, home(), plan.target)
         reap(backend, say)
         answer(preview(plan, backend, home()))
         return Status.AS_EXPECTED
@@ -50,16 +59,24 @@ def main(options: argparse.Namespace) -> Status:
 
 def plan_of(options: argparse.Namespace) -> Plan:
     """The plan that the options of `plan` and `run` ask for."""
-    return plan_from(
-        _matrix(options),
-        backend=options.backend,
-        selectors=options.selectors,
-        probes=options.probe,
-        plan_file=options.plan,
-        given=dict(options.set),
-        locked=options.locked,
-        say=say,
-    )
+    matrix, file = _matrix(options), options.plan
+    plan = plan_asked(options, options.selectors, options.probe, matrix, plan_file=file, locked=options.locked)
+    if options.new:
+        plan = narrowed(plan, appeared(plan))
+    return sharded(plan, options.shard, Estimate.load(home()).cell) if options.shard else plan
+
+
+def plan_asked(
+    options: argparse.Namespace,
+    selectors: Sequence[str] = (),
+    probes: Sequence[str] = (),
+    matrix: Path | Document | None = None,
+    say: Say = say,
+    **more: Any,
+) -> Plan:
+    """The plan of the matrix and the backend that the options name."""
+    asked = {"backend": options.backend, "given": dict(options.set), "target": getattr(options, "target", None), **more}
+    return plan_from(matrix or options.matrix, selectors=selectors, probes=probes, say=say, **asked)
 
 
 def _matrix(options: argparse.Namespace) -> Path | Document:

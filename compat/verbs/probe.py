@@ -1,10 +1,26 @@
-"""`compat probe`: runs one probe module in an interpreter at hand or in a cell, with everything that it prints."""
+"""Run one probe module against an interpreter at hand, or in a cell's environment, with everything that it prints. For
+whoever writes one.
+
+(matrix)
+(backend)
+name LIBRARY  a library; the generic probes run where it has none
+--probes DIR  the folder of its module (default: as matrix.yaml says)
+--probe {PROBES} ...  only this probe (repeatable)
+--prove  break the library in several ways, and say which the module would miss
+--cell CELL  run it in this cell's environment: image/library-version
+--python PYTHON  an interpreter that holds torch and the library
+--seed N = 0  the seed of the probes (%(default)s)
+
+compat probe acme-layers --cell train/acme-layers-latest
+compat probe acme-layers --probes ./probes --probe sample --prove
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
 import subprocess
+import sys
 
 from torch_compat_matrix.compat.progress import say
 from torch_compat_matrix.compat.verbs.shell import run_in
@@ -21,7 +37,6 @@ START = "import sys; sys.path[0] = sys.argv.pop(1); from {}.__main__ import main
 
 
 def main(options: argparse.Namespace) -> int:
-    """Ask the library's probes; with `--prove`, also those of the library broken in several ways."""
     name = canonical(options.name)
     probed = _catalogue(options).with_generic([name])
     entry = probed.entries[name]
@@ -31,7 +46,8 @@ def main(options: argparse.Namespace) -> int:
     if not probes:
         raise NothingSelected(f"{entry.place} has none of the probes asked for, but {', '.join(sorted(entry.probes))}")
     device = "cuda" if gpus.visible() else "cpu"
-    say(f"{entry.place}, in {options.cell}" if options.cell else f"{entry.place}, on the {device} of {options.python}")
+    python = options.python or sys.executable
+    say(f"{entry.place}, in {options.cell}" if options.cell else f"{entry.place}, on the {device} of {python}")
     task = {
         "distribution": name,
         "modules": {module.name: module.text for module in (*probed.helpers, entry.module) if module},
@@ -42,7 +58,7 @@ def main(options: argparse.Namespace) -> int:
     }
     if options.cell:
         return run_in(options, Command(words=("--trial", "task.json"), files={"task.json": json.dumps(task).encode()}))
-    command = [options.python, "-c", START.format(BUNDLE.name), str(BUNDLE.parent), "--trial"]
+    command = [python, "-c", START.format(BUNDLE.name), str(BUNDLE.parent), "--trial"]
     done = subprocess.run(command, input=json.dumps(task).encode(), check=False)
     return Status.SURPRISES if done.returncode else Status.AS_EXPECTED
 

@@ -1,4 +1,13 @@
-"""`compat reproduce`: a folder for a bug report, with a script that was seen to fail as the check did."""
+"""Write a folder for a bug report: a script with a probe's failing part, exact pins, a Dockerfile, the issue. The
+script is run where the check ran; the exit status is 1 where it does not fail the same way.
+
+check CHECK  a failed check: image/library-version/probe
+--run RUN = latest  id of the run, or its beginning (%(default)s)
+--out DIR  the folder (default: reproduce/CHECK)
+
+compat reproduce torch-2.13/pyro-ppl-1.8.0/import
+compat reproduce captum-0.6.0/sample --run 20260801 --out report
+"""
 
 from __future__ import annotations
 
@@ -29,7 +38,6 @@ START_S = 60
 
 
 def main(options: argparse.Namespace) -> Status:
-    """Write the folder, run its script where the check ran, and say whether it fails the same way."""
     selector = chosen(options.check, options.run)
     current = Run.open(home(), selector.run if isinstance(selector, Checks) else options.run)
     outcome = _failure([seen for seen in current.outcomes().values() if selector.takes(seen.address)], options.check)
@@ -52,12 +60,14 @@ def main(options: argparse.Namespace) -> Status:
     added = {name_of(pin): version_of(pin) for pin in outcome.resolved}
     facts = environment.get("facts", {})
     torch = (facts.get("torch") or {}).get("version", "")
+    bare = f"python -m venv venv && venv/bin/pip install torch=={torch.partition('+')[0]} -r requirements.txt"
+    commands = [bare, "venv/bin/python reproduce.py"]
+    inside = ["# or, in the image:", "docker build -t reproduce . && docker run --rm reproduce"]
+    commands += inside if image.tag else []
     texts = {
         "reproduce.py": script,
         "requirements.txt": "".join(f"{line}\n" for line in (*sources.lines(), *outcome.resolved)),
-        "ISSUE.md": reproducer.issue(
-            outcome, cell, plan.modules, environment, verified, collected, _commands(image.tag or "", torch)
-        ),
+        "ISSUE.md": reproducer.issue(outcome, cell, plan.modules, environment, verified, collected, commands),
     }
     if image.tag:
         remarks = [f"Written by `compat reproduce {outcome.check}`."]
@@ -117,12 +127,3 @@ def _run(plan: Plan, backend: Backend, words: tuple[str, ...], script: str, limi
         status = run_command(plan, backend, command, lambda text: None)
         output.seek(0)
         return status, output.read(1 << 20).decode(errors="replace")
-
-
-def _commands(tag: str, torch: str) -> list[str]:
-    bare = f"python -m venv venv && venv/bin/pip install torch=={torch.partition('+')[0]} -r requirements.txt"
-    plain = [f"{bare}", "venv/bin/python reproduce.py"]
-    return [
-        *plain,
-        *(["# or, in the image:", "docker build -t reproduce . && docker run --rm reproduce"] if tag else []),
-    ]

@@ -1,4 +1,11 @@
-"""`compat runs`: the recorded runs, with their states and what each of them covered."""
+"""List the recorded runs: state, what each covered, verdicts, size.
+
+--last N = 20  at most so many, the newest (%(default)s)
+--json  print the list as JSON
+
+compat runs
+compat runs --last 5 --json
+"""
 
 from __future__ import annotations
 
@@ -15,7 +22,6 @@ from torch_compat_matrix.runner.storage import shown_size, size
 
 
 def main(options: argparse.Namespace) -> Status:
-    """Print a row for each run, the newest first."""
     runs = Run.all(home())[::-1][: options.last]
     if not runs and not options.json:
         answer(f"{home()}: no run yet; `compat run` makes one")
@@ -32,20 +38,23 @@ def _row(run: Run) -> RunRow:
     try:
         header, plan, outcomes = run.header(), run.plan(), run.outcomes()
     except NoRun:
-        empty = RunRow(run=run.id, state="", backend="", checks="", covers="", verdicts="", size="")
-        return {**empty, "state": "never began"}
+        return RunRow(run=run.id, state="never began", backend="", checks="", covers="", verdicts="", size="")
     verdicts = Counter(outcome.grade or outcome.verdict.value for outcome in outcomes.values())
     images = [image.name for image in plan.images if plan.cells_of(image)]
     subjects = list(dict.fromkeys(cell.subject for cell in plan.cells))
     return {
         "run": run.id,
-        "state": "still going" if run.is_going() else "complete" if run.ended() else "interrupted",
+        "state": "still going" if run.is_going() else "complete" if run.ended() else _unended(run),
         "backend": header["backend"],
         "checks": f"{len(outcomes)} of {len(plan.checks)}",
         "covers": f"{_few(images)} x {_few(subjects)}",
         "verdicts": ", ".join(f"{number} {verdict}" for verdict, number in verdicts.most_common()),
         "size": shown_size(size(run.folder)),
     }
+
+
+def _unended(run: Run) -> str:
+    return "submitted" if (home() / "jobs" / run.id).is_dir() else "interrupted"
 
 
 def _few(names: list[str]) -> str:

@@ -1,10 +1,18 @@
-"""`compat show`: all that a run recorded of a cell or check."""
+"""Show all that a run recorded of a cell, and the command that reproduces it.
+
+cell CELL  a cell or check, or a glob over them
+--json  print it as JSON
+--run RUN = latest  id of the run, or its beginning (%(default)s)
+
+compat show pyro-ppl-1.8.0
+compat show 'torch-2.13/*/compile' --run 20260801
+"""
 
 from __future__ import annotations
 
 import argparse
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from torch_compat_matrix.compat.answers import Shown, ShownOutcome
@@ -24,7 +32,6 @@ if TYPE_CHECKING:
 
 
 def main(options: argparse.Namespace) -> Status:
-    """Print all that a run recorded of a cell or check."""
     selector = chosen(options.cell, options.run)
     current = Run.open(home(), selector.run if isinstance(selector, Checks) else options.run)
     going, seen, plan = current.is_going(), current.outcomes(), current.plan()
@@ -69,10 +76,15 @@ def describe(
     facts = environment.get("facts", {})
     torch = facts.get("torch") or {}
     stand_in = " (a stand-in, not the image)" if environment.get("stand_in") else ""
+    # the leading entry points of the cell's libraries that our probes do not exercise (docs/coverage.md)
+    gaps = (gap for name in catalogue().members_of(requires) for gap in catalogue().entries[name].gaps)
+    metrics = (f"{name} {metric['value']:.4g} {metric['unit']}" for name, metric in outcome.metrics.items())
     rows = {
         "reason": f"{outcome.reason}, blame: {outcome.blame}" if outcome.reason else "",
         "detail": outcome.detail,
         "evidence": outcome.evidence,
+        "confirmation": outcome.confirmed,
+        "quarantined": outcome.quarantined,
         "first suspects": outcome.guess,
         "remedy": outcome.remedy,
         "owner": outcome.owner,
@@ -94,9 +106,9 @@ def describe(
         "drift": ", ".join(outcome.drift),
         "isolation": outcome.isolation,
         "earlier attempts": ", ".join(outcome.attempts),
-        "metrics": ", ".join(f"{name} {_number(metric)}" for name, metric in outcome.metrics.items()),
+        "metrics": ", ".join(metrics),
         "notes": "; ".join(outcome.notes),
-        "not covered": ", ".join(_gaps(requires)),
+        "not covered": ", ".join(gaps),
         "reused from": outcome.reused and f"run {outcome.reused}: nothing that the check depends on changed",
         "when": f"{outcome.started}, {outcome.seconds:.1f} s",
     }
@@ -116,12 +128,6 @@ def describe(
     yield f"  {'reproduce:':<20}{again(header, outcome.check)}"
 
 
-def _gaps(requires: Sequence[str]) -> Iterable[str]:
-    """The leading entry points of the cell's libraries that our probes do not exercise (docs/coverage.md)."""
-    entries = catalogue().entries
-    return (gap for name in catalogue().members_of(requires) for gap in entries[name].gaps)
-
-
 def _pip(outcome: Outcome, requires: Sequence[str]) -> list[str]:
     """The command that installs into the image what was tested.
 
@@ -131,8 +137,3 @@ def _pip(outcome: Outcome, requires: Sequence[str]) -> list[str]:
     lines = [line if "[" in line else added.get(name_of(line), line) for line in requires]
     kept = [f"{name}=={held}" for name, held, *_ in map(str.split, outcome.drift)]
     return ["pip", "install", *lines, *kept]
-
-
-def _number(metric: Mapping[str, Any]) -> str:
-    value = metric["value"]
-    return f"{value:.4g} {metric['unit']}"

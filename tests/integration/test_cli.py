@@ -190,21 +190,28 @@ def test_help_imports_nothing_heavy() -> None:
     assert said == "[]\n"
 
 
-@pytest.mark.parametrize(("verb", "most_s"), [("--help", 0.25), ("plan", 1.5)])
-def test_a_verb_answers_at_once(verb: str, most_s: float, tmp_path: Path) -> None:
-    """Within that processor time, of uv's runs too, best of four; `plan` of the shipped matrix, from nothing.
+YARDSTICK = "import argparse, asyncio, email.parser, http.client, unittest, xml.dom.minidom"
+"""A program that takes 0.09 s of an idle machine, and longer where it is busy, as the command does."""
 
-    On an idle machine they take 0.1 and 0.75 s; beside a second test on a shared core half as much again.
+
+def processor_s(command: list[str], home: Path) -> float:
+    """Seconds of processor time that a program of this interpreter takes, with the programs that it runs."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    environment = {**os.environ, "COMPAT_HOME": str(home), "PYTHONPATH": str(ROOT / "src")}
+    subprocess.run([sys.executable, *command], cwd=ROOT, env=environment, capture_output=True, check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+@pytest.mark.parametrize(("verb", "most"), [("--help", 1.7), ("plan", 12)])
+def test_a_verb_answers_at_once(verb: str, most: float, tmp_path: Path) -> None:
+    """Within so many times the yardstick, each the best of four in turns; `plan` of the shipped matrix, from nothing.
+
+    They take 1.2 to 1.3 and 8.5 to 9.3 times as long, on an idle machine as beside fifteen other processes.
     """
-    seconds = []
-    for _ in range(4):
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        command = [sys.executable, "-m", "torch_compat_matrix", verb]
-        environment = {**os.environ, "COMPAT_HOME": str(tmp_path), "PYTHONPATH": str(ROOT / "src")}
-        subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, check=True)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-    assert min(seconds) < most_s
+    commands = ["-c", YARDSTICK], ["-m", "torch_compat_matrix", verb]
+    yardstick, took = map(min, zip(*([processor_s(command, tmp_path) for command in commands] for _ in range(4))))
+    assert took < most * yardstick
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ def completed(typed: str, folder: Path) -> list[str]:
         ("compat show small/", ["small/captum-0.9.0"]),
         ("compat plan --matrix nonesuch.yaml cap", []),
         ("compat run label:", ["label:nightly"]),
-        ("compat show @", ["@failed", "@infra", "@reason:", "@run:"]),
+        ("compat show @", ["@failed", "@infra", "@new", "@reason:", "@run:"]),
         ("compat run @run:2026", ["@run:20260101T000000"]),
         ("compat run @reason:comp", ["@reason:compile-mismatch", "@reason:compile-timeout"]),
         ("compat report 2026", ["20260101T000000"]),

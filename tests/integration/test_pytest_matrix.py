@@ -31,7 +31,7 @@ libraries:
   torchbnn: { versions: ["1.2"] }
   pyro-ppl: { versions: ["1.8.0"], probes: [import] }
 known:
-  - { cells: "*/pyro-ppl-1.8.0/import", expect: unsupported, code: version-assert, reason: wants torch 1 }
+  - { cells: "*/pyro-ppl-1.8.0/import", expect: unsupported, code: version-assert, target: cpu, reason: wants torch 1 }
   - { cells: "two/torchbnn-1.2/sample", expect: fail, reason: is said to be broken }
   - { cells: "one/torchbnn-1.2/import", expect: fail, reason: was broken long ago, expires: 2020-01-31 }
 """

@@ -77,6 +77,16 @@ def test_answer_fits_its_schema(words: str, home: Path, capsys: pytest.CaptureFi
         assert printed(capsys, *words.split())
 
 
+def test_report_fits_its_schema(home: Path) -> None:
+    """Each outcome says how it stands to the check's own last verdict."""
+    main(["report", SECOND])
+    report = json.loads((home / ".compat" / "runs" / SECOND / "report.json").read_text())
+    jsonschema.validate(report, json.loads((ROOT / "docs" / "schemas" / "report.json").read_text()))
+    states = {outcome["check"]: outcome["state"] for outcome in report["outcomes"]}
+    assert [check for check, state in states.items() if state == "new"] == ["stand-in/torchbnn-1.2/import"]
+    assert {*states.values()} == {"new", "still", "same", "no-base"}
+
+
 def test_answers_say_what_the_words_say(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The check that newly fails, in each of them."""
     check = "stand-in/torchbnn-1.2/import"
@@ -102,5 +112,5 @@ def test_file_is_written_as_before(home: Path, capsys: pytest.CaptureFixture[str
     """With a name behind --json the answer is words, and the file the document."""
     main(["diff", "--json", "changes.json", FIRST, SECOND])
     said = capsys.readouterr().out
-    assert f"{FIRST} (" in said
+    assert f"{SECOND} (" in said
     assert json.loads(Path("changes.json").read_text()) == printed(capsys, "diff", FIRST, SECOND, "--json")

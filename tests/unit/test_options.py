@@ -22,9 +22,9 @@ VERBS = verbs_of(parser())
 def test_verb_has_a_description_and_two_examples(verb: str) -> None:
     """In its own --help, whose examples the parser takes, each as a command of that verb."""
     text = VERBS[verb].format_help()
-    assert VERBS[verb].description, f"give `{verb}` a description in compat/options.py"
+    assert VERBS[verb].description, f"give `{verb}` a description in its docstring"
     examples = re.findall(r"^  (compat .*)$", text.partition("examples:\n")[2], re.MULTILINE)
-    assert len(examples) >= 2, f"give `{verb}` two examples in compat/options.py: verb(name, help, *examples)"
+    assert len(examples) >= 2, f"give `{verb}` two examples in its docstring"
     for example in examples:
         assert read(shlex.split(example)[1:]).verb == verb, f"an example of `{verb}` is of another verb: {example}"
     assert find_spec(f"torch_compat_matrix.compat.verbs.{verb}"), f"`{verb}` needs a module in compat/verbs/"

@@ -228,23 +228,23 @@ def table(*outcomes: Outcome) -> Table:
 
 
 def test_end_has_a_block_a_surprise() -> None:
-    """Failures first, then what passes unexpectedly; equal messages share a block, and known failures have none."""
+    """Failures first, those of the most cells before all; equal messages share a block, known failures have none."""
     passes = replace(PASSED, check="i/l-1/autograd", probe="autograd")
     crash = replace(
         FAILED, check="i/l-3/sample", version="3", verdict=Verdict.CRASH, reason="segfault", evidence="SIGSEGV"
     )
     more = replace(FAILED, check="i/l-2/sample", version="2")
     assert list(ending(table(passes, FAILED, more, crash), "20260801")) == [
+        "unexpected failure: i/l-1/sample: fail (wrong-value), and 1 more like it",
+        "  It is wrong.",
+        "  remedy: Mend it.",
+        "  compat show i/l-1/sample --run 20260801",
+        "",
         "unexpected failure: i/l-3/sample: crash (segfault)",
         "  It is wrong.",
         "  evidence: SIGSEGV",
         "  remedy: Mend it.",
         "  compat show i/l-3/sample --run 20260801",
-        "",
-        "unexpected failure: i/l-1/sample: fail (wrong-value), and 1 more like it",
-        "  It is wrong.",
-        "  remedy: Mend it.",
-        "  compat show i/l-1/sample --run 20260801",
         "",
         "unexpected pass: i/l-1/autograd: pass",
         "  known: i/l-1/autograd: upstream",
@@ -256,7 +256,7 @@ def test_end_has_a_block_a_surprise() -> None:
 
 def test_end_is_capped() -> None:
     """With a count of the rest."""
-    failures = [replace(FAILED, check=f"i/l-{number}/sample", detail=f"{number}") for number in range(MOST + 5)]
+    failures = [replace(FAILED, check=f"i/l-{number}/sample", detail="no" * number) for number in range(MOST + 5)]
     said = list(ending(table(*failures)))
     assert sum(text.startswith("unexpected failure") for text in said) == MOST
     assert said[-2].startswith("and 5 more surprises: report.md has all, and `compat show '@failed'`")
