@@ -19,21 +19,29 @@ class Control:
     """One planted fault."""
 
     name: str
+    """Of its module and of its distribution: letters alone, which both spell alike."""
     plants: str
     """What is planted, for the table."""
     library: str
     """Source of the library, SOUND aside; torch is imported."""
-    expected: str
-    """Verdict, and reason if there is one, of the probe that meets the fault."""
+    expected: str | tuple[str, ...]
+    """Verdict, and reason if there is one, of the probe that meets the fault; several where several are right."""
     note: str = ""
     """Words that must stand in its notes."""
     others: str = "pass"
     """What its import and the probe after the fault must come to."""
     hangs: bool = False
     """Whether the probe ends by its time limit alone, which is then a short one."""
+    why: str = ""
+    """Where it was met."""
+
+    @property
+    def right(self) -> tuple[str, ...]:
+        """The expected ends of its sample probe."""
+        return (self.expected,) if isinstance(self.expected, str) else self.expected
 
 
-CONTROLS = (
+CONTROLS: tuple[Control, ...] = (
     # A view may claim more than its allocation holds: torch takes the protocol's word.  The one byte that is written
     # lies 64 TiB further, where no process has memory.  Reading the protocol needs NumPy.
     Control(
@@ -110,7 +118,7 @@ def plant(x):
     torch.cuda._sleep(1 << 44)
     return double(x)
 """,
-        "timeout",  # `hang` where CUDA waits in the kernel, `timeout` where it spins
+        ("timeout timeout", "timeout hang"),  # CUDA spins while it waits for a kernel, or sleeps
         hangs=True,
     ),
 )
