@@ -25,6 +25,7 @@ from torch_compat_matrix.runner.records import history
 from torch_compat_matrix.runner.records.journal import append
 from torch_compat_matrix.runner.records.runs import Run
 
+DAY = "2030-01-01T00:00:00+00:00"
 STEPS: dict[str, Callable[[Path, int], None]] = {}
 
 
@@ -56,10 +57,10 @@ def recorded(home: Path, name: str, checks: int, broken: int) -> Run:
     environment = {"kind": "environment", "facts": {"python": "3.11", "packages": {}, "gpus": []}, "reference": "x"}
     append(
         run.journal,
-        {"kind": "run", "run": name, "backend": "local", "plan": plan.to_json()},
+        {"kind": "run", "run": name, "backend": "local", "started": DAY, "plan": plan.to_json()},
         *({**environment, "key": image.name, "image": image.name} for image in plan.images),
         *({"kind": "outcome", **outcome(check.id, number % broken == 0)} for number, check in enumerate(plan.checks)),
-        {"kind": "end", "state": "complete", "finished": "2030-01-01T00:00:00+00:00"},
+        {"kind": "end", "state": "complete", "finished": DAY},
     )
     return run
 
@@ -84,7 +85,7 @@ def outcome(check: str, broken: bool) -> dict[str, object]:
         isolation="fork",
         metrics={"peak host memory": {"value": 3e8, "unit": "bytes"}},
         seconds=1.0,
-        started="2030-01-01T00:00:00+00:00",
+        started=DAY,
         key=check,
     ).to_json()
 
@@ -121,7 +122,7 @@ def resume(home: Path, checks: int) -> None:
 
 @step
 def report(home: Path, checks: int) -> None:
-    """Write the report: Markdown, JSON and JUnit XML."""
+    """Write the report: Markdown, HTML, JSON and JUnit XML."""
     compile_report(Run.open(home, "first").journal, home / "report")
 
 
@@ -139,28 +140,44 @@ def reuse(home: Path, checks: int) -> None:
     assert history.settled(home, (check.id for cell in cells(checks) for check in cell.checks))
 
 
+def parser(module: str, description: str | None, checks: int) -> argparse.ArgumentParser:
+    """The options of a benchmark whose steps run in processes of their own."""
+    found = argparse.ArgumentParser(prog=f"python -m {module}", description=description)
+    found.add_argument("--checks", type=int, default=checks, help="(%(default)s)")
+    found.add_argument("--step", choices=sorted(STEPS), help=argparse.SUPPRESS)
+    found.add_argument("--home", type=Path, help=argparse.SUPPRESS)
+    return found
+
+
+def alone(options: argparse.Namespace) -> int:
+    """Take the step in this process, and print its seconds, its peak memory in bytes and its CPU seconds."""
+    started = time.perf_counter()
+    STEPS[options.step](options.home, options.checks)
+    seconds = time.perf_counter() - started
+    status = Path("/proc/self/status").read_text()  # getrusage counts what the parent had before the fork
+    print(json.dumps([seconds, 1024 * int(status.partition("VmHWM:")[2].split()[0]), time.process_time()]))
+    return 0
+
+
+def measured(module: str, name: str, home: Path, checks: int) -> tuple[float, float, float]:
+    """The seconds, the peak memory in bytes and the CPU seconds of a step in a process of its own."""
+    command = [sys.executable, "-m", module, "--step", name, "--home", str(home), "--checks", str(checks)]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    seconds, memory, cpu = json.loads(done.stdout.splitlines()[-1])
+    return seconds, memory, cpu
+
+
 def main() -> int:
     """Run each step in a process of its own, which has its own time and peak memory."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.scale", description=__doc__)
-    parser.add_argument("--checks", type=int, default=100_000, help="(%(default)s)")
-    parser.add_argument("--step", choices=sorted(STEPS), help=argparse.SUPPRESS)
-    parser.add_argument("--home", type=Path, help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    options = parser("benchmarks.scale", __doc__, 100_000).parse_args()
     if options.step:
-        started = time.perf_counter()
-        STEPS[options.step](options.home, options.checks)
-        seconds = time.perf_counter() - started
-        status = Path("/proc/self/status").read_text()  # getrusage counts what the parent had before the fork
-        print(json.dumps([seconds, 1024 * int(status.partition("VmHWM:")[2].split()[0])]))
-        return 0
+        return alone(options)
     rows = []
     with tempfile.TemporaryDirectory(prefix="compat-scale-") as name:
         recorded(Path(name), "first", options.checks, 10)
         recorded(Path(name), "second", options.checks, 9)
         for name_of_step, function in STEPS.items():
-            command = [sys.executable, "-m", "benchmarks.scale", "--step", name_of_step, "--home", name]
-            done = subprocess.run([*command, "--checks", str(options.checks)], check=True, stdout=subprocess.PIPE)
-            seconds, memory = json.loads(done.stdout)
+            seconds, memory, _ = measured("benchmarks.scale", name_of_step, Path(name), options.checks)
             rate = f"{options.checks / 10 / seconds:.0f} records/s" if name_of_step == "journal" else ""
             rows.append((name_of_step, str(function.__doc__), seconds, memory / 1e6, rate))
     print(f"{options.checks} checks, {len(os.sched_getaffinity(0))} cores\n")
