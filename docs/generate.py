@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import is_dataclass
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints, is_typeddict
 
 from tests.support.messages import Message, messages
-from torch_compat_matrix.compat.answers import ANSWERS
+from torch_compat_matrix.compat.answers import ANSWERS, Report
 from torch_compat_matrix.runner.backends.base import BACKENDS
 from torch_compat_matrix.runner.bundle import catalogue
-from torch_compat_matrix.runner.matrix.json_schema import schema
-from torch_compat_matrix.runner.verdicts.reasons import RAISER, REASONS, Reason, fill, names_in
-from torch_compat_matrix.runner.verdicts.rule import Rule
-from torch_compat_matrix.runner.verdicts.rules import RULES
+from torch_compat_matrix.runner.matrix.schema import json_schema
+from torch_compat_matrix.runner.verdicts.reasons import CALLER, RAISER, REASONS, Reason, fill, names_in
+from torch_compat_matrix.runner.verdicts.rules import RULES, Rule
 
-RAISERS = "whoever raised: the library, a package that the cell added, or one of the image"
+RAISERS = {
+    RAISER: "whoever raised: the library, a package that the cell added, or one of the image",
+    CALLER: "whoever called torch, where a frame shows it: the library, or a package that the cell added; else nobody",
+}
 PLAIN = {str: "string", bool: "boolean", int: "integer", float: "number", NoneType: "null"}
 SOURCES = {"measured": "Measured", "constructed": "Constructed"}
 
@@ -43,7 +47,7 @@ def _index() -> Iterator[str]:
 def _page(reason: Reason, examples: Sequence[Message]) -> Iterator[str]:
     yield f"# {reason.code}"
     yield ""
-    yield f"Verdict: **{reason.verdict.value}**. Blame: **{RAISERS if reason.blame == RAISER else reason.blame}**."
+    yield f"Verdict: **{reason.verdict.value}**. Blame: **{RAISERS.get(reason.blame, reason.blame)}**."
     for title, text in zip(("Cause", "How to confirm", "What to do"), reason.templates.values(), strict=True):
         yield from ("", f"## {title}", "", _general(text))
         for backend in BACKENDS:
@@ -120,22 +124,24 @@ def coverage() -> str:
 
 
 def schemas() -> dict[str, str]:
-    """File name -> the JSON schema of a verb's `--json`."""
+    """File name -> the JSON schema of a verb's `--json`, and of report.json."""
     head = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+    titles = {f"{verb}.json": (f"compat {verb} --json", kind) for verb, kind in ANSWERS.items()}
+    titles["report.json"] = ("report.json", Report)
     return {
-        f"{verb}.json": json.dumps({**head, "title": f"compat {verb} --json", **shape(kind)}, indent=1) + "\n"
-        for verb, kind in ANSWERS.items()
+        name: json.dumps({**head, "title": title, **shape(kind)}, indent=1) + "\n"
+        for name, (title, kind) in titles.items()
     }
 
 
 def shape(kind: Any) -> dict[str, Any]:
     """The JSON schema of a type, of those that runner/shapes.py tests."""
     origin, inner = get_origin(kind), get_args(kind)
-    if is_typeddict(kind):
+    if is_typeddict(kind) or is_dataclass(kind):
         properties = {name: shape(hint) for name, hint in get_type_hints(kind).items()}
-        required = [name for name in properties if name in kind.__required_keys__]
-        return {"type": "object", "description": kind.__doc__, "properties": properties, "required": required}
-    if origin is list:
+        required = [name for name in properties if is_dataclass(kind) or name in kind.__required_keys__]
+        return {"type": "object", "description": inspect.getdoc(kind), "properties": properties, "required": required}
+    if origin in (list, tuple):
         return {"type": "array", "items": shape(inner[0])}
     if origin is Mapping:
         return {"type": "object", "additionalProperties": shape(inner[1])}
@@ -152,7 +158,7 @@ def main() -> None:
     for name, content in schemas().items():
         (folder / "schemas" / name).write_text(content)
     (folder / "reasons").mkdir(exist_ok=True)
-    (folder / "matrix.schema.json").write_text(schema())
+    (folder / "matrix.schema.json").write_text(json_schema())
     for name, content in pages().items():
         (folder / "reasons" / name).write_text(content)
     written = ("matrix.schema.json", "coverage.md", "schemas", "reasons")
