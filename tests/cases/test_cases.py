@@ -17,9 +17,9 @@ checks    pattern of check ids -> verdict, reason, blame (a list: each is right;
 
 from __future__ import annotations
 
-import html
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -117,7 +117,8 @@ def test_case(
         for outcome in found:
             check_outcome(outcome, right)
     if "report" in case:
-        check_words(html.unescape(reports[-1].with_name("report.md").read_text()), case["report"])
+        page = reports[-1].with_name("report.md").read_text()
+        check_words(re.sub(r"\\([^\w\s])", r"\1", page), case["report"])
     if "plan" in case:
         planned = run(*compat, "plan", *arguments, **variables)
         check_words(planned.stdout + planned.stderr, case["plan"])

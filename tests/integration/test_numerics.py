@@ -122,10 +122,10 @@ def test_versions_that_compute_differently_and_numbers_that_vary(tmp_path: Path,
     )
     (report,) = (tmp_path / ".compat" / "runs").glob("*/report.md")
     told = "sample: values: attribution differs by 4.8 %; the other 1 exactly the same"
-    assert f"- small/acme-wheel-1.0 -&#62; small/acme-wheel-2.0: {told}" in report.read_text()
+    assert f"- small/acme-wheel-1.0 -> small/acme-wheel-2.0: {told}" in report.read_text()
 
     outside.write_text("1.02")
-    compat(tmp_path, "run", "acme-wheel-2.0", "--backend", "local", "--rerun", status=1)
+    compat(tmp_path, "run", "acme-wheel-2.0", "--backend", "local", "--rerun", status=6)  # nothing else changed
     failed = outcomes(tmp_path)["sample"]
     assert (failed["verdict"], failed["reason"], failed["blame"]) == ("fail", "wrong-value", "unknown")
     assert failed["evidence"] == "sample: values: attribution differs by 2 %; the other 1 exactly the same"

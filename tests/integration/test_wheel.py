@@ -70,6 +70,7 @@ def test_the_command_works(bin_of_wheel: Path, place: Path, torch_python: str) -
     assert "2 checks" in run(place, compat, "plan")
     assert "ok  uv: uv" in run(place, compat, "doctor", "--backend", "local")
     assert "pass        small/torchbnn-1.2/sample cpu" in run(place, compat, "run")
+    assert list(place.glob(".compat/runs/*/report.html"))  # its templates are in the wheel, too
     assert "2 passed" in run(place, str(bin_of_wheel / "pytest"), "-m", "matrix", "-p", "no:cacheprovider")
 
 

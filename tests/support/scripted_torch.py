@@ -4,7 +4,8 @@ The script is JSON: the one that `write` puts beside the package, and over it th
 the process that imports it.  Keys, with their defaults in DEFAULT:
 
 - `version`, `cuda`: `torch.__version__` and `torch.version.cuda` (None: a build without CUDA);
-- `gpus`: what NVML sees, each with name, uuid, major, minor and total_memory; CUDA_VISIBLE_DEVICES limits it by UUID;
+- `gpus`: what NVML sees, each with name, uuid, major, minor and total_memory; CUDA_VISIBLE_DEVICES limits it, by UUID
+  or index;
 - `warning`: `is_available()` warns so and answers False;
 - `start`: the message with which CUDA does not start, at the first call that needs it;
 - `at_import`: what the import itself calls: `init`, `device_count`, `get_arch_list`;
@@ -146,7 +147,8 @@ def asks(name):
 
 def seen():
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return [gpu for gpu in script["gpus"] if visible is None or gpu["uuid"] in visible.split(",")]
+    named = None if visible is None else visible.split(",")
+    return [gpu for index, gpu in enumerate(script["gpus"]) if named is None or {str(index), gpu["uuid"]} & {*named}]
 
 
 def init():

@@ -87,7 +87,7 @@ def test_library_declares_what_it_needs(path: Path) -> None:
 
 
 GROUND = (
-    *("__version__", "model", "outcome", "selector", "judging", "pins", "errors"),
+    *("__version__", "model", "outcome", "signature", "selector", "judging", "pins", "errors"),
     *("bundle", "files", "storage", "text", "streams", "shapes", "watch", "numerics"),
 )
 """The ground floor of runner/, and its version: the standard library alone."""
@@ -100,20 +100,22 @@ MAY_IMPORT = {
     "runner/records": ["runner/ground"],
     "runner/backends": ["runner/ground", "runner/packages"],
     "runner/advice": ["runner/ground", "runner/packages", "runner/records", "runner/matrix"],
+    "runner/comparison": ["runner/ground", "runner/packages", "runner/records", "runner/matrix"],
     "runner/execution": ["runner/ground", "runner/backends", "runner/verdicts", "runner/packages", "runner/records"],
     "runner/planning": [
         *("runner/ground", "runner/matrix", "runner/packages"),
         *("runner/backends", "runner/records", "runner/verdicts"),
     ],
     "runner/workflow": ["runner"],
+    "runner/confirming": ["runner"],
     "runner/advising": ["runner"],
-    "reports": ["runner/ground", "runner/records"],
+    "reports": ["runner/ground", "runner/records", "runner/verdicts"],
     "compat": ["runner", "reports"],
     "probes": [],
 }
 """Room -> the rooms that it may import from, beside itself; no arrow goes up (docs/architecture.md)."""
 
-OUTSIDE = {"runner/ground": {"packaging"}, "reports": {"packaging", "tabulate"}}
+OUTSIDE = {"runner/ground": {"packaging"}, "reports": {"packaging", "jinja2"}}
 """What a room may import that is neither ours nor of the standard library; rooms that are not named may import all."""
 
 

@@ -7,6 +7,7 @@ import io
 import unicodedata
 from collections import Counter
 from contextlib import redirect_stderr, redirect_stdout
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -21,8 +22,9 @@ from tests.support.journals import records, write
 from tests.unit.test_reports import TODAY
 from torch_compat_matrix.compat import progress
 from torch_compat_matrix.compat.verbs import diff, history, show
+from torch_compat_matrix.reports import html
 from torch_compat_matrix.reports.changes import compare
-from torch_compat_matrix.reports.claims import judge, page
+from torch_compat_matrix.reports.claims import page
 from torch_compat_matrix.reports.junit import junit
 from torch_compat_matrix.reports.markdown import markdown, summary
 from torch_compat_matrix.reports.table import Table, load
@@ -60,6 +62,7 @@ def hostile(folder: Path, words: str) -> tuple[Table, Table]:
     for record in found:
         if record["kind"] == "outcome":
             told = {"traceback": "told", "output": "told", "notes": ["told"], "installed": "1", "resolved": ["a==1"]}
+            record["signature"] = "0123abcd"  # words decide which outcomes share a note
             record.update(told, parts=PARTS, metrics={f"{words}import": {"value": 0.25, "unit": "s"}})
             result = {"dtype": record["image"], "shape": [1], "values": [1.0]}  # differs from image to image
             record["numerics"] = {f"{words}result": result}
@@ -107,25 +110,44 @@ def structure(text: str) -> Counter[str]:
     return Counter(token.type for token in (*tokens, *inline) if token.type not in words)
 
 
+class Tags(HTMLParser):
+    """Counts the tags and the attributes of a page, of which those that describe a check hold its words."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.found: Counter[str] = Counter()
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Count a tag by its name and the names of its attributes."""
+        self.found[" ".join([tag, *(name for name, _ in attrs)])] += 1
+
+    def handle_comment(self, data: str) -> None:
+        """Count a comment."""
+        self.found["comment"] += 1
+
+
 def check(folder: Path, words: str) -> None:
     """Every output of a run with these words."""
     before, after = hostile(folder, words)
     pages = {
-        "report.md": markdown(after, compare(before, after), {"true": 1}),
-        "claims.md": "".join(page(after, judge(after))),
+        "report.md": markdown(after, compare(before, after)),
+        "claims.md": "".join(page(after)),
         "report.json": "".join(json_text(after, compare(before, after))),
         "junit.xml": "".join(junit(after)),
+        "report.html": "".join(html.page(after, compare(before, after))),
         "log": log(before, after),
     }
     for name, text in pages.items():
         assert active(text) == set(), name
-        if name not in ("report.json", "junit.xml"):
+        if name not in ("report.json", "junit.xml", "report.html"):  # nobody prints these
             assert "##[" not in text and "##vso[" not in text, name
             assert not any(line.strip().startswith("::") for line in text.splitlines()), name
     ElementTree.fromstring(pages["junit.xml"])
     harmless = hostile(folder, "x")
-    assert structure(pages["report.md"]) == structure(markdown(harmless[1], compare(*harmless), {"true": 1}))
-    assert structure(pages["claims.md"]) == structure("".join(page(harmless[1], judge(harmless[1]))))
+    assert Tags(pages["report.html"]).found == Tags("".join(html.page(harmless[1], compare(*harmless)))).found
+    assert structure(pages["report.md"]) == structure(markdown(harmless[1], compare(*harmless)))
+    assert structure(pages["claims.md"]) == structure("".join(page(harmless[1])))
 
 
 def test_hostile_words_stay_words(tmp_path: Path) -> None:

@@ -242,7 +242,7 @@ def test_report_has_a_section_of_what_computes_differently(tmp_path: Path) -> No
     page = markdown(after, changes)
     section = page.partition("## What computes differently\n")[2].partition("\n## ")[0]
     said = f"autograd: {PATH} differs by 4.8 %; the other 1 exactly the same"
-    assert f"- gpu-image/torchbnn-1.2 -&#62; stand-in/torchbnn-1.2: {said}" in section
+    assert f"- gpu-image/torchbnn-1.2 -> stand-in/torchbnn-1.2: {said}" in section
     assert f"- stand-in/torchbnn-1.2, since 20260101: {said}" in section
     assert "- 1 comparison without a difference: 2 results exactly the same" in section
     (row,) = json.loads("".join(json_text(after, changes)))["numerics"]
