@@ -93,9 +93,11 @@ def index_that(answers: Callable[[socket.socket], object]) -> Iterator[tuple[str
 
         serving = threading.Thread(target=serve)
         serving.start()
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}/simple", taken
-        listening.shutdown(socket.SHUT_RDWR)  # or the accept under way takes one more
-        serving.join()
+        try:
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}/simple", taken
+        finally:
+            listening.shutdown(socket.SHUT_RDWR)  # or the accept under way takes one more
+            serving.join()
     for each in taken:
         each.close()
 
