@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import select
 import signal
 import subprocess
 import sys
@@ -76,6 +77,7 @@ def test_a_prompt_has_the_terminal(place: Path) -> None:
     def await_(words: bytes) -> None:
         shown = b""
         while words not in shown:
+            assert select.select([terminal], [], [], 300)[0], shown
             shown += os.read(terminal, 4096)
 
     try:
