@@ -195,4 +195,4 @@ def test_hundred_thousand_outcomes_are_taken_in_within_seconds(tmp_path: Path) -
     run(tmp_path, 1, *(outcome(key=str(number), check=f"i/l-{number}/sample") for number in range(100_000)))
     started = time.process_time()
     assert len(settled(tmp_path, *map(str, range(100_000)))) == 100_000
-    assert time.process_time() - started < 15
+    assert time.process_time() - started < 30

@@ -41,7 +41,7 @@ PATTERNS = dict.fromkeys(
 )
 
 SHORT, LONG = 60_000, 250_000
-"""A quadratic pattern that begins anew every 16 characters takes 100 million steps for the short text."""
+"""A quadratic pattern that begins anew every 16 characters takes 100 million steps, seconds, for the short text."""
 
 BREAK = re.compile(r"(?<!\\)[()|^$?*+{}]+")
 
@@ -85,7 +85,7 @@ def slow(pattern: str, size: int, limit_s: float) -> str:
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_no_pattern_is_quadratic(pattern: str) -> None:
     """In the worst texts that its own pieces make."""
-    assert slow(pattern, SHORT, 0.1) == ""
+    assert slow(pattern, SHORT, 0.5) == ""
 
 
 @pytest.mark.slow
