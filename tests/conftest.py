@@ -1,6 +1,8 @@
 """Fixtures of the project's own tests, and the time that each of them has."""
 
 import os
+import subprocess
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ os.environ["PYTHONDONTWRITEBYTECODE"] = "1"  # the tests' environments are seale
 __all__ = ["torch_python"]
 
 LIMIT_S = 900
-"""The longest test, with the images and stand-ins that it makes, takes a third of it on two cores."""
+"""Far more than the longest test takes on two cores, with the images and stand-ins that it makes."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -20,3 +22,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(Path(__file__).parent) and not item.get_closest_marker("slow"):
             item.add_marker(pytest.mark.timeout(LIMIT_S))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Beside the stack of a test that waited for ever, the processes that it may have waited for."""
+    report = yield
+    waited = call.excinfo is not None and "from pytest-timeout" in str(call.excinfo.value)
+    if waited and "unit" not in item.path.parts:  # unit tests start none, and may not
+        columns = ["ps", "axfwwo", "pid,etimes,stat,wchan:24,args"]
+        report.sections.append(("Processes", subprocess.run(columns, capture_output=True, text=True).stdout))
+    return report
