@@ -179,13 +179,15 @@ class Backend(Protocol):
         """The GPUs that it can give to a launch."""
 
     def reap(self) -> Sequence[str]:
-        """Remove the leftovers of launches whose owner died, and name them."""
+        """Remove the leftovers of launches whose owner died, and name them; where there are none, nothing."""
+        return ()
 
     def room(self, images: Sequence[Image]) -> Finding:
         """The free disk space, and what those of the images need at least that are not yet here."""
 
     def kept(self) -> Sequence[Kept]:
-        """What the engine keeps for later runs, outside the home."""
+        """What the engine keeps for later runs, outside the home; where all of it is in the home, nothing."""
+        return ()
 
     def doctor(self) -> Sequence[Finding]:
         """The findings of `compat doctor`, with remedies."""

@@ -7,7 +7,7 @@ that ends with the container; an overlay is copied once into its own volume, whi
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -17,14 +17,13 @@ import docker
 import requests
 from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 from docker.models.containers import Container
+from docker.utils import parse_repository_tag
 
 from torch_compat_matrix.runner.backends.base import Command, Finding, Gpu, Launch, Prepared, room
-from torch_compat_matrix.runner.backends.container import ContainerLaunch
+from torch_compat_matrix.runner.backends.container import ContainerLaunch, attach
 from torch_compat_matrix.runner.backends.docker_errors import named, needs_writable_root
 from torch_compat_matrix.runner.backends.docker_gpus import LABEL, EngineGpus, remove
-from torch_compat_matrix.runner.backends.docker_pull import pull
 from torch_compat_matrix.runner.backends.docker_request import PLACE, ContainerRequest
-from torch_compat_matrix.runner.backends.docker_shell import attach
 from torch_compat_matrix.runner.backends.docker_storage import kept, overlay_volume
 from torch_compat_matrix.runner.backends.owner import alive
 from torch_compat_matrix.runner.bundle import BUNDLE
@@ -32,6 +31,7 @@ from torch_compat_matrix.runner.errors import Trouble
 from torch_compat_matrix.runner.files import locked
 from torch_compat_matrix.runner.model import Image, digest, repository
 from torch_compat_matrix.runner.storage import Kept
+from torch_compat_matrix.runner.watch import phase
 
 GPU_PATIENCE_S = 10
 STILL_HELD = "Mend that, or test the image that is here ({}): `pull: missing`, or `compat run --pull missing`."
@@ -242,3 +242,38 @@ def _is_late(container: Container) -> bool:
         return time.time() > float(container.labels.get(f"{LABEL}.deadline", "inf"))
     except ValueError:
         return False
+
+
+def pull(client: docker.DockerClient, reference: str, platform: str = "") -> None:
+    """Pull an image, for the engine's own platform or this one; APIError in the engine's words where it breaks off."""
+    repository, tag = parse_repository_tag(reference)
+    layers: dict[str, tuple[int, int]] = {}
+    for event in client.api.pull(repository, tag=tag or "latest", stream=True, decode=True, platform=platform or None):
+        if "error" in event:
+            raise APIError(event["error"], explanation=event["error"])
+        count(event, layers)
+        done, total = bytes_of(layers)
+        phase("pull", reference, done=done, total=total)
+
+
+def count(event: Mapping[str, Any], layers: dict[str, tuple[int, int]]) -> None:
+    """Enter an event of the engine: layer -> bytes that have arrived, and bytes of all, 0 until the engine says.
+
+    A layer that the engine holds already is no part of the pull.
+    """
+    name, status = event.get("id", ""), event.get("status", "")
+    if status == "Pulling fs layer":
+        layers[name] = (0, 0)
+    elif status == "Already exists":
+        layers.pop(name, None)
+    elif status == "Downloading" and name in layers:
+        detail = event.get("progressDetail") or {}
+        layers[name] = (detail.get("current", 0), detail.get("total", 0))
+    elif status == "Download complete" and name in layers:
+        layers[name] = (layers[name][1], layers[name][1])
+
+
+def bytes_of(layers: Mapping[str, tuple[int, int]]) -> tuple[int, int]:
+    """The bytes that have arrived, and those of all layers; 0 while the engine has not told the size of each."""
+    total = sum(size for _, size in layers.values()) if all(size for _, size in layers.values()) else 0
+    return sum(done for done, _ in layers.values()), total

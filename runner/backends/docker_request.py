@@ -17,20 +17,19 @@ from docker.models.containers import Container
 from docker.types import LogConfig, Mount
 
 from torch_compat_matrix.runner.backends.base import Command, Launch, environment_of
+from torch_compat_matrix.runner.backends.container import has_terminal
 from torch_compat_matrix.runner.backends.docker_gpus import LABEL, request
-from torch_compat_matrix.runner.backends.docker_shell import has_terminal
 from torch_compat_matrix.runner.backends.docker_storage import COMPILED_VOLUME
 from torch_compat_matrix.runner.backends.owner import owner
+from torch_compat_matrix.runner.backends.process import COMPILED
 from torch_compat_matrix.runner.bundle import NAME
 
 PLACE = "/compat"
-COMPILED = f"{PLACE}/compiled"
 SHELL = (f"{PLACE}/order.json", f"{PLACE}/overlays", f"{PLACE}/work")
 USER = "65534:65534"
 HOME = "/tmp/home"
 PASSED_ON = ("LANG", "LC_ALL", "TZ")
 LOG = {"max-size": "32m", "max-file": "2"}
-CACHES = ("inductor", "triton", "torch_extensions", "nv")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +49,11 @@ class ContainerRequest:
         """The container, not yet started."""
         launch, limits = self.launch, self.launch.limits
         cache = launch.order.get("compile_cache")
-        compiled = COMPILED if cache else "/tmp"
+        compiled = f"{PLACE}/compiled" if cache else "/tmp"
         places = {
             "HOME": HOME,
             "TMPDIR": "/tmp",
-            "TORCHINDUCTOR_CACHE_DIR": f"{compiled}/inductor",
-            "TRITON_CACHE_DIR": f"{compiled}/triton",
-            "TORCH_EXTENSIONS_DIR": f"{compiled}/torch_extensions",
-            "CUDA_CACHE_PATH": f"{compiled}/nv",
+            **{variable: f"{compiled}/{name}" for variable, name in COMPILED.items()},
             "MPLCONFIGDIR": "/tmp/matplotlib",
             "USER": "compat",  # the user has no entry in /etc/passwd, and getpass.getuser() asks the environment first
             "LOGNAME": "compat",
@@ -73,7 +69,7 @@ class ContainerRequest:
             for key, volume in self.volumes.items()
         ]
         if cache:
-            mounts.append(Mount(COMPILED, f"{COMPILED_VOLUME}{cache}", type="volume"))
+            mounts.append(Mount(compiled, f"{COMPILED_VOLUME}{cache}", type="volume"))
         host = [f"{PLACE}/order.json", "--overlays", f"{PLACE}/overlays"]
         terminal = self.command is not None and has_terminal(self.command)
         return client.containers.create(
@@ -117,7 +113,7 @@ class ContainerRequest:
         """
         archive = io.BytesIO()
         files = {"order.json": json.dumps(self.launch.order).encode()}
-        folders = [f"compiled/{name}" for name in (CACHES if self.launch.order.get("compile_cache") else ())]
+        folders = [f"compiled/{name}" for name in COMPILED.values() if self.launch.order.get("compile_cache")]
         if self.command is not None:
             files |= {f"work/{name}": content for name, content in self.command.files.items()}
             folders.append("work")

@@ -12,12 +12,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from torch_compat_matrix.runner.backends import base, gpus
+from torch_compat_matrix.runner.backends import base
 from torch_compat_matrix.runner.backends import process as processes
-from torch_compat_matrix.runner.backends.base import Command, Finding, Gpu, Launch, Launched, Prepared
+from torch_compat_matrix.runner.backends.base import Command, Finding, Launch, Launched, Prepared
 from torch_compat_matrix.runner.errors import BackendUnusable
 from torch_compat_matrix.runner.model import Image, digest
-from torch_compat_matrix.runner.storage import Kept
 
 OF_THE_USER = (
     *("CUDA_MODULE_LOADING", "NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE"),
@@ -56,16 +55,10 @@ def _user_site() -> dict[str, str]:
     return {"PYTHONUSERBASE": site.getuserbase()} if site.ENABLE_USER_SITE else {"PYTHONNOUSERSITE": "1"}
 
 
-class HereBackend:
+class HereBackend(processes.ThisMachine):
     """Launches the probe host under the running interpreter, PYTHONPATH included."""
 
     name = "here"
-    pulls = False
-    heeds: Sequence[str] = ()
-    machine = platform.machine()
-
-    def __init__(self, home: Path) -> None:
-        self.home = home
 
     def prepare(self, image: Image) -> Prepared:
         """Describe this interpreter; its identity covers the installed packages and the caller's GPU variables."""
@@ -93,21 +86,9 @@ class HereBackend:
         variables = {**base.environment_of(launch.prepared.image), **_user_site()}
         return {"home": self.home, "gpu": launch.gpu, "keep": KEPT, "variables": variables}
 
-    def gpus(self) -> Sequence[Gpu]:
-        """The GPUs that nvidia-smi lists and CUDA_VISIBLE_DEVICES allows."""
-        return gpus.visible()
-
-    def reap(self) -> Sequence[str]:
-        """Remove the folders of launches whose owner died."""
-        return processes.reap()
-
     def room(self, images: Sequence[Image]) -> Finding:
         """The free disk space; overlays of some MB are all that it takes."""
         return base.room(self.home, 1e8)
-
-    def kept(self) -> Sequence[Kept]:
-        """Nothing: all of it is in the home."""
-        return ()
 
     def doctor(self) -> Sequence[Finding]:
         """Whether this interpreter holds torch, which is not imported."""

@@ -71,9 +71,6 @@ class KubernetesBackend(Placed):
     heeds: Sequence[str] = ("user",)
     counts = "resource"
 
-    def __init__(self, home: Path, target: Mapping[str, Any]) -> None:
-        super().__init__(home, target)
-
     @cached_property
     def cluster(self) -> Cluster:
         """The cluster of the target."""
@@ -111,7 +108,8 @@ class KubernetesBackend(Placed):
         """The API, and what this user may do with it."""
         try:
             version = self.cluster.ask(client.VersionApi(self.cluster.api).get_code, patience_s=0)["gitVersion"]
-            lacking = [need for need in _needs() if not self.cluster.may(*need)]
+            needs = ((*what, verb) for what, verbs in NEEDS.items() for verb in verbs)
+            lacking = [need for need in needs if not self.cluster.may(*need)]
         except Trouble as trouble:
             return [Finding(what="API", works=False, detail=str(trouble), code=trouble.code)]
         return [
@@ -156,12 +154,6 @@ class KubernetesBackend(Placed):
         self.cluster.ask(
             batch.delete_collection_namespaced_job, self.cluster.namespace, label_selector=selector, body=CASCADE
         )
-
-
-def _needs() -> Iterator[tuple[str, str, str]]:
-    """Each permission: API group, resource and verb."""
-    for (group, resource), verbs in NEEDS.items():
-        yield from ((group, resource, verb) for verb in verbs)
 
 
 class Cluster:

@@ -9,7 +9,6 @@ import tarfile
 from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from torch_compat_matrix.runner.backends.base import Launch, environment_of
@@ -66,9 +65,10 @@ def manifest(launch: Launch, target: Mapping[str, Any]) -> dict[str, Any]:
     if cpus:
         asked["cpu"] = str(cpus)
     gpus = {target["resource"]: str(len(launch.gpu.all))} if launch.gpu else {}
+    places = {variable: f"/tmp/{place}" for variable, place in (PLACES | COMPILED).items()}
     environment = {
         **environment_of(image),
-        **{variable: f"/tmp/{place}" for variable, place in (PLACES | COMPILED).items()},
+        **places,
         **({"OMP_NUM_THREADS": str(math.ceil(cpus))} if cpus else {}),
         **({} if launch.gpu else {"NVIDIA_VISIBLE_DEVICES": "void"}),  # an image may say `all`, and a runtime heed it
         "USER": "compat",
@@ -103,7 +103,7 @@ def manifest(launch: Launch, target: Mapping[str, Any]) -> dict[str, Any]:
     unpacks = {
         **container,
         "name": "unpack",
-        "command": [launch.prepared.python, "-c", UNPACK, f"/files/{FILES}", *_folders()],
+        "command": [launch.prepared.python, "-c", UNPACK, f"/files/{FILES}", *places.values()],
         "volumeMounts": [
             {"name": "files", "mountPath": "/files", "readOnly": True},
             {"name": "compat", "mountPath": "/compat"},
@@ -166,11 +166,13 @@ def manifest(launch: Launch, target: Mapping[str, Any]) -> dict[str, Any]:
 def files(launch: Launch, job: Mapping[str, Any], with_overlays: bool) -> dict[str, Any]:
     """The ConfigMap that the job's pod unpacks, which goes with the job: probes, order, and small overlays."""
     archive = io.BytesIO()
-    if with_overlays and sum(_size(folder) for folder in launch.overlays.values()) > 8 * MOST_BYTES:
+    overlays = launch.overlays if with_overlays else {}
+    sizes = (path.lstat().st_size for folder in overlays.values() for path in folder.rglob("*"))
+    if sum(sizes) > 8 * MOST_BYTES:
         raise _too_large("the packages of its cells")
     with tarfile.open(fileobj=archive, mode="w:gz", compresslevel=6) as tar:
         tar.add(BUNDLE, NAME, filter=_readable)
-        for key, folder in launch.overlays.items() if with_overlays else ():
+        for key, folder in overlays.items():
             tar.add(folder, f"overlays/{key}", filter=_readable)
         order = json.dumps(launch.order).encode()
         entry = tarfile.TarInfo("order.json")
@@ -258,15 +260,6 @@ def state_of(job: Mapping[str, Any], pod: Mapping[str, Any] | None) -> State:
     waiting = [each["state"]["waiting"]["reason"] for each in containers if "waiting" in each["state"]]
     reason = unplaced.get("message", "") if unplaced.get("status") == "False" else ", ".join(dict.fromkeys(waiting))
     return State(word="WAITING", reason=reason)
-
-
-def _folders() -> list[str]:
-    """The folders that the variables of a launch name, which have to be there."""
-    return [f"/tmp/{place}" for place in (*PLACES.values(), *COMPILED.values())]
-
-
-def _size(folder: Path) -> int:
-    return sum(path.lstat().st_size for path in folder.rglob("*"))
 
 
 def _too_large(what: str) -> Trouble:

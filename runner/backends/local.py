@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
 import shutil
 import threading
 import time
@@ -15,21 +14,16 @@ from typing import Any
 
 from torch_compat_matrix.runner.backends import base, gpus
 from torch_compat_matrix.runner.backends import process as processes
-from torch_compat_matrix.runner.backends.base import Command, Finding, Gpu, Launch, Launched, Prepared
+from torch_compat_matrix.runner.backends.base import Command, Finding, Launch, Launched, Prepared
 from torch_compat_matrix.runner.bundle import BUNDLE
 from torch_compat_matrix.runner.errors import Trouble
 from torch_compat_matrix.runner.files import build_once, locked, scratch
 from torch_compat_matrix.runner.model import Image
 from torch_compat_matrix.runner.packages import manifest, standin, uv
 from torch_compat_matrix.runner.packages.pip_config import Index
-from torch_compat_matrix.runner.storage import Kept
 
 COMPILE_S = 300
 """How long it may take on a busy host to compile ahead."""
-
-
-def _has_compiler() -> bool:
-    return shutil.which(os.environ.get("CXX", "g++")) is not None
 
 
 def _compiled(python: Path) -> Path:
@@ -60,16 +54,13 @@ def described(image: Image, built: standin.StandIn) -> Prepared:
     )
 
 
-class LocalBackend:
+class LocalBackend(processes.ThisMachine):
     """Builds stand-ins and launches the probe host in them as processes of this machine."""
 
     name = "local"
-    pulls = False
-    heeds: Sequence[str] = ()
-    machine = platform.machine()
 
     def __init__(self, home: Path) -> None:
-        self.home = home
+        super().__init__(home)
         self._compiler = ThreadPoolExecutor(1, "compile")
         self._compiled: dict[Path, Future[manifest.Sealed]] = {}
         """Interpreter of a stand-in -> the manifest of what is compiled ahead for it."""
@@ -81,7 +72,8 @@ class LocalBackend:
             raise Trouble("no-stand-in", f"{image.name} has no `local:` entry")
         gpu = self._has_gpu(image)
         built = standin.build(image.local, self.home, Index.from_pip(os.environ), gpu=gpu)
-        if not gpu and standin.has_inductor(built.python) and _has_compiler():
+        compiler = shutil.which(os.environ.get("CXX", "g++"))
+        if not gpu and compiler and standin.has_inductor(built.python):
             self._compile_ahead(built.python)
         return described(image, built)
 
@@ -170,27 +162,14 @@ class LocalBackend:
         with locked(standin.users_of(Path(prepared.python)), shared=True):
             yield
 
-    def gpus(self) -> Sequence[Gpu]:
-        """The GPUs that nvidia-smi lists and CUDA_VISIBLE_DEVICES allows."""
-        return gpus.visible()
-
-    def reap(self) -> Sequence[str]:
-        """Remove the folders of launches whose owner died."""
-        return processes.reap()
-
     def room(self, images: Sequence[Image]) -> Finding:
         """The free disk space for the stand-ins that are not yet built: 1 GB each, 5 GB with a CUDA build of torch."""
         missing = [image for image in images if image.local is not None and self.peek(image) is None]
         return base.room(self.home, len(missing) * (5e9 if gpus.offered(self)[0] else 1e9))
 
-    def kept(self) -> Sequence[Kept]:
-        """Nothing: all of it is in the home."""
-        return ()
-
     def doctor(self) -> Sequence[Finding]:
         """Whether uv works."""
         try:
-            installer = Finding(what="uv", works=True, detail=uv.version())
+            return [Finding(what="uv", works=True, detail=uv.version())]
         except Trouble as trouble:
-            installer = Finding(what="uv", works=False, detail=str(trouble), code=trouble.code)
-        return [installer]
+            return [Finding(what="uv", works=False, detail=str(trouble), code=trouble.code)]

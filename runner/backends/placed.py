@@ -13,10 +13,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from torch_compat_matrix.runner.backends.base import Gpu, Job, Launch, Launched
+from torch_compat_matrix.runner.backends.base import Backend, Gpu, Job, Launch, Launched
 from torch_compat_matrix.runner.errors import Trouble
 from torch_compat_matrix.runner.files import write_whole
-from torch_compat_matrix.runner.storage import Kept
 from torch_compat_matrix.runner.watch import phase
 
 if TYPE_CHECKING:
@@ -34,10 +33,9 @@ class Followed(Launched, Protocol):
     """Whether nothing is left to be ended."""
 
 
-class Placed(ABC):
-    """Submits jobs, and finds them again."""
+class Placed(Backend, ABC):
+    """Submits jobs, and finds them again; they are meant to outlive whoever submitted them."""
 
-    name: str
     pulls = False
     heeds: Sequence[str] = ()
     counts: str
@@ -104,14 +102,6 @@ class Placed(ABC):
         """The GPUs that a job may ask for at once, which the scheduler chooses."""
         number = int(self.target.get("gpus") or 1) if self.target.get(self.counts) else 0
         return [replace(self.gpu, index=index) for index in range(number)]
-
-    def reap(self) -> Sequence[str]:
-        """Nothing: jobs are meant to outlive whoever submitted them."""
-        return ()
-
-    def kept(self) -> Sequence[Kept]:
-        """Nothing: all of it is in the home."""
-        return ()
 
     @abstractmethod
     def _submit(self, launch: Launch, folder: Path, begun: bool) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import shutil
 import signal
 import socket
@@ -18,8 +19,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from torch_compat_matrix.runner.backends.base import Command, Exit, Gpu, attend
-from torch_compat_matrix.runner.backends.gpus import launch_lock
+from torch_compat_matrix.runner.backends import gpus
+from torch_compat_matrix.runner.backends.base import Backend, Command, Exit, Gpu, attend
 from torch_compat_matrix.runner.backends.owner import alive, owner
 from torch_compat_matrix.runner.bundle import BUNDLE, NAME
 from torch_compat_matrix.runner.errors import Trouble, reason_of
@@ -261,7 +262,7 @@ def _short(folder: Path) -> Path:
 def _locks(gpu: Gpu | None) -> Iterator[list[int]]:
     """The descriptors that keep the leased GPUs from being leased again while the process lives."""
     with ExitStack() as stack:
-        locks = [stack.enter_context(launch_lock(card)) for card in (gpu.all if gpu is not None else ())]
+        locks = [stack.enter_context(gpus.launch_lock(card)) for card in (gpu.all if gpu is not None else ())]
         yield [lock for lock in locks if lock is not None]
 
 
@@ -329,6 +330,25 @@ def _places(folder: Path, compiled: Path) -> dict[str, str]:
         **{name: str(folder / place) for name, place in PLACES.items()},
         **{name: str(compiled / place) for name, place in COMPILED.items()},
     }
+
+
+class ThisMachine(Backend):
+    """What the backends have in common whose launches are processes of this machine."""
+
+    pulls = False
+    heeds: Sequence[str] = ()
+    machine = platform.machine()
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+
+    def gpus(self) -> Sequence[Gpu]:
+        """The GPUs that nvidia-smi lists and CUDA_VISIBLE_DEVICES allows."""
+        return gpus.visible()
+
+    def reap(self) -> Sequence[str]:
+        """Remove the folders of launches whose owner died."""
+        return reap()
 
 
 def reap() -> list[str]:

@@ -14,7 +14,7 @@ from torch_compat_matrix.compat import progress
 from torch_compat_matrix.compat.progress import QUIET, VERBOSE, Lines, Live, span
 from torch_compat_matrix.reports.ending import MOST, ending
 from torch_compat_matrix.reports.table import Table
-from torch_compat_matrix.runner.backends.docker_pull import bytes_of, count
+from torch_compat_matrix.runner.backends.docker import bytes_of, count
 from torch_compat_matrix.runner.execution.durations import PRIOR_S, Estimate, Remaining
 from torch_compat_matrix.runner.model import Cell, Known, Verdict
 from torch_compat_matrix.runner.outcome import Outcome
