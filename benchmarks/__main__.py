@@ -156,7 +156,7 @@ def compat(
 
 def overlays(plan: Plan, home: Path) -> dict[str, list[tuple[str, str]]]:
     """Resolve and link the overlays that are not there yet; each image's libraries with their overlays."""
-    backend, index = connect("local", home), Index.from_pip(os.environ)
+    backend, index = connect("local", home), Index.from_pip()
     work: dict[str, list[tuple[str, str]]] = {}
     for image in plan.images:
         facts = known_facts(image, backend, home)

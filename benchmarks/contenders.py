@@ -25,7 +25,7 @@ class Contender:
 
 def shell_loop(plan: Plan, folder: Path) -> Contender:
     """A container for each cell: pip installs the library from a mounted cache, and each probe is a Python process."""
-    index = Index.from_pip(os.environ)
+    index = Index.from_pip()
     options = ["--rm", "--network", "host", "-v", f"{ROOT}:/src:ro", "-v", "compat-benchmark-pip:/root/.cache/pip"]
     options += ["-eTORCHINDUCTOR_COMPILE_THREADS=1"]
     options += [f"-v{path}:{path}:ro" for path in index.paths()]
@@ -116,6 +116,6 @@ def _requires(image: Image, cell: Cell) -> list[str]:
 
 def _uv_variables() -> dict[str, str]:
     return {
-        **Index.from_pip(os.environ).uv_environment(),
+        **Index.from_pip().uv_environment(),
         "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)]),
     }

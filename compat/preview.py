@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
@@ -32,7 +31,7 @@ from torch_compat_matrix.runner.workflow import remedy_of
 def preview(plan: Plan, backend: Backend, home: Path) -> str:
     """The plan as one table per image, with the expected time of the whole."""
     estimate = Estimate.load(home)
-    index, fetched = Index.from_pip(os.environ), overlay.fetched(home)
+    index, fetched = Index.from_pip(), overlay.fetched(home)
     foresee = cache(partial(standin.foresee, index=index))  # many images are of one kind
     blocks = ["\n".join(f"{name}: {', '.join(exact) or 'none'}" for name, exact in plan.taken.items())]
     for image in plan.images:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -32,7 +31,7 @@ def advise(opened: OpenRun, watch: Watch = lambda phase: None) -> None:
     failures = [outcome for outcome in outcomes if outcome.cell in probed and remedies.can_be_advised(outcome)]
     if not failures:
         return
-    evidence, index = Evidence(Run.all(home())[-RUNS:]), Index.from_pip(os.environ)
+    evidence, index = Evidence(Run.all(home())[-RUNS:]), Index.from_pip()
     facts = _facts(opened, {cells[outcome.cell].image for outcome in failures})
     offers: dict[str, Offers | None] = {}
 

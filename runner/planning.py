@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -183,7 +182,7 @@ def _offered(matrix: Matrix) -> Iterator[tuple[str, Moving, dict[str, str]]]:
     names = sorted({library for library, _ in wanted})
 
     def ask(library: str) -> dict[str, str]:
-        index = Index.from_pip(os.environ)
+        index = Index.from_pip()
         for entry in matrix.entries_of(library):
             index = index.beside(entry)
         return releases(library, index)
@@ -237,7 +236,7 @@ def appeared(plan: Plan) -> dict[str, Release]:
     last = history.last(home(), plan.backend)
     moved = {(key.split()[0], exact) for key, values in plan.taken.items() for exact in values}
     tags = {f"{name}-{exact}": Release(name, exact, "") for name, exact in moved}
-    pip, asked = Index.from_pip(os.environ), dict[tuple[str, ...], dict[str, str]]()
+    pip, asked = Index.from_pip(), dict[tuple[str, ...], dict[str, str]]()
 
     def offered(cell: Cell) -> dict[str, str]:
         key = (cell.subject, cell.index, *cell.extra_index, "", *cell.find_links)

@@ -15,15 +15,16 @@ from typing import TYPE_CHECKING, Any
 from torch_compat_matrix.runner import storage
 from torch_compat_matrix.runner.advice import suspects
 from torch_compat_matrix.runner.backends import gpus
-from torch_compat_matrix.runner.backends.base import Backend, Command, Finding, Places, Shells, connect
+from torch_compat_matrix.runner.backends.base import Backend, Command, Finding, Launch, Places, Shells, connect
 from torch_compat_matrix.runner.comparison.noise import quarantined
 from torch_compat_matrix.runner.errors import BackendUnusable, CompatError, NothingSelected, Trouble, UsageError
+from torch_compat_matrix.runner.execution import protocol
 from torch_compat_matrix.runner.execution.engine import Engine, Settled
-from torch_compat_matrix.runner.execution.shell import interact
 from torch_compat_matrix.runner.files import cores
 from torch_compat_matrix.runner.model import Check, Image, Plan, Verdict
 from torch_compat_matrix.runner.outcome import Outcome
 from torch_compat_matrix.runner.packages.pip_config import Index
+from torch_compat_matrix.runner.packages.resolution import Resolution
 from torch_compat_matrix.runner.records import history
 from torch_compat_matrix.runner.records.runs import Run, home
 from torch_compat_matrix.runner.text import SECRET
@@ -32,6 +33,9 @@ from torch_compat_matrix.runner.watch import Say, Watch
 
 if TYPE_CHECKING:
     from torch_compat_matrix.probes.contract import ImageFacts
+
+LONGEST_S = 7 * 24 * 3600.0
+"""Seconds until other hosts may take a user's container for a leftover; on its own host, its owner decides."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -178,7 +182,7 @@ def engine_for(
         backend=opened.backend,
         home=at or home(),
         folder=opened.run.folder,
-        index=index or Index.from_pip(os.environ),
+        index=index or Index.from_pip(),
         jobs=jobs_of(opened),
         seed=settings.seed,
         full=settings.full,
@@ -191,17 +195,15 @@ def engine_for(
     )
 
 
+def _bare_engine(plan: Plan, backend: Backend, folder: Path, say: Say) -> Engine:
+    """An engine without a run, of which nothing is kept."""
+    return Engine(plan=plan, backend=backend, home=home(), folder=folder, index=Index.from_pip(), say=say)
+
+
 def facts_of(image: Image, backend: Backend, say: Say) -> ImageFacts:
     """The facts of the image, which is pulled where it is not yet there; Trouble where it does not tell them."""
     with TemporaryDirectory() as folder:
-        engine = Engine(
-            plan=Plan(images=(image,), cells=()),
-            backend=backend,
-            home=home(),
-            folder=Path(folder),
-            index=Index.from_pip(os.environ),
-            say=say,
-        )
+        engine = _bare_engine(Plan(images=(image,), cells=()), backend, Path(folder), say)
         try:
             return engine.preparation.image(image).facts
         finally:
@@ -253,11 +255,10 @@ def run_command(plan: Plan, backend: Backend, command: Command, say: Say) -> int
     """
     if not isinstance(backend, Shells):
         raise UsageError("it cannot run a command of yours", "take another backend", f"--backend {backend.name}")
-    holds, index = storage.InUse(home()), Index.from_pip(os.environ)
-    folder = home() / "shell"  # nothing is recorded
-    engine = Engine(plan=plan, backend=backend, home=home(), folder=folder, index=index, say=say)
+    holds = storage.InUse(home())
+    engine = _bare_engine(plan, backend, home() / "shell", say)  # nothing is recorded
     try:
-        return interact(engine, command)
+        return _interact(engine, backend, command)
     except Trouble as trouble:
         if reason_for(trouble.code).verdict is Verdict.INFRA:
             raise
@@ -265,6 +266,26 @@ def run_command(plan: Plan, backend: Backend, command: Command, say: Say) -> int
     finally:
         engine.stop()
         holds.close()
+
+
+def _interact(engine: Engine, backend: Shells, command: Command) -> int:
+    """Run the command in the plan's only cell, which is prepared, leased and launched as for a probe host."""
+    (image,), (cell,) = engine.plan.images, engine.plan.cells
+    engine.require_gpus(image)
+    ready = engine.preparation.image(image)
+    work = engine.preparation.cell(cell, ready)
+    if isinstance(work, Resolution):
+        raise work.trouble(f"{cell.id}: ")
+    with engine.device(ready) as gpu:
+        engine.preparation.mend([work])
+        order = protocol.order(image, [work], device="cuda" if gpu else "cpu", threads=engine.threads)
+        order["deadline_s"] = LONGEST_S
+        overlays = {work.overlay.name: work.overlay} if work.overlay else {}
+        labels = {"run": "shell"}
+        launch = Launch(
+            prepared=ready.prepared, order=order, overlays=overlays, limits=image.limits, labels=labels, gpu=gpu
+        )
+        return backend.interact(launch, command)
 
 
 def remedy_of(problem: CompatError | Finding, backend: str = "") -> str:

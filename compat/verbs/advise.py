@@ -15,7 +15,6 @@ compat advise captum==0.9.0 --backend docker --gpu H100
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import shlex
 import sys
@@ -119,7 +118,7 @@ def _gpus(options: argparse.Namespace) -> tuple[str, ...]:
 def _search(
     evidence: Evidence, wanted: Mapping[str, str], matrix: Matrix | None, names: Sequence[str], options: Any
 ) -> Search:
-    index = Index.from_pip(os.environ)
+    index = Index.from_pip()
     for entry in (entry for name in wanted if matrix for entry in matrix.entries_of(name)):
         index = index.beside(entry)
 

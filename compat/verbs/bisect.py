@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import datetime as dt
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import takewhile
@@ -81,7 +80,7 @@ class Steps:
         self.seen: dict[str, Outcome] = {}
         self.each: dict[str, list[Outcome]] = {}
         """Point -> the outcomes of all probes, of which `seen` has the worst."""
-        self.index = Index.from_pip(os.environ).beside(cell)
+        self.index = Index.from_pip().beside(cell)
         self.engine: Engine | None = None
 
     def version(self, version: str) -> Outcome:

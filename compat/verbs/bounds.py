@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -67,7 +66,7 @@ class _Search:
         backend = connect(plan.backend, home(), plan.target)
         self.cell, self.name = cell, canonical(cell.members[0])
         self.facts = facts_of(next(image for image in plan.images if image.name == cell.image), backend, say)
-        self.index = Index.from_pip(os.environ).beside(cell)
+        self.index = Index.from_pip().beside(cell)
         self.steps = Steps(plan, cell, backend, command)
         self.evidence = evidence
 

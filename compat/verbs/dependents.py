@@ -13,7 +13,6 @@ compat dependents linear-operator torch-2.13
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -54,7 +53,7 @@ def main(options: argparse.Namespace) -> Status:
 
 
 def _dependent(cell: Cell, name: str, facts: Mapping[str, Any]) -> Dependent | None:
-    found = resolution(cell, facts, Index.from_pip(os.environ), home())
+    found = resolution(cell, facts, Index.from_pip(), home())
     if not needs(cell, found, facts, name):
         return None
     added = read_pins(found.add)

@@ -13,7 +13,6 @@ compat lock --check
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -86,7 +85,7 @@ def lock_of(plan: Plan, backend: Backend) -> Lock:
 def _frozen(local: Local) -> LockedCell:
     """The entry of a stand-in, which is resolved anew: one that is built may be months old."""
     try:
-        adds = standin.freeze(local, Index.from_pip(os.environ))
+        adds = standin.freeze(local, Index.from_pip())
     except Trouble as trouble:
         return _without(trouble, wanted(local))
     return LockedCell(asked=wanted(local), adds=tuple(map(redact, adds)))
@@ -132,7 +131,7 @@ def _resolved(cell: Cell, facts: Mapping[str, Any], prepared: Prepared, since: f
     absent = left_out(cell.requires, facts)
     if cell.members and absent.keys() >= set(cell.members):
         raise Trouble("not-applicable", "; ".join(absent[name] for name in cell.members))
-    index = Index.from_pip(os.environ).beside(cell)
+    index = Index.from_pip().beside(cell)
     resolution, _ = install(  # and not `resolve`: only the packages themselves show whether pip refuses one
         cell.requires,
         facts,

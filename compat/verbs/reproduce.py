@@ -12,7 +12,6 @@ compat reproduce captum-0.6.0/sample --run 20260801 --out report
 from __future__ import annotations
 
 import argparse
-import os
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -56,7 +55,7 @@ def main(options: argparse.Namespace) -> Status:
         replace(plan, images=(image,), cells=(exact,)), header["backend"], outcome, script
     )
     environment = current.environments().get(outcome.environment, {})
-    sources = Index.from_pip(os.environ).beside(cell)
+    sources = Index.from_pip().beside(cell)
     added = {name_of(pin): version_of(pin) for pin in outcome.resolved}
     facts = environment.get("facts", {})
     torch = (facts.get("torch") or {}).get("version", "")

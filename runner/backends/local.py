@@ -71,7 +71,7 @@ class LocalBackend(processes.ThisMachine):
         if image.local is None:
             raise Trouble("no-stand-in", f"{image.name} has no `local:` entry")
         gpu = self._has_gpu(image)
-        built = standin.build(image.local, self.home, Index.from_pip(os.environ), gpu=gpu)
+        built = standin.build(image.local, self.home, Index.from_pip(), gpu=gpu)
         compiler = shutil.which(os.environ.get("CXX", "g++"))
         if not gpu and compiler and standin.has_inductor(built.python):
             self._compile_ahead(built.python)
@@ -81,7 +81,7 @@ class LocalBackend(processes.ThisMachine):
         """The stand-in, if it is built."""
         if image.local is None:
             return None
-        built = standin.find(image.local, self.home, Index.from_pip(os.environ), gpu=self._has_gpu(image))
+        built = standin.find(image.local, self.home, Index.from_pip(), gpu=self._has_gpu(image))
         return None if built is None else described(image, built)
 
     def _has_gpu(self, image: Image) -> bool:

@@ -62,7 +62,7 @@ class SlurmBackend(Placed):
     def prepare(self, image: Image) -> Prepared:
         """The image's reference where containers take it, else its stand-in, else `python:` of a node."""
         if image.local is not None and not self.contains:
-            built = standin.build(image.local, self.home, Index.from_pip(os.environ), gpu=bool(self.gpus()))
+            built = standin.build(image.local, self.home, Index.from_pip(), gpu=bool(self.gpus()))
             return described(image, built)
         if self.contains and image.reference is None:
             raise Trouble("image-not-found", f"{image.name} has no `tag:`")
@@ -77,7 +77,7 @@ class SlurmBackend(Placed):
         """The image, where nothing need be built."""
         if image.local is None or self.contains:
             return self.prepare(image)
-        built = standin.find(image.local, self.home, Index.from_pip(os.environ), gpu=bool(self.gpus()))
+        built = standin.find(image.local, self.home, Index.from_pip(), gpu=bool(self.gpus()))
         return None if built is None else described(image, built)
 
     def room(self, images: Sequence[Image]) -> Finding:

@@ -51,7 +51,7 @@ def wheels(tmp_path: Path) -> Iterator[tuple[Path, str]]:
 @pytest.fixture
 def pip(tmp_path: Path) -> Path:
     """A folder with pip in it, which neither the image nor a uv environment need hold."""
-    index = Index.from_pip(os.environ)
+    index = Index.from_pip()
     ran = run(("pip", "install", "--target", str(tmp_path / "pip"), *index.uv_flags(), "pip"), index.uv_environment())
     assert ran.status == 0, ran.err
     return tmp_path / "pip"

@@ -88,7 +88,7 @@ def test_an_engine_that_restarts_costs_no_outcome(door: Door, backend: DockerBac
     plan = Plan(images=(Image(name="a", tag=tag, limits=limits),), cells=(cell,))
     folder = tmp_path / "run"
     folder.mkdir()
-    engine = Engine(plan=plan, backend=through, home=tmp_path / "home", folder=folder, index=Index.from_pip(os.environ))
+    engine = Engine(plan=plan, backend=through, home=tmp_path / "home", folder=folder, index=Index.from_pip())
     running = threading.Thread(target=engine.run, args=(plan.checks,))
     running.start()
     until = time.monotonic() + 120

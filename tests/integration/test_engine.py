@@ -154,7 +154,7 @@ def engine(backend: Interpreter, what: Plan, home: Path, **settings: Any) -> Eng
     """An engine on a run's folder."""
     folder = home / "runs" / "r"
     folder.mkdir(parents=True, exist_ok=True)
-    settings = {"index": Index.from_pip(os.environ), **settings}
+    settings = {"index": Index.from_pip(), **settings}
     return Engine(plan=what, backend=backend, home=home, folder=folder, **settings)
 
 

@@ -240,7 +240,7 @@ def test_the_plan_shows_both_answers(offered: Path, tmp_path: Path, monkeypatch:
     cell = Cell(image="x", subject="clip", version="3.3", members=("clip",), requires=("clip==3.3",))
 
     def told(cell: Cell) -> tuple[str, str]:
-        return resolution_of(cell, facts(), tmp_path, Index.from_pip(os.environ), fetched(tmp_path))
+        return resolution_of(cell, facts(), tmp_path, Index.from_pip(), fetched(tmp_path))
 
     adds, _ = told(cell)
     assert adds == "clip==3.3 and 1 more; 📌 a plain install replaces torch 2.13.0+cpu -> 2.15.0"
@@ -248,7 +248,7 @@ def test_the_plan_shows_both_answers(offered: Path, tmp_path: Path, monkeypatch:
     assert adds == "clip==3.3 and 2 more; 🔀 replaces torch 2.13.0+cpu -> 2.15.0"
     lib = replace(cell, subject="lib", version="1.0", members=("lib",), requires=("lib==1.0",))
     assert told(lib) == ("lib==1.0 and 1 more", "to fetch")
-    install(lib.requires, facts(), Index.from_pip(os.environ), tmp_path)
+    install(lib.requires, facts(), Index.from_pip(), tmp_path)
     assert told(lib) == ("lib==1.0 and 1 more", "cached")
 
 

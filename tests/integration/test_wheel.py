@@ -109,7 +109,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.share
 def test_a_clean_clone_gives_whole_distributions(clone: Path, tmp_path: Path) -> None:
     """Every module and data file of the product is in the wheel, and in the sdist that it is made of."""
-    index = Index.from_pip(os.environ)
+    index = Index.from_pip()
     ran = uv.run(("build", "--out-dir", str(tmp_path), str(clone), *index.uv_flags()), index.uv_environment())
     assert ran.status == 0, ran.err
     rooms = ("compat", "reports", "runner", "probes")
@@ -127,7 +127,7 @@ def test_a_clean_clone_gives_whole_distributions(clone: Path, tmp_path: Path) ->
 @pytest.mark.share
 def test_a_git_url_gives_a_tool(clone: Path, tmp_path: Path) -> None:
     """Installed by `uv tool install`, it writes a matrix in an empty folder and shows the plan of a run."""
-    index, place = Index.from_pip(os.environ), tmp_path / "empty"
+    index, place = Index.from_pip(), tmp_path / "empty"
     place.mkdir()
     folders = {"UV_TOOL_DIR": str(tmp_path / "tools"), "UV_TOOL_BIN_DIR": str(tmp_path / "bin")}
     installed = uv.run(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import os
 import shutil
 import subprocess
 import sys
@@ -62,7 +61,7 @@ def _fill(root: Path, requires: Sequence[str], debian: Sequence[str]) -> None:
     shutil.rmtree(root / "var/cache/apt/archives", ignore_errors=True)
     python = next((root / "usr/bin").glob("python3.*[0-9]")).name
     target = root / "usr/local/lib" / python / "dist-packages"
-    index = Index.from_pip(os.environ)
+    index = Index.from_pip()
     flags = ("--target", str(target), "--python-version", python.removeprefix("python"), *index.uv_flags())
     cpu = (f"{requires[0]}+cpu", *requires[1:])
     # a CPU build where the find-links have one, else PyTorch's own, else what the index has

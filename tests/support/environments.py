@@ -18,7 +18,7 @@ HOME = Path(os.environ.get("COMPAT_HOME") or ROOT / ".compat")
 def environment(*requires: str) -> str:
     """The interpreter of an environment that holds these, CPU builds where there are any."""
     local = Local(python="3.11", requires=requires)
-    return str(standin.build(local, HOME, Index.from_pip(os.environ), gpu=False).python)
+    return str(standin.build(local, HOME, Index.from_pip(), gpu=False).python)
 
 
 @pytest.fixture(scope="session")

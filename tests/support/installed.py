@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from tests.support import ROOT
@@ -12,7 +11,7 @@ from torch_compat_matrix.runner.packages.pip_config import Index
 
 def installed(folder: Path) -> Path:
     """The programs of a new environment below the folder, which holds the wheel with what it asks for."""
-    index = Index.from_pip(os.environ)
+    index = Index.from_pip()
     for arguments in (
         ("build", "--wheel", "--out-dir", str(folder / "dist"), str(ROOT)),
         ("venv", "--no-project", str(folder / "venv")),
