@@ -17,20 +17,8 @@ from typing import Any, Dict, List, Optional, cast
 from .contract import Facts, GpuFacts, ImageFacts, LaunchFacts, Requirements, TorchFacts
 
 TOOLS = (
-    "gcc",
-    "g++",
-    "cc",
-    "c++",
-    "clang",
-    "nvcc",
-    "ninja",
-    "cmake",
-    "git",
-    "jupyter",
-    "sshd",
-    "pip",
-    "conda",
-    "nvidia-smi",
+    *("gcc", "g++", "cc", "c++", "clang", "nvcc", "ninja", "cmake", "git"),
+    *("jupyter", "sshd", "pip", "conda", "nvidia-smi"),
 )
 
 

@@ -23,7 +23,7 @@ import secrets
 import shutil
 import signal
 import time
-from typing import Any, Callable, List, NoReturn, Sequence, Union, cast
+from typing import Any, Callable, List, NoReturn, Union, cast
 
 from . import child as work
 from . import facts, own, services
@@ -98,13 +98,14 @@ class Host:
             until=self.until,
             shared=shared,
         )
-        cells = [
+        cells: List[Union[Cell, Commands]] = [
             (Commands if cell["commands"] else Cell)(cell, launch, self.emit, self.descriptor)
             for cell in self.order["cells"]
         ]
         try:
             self.take_ahead(shared, 0)
-            compiling = _compile_in_forks(cells)
+            # the children that will call torch.compile and are forked from this process
+            compiling = sum(probe == COMPILE for cell in cells if cell.warm for probe, _ in cell.questions)
             if compiling:  # every optimizer of torch imports it
                 self.warm_up(lambda: importlib.import_module("torch._dynamo"))
             for cell in cells:
@@ -199,11 +200,6 @@ def _import_probes(distribution: str) -> None:
             work.probe_module(distribution)
     except BaseException:
         pass  # the library's own child shows this
-
-
-def _compile_in_forks(cells: Sequence[Union[Cell, Commands]]) -> int:
-    """The number of children that will call torch.compile and are forked from this process."""
-    return sum(probe == COMPILE for cell in cells if cell.warm for probe, _ in cell.questions)
 
 
 def _torch_facts(channel: Channel, on_gpu: bool) -> None:

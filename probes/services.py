@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 import urllib.request
+from importlib.util import find_spec
 from typing import Any, Callable, Dict, Iterable, List, Optional
 
 PATIENCE_S = 30.0
@@ -36,15 +37,10 @@ def ask(names: Iterable[str]) -> Dict[str, Any]:
 def _jupyter() -> str:
     """A Jupyter server says its version on its port."""
     port = _free_port()
-    options = [
-        "--no-browser",
-        "--ip=127.0.0.1",
-        f"--port={port}",
-        "--allow-root",
-        f"--notebook-dir={tempfile.gettempdir()}",
-    ]
+    options = ["--no-browser", "--ip=127.0.0.1", f"--port={port}"]
+    options += ["--allow-root", f"--notebook-dir={tempfile.gettempdir()}"]
     own = [sys.executable, "-m", "jupyter_server"]
-    command = own if _has_module("jupyter_server") else [_program("jupyter"), "notebook"]
+    command = own if find_spec("jupyter_server") else [_program("jupyter"), "notebook"]
 
     def answer() -> str:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/api", timeout=2) as reply:
@@ -101,12 +97,6 @@ def _program(name: str) -> str:
     if path is None:
         raise RuntimeError(f"{name} is not on PATH")
     return path
-
-
-def _has_module(name: str) -> bool:
-    from importlib.util import find_spec
-
-    return find_spec(name) is not None
 
 
 def _free_port() -> int:

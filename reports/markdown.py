@@ -76,7 +76,9 @@ def what_to_do(table: Table, changes: Changes | None, most: int, only: Collectio
 def summary(table: Table, changes: Changes | None) -> str:
     """The most important facts, in one or two sentences."""
     counts = Counter(outcome.grade or outcome.verdict.value for outcome in table.outcomes.values())
-    done = ", ".join(f"{counts[verdict]} {verdict}" for verdict in sorted(counts, key=_rank))
+    order = [verdict.value for verdict in Verdict]
+    told = sorted(counts, key=lambda name: order.index(name) if name in order else 0.5)  # a superficial pass
+    done = ", ".join(f"{counts[verdict]} {verdict}" for verdict in told)
     failures = [judged for judged in table.surprises if judged.surprise == "unexpected failure"]
     unexpected = [judged for judged in failures if not judged.outcome.unconfirmed]
     stands = standing(table)
@@ -126,12 +128,6 @@ def summary(table: Table, changes: Changes | None) -> str:
     if changes is not None and not (changes.failing or changes.lost):
         sentences.append(f"Against {changes.coverage(len(table.outcomes))}: {changes.counts}.")
     return " ".join(sentences) + f" ({len(table.outcomes)} checks: {done})"
-
-
-def _rank(verdict: str) -> float:
-    """The place of a verdict, or of a superficial pass, in the headline."""
-    verdicts = [each.value for each in Verdict]
-    return verdicts.index(verdict) if verdict in verdicts else 0.5
 
 
 def _where(table: Table, outcome: Outcome) -> str:

@@ -83,7 +83,7 @@ class _Search:
         probes = [outcome.probe for outcome in self.steps.each[base] if outcome.verdict is Verdict.PASS]
         if probes:
             self.cell = replace(self.cell, probes=tuple(probes))
-        learn(bounds, self._versions(self.steps.seen[base]), bool(probes))
+        learn(bounds, versions_in(self.facts, pins(self.steps.seen[base])), bool(probes))
         recorded(bounds, self.evidence.of(self.name), self.name, version, probes[-1] if probes else "import")
         for name, bound in bounds.items():
             if probes and bound.capped and name not in (*outside, PYTHON, TORCH):
@@ -100,14 +100,11 @@ class _Search:
     def _try(self, bound: Bound, outside: dict[str, str]) -> None:
         """Run above the declared cap: the newest, and where that fails, the first that does."""
         above = newer(bound, releases(bound.name, self.index))
-        if not above or self._passes(bound, above[-1], outside):
+        if not above or bisection.passes(self._step(bound, above[-1], outside)):
             return
         good = max(bound.passes, default="", key=number)
         if len(above) > 1 and good:
             bisection.search([good, *above], lambda version: self._step(bound, version, outside))
-
-    def _passes(self, bound: Bound, version: str, outside: dict[str, str]) -> bool:
-        return bisection.passes(self._step(bound, version, outside)) is True
 
     def _step(self, bound: Bound, version: str, outside: dict[str, str]) -> Outcome:
         """The outcome with that version; what it shows is kept."""
@@ -130,9 +127,6 @@ class _Search:
         more = [line for line in lines if name_of(line) != TORCH]
         self.steps.ask(point, replace(self.cell, requires=(*asked, *more)), index)
         return point
-
-    def _versions(self, outcome: Outcome) -> dict[str, str]:
-        return versions_in(self.facts, pins(outcome))
 
 
 def _lines(row: Bounded) -> Iterator[str]:

@@ -56,13 +56,9 @@ def _dependent(cell: Cell, name: str, facts: Mapping[str, Any]) -> Dependent | N
     found = resolution(cell, facts, Index.from_pip(), home())
     if not needs(cell, found, facts, name):
         return None
-    added = read_pins(found.add)
-    version = added.get(name) or found.versions.get(name) or _held(facts, name)
+    added, held = read_pins(found.add), {canonical(each): version for each, version in facts["packages"].items()}
+    version = added.get(name) or found.versions.get(name) or held.get(name, "")
     return Dependent(cell=cell.id, version=version, added=name in added, problem=found.problem)
-
-
-def _held(facts: Mapping[str, Any], name: str) -> str:
-    return next((version for held, version in facts["packages"].items() if canonical(held) == name), "")
 
 
 def _lines(name: str, found: list[Dependent]) -> Iterator[str]:

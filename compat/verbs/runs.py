@@ -39,22 +39,20 @@ def _row(run: Run) -> RunRow:
         header, plan, outcomes = run.header(), run.plan(), run.outcomes()
     except NoRun:
         return RunRow(run=run.id, state="never began", backend="", checks="", covers="", verdicts="", size="")
+    unended = "submitted" if (home() / "jobs" / run.id).is_dir() else "interrupted"
+    state = "still going" if run.is_going() else "complete" if run.ended() else unended
     verdicts = Counter(outcome.grade or outcome.verdict.value for outcome in outcomes.values())
     images = [image.name for image in plan.images if plan.cells_of(image)]
     subjects = list(dict.fromkeys(cell.subject for cell in plan.cells))
     return {
         "run": run.id,
-        "state": "still going" if run.is_going() else "complete" if run.ended() else _unended(run),
+        "state": state,
         "backend": header["backend"],
         "checks": f"{len(outcomes)} of {len(plan.checks)}",
         "covers": f"{_few(images)} x {_few(subjects)}",
         "verdicts": ", ".join(f"{number} {verdict}" for verdict, number in verdicts.most_common()),
         "size": shown_size(size(run.folder)),
     }
-
-
-def _unended(run: Run) -> str:
-    return "submitted" if (home() / "jobs" / run.id).is_dir() else "interrupted"
 
 
 def _few(names: list[str]) -> str:

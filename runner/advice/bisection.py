@@ -132,5 +132,5 @@ def tells_days(name: str, facts: Mapping[str, Any], index: Index) -> bool:
 
 
 def _choose(requirement: str, facts: Mapping[str, Any], index: Index) -> uv.Ran:
-    flags = ("pip", "compile", "--no-deps", "--no-header", "--no-annotate", *Target.of(facts).flags())
-    return uv.run((*flags, *index.uv_flags(), "-"), index.uv_environment(), stdin=requirement)
+    flags = ("--no-deps", *Target.of(facts).flags(), *index.uv_flags())
+    return uv.pins([requirement], index.uv_environment(), *flags)

@@ -203,15 +203,11 @@ def _replaced(outcome: Outcome) -> list[str]:
 
 def _versions(cell: Cell, outcome: Outcome, place: Place) -> dict[str, str]:
     """The versions of the members, as requested where none was recorded, and of what was replaced in the image."""
-    added = pins(outcome)
-    return {**{name: added.get(name, "") for name in _replaced(outcome)}, **_members(cell, outcome, place)}
-
-
-def _members(cell: Cell, outcome: Outcome, place: Place) -> dict[str, str]:
-    added, held = pins(outcome), place.facts.get("packages") or {}
+    added, held, asked = pins(outcome), place.facts.get("packages") or {}, read_pins(cell.requires)
+    replaced = {name: added.get(name, "") for name in _replaced(outcome)}
     if cell.version == LATEST:
-        return {cell.subject: added.get(cell.subject) or outcome.installed or LATEST}
+        return {**replaced, cell.subject: added.get(cell.subject) or outcome.installed or LATEST}
     if cell.version == INSTALLED:
-        return {cell.subject: held.get(cell.subject) or INSTALLED}
-    asked = read_pins(cell.requires)
-    return {name: added.get(name) or asked.get(name) or held.get(name) or cell.version for name in cell.members}
+        return {**replaced, cell.subject: held.get(cell.subject) or INSTALLED}
+    members = {name: added.get(name) or asked.get(name) or held.get(name) or cell.version for name in cell.members}
+    return {**replaced, **members}

@@ -129,7 +129,8 @@ class Search:
             except Blocked as blocked:
                 why = str(blocked)
             self.refused.append(Refused(place=place, versions=versions, why=why))
-            for name in [name for name in versions if _names(why, name)] or list(versions):
+            named = [name for name in versions if re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", why)]
+            for name in named or list(versions):
                 older = {**steps, name: steps[name] + 1}
                 if older[name] < len(ladders[name]) and tuple(older.values()) not in met:
                     met.add(tuple(older.values()))
@@ -198,10 +199,6 @@ def _agreeing(sets: Sequence[Mapping[str, str]]) -> Iterator[tuple[str, str]]:
         versions = {pins[name] for pins in sets if name in pins}
         if len(versions) == 1:
             yield name, versions.pop()
-
-
-def _names(text: str, name: str) -> bool:
-    return re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", text) is not None
 
 
 NONE = Version("0.dev0")

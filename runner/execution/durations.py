@@ -25,7 +25,11 @@ class Estimate:
     @classmethod
     def load(cls, home: Path) -> Estimate:
         """The durations of earlier runs; empty where there are none or the file is damaged."""
-        return cls(read_cache(home / "durations.json", _seconds) or {})
+
+        def parse(data: Any) -> dict[str, float]:
+            return {name: float(value) for name, value in data.items() if finite(value)}
+
+        return cls(read_cache(home / "durations.json", parse) or {})
 
     def save(self, home: Path, outcomes: Iterable[Outcome]) -> None:
         """Keep the durations of checks that really ran."""
@@ -74,7 +78,3 @@ class Remaining:
         if not self.ended:
             return sum(self.open.values()) / self.jobs
         return max(0.0, self.at_end - (now - self.ended))
-
-
-def _seconds(data: Any) -> dict[str, float]:
-    return {name: float(value) for name, value in data.items() if finite(value)}

@@ -77,14 +77,11 @@ def _cuda_needed(folder: Path) -> dict[str, str]:
         if record.parent.name.startswith("torch-"):
             continue
         paths = (line.rsplit(",", 2)[0] for line in record.read_text(encoding="utf-8").splitlines())
-        linked = [_linked((folder / path).read_bytes()) for path in paths if path.endswith(".so")]
+        codes = ((folder / path).read_bytes() for path in paths if path.endswith(".so"))
+        # searched only where torch is named at all: scipy's hold 100 MB without it
+        linked = [_LINKED.findall(code) for code in codes if b"libtorch" in code or b"libc10" in code]
         torched = [names for names in linked if any(not runtime for _, runtime in names)]
         if torched and all(any(cuda for cuda, _ in names) for names in torched):
             versions = [runtime.decode() for names in torched for _, runtime in names if runtime]
             needed[canonical(record.parent.name.partition("-")[0])] = max(versions, default="")
     return needed
-
-
-def _linked(code: bytes) -> list[tuple[bytes, bytes]]:
-    """The libraries that `_LINKED` finds in a file linked to torch, else none: scipy's hold 100 MB without any."""
-    return _LINKED.findall(code) if b"libtorch" in code or b"libc10" in code else []

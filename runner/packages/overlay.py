@@ -141,8 +141,7 @@ def folder_of(
 @cache
 def offered(add: tuple[str, ...], flags: tuple[str, ...], *variables: tuple[str, str]) -> uv.Ran:
     """uv's answer with the hashes of the files that the indexes offer for these pins, asked once a process."""
-    compile_ = ("pip", "compile", "--no-deps", "--no-header", "--no-annotate", "--generate-hashes")
-    return uv.run((*compile_, *flags, "-"), dict(variables), stdin="\n".join(add))
+    return uv.pins(add, dict(variables), "--no-deps", "--generate-hashes", *flags)
 
 
 def _install(add: Sequence[str], target: Target, index: Index, folder: Path, cpu_line: bool) -> None:

@@ -206,7 +206,9 @@ class Index:
         named = self.pip_environment()
         words = [word for name, value in named.items() if name.startswith("PIP_") for word in value.split()]
         paths = [Path(word.removeprefix("file://")) for word in words if word.startswith(("file://", "/"))]
-        return tuple(dict.fromkeys(_root(path) for path in paths if path.exists()))
+        # the files of a simple index usually lie beside `simple`, not in it
+        roots = (path.parent if path.name == "simple" else path for path in paths if path.exists())
+        return tuple(dict.fromkeys(roots))
 
     @property
     def key(self) -> str:
@@ -296,8 +298,3 @@ def _read(path: Path) -> dict[tuple[str, str], str]:
 
 def _normal(name: str) -> str:
     return name.lower().replace("_", "-").removeprefix("--")
-
-
-def _root(path: Path) -> Path:
-    """The folder to mount for a simple index, whose files usually lie beside `simple`, not in it."""
-    return path.parent if path.name == "simple" else path

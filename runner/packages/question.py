@@ -39,7 +39,6 @@ _FINER = {
     "sdist-build-failed": ("needs-in-image",),
 }
 """A reason of pip's -> the reasons of uv's that tell the same more closely."""
-_COMPILE = ("pip", "compile", "--no-header", "--no-annotate")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -114,10 +113,11 @@ class Question:
     def _asked(self) -> Resolution:
         """pip's answer to a plain install; what is not to be the newest stays where it meets its requirement."""
         held = self.held.versions
-        stay = {
-            name_of(text) for text in self.requirements if self.newest and self._stays(text, held.get(name_of(text)))
-        }
-        return self._ask_pip(self.held.pins(stay))
+        older = held.keys() - self.newest if self.newest else ()
+        asked = ((name_of(text), text) for text in self.requirements)
+        return self._ask_pip(
+            self.held.pins({name for name, text in asked if name in older and admits(text, held[name])})
+        )
 
     def _ask_pip(self, more_constraints: str) -> Resolution:
         if self.index.uvs_alone:
@@ -130,9 +130,6 @@ class Question:
 
     def _constraints(self) -> str:
         return "".join(f"{constraint.line}\n" for constraint in self.constraints)
-
-    def _stays(self, requirement: str, version: str | None) -> bool:
-        return version is not None and name_of(requirement) not in self.newest and bool(admits(requirement, version))
 
     def _unasked(self, ran: uv.Ran, free: uv.Ran) -> Resolution:
         """uv's answer, less the releases that pip is known to refuse."""
@@ -325,11 +322,8 @@ class Question:
             constraints.write_text(self._constraints())
             no_deps = ("--no-deps",) if self.index.is_on("no-deps") else ()
             flags = (*self.pip.target.flags(), *self.index.uv_flags(), *no_deps)
-            return uv.run(
-                (*_COMPILE, *flags, "-c", str(constraints), *arguments, "-"),
-                self.index.uv_environment(*map(str, links)) | dict(variables or {}),
-                stdin="\n".join(self.requirements),
-            )
+            more = self.index.uv_environment(*map(str, links)) | dict(variables or {})
+            return uv.pins(self.requirements, more, *flags, "-c", str(constraints), *arguments)
 
 
 def _drifted(

@@ -121,11 +121,8 @@ def foresee(local: Local, index: Index) -> None:
     """Raise the Trouble that `build` would end in, as far as the index shows it; nothing is built."""
     if not _is_version(local):
         return  # an interpreter by its path or name, which only a build asks for its version
-    ran = uv.run(
-        ("pip", "compile", "--python-version", _version(local), *index.uv_flags(), "-"),
-        index.uv_environment(),
-        stdin="\n".join(local.requires),
-    )
+    flags = ("--python-version", _version(local), *index.uv_flags())
+    ran = uv.pins(local.requires, index.uv_environment(), *flags)
     if ran.status and ran.reason not in PASSING:
         raise _cannot_be_built(ran)
 
@@ -137,8 +134,7 @@ def freeze(local: Local, index: Index) -> tuple[str, ...]:
     the host.
     """
     python = ("--python-version", _version(local)) if _is_version(local) else ("--python", local.python)
-    asked = ("pip", "compile", "--generate-hashes", "--no-header", "--no-annotate", *python, *index.uv_flags(), "-")
-    ran = uv.run(asked, index.uv_environment(), stdin="\n".join(local.requires))
+    ran = uv.pins(local.requires, index.uv_environment(), "--generate-hashes", *python, *index.uv_flags())
     if ran.status:
         raise _cannot_be_built(ran)
     own = {name_of(text): text for text in local.requires}
@@ -156,8 +152,7 @@ def fetch(local: Local, cells: Iterable[Sequence[str]], home: Path, index: Index
     flags, variables = ("--python-version", _version(local), *index.uv_flags()), index.uv_environment()
 
     def pins(*more: str) -> list[str]:
-        asked = ("pip", "compile", "--no-header", "--no-annotate", *flags, "-")
-        return uv.run(asked, variables, stdin="\n".join((*local.requires, *more))).out.splitlines()
+        return uv.pins((*local.requires, *more), variables, *flags).out.splitlines()
 
     fetched = set(pins())
     for requirements in cells if fetched else ():
@@ -314,7 +309,6 @@ def _offered(torch: str, python: Path, index: Index) -> str:
     """The CPU build of this requirement in the find-links alone; empty where they have none."""
     if not index.find_links():
         return ""
-    flags = ("--no-index", "--no-deps", "--no-header", "--no-annotate", *_into(python))
-    ran = uv.run(("pip", "compile", *flags, "-"), index.uv_environment(), stdin=torch)
+    ran = uv.pins([torch], index.uv_environment(), "--no-index", "--no-deps", *_into(python))
     pin = re.search(r"^torch==(\S+\+cpu)$", ran.out, re.MULTILINE)
     return pin[1] if pin and not ran.status else ""

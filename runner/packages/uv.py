@@ -128,8 +128,16 @@ def run(
         filtered = Path(folder, "python")
         filtered.write_text(_FILTER.format(shlex.quote(noisy[1])))
         filtered.chmod(0o755)
-        again = _run(_through(str(filtered), arguments), environment, stdin, timeout_s)
+        at = arguments.index("--python") if "--python" in arguments else len(arguments)
+        through = [*arguments[:at], *arguments[at + 2 :], "--python", str(filtered)]
+        again = _run(through, environment, stdin, timeout_s)
     return ran if "Failed to inspect Python interpreter" in again.err else again
+
+
+def pins(requirements: Sequence[str], environment: Mapping[str, str], *flags: str) -> Ran:
+    """Run uv to resolve requirements; its answer has a pin a line."""
+    command = ("pip", "compile", "--no-header", "--no-annotate", *flags, "-")
+    return run(command, environment, stdin="\n".join(requirements))
 
 
 _FILTER = """\
@@ -137,11 +145,6 @@ _FILTER = """\
 {} "$@" | sed -n 's/^.*\\({{"result": *".*}}\\).*$/\\1/p'
 """
 """An interpreter whose only words are the answer to uv's question."""
-
-
-def _through(python: str, arguments: Sequence[str]) -> list[str]:
-    at = arguments.index("--python") if "--python" in arguments else len(arguments)
-    return [*arguments[:at], *arguments[at + 2 :], "--python", python]
 
 
 def _caches() -> dict[str, str]:
