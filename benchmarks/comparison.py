@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import argparse
 import os
-import resource
 import subprocess
 import sys
 from collections.abc import Sequence
 
 from tabulate import tabulate
 
-from benchmarks.contenders import ROOT
+from benchmarks.contenders import ROOT, spent
 
 
 def main() -> None:
@@ -44,13 +43,12 @@ def main() -> None:
 
 def seconds(words: Sequence[str]) -> float:
     """CPU seconds of a command and all its children; regressions are no error here."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    before = spent()
     command = [sys.executable, "-m", "torch_compat_matrix", *words]
     done = subprocess.run(command, cwd=ROOT, env=os.environ, capture_output=True, text=True, check=False)
     if done.returncode not in (0, 1):
         raise SystemExit(f"{' '.join(words)} ended with status {done.returncode}:\n{done.stderr[-4000:]}")
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return spent() - before
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Callable
 
+from benchmarks import contenders
 from torch_compat_matrix.probes import compiling
 from torch_compat_matrix.probes.child import answer, probe_module
 from torch_compat_matrix.probes.probe import Probe
@@ -40,10 +41,7 @@ MULTIPROCESSORS = {75: 40, 80: 108, 90: 132}  # of a T4, an A100 and an H100
 HEAD = "| library | arch | status | kernels | CPU seconds | of these Triton and ptxas | of these g++ for guards |"
 
 
-def spent() -> float:
-    """CPU seconds, user and system, of this process and its ended children."""
-    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
+spent = functools.partial(contenders.spent, resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
 
 
 class Clock:

@@ -8,13 +8,13 @@ longer, so that these ratios are the highest.
 from __future__ import annotations
 
 import argparse
-import resource
 import shutil
 import tempfile
 from pathlib import Path
 
 from tabulate import tabulate
 
+from benchmarks.contenders import spent
 from torch_compat_matrix.runner.backends import process
 from torch_compat_matrix.runner.bundle import BUNDLE
 from torch_compat_matrix.runner.execution.protocol import Work, frames, order
@@ -76,12 +76,6 @@ def launch(python: str, cells: int, failing: int, confirms: bool) -> float:
             seen = [frame for frame in frames(launched.lines()) if frame["kind"] == "observation"]
         assert sum(frame["status"] == "raised" for frame in seen) == failing
         return spent() - before
-
-
-def spent() -> float:
-    """CPU seconds, user and system, of this process's ended children."""
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return usage.ru_utime + usage.ru_stime
 
 
 if __name__ == "__main__":

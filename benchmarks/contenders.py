@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +13,12 @@ from torch_compat_matrix.runner.model import Cell, Image, Plan
 from torch_compat_matrix.runner.packages.pip_config import Index
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+def spent(*whose: int) -> float:
+    """CPU seconds, user and system, of this process's ended children, or of those that RUSAGE_... names."""
+    usages = map(resource.getrusage, whose or (resource.RUSAGE_CHILDREN,))
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
 @dataclass(frozen=True, slots=True)

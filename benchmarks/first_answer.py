@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import shlex
 import subprocess
 import sys
@@ -20,7 +19,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from benchmarks.contenders import ROOT
+from benchmarks.contenders import ROOT, spent
 
 README = "python3 -m venv .venv && .venv/bin/pip install -q -e . && .venv/bin/compat run"
 LOOK_S = 0.1
@@ -41,7 +40,6 @@ def main() -> int:
         process = subprocess.Popen(["sh", "-c", README], cwd=folder / "clone", env=environment, stdout=sys.stderr)
         heard = follow(process, folder / "clone", started)
         seconds = time.monotonic() - started
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     told = [(at, record) for at, record in heard if record.get("kind") == "outcome"]
     first = {record["check"]: (at, record) for at, record in reversed(told)}  # without second thoughts
     outcomes = [*first.values()][::-1]
@@ -54,7 +52,7 @@ def main() -> int:
         ("first verdict of a probe that ran", ran[0][0] if ran else None),
         ("last verdict of a probe that compiles nothing", quick[-1] if quick else None),
         ("end", seconds),
-        ("CPU seconds", usage.ru_utime + usage.ru_stime),
+        ("CPU seconds", spent()),
         ("kernels", sum(kernels)),
         ("checks", len(outcomes)),
     ]

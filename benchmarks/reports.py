@@ -10,13 +10,12 @@ from statistics import median
 
 from tabulate import tabulate
 
-from benchmarks.scale import DAY, alone, measured, outcome, parser, step
+from benchmarks.scale import alone, measured, outcome, parser, record, step
 from tests.support.browser import chromium
 from torch_compat_matrix.reports.site import write_site
 from torch_compat_matrix.reports.write import compile_report
 from torch_compat_matrix.runner.model import PROBES, Cell, Image, Plan
 from torch_compat_matrix.runner.records import history as records
-from torch_compat_matrix.runner.records.journal import append
 from torch_compat_matrix.runner.records.runs import Run
 
 IMAGES = 10
@@ -39,32 +38,20 @@ def night(home: Path, number: int, checks: int) -> Run:
     )
     noise, found = random.Random(number), []
     for place, check in enumerate(plan.checks):
-        record = outcome(check.id, place % 10 == 0 or noise.random() < 0.002)
-        record |= {"subject": check.cell.subject, "version": check.cell.version}
-        if record["verdict"] != "pass":
+        told = outcome(check.id, place % 10 == 0 or noise.random() < 0.002)
+        told |= {"subject": check.cell.subject, "version": check.cell.version}
+        if told["verdict"] != "pass":
             said = f"ValueError: {check.id}"
             frames = "".join(f'  File "site-packages/{check.cell.subject}/{each}.py", line 1\n' for each in range(25))
-            record |= {"traceback": f"Traceback\n{frames}{said}", "evidence": said}
+            told |= {"traceback": f"Traceback\n{frames}{said}", "evidence": said}
         name = "import" if check.probe == "import" else "step: compiled/eager time"
-        record["metrics"] = {
+        told["metrics"] = {
             "peak host memory": {"value": 3e8 * noise.uniform(1, 1.02), "unit": "bytes"},
             name: {"value": noise.uniform(0.9, 1), "unit": "s"},
         }
-        found.append({"kind": "outcome", **record})
-    run = Run(home / "runs" / f"203001{number + 1:02}T000000000-0000")
-    run.folder.mkdir(parents=True)
-    facts = {"python": "3.11", "packages": {f"package-{each}": "1.0" for each in range(80)}, "gpus": []}
-    append(
-        run.journal,
-        {"kind": "run", "run": run.id, "backend": "local", "started": DAY, "plan": plan.to_json()},
-        *(
-            {"kind": "environment", "facts": facts, "reference": "x", "key": image.name, "image": image.name}
-            for image in plan.images
-        ),
-        *found,
-        {"kind": "end", "state": "complete", "finished": DAY},
-    )
-    return run
+        found.append(told)
+    packages = {f"package-{each}": "1.0" for each in range(80)}
+    return record(home, f"203001{number + 1:02}T000000000-0000", plan, found, packages)
 
 
 @step

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from tabulate import tabulate
@@ -52,14 +52,25 @@ def cells(checks: int) -> tuple[Cell, ...]:
 def recorded(home: Path, name: str, checks: int, broken: int) -> Run:
     """A recorded run of `checks` checks; each check whose number `broken` divides fails."""
     plan = Plan(images=tuple(Image(name=f"image-{number}") for number in range(10)), cells=cells(checks))
+    outcomes = (outcome(check.id, number % broken == 0) for number, check in enumerate(plan.checks))
+    return record(home, name, plan, outcomes, {})
+
+
+def record(
+    home: Path, name: str, plan: Plan, outcomes: Iterable[Mapping[str, object]], packages: Mapping[str, str]
+) -> Run:
+    """Write the journal of a complete run, whose images hold these packages."""
     run = Run(home / "runs" / name)
     run.folder.mkdir(parents=True)
-    environment = {"kind": "environment", "facts": {"python": "3.11", "packages": {}, "gpus": []}, "reference": "x"}
+    facts = {"python": "3.11", "packages": packages, "gpus": []}
     append(
         run.journal,
         {"kind": "run", "run": name, "backend": "local", "started": DAY, "plan": plan.to_json()},
-        *({**environment, "key": image.name, "image": image.name} for image in plan.images),
-        *({"kind": "outcome", **outcome(check.id, number % broken == 0)} for number, check in enumerate(plan.checks)),
+        *(
+            {"kind": "environment", "facts": facts, "reference": "x", "key": image.name, "image": image.name}
+            for image in plan.images
+        ),
+        *({"kind": "outcome", **each} for each in outcomes),
         {"kind": "end", "state": "complete", "finished": DAY},
     )
     return run
