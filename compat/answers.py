@@ -7,13 +7,13 @@ from typing import Any, TypedDict
 
 from torch_compat_matrix.reports.grades import Grade
 from torch_compat_matrix.runner.numerics import Comparison as NumericComparison
+from torch_compat_matrix.runner.outcome import Outcome
 from torch_compat_matrix.runner.records.history import Flaky
 from torch_compat_matrix.runner.records.shapes import (
     CellRecord,
     EnvironmentRecord,
     ImageRecord,
     Noise,
-    OutcomeRecord,
 )
 from torch_compat_matrix.runner.records.since import Met
 
@@ -41,7 +41,7 @@ class JobRow(TypedDict):
 class ShownOutcome(TypedDict):
     """A recorded outcome; `install` and `reproduce` are commands, and `environment` is null where nothing ran."""
 
-    outcome: OutcomeRecord
+    outcome: Outcome
     environment: EnvironmentRecord | None
     install: str
     reproduce: str
@@ -306,8 +306,8 @@ class Began(TypedDict, total=False):
     good: Before
 
 
-class ReportedOutcome(OutcomeRecord, total=False):
-    """An outcome beside its `known:` entry and its own earlier verdicts."""
+class ReportedOutcome(TypedDict, total=False):
+    """An outcome beside its `known:` entry and its own earlier verdicts: what it has beyond an `Outcome`."""
 
     surprise: str
     install_note: str

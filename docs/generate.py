@@ -11,10 +11,12 @@ from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints, is_typeddict
 
 from tests.support.messages import Message, messages
-from torch_compat_matrix.compat.answers import ANSWERS, Report
+from torch_compat_matrix.compat.answers import ANSWERS, Report, ReportedOutcome
 from torch_compat_matrix.runner.backends.base import BACKENDS
 from torch_compat_matrix.runner.bundle import catalogue
 from torch_compat_matrix.runner.matrix.schema import json_schema
+from torch_compat_matrix.runner.outcome import Outcome
+from torch_compat_matrix.runner.records.shapes import OUTCOME
 from torch_compat_matrix.runner.verdicts.reasons import CALLER, RAISER, REASONS, Reason, fill, names_in
 from torch_compat_matrix.runner.verdicts.rules import RULES, Rule
 
@@ -136,6 +138,17 @@ def schemas() -> dict[str, str]:
 
 def shape(kind: Any) -> dict[str, Any]:
     """The JSON schema of a type, of those that runner/shapes.py tests."""
+    if isinstance(kind, list):
+        return {"type": "array", "items": shape(kind[0])}
+    if isinstance(kind, dict):
+        properties = {name.rstrip("?"): shape(hint) for name, hint in kind.items()}
+        required = [name for name in kind if not name.endswith("?")]
+        return {"type": "object", "properties": properties, "required": required}
+    if kind is Outcome:
+        return {**shape(OUTCOME), "description": inspect.getdoc(kind)}
+    if kind is ReportedOutcome:
+        added = {f"{name}?": hint for name, hint in get_type_hints(kind).items()}
+        return {**shape(OUTCOME | added), "description": inspect.getdoc(kind)}
     origin, inner = get_origin(kind), get_args(kind)
     if is_typeddict(kind) or is_dataclass(kind):
         properties = {name: shape(hint) for name, hint in get_type_hints(kind).items()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from enum import Enum
 from functools import cache
 from types import UnionType
@@ -60,6 +60,20 @@ def _fits(kind: Any) -> Fits:
     if kind is float:
         return finite
     return lambda value: type(value) is kind
+
+
+def keys_of(kind: Any) -> dict[str, Any]:
+    """The keys of a dataclass's plain data, for `fits`: one with a default may be missing, and an enum is text."""
+    plain = {}
+    for each in fields(kind):
+        hint = get_type_hints(kind)[each.name]
+        if get_origin(hint) is tuple:
+            hint = [get_args(hint)[0]]
+        elif isinstance(hint, type) and issubclass(hint, Enum):
+            hint = str
+        required = each.default is each.default_factory is MISSING
+        plain[each.name if required else f"{each.name}?"] = hint
+    return plain
 
 
 @cache

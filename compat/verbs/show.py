@@ -28,7 +28,7 @@ from torch_compat_matrix.runner.selector import Checks
 from torch_compat_matrix.runner.text import one_line
 
 if TYPE_CHECKING:
-    from torch_compat_matrix.runner.records.shapes import EnvironmentRecord, OutcomeRecord
+    from torch_compat_matrix.runner.records.shapes import EnvironmentRecord
 
 
 def main(options: argparse.Namespace) -> Status:
@@ -47,7 +47,7 @@ def main(options: argparse.Namespace) -> Status:
     if options.json:
         shown = [
             ShownOutcome(
-                outcome=cast("OutcomeRecord", outcome.to_json()),
+                outcome=cast(Any, outcome.to_json()),  # an Outcome as plain data
                 environment=cast("EnvironmentRecord | None", environments.get(outcome.environment)),
                 install=shlex.join(_pip(outcome, requires.get(outcome.cell, ()))) if outcome.resolved else "",
                 reproduce=again(header, outcome.check),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 from torch_compat_matrix.runner.files import read_cache
 from torch_compat_matrix.runner.model import Known, Plan, Verdict
 from torch_compat_matrix.runner.outcome import Outcome
-from torch_compat_matrix.runner.shapes import fits
+from torch_compat_matrix.runner.shapes import fits, keys_of
 from torch_compat_matrix.runner.signature import signature
 
 if TYPE_CHECKING:
@@ -20,70 +20,6 @@ if TYPE_CHECKING:
 SCHEMA = 1
 MOST_NUMBERS = 64
 """The numbers that stand for a result, at most."""
-
-
-class _Part(TypedDict):
-    name: str
-    status: str
-    seconds: float
-
-
-class PartRecord(_Part, total=False):
-    """A named step of a probe."""
-
-    code: str
-    message: str
-
-
-class _Outcome(TypedDict):
-    check: str
-    image: str
-    subject: str
-    probe: str
-    verdict: str
-
-
-class OutcomeRecord(_Outcome, total=False):
-    """An outcome; its metrics and its fingerprint are looked at one by one."""
-
-    version: str
-    reason: str
-    detail: str
-    evidence: str
-    blame: str
-    remedy: str
-    guess: str
-    changes: list[str]
-    names: Mapping[str, str]
-    device: str
-    device_name: str
-    environment: str
-    resolved: list[str]
-    drift: list[str]
-    installed: str
-    isolation: str
-    metrics: Mapping[str, Any]
-    parts: list[PartRecord]
-    numerics: Mapping[str, Any]
-    probed_by: str
-    notes: list[str]
-    output: str
-    traceback: str
-    seconds: float
-    started: str
-    attempts: list[str]
-    grade: str
-    flaky: bool
-    key: str
-    reused: str
-    labels: list[str]
-    owner: str
-    digest: str
-    target: str
-    signature: str
-    confirmation: str
-    unconfirmed: str
-    quarantined: str
 
 
 class CheckNoise(TypedDict):
@@ -221,6 +157,10 @@ def texts(names: str) -> dict[str, Any]:
     return dict.fromkeys(names.split(), str)
 
 
+PART = texts("name status code? message?") | {"seconds": float}
+"""A named step of a probe."""
+OUTCOME: dict[str, Any] = keys_of(Outcome) | {"parts?": [PART]}
+OUTCOME |= dict.fromkeys(("metrics?", "numerics?"), Mapping[str, Any])  # looked at one by one
 METRIC = fits({"value": float, "unit": str})
 NUMBERS = fits({"dtype": str, "shape": list[int], "values": list[float]})
 """The numbers that stand for a result."""
@@ -238,7 +178,7 @@ PLAN |= {"target?": Mapping[str, Any]}
 SETTINGS = {"jobs?": int | None, "seed?": int, "full?": bool, "fresh?": bool, "compile_cache?": bool, "confirm?": float}
 RUN = texts("run started backend target? version?") | {"plan": PLAN, "schema?": int, "settings?": SETTINGS}
 RUN |= {"command?": list[str], "host?": Mapping[str, Any]}
-KINDS = {"run": fits(RUN), "environment": fits(EnvironmentRecord), "outcome": fits(OutcomeRecord)}
+KINDS = {"run": fits(RUN), "environment": fits(EnvironmentRecord), "outcome": fits(OUTCOME)}
 KINDS["noise"] = fits(Noise)
 KINDS |= dict.fromkeys(("end", "resume"), fits(texts("finished? state?")))
 """Records of other kinds, of later versions, are passed over by whoever reads."""
