@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from torch_compat_matrix.reports.details import facts
 from torch_compat_matrix.reports.escape import count
 from torch_compat_matrix.reports.table import Table, waits
 from torch_compat_matrix.runner import numerics
@@ -20,6 +21,8 @@ from torch_compat_matrix.runner.text import one_line
 
 OWN = "each check's own last verdict"
 """The baseline where no run is named."""
+ASPECTS = ("torch", "CUDA", "driver", "GPU", "Python", "digest")
+"""What of an environment, beside its packages, may be the cause of a change."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,9 +34,9 @@ class Cause:
     what: str
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Changes:
-    """What changed from the baseline to the run, by check."""
+    """What changed from the baseline to the run, by check; equal to itself alone."""
 
     baseline: str
     """The run, or `OWN`."""
@@ -152,8 +155,8 @@ def _of_images(before: Table, after: Table) -> Iterator[Cause]:
     """Changes of the environments: torch, driver, GPU first, then digest and packages."""
     then, now = ({record["image"]: record for record in table.environments.values()} for table in (before, after))
     for name in filter(then.__contains__, now):
-        old, new = _aspects(then[name]), _aspects(now[name])
-        changed = [f"{what} {old[what] or 'none'} -> {new[what] or 'none'}" for what in new if old[what] != new[what]]
+        old, new = ([facts(record).get(what, "none") for what in ASPECTS] for record in (then[name], now[name]))
+        changed = [f"{what} {was} -> {has}" for what, was, has in zip(ASPECTS, old, new, strict=True) if was != has]
         packages = [record["facts"].get("packages", {}) for record in (then[name], now[name])]
         for change in (*changed, *changed_pins(*packages)):
             yield Cause(scope=name, what=one_line(f"{name}: {change}"))
@@ -193,17 +196,4 @@ def as_json(changes: Changes) -> dict[str, Any]:
         "causes": [cause.what for cause in changes.causes],
         "numerics": [asdict(comparison) for comparison in changes.numerics if comparison.differing],
         "likely": {outcome.check: cause for outcome in changes.moved for cause in [changes.cause_of(outcome)] if cause},
-    }
-
-
-def _aspects(record: Mapping[str, Any]) -> Mapping[str, str]:
-    facts = record["facts"]
-    torch = facts.get("torch") or {}
-    return {
-        "torch": str(torch.get("version") or ""),
-        "CUDA": str(torch.get("cuda") or ""),
-        "driver": str(facts.get("driver") or ""),
-        "GPU": ", ".join(gpu["name"] for gpu in facts.get("gpus", ())),
-        "Python": str(facts.get("python") or ""),
-        "digest": str(record.get("digest") or ""),
     }

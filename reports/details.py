@@ -1,12 +1,17 @@
-"""What the script of report.html shows of each check, as plain data that stays small."""
+"""What the script of report.html shows of each check, as plain data that stays small.
+
+Metrics are judged over runs: two in a row outside the band of the noise are a note, never a failure.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
 from torch_compat_matrix.reports.table import Table
-from torch_compat_matrix.reports.trend import WATCHED, trend
 from torch_compat_matrix.runner.files import to_json
 from torch_compat_matrix.runner.judging import Judged
 from torch_compat_matrix.runner.model import Verdict
@@ -24,6 +29,12 @@ LOGS = ("output", "traceback")
 LONG = ("detail", "evidence", "remedy", "guess", "resolved", "drift", "replaced", "parts", "notes", *LOGS)
 """The fields of an outcome that many outcomes share: the page holds each text once."""
 SHORT = ("check", "reason", "blame", "device", "device_name", "environment", "installed", "seconds", "owner", "reused")
+FEWEST = 5
+"""The values before the last two from which a band can be told."""
+SHARE = 0.1
+"""The band's half width, at least, as a share of the median."""
+WATCHED = re.compile(r"^import$|first compile$|compiled/eager|CPU/GPU|GPU/CPU|^peak ")
+"""The metrics that are plotted: import, compile, compiled against eager, GPU against CPU, peak memory."""
 MOST_LOG = 6_000
 """Characters of an output or a traceback."""
 MOST_LOGS = 1_500_000
@@ -92,6 +103,29 @@ def _series(outcome: Outcome, trails: Trails) -> Mapping[str, Any]:
             band = [*_short((judged.low, judged.high), scale), judged.word] if judged else []
             series[name] = [unit, _short(values, scale), *band]
     return series
+
+
+@dataclass(frozen=True, slots=True)
+class Trend:
+    """The band in which a metric lies by its noise, and a word where it has left that for the worse."""
+
+    low: float
+    high: float
+    word: str
+
+
+def trend(name: str, unit: str, values: Sequence[float | None]) -> Trend | None:
+    """The band of all but the last two values: median and 3 robust standard deviations; None for too few values."""
+    known = [value for value in values if value is not None]
+    *before, last, newest = known if len(known) >= FEWEST + 2 else [0.0, 0.0]
+    if not before:
+        return None
+    middle = median(before)
+    width = max(3 * 1.4826 * median(abs(value - middle) for value in before), SHARE * abs(middle))
+    low, high = middle - width, middle + width
+    more_is_better = unit.endswith("/s") or "CPU/GPU" in name
+    worse = max(last, newest) < low if more_is_better else min(last, newest) > high
+    return Trend(low, high, ("more memory" if unit == "bytes" else "slower") if worse else "")
 
 
 def _short(values: Sequence[float | None], scale: float) -> list[float | None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 
 from torch_compat_matrix.reports import sections as background
 from torch_compat_matrix.reports import several
@@ -73,6 +74,7 @@ def what_to_do(table: Table, changes: Changes | None, most: int, only: Collectio
     return page([background.notes(table, changes, "What to do", wanted, keep=1)], most)
 
 
+@lru_cache(1)  # each file of a report begins with it
 def summary(table: Table, changes: Changes | None) -> str:
     """The most important facts, in one or two sentences."""
     counts = Counter(outcome.grade or outcome.verdict.value for outcome in table.outcomes.values())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TypeVar
 
 from torch_compat_matrix.reports.changes import Changes
@@ -44,6 +45,7 @@ class Note:
         return tuple(dict.fromkeys(judged.outcome.cell for judged in self.members))
 
 
+@lru_cache(1)  # each file of a report has them
 def number(table: Table, changes: Changes | None = None) -> tuple[Note, ...]:
     """The notes, by kind, and among those of a kind by reach: how many cells and owners each concerns."""
     states = changes.states if changes else {check: since.state for check, since in table.since.items()}

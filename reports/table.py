@@ -37,9 +37,9 @@ HERE = re.compile(
 """The part of a path that differs between machines: what leads to the packages."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Table:
-    """One run: rows are library versions, columns images, boxes the outcomes of the probes."""
+    """One run: rows are library versions, columns images, boxes the outcomes of the probes; equal to itself alone."""
 
     header: Mapping[str, Any]
     outcomes: Mapping[str, Outcome]

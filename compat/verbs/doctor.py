@@ -20,7 +20,7 @@ from typing import cast
 from torch_compat_matrix.compat.answers import FindingRow
 from torch_compat_matrix.compat.progress import answer, answer_json, say
 from torch_compat_matrix.compat.verbs.plan import plan_asked
-from torch_compat_matrix.runner.backends.base import BACKENDS, Backend, Finding, connect, reap
+from torch_compat_matrix.runner.backends.base import BACKENDS, Backend, Finding, Places, connect, reap
 from torch_compat_matrix.runner.backends.gpus import VISIBLE, offered
 from torch_compat_matrix.runner.errors import BackendUnusable, CompatError, Status, Trouble
 from torch_compat_matrix.runner.model import Plan
@@ -68,11 +68,12 @@ def _gpus(backend: Backend) -> Finding:
     if trouble is not None:
         told = {"detail": str(trouble), "remedy": trouble.remedy, "code": trouble.code}
         return Finding(what="GPU", works=False, needed=False, **told)
+    way = "name a target that has one (`--target`)" if isinstance(backend, Places) else "`nvidia-smi` must list it"
     limit = f"; CUDA_VISIBLE_DEVICES={os.environ[VISIBLE]}" if VISIBLE in os.environ else ""
     return Finding(
         what="GPU",
         works=bool(gpus),
         needed=False,
         detail=(", ".join(f"{gpu.name} ({gpu.uuid}, driver {gpu.driver})" for gpu in gpus) or "none found") + limit,
-        remedy="" if gpus else "checks will run on the CPU; to use a GPU, `nvidia-smi` must list it",
+        remedy="" if gpus else f"checks will run on the CPU; to use a GPU, {way}",
     )

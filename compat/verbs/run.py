@@ -33,6 +33,7 @@ from torch_compat_matrix.compat.progress import NORMAL, QUIET, Lines, answer, pr
 from torch_compat_matrix.compat.verbs.plan import plan_of
 from torch_compat_matrix.compat.verbs.report import report
 from torch_compat_matrix.reports.markdown import SUMMARY_BYTES
+from torch_compat_matrix.runner import workflow
 from torch_compat_matrix.runner.backends.base import Places, connect, reap
 from torch_compat_matrix.runner.backends.here import require_torch
 from torch_compat_matrix.runner.confirming import confirm
@@ -41,16 +42,6 @@ from torch_compat_matrix.runner.execution.durations import Estimate, Remaining
 from torch_compat_matrix.runner.model import Plan
 from torch_compat_matrix.runner.planning import adapted
 from torch_compat_matrix.runner.records.runs import Run, home
-from torch_compat_matrix.runner.workflow import (
-    OpenRun,
-    RunSettings,
-    engine_for,
-    execute,
-    jobs_of,
-    make_room,
-    open_run,
-    resume_run,
-)
 
 
 def main(options: argparse.Namespace) -> Status:
@@ -61,7 +52,8 @@ def main(options: argparse.Namespace) -> Status:
             options.out.mkdir(parents=True, exist_ok=True)
     loudness = options.verbose - options.quiet
     if options.resume:
-        return work_through(resume_run(options.resume), options.out, options.baseline, loudness, options.max_bytes)
+        opened = workflow.resume_run(options.resume)
+        return work_through(opened, options.out, options.baseline, loudness, options.max_bytes)
     try:
         plan = plan_of(options)
     except NothingSelected:
@@ -73,7 +65,7 @@ def main(options: argparse.Namespace) -> Status:
         return Status.AS_EXPECTED
     if plan.backend == "here" and options.plan is None:
         require_torch()
-    settings = RunSettings(**{name: vars(options)[name] for name in RunSettings.__slots__})
+    settings = workflow.RunSettings(**{name: vars(options)[name] for name in workflow.RunSettings.__slots__})
     asked = adapted(plan, options.isolation, options.pull)
     opened = start(asked, settings, ["compat", *options.arguments], options.target or str(plan.target.get("name", "")))
     if options.detach:
@@ -81,25 +73,25 @@ def main(options: argparse.Namespace) -> Status:
     return work_through(opened, options.out, options.baseline, loudness, options.max_bytes)
 
 
-def start(plan: Plan, settings: RunSettings, command: Sequence[str], target: str = "") -> OpenRun:
+def start(plan: Plan, settings: workflow.RunSettings, command: Sequence[str], target: str = "") -> workflow.OpenRun:
     """Open a new run on the plan's backend, which has to answer and to have room."""
     connected = connect(plan.backend, home(), plan.target)
-    make_room(plan, connected, say)
-    return open_run(plan, connected, settings, command, target)
+    workflow.make_room(plan, connected, say)
+    return workflow.open_run(plan, connected, settings, command, target)
 
 
-def leave(opened: OpenRun) -> Status:
+def leave(opened: workflow.OpenRun) -> Status:
     """Submit the run's batches, and return."""
     if not isinstance(opened.backend, Places):
         raise UsageError("no scheduler keeps its launches", "leave out --detach", f"--backend {opened.backend.name}")
     with opened.run.going():
-        engine_for(opened, say=say, leaves=True).run(opened.checks)
+        workflow.engine_for(opened, say=say, leaves=True).run(opened.checks)
     number, run = len(opened.backend.jobs(opened.run.id)), opened.run.id
     answer(f"run {run}: {number} jobs submitted; `compat status {run}` shows them, `compat run --resume {run}` goes on")
     return Status.AS_EXPECTED
 
 
-def _then(opened: OpenRun, shown: Lines) -> None:
+def _then(opened: workflow.OpenRun, shown: Lines) -> None:
     """Confirm what newly fails, and record remedies."""
     confirm(opened, shown.say, shown.watch)
     try:
@@ -110,7 +102,7 @@ def _then(opened: OpenRun, shown: Lines) -> None:
 
 
 def work_through(
-    opened: OpenRun,
+    opened: workflow.OpenRun,
     out: Path | None = None,
     baseline: str | None = None,
     loudness: int = NORMAL,
@@ -120,10 +112,12 @@ def work_through(
     reap(opened.backend, say)
     if loudness > QUIET:
         say(f"run {opened.run.id}: {len(opened.checks)} checks on {opened.backend.name}")
-    remaining = Remaining(Estimate.load(home()), opened.checks, jobs_of(opened))
+    remaining = Remaining(Estimate.load(home()), opened.checks, workflow.jobs_of(opened))
     with progress(len(opened.checks), opened.plan.known, remaining, loudness) as shown:
         try:
-            execute(opened, listen=shown.outcome, say=shown.say, watch=shown.watch, then=partial(_then, opened, shown))
+            workflow.execute(
+                opened, listen=shown.outcome, say=shown.say, watch=shown.watch, then=partial(_then, opened, shown)
+            )
         except KeyboardInterrupt:
             report(opened.run, out, baseline, most)
             raise
