@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
+from torch_compat_matrix.compat.verbs import doctor
 from torch_compat_matrix.runner.backends.base import Gpu, Launch, Prepared
+from torch_compat_matrix.runner.backends.slurm import SlurmBackend
 from torch_compat_matrix.runner.backends.slurm_queue import FAILED, REFUSALS, refusal
 from torch_compat_matrix.runner.backends.slurm_script import script
 from torch_compat_matrix.runner.errors import CompatError
@@ -125,3 +127,10 @@ def test_mistakes_of_targets_have_their_place(tmp_path: Path, targets: str, name
     with pytest.raises(CompatError) as caught:
         plan(tmp_path, targets, name)
     assert words in str(caught.value) and "matrix.yaml" in f"{caught.value.place}{caught.value}"
+
+
+def test_doctor_of_a_cluster_without_gpus_names_no_program_of_this_host(tmp_path: Path) -> None:
+    """A scheduler takes its GPUs from the target."""
+    finding = doctor._gpus(SlurmBackend(tmp_path, {}))
+    assert not finding.works and "`--target`" in finding.remedy and "nvidia-smi" not in finding.remedy
+    assert doctor._gpus(SlurmBackend(tmp_path, {"slurm": {"gres": "gpu"}})).remedy == ""
