@@ -212,6 +212,8 @@ class CheckItem(pytest.Item):
         """Raise nothing, KnownFailure or UnexpectedOutcome, as the outcome requires."""
         outcome, known, surprise = self.judged.outcome, self.judged.known, self.judged.surprise
         marked = known is not None and not known.bound
+        if outcome.quarantined and not surprise and (outcome.verdict.broken or marked):
+            pytest.xfail(f"quarantined: {outcome.quarantined}")
         if (surprise == "unexpected pass" and marked) or (not surprise and not outcome.verdict.broken):
             return  # an unexpected pass is a failure by the item's own mark, a strict xfail
         if known is not None and not surprise:

@@ -7,57 +7,87 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from torch_compat_matrix.runner.backends.base import Backend
+from torch_compat_matrix.runner.backends.base import Backend, Gpu, Places
 from torch_compat_matrix.runner.comparison.confirm import Fall, climb, fallen
-from torch_compat_matrix.runner.comparison.noise import quarantined
+from torch_compat_matrix.runner.comparison.reference import suspected
 from torch_compat_matrix.runner.model import Cell, Image, Plan
 from torch_compat_matrix.runner.outcome import Outcome
 from torch_compat_matrix.runner.records import history
 from torch_compat_matrix.runner.records.runs import Run, home, target_in
-from torch_compat_matrix.runner.records.since import standings
+from torch_compat_matrix.runner.records.since import Seen, standings
+from torch_compat_matrix.runner.verdicts.reasons import reason_for
 from torch_compat_matrix.runner.watch import Say, Watch
 from torch_compat_matrix.runner.workflow import OpenRun, RunSettings, engine_for
 
 
 def confirm(opened: OpenRun, say: Say, watch: Watch, given: Callable[[], Iterable[Fall]] | None = None) -> None:
-    """Record what is quarantined; ask what newly fails again, as long as the settings allow, and record its level.
+    """Ask what newly fails again, as long as the settings allow, and record its level.
 
-    `given`: what is to be confirmed, in place of what newly fails by the history.
+    What fails where the known-good reference fails too is host trouble before that.  `given`: what is to be confirmed,
+    in place of what newly fails by the history.
     """
     with suppress(history.HistoryUnusable):  # without a history, nothing newly fails
-        _confirm(opened, say, watch, given)
+        if opened.settings.confirm > 0:
+            _confirm(opened, say, watch, given)
 
 
 def _confirm(opened: OpenRun, say: Say, watch: Watch, given: Callable[[], Iterable[Fall]] | None) -> None:
     until = time.monotonic() + 60 * opened.settings.confirm
-    run, outcomes, environments = opened.run, opened.run.outcomes(), opened.run.environments()
+    run, plan, backend = opened.run, opened.plan, opened.backend
+    outcomes, environments = run.outcomes(), run.environments()
     history.sync(home())
     target = target_in(run.header(), environments.values())
-    noisy = quarantined(home(), opened.backend.name, target)
-    out = {check: replace(outcomes[check], quarantined=words) for check, words in noisy.items() if check in outcomes}
-    run.record(out.values())
-    outcomes |= out
-    if opened.settings.confirm <= 0:
-        return
-    stands = standings(home(), run.id, opened.backend.name, target, outcomes.values())
+    stands = standings(home(), run.id, backend.name, target, outcomes.values())
 
-    def ask(image: Image, cells: Sequence[Cell]) -> Mapping[str, Outcome]:
+    def ask(
+        image: Image, cells: Sequence[Cell], why: str = "to confirm what newly fails", clean: bool = True, gpu: str = ""
+    ) -> Mapping[str, Outcome]:
         left = until - time.monotonic()
         if left <= 0:
             return {}
-        plan = replace(opened.plan, images=(image,), cells=tuple(cells))
-        more = f" and {len(plan.checks) - 1} more" if plan.checks[1:] else ""
-        say(f"asked again, to confirm what newly fails: {plan.checks[0].id}{more}")
-        return aside(
-            plan, opened.backend, opened.settings, "confirmations", clean=True, left=left, say=say, watch=watch
-        )
+        asked = replace(plan, images=(image,), cells=tuple(cells))
+        more = f" and {len(asked.checks) - 1} more" if asked.checks[1:] else ""
+        say(f"asked again, {why}: {asked.checks[0].id}{more}")
+        folder, settings = "confirmations", opened.settings
+        takes = partial(_is, gpu)
+        return aside(asked, backend, settings, folder, clean=clean, left=left, takes=takes, say=say, watch=watch)
 
-    falls = given() if given else fallen(opened.plan, outcomes, environments, stands, opened.backend.pulls)
+    def reference(image: Image, cell: Cell, gpu: str) -> Mapping[str, Outcome]:
+        return ask(image, [cell], "since it passed before", clean=False, gpu=gpu)
+
+    if not isinstance(backend, Places):  # nobody can say on which node a scheduler would ask
+        suspects = suspected(run.id, plan, outcomes.values(), environments, stands, backend.pulls, reference)
+        run.record(host_trouble(*found) for found in suspects)
+        outcomes = run.outcomes()
+    falls = given() if given else fallen(plan, outcomes, environments, stands, backend.pulls)
     for outcome in climb(list(falls), ask):
         run.record([outcome])
+
+
+def _is(uuid: str, gpu: Gpu) -> bool:
+    """Whether it is the GPU of that UUID, as torch tells it; any GPU where that is empty."""
+    return not uuid or uuid.removeprefix("GPU-") in gpu.bare_uuids
+
+
+def host_trouble(failure: Outcome, good: Seen, found: Outcome) -> Outcome:
+    """The failure as trouble of the host, on which what passed before fails now."""
+    reason, said = reason_for("host-suspect"), f"{found.verdict.value} ({found.reason})"
+    return replace(
+        failure,
+        verdict=reason.verdict,
+        reason=reason.code,
+        detail=f"{found.check}, which passed in run {good.run}, is {said} on this host after it",
+        evidence=found.evidence,
+        blame=reason.blame,
+        remedy=reason.remedy,
+        guess="",
+        signature="",
+        notes=(*failure.notes, f"was {failure.verdict.value} ({failure.reason}): {failure.detail}"),
+    )
 
 
 def aside(
@@ -68,12 +98,13 @@ def aside(
     *,
     clean: bool,
     left: float | None = None,
+    takes: Callable[[Gpu], bool] = lambda gpu: True,
     say: Say,
     watch: Watch = lambda phase: None,
 ) -> Mapping[str, Outcome]:
     """The outcomes of a run of the plan that is no baseline of others; it stops after so many seconds.
 
-    `folder`: where in the home it is kept; `clean`: with new overlays and empty caches.
+    `folder`: where in the home it is kept; `clean`: with new overlays and empty caches; `takes`: on which GPUs.
     """
     settings = replace(settings, rerun=True)
     run = Run.create(home() / folder, plan, backend.name, (), settings.to_json())
@@ -82,7 +113,7 @@ def aside(
     # a name that a later run removes, should this one be killed
     empty = TemporaryDirectory(prefix=".", suffix=".partial", dir=home() / "overlays")
     with empty if clean else nullcontext(home()) as at:
-        engine = engine_for(again, settled=lambda keys: {}, at=Path(at), say=say, watch=watch)
+        engine = engine_for(again, settled=lambda keys: {}, at=Path(at), takes=takes, say=say, watch=watch)
         timer = threading.Timer(left or threading.TIMEOUT_MAX, engine.stop)
         timer.start()
         try:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -160,12 +160,7 @@ def engine_for(
     """The engine of a run; `index` defaults to pip's, `settled` to the history's, and `at` with the caches to home."""
     if settled is None and not opened.settings.rerun:
         history.sync(home())
-        noisy = quarantined(home(), opened.backend.name)
-
-        def settled(keys: Iterable[str]) -> Mapping[str, tuple[Outcome, Mapping[str, Any]]]:
-            known = history.settled(home(), keys)
-            return {key: pair for key, pair in known.items() if pair[0].check not in noisy}
-
+        settled = partial(history.settled, home())
     if settled is not None:
         more["settled"] = settled
     settings = opened.settings
@@ -187,6 +182,7 @@ def engine_for(
         seed=settings.seed,
         full=settings.full,
         compile_cache=settings.compile_cache,
+        noisy=quarantined(home(), opened.backend.name),
         earlier=earlier,
         target=str(opened.run.header().get("target", "")),
         asked_since=time.time() if settings.rerun else 0,

@@ -66,12 +66,12 @@ def fallen(
         image = images[cell.image]
         here = environments.get(outcome.environment) or latest.get(cell.image, {})
         own = replace(cell, probes=(outcome.probe,))
-        before = _before(image, own, outcome, good, here, pulls)
+        before = as_it_passed(image, own, outcome, good, here, pulls)
         pair, why = (None, before) if isinstance(before, str) else (before, "")
         yield Fall(outcome=outcome, image=image, cell=own, good=good, before=pair, why=why)
 
 
-def _before(
+def as_it_passed(
     image: Image, cell: Cell, outcome: Outcome, good: Seen, here: Mapping[str, Any], pulls: bool
 ) -> tuple[Image, Cell] | str:
     """Image and cell as they last passed, with exactly those packages; or why they cannot be had."""

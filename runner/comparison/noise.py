@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
@@ -63,27 +64,27 @@ def experiment(plan: Plan, runs: int, ask: Ask) -> list[Noise]:
     return [_noise(check, outcomes, alarms[check]) for check, outcomes in seen.items()]
 
 
-def quarantined(home: Path, backend: str, target: str = "") -> dict[str, str]:
-    """Check -> rate and date of the flips for which it does not count, until it has passed in a row since.
-
-    On the target alone; empty for any.
-    """
+def quarantined(home: Path, backend: str) -> dict[str, dict[str, str]]:
+    """Check -> target -> rate and date of the flips for which it does not count, until it has passed in a row since."""
     path, measured = home / "noise.jsonl", dict[tuple[str, str], tuple[CheckNoise, str]]()
     for record in Journal(path) if path.exists() else ():
-        if record["kind"] == "noise" and record["backend"] == backend and target in ("", record["target"]):
+        if record["kind"] == "noise" and record["backend"] == backend:
             measured |= {(row["check"], record["target"]): (row, record["date"]) for row in record["checks"]}
     query = f"""
-        SELECT verdict = 'pass' AND flaky != 1 FROM outcomes JOIN runs USING (run) JOIN targets USING (run)
-        WHERE name = ? AND backend = ? AND target = ? AND started > ? AND verdict NOT IN {history.UNSETTLED}
-        ORDER BY run DESC LIMIT ?
+        SELECT verdict = 'pass' AND flaky != 1 FROM outcomes JOIN runs USING (run)
+        WHERE name = ? AND backend = ? AND coalesce(json_extract(record, '$.target'), 'cpu') = ? AND started > ?
+        AND verdict NOT IN {history.UNSETTLED} ORDER BY run DESC LIMIT ?
         """
-    found = {}
-    for (check, place), (row, date) in measured.items():
-        if row["flips"] > 1 and row["rate"] > LIMIT:
-            since = history.rows_of(home, query, check, backend, place, date, CALM)
+    found: dict[str, dict[str, str]] = {}
+    loud = {place: seen for place, seen in measured.items() if seen[0]["flips"] > 1 and seen[0]["rate"] > LIMIT}
+    with suppress(history.HistoryUnusable):
+        if loud:
+            history.sync(home)
+        for (check, target), (row, date) in loud.items():
+            since = history.rows_of(home, query, check, backend, target, date, CALM)
             if len(since) < CALM or not all(passed for (passed,) in since):
                 words = f"flipped in {row['rate']:.0%} of equal runs on {date[:10]}"
-                found[check] = f"{words}; it counts again once {CALM} runs in a row pass"
+                found.setdefault(check, {})[target] = f"{words}; it counts again once {CALM} runs in a row pass"
     return found
 
 

@@ -59,6 +59,8 @@ class Engine:
     asked_since: float = 0
     """Resolutions that are older (seconds since the epoch) are asked for again."""
     settled: Settled = lambda keys: {}
+    noisy: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Check -> target -> why it does not count there, and is not reused."""
     earlier: Earlier = lambda outcome: None
     listen: Callable[[Outcome], None] = lambda outcome: None
     say: Callable[[str], None] = lambda text: None
@@ -71,6 +73,8 @@ class Engine:
     """Submit every batch to the scheduler, and wait for none."""
     joins: bool = False
     """Other processes work on the same run: the outcomes that the journal already holds count."""
+    takes: Callable[[Gpu], bool] = lambda gpu: True
+    """Which of the backend's GPUs it may lease."""
     running: Running = field(default_factory=Running)
     gpus: tuple[Gpu, ...] = field(init=False)
     no_gpus: Trouble | None = field(init=False)
@@ -86,7 +90,8 @@ class Engine:
 
     def __post_init__(self) -> None:
         journal = self.folder / "journal.jsonl"
-        self.gpus, self.no_gpus = offered(self.backend)
+        found, self.no_gpus = offered(self.backend)
+        self.gpus = tuple(filter(self.takes, found))
         placed = isinstance(self.backend, Places)
         self.gpu_jobs = self.jobs if placed else max(1, min(self.jobs, len(self.gpus)))
         self.threads = 0 if placed else _share(self.jobs)
@@ -100,6 +105,7 @@ class Engine:
             modules=self.plan.modules,
             earlier=self.earlier,
             target=self.target,
+            noisy=self.noisy,
         )
         self.estimate = Estimate.load(self.home)
         self.preparation = Preparation(
@@ -302,7 +308,9 @@ class Engine:
             return list(work)
         known = self.settled(keys.values())
         reused = [
-            known[key] for key in keys.values() if key in known and reuse.reusable(known[key][0], self.plan.known)
+            known[key]
+            for check, key in keys.items()
+            if key in known and check not in self.noisy and reuse.reusable(known[key][0], self.plan.known)
         ]
         if reused:
             self.recorder.reused((outcome for outcome, _ in reused), (record for _, record in reused if record))

@@ -39,6 +39,8 @@ class Recorder:
     earlier: Earlier = lambda outcome: None
     target: str = ""
     """What the user calls the device of the run."""
+    noisy: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Check -> target -> why it does not count there."""
     images: set[str] = field(default_factory=set)
     """The images of which an environment is recorded."""
     _environments: dict[str, tuple[str, str]] = field(default_factory=dict)
@@ -99,7 +101,10 @@ class Recorder:
             asked = asked_by(cell.members, self.modules)
             outcome = replace(outcome, labels=cell.labels, owner=cell.owner, probed_by=asked)
         image, target = self._environments.get(outcome.environment, ("", ""))
+        noisy = self.noisy.get(outcome.check, {})  # where nothing ran, what is known of any target
+        quarantined = noisy.get(target, "") if target else next(iter(noisy.values()), "")
         outcome = replace(outcome, key=key, notes=notes, digest=image, target=target, named=self.target)
+        outcome = replace(outcome, quarantined=quarantined)
         if cell is None or not outcome.numerics or outcome.reused:
             return outcome
         return self._compared(outcome, cell)

@@ -13,6 +13,7 @@ import jsonschema
 from tests.support import ROOT
 from tests.support.indexes import Index, json_index
 from tests.support.tinywheels import wheel
+from torch_compat_matrix.runner.records.journal import append
 from torch_compat_matrix.runner.records.runs import Run
 
 MATRIX = """\
@@ -25,17 +26,34 @@ libraries:
 
 def compat(place: Path, index: Index, *words: str) -> tuple[int, str]:
     """Status and output of a command."""
+    return python(place, index, "-m", "torch_compat_matrix", *words)
+
+
+def python(place: Path, index: Index, *words: str) -> tuple[int, str]:
+    """Status and output of Python with these words."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "UV_", "COMPAT_"))}
     own = {"PYTHONPATH": str(ROOT / "src"), "PIP_INDEX_URL": index.url, "NO_PROXY": "127.0.0.1"}
     done = subprocess.run(
-        [sys.executable, "-m", "torch_compat_matrix", *words],
+        [sys.executable, *words],
         cwd=place,
         env={**clean, **own, "UV_CACHE_DIR": str(place / "uv")},
         capture_output=True,
         text=True,
         check=False,
+        timeout=280,
     )
     return done.returncode, done.stdout + done.stderr
+
+
+SEVERAL = """\
+images:
+  any: { local: { python: "3.11", requires: [] } }
+libraries:
+  torchbnn: { versions: [latest], probes: [import] }
+  captum: { versions: [latest], probes: [import] }
+  gpytorch: { versions: [latest], probes: [import] }
+  botorch: { versions: [latest], probes: [import] }
+"""
 
 
 def run(place: Path, index: Index, *more: str) -> tuple[int, str]:
@@ -80,3 +98,58 @@ def test_library_is_told_from_its_host(tmp_path: Path) -> None:
         [("torchbnn==1.0",)],
     ]
     assert not list((tmp_path / ".compat" / "overlays").glob(".*"))
+
+
+def test_host_that_breaks_half_way_is_suspect(tmp_path: Path) -> None:
+    """What passed first fails last, so that the failures between are the host's; on a sound host they are news."""
+    imports = tmp_path / "imports"
+    wears_out = f"with open({str(imports)!r}, 'a') as file:\n    file.write('.')\n    count = file.tell()\n"
+    wears_out += "if 2 < count < 20:\n    raise OSError('no such device')\n"
+    (tmp_path / "matrix.yaml").write_text(SEVERAL)
+    rerun = ("run", "*/*-latest", "--plan", "plan.json", "--rerun", "--jobs", "1")
+    with json_index() as index:
+        for name in ("torchbnn", "captum", "gpytorch", "botorch"):
+            index.add(wheel(tmp_path / "wheels", name, "1.0", code=wears_out), "2026-01-15")
+        assert compat(tmp_path, index, "plan", "--backend", "here", "--json", "plan.json")[0] == 0
+        status, said = compat(tmp_path, index, *rerun)
+        assert status == 5, said
+        assert "asked again, since it passed before: here/captum-latest/import" in said
+        outcomes = Run.open(tmp_path / ".compat").outcomes()
+        assert [(each.subject, each.verdict.value, each.reason, each.blame) for each in outcomes.values()] == [
+            ("torchbnn", "pass", "", ""),
+            ("captum", "pass", "", ""),
+            ("gpytorch", "infra", "host-suspect", "host"),
+            ("botorch", "infra", "host-suspect", "host"),
+        ]
+        assert outcomes["here/botorch-latest/import"].notes[-1].startswith("was fail (unclassified)")
+        imports.write_text("." * 20)
+        status, said = compat(tmp_path, index, "run", "--resume")
+        assert status == 0, said
+        index.add(wheel(tmp_path / "wheels", "botorch", "1.1", code="raise ImportError('gone')\n"), "2026-02-15")
+        status, said = compat(tmp_path, index, *rerun)
+        assert status == 1, said
+        assert "asked again, since it passed before" in said
+        assert "confirmation: bracketed" in said
+    assert Run.open(tmp_path / ".compat").outcomes()["here/botorch-latest/import"].verdict.value == "fail"
+
+
+def under_pytest(place: Path, index: Index, *more: str) -> tuple[int, str]:
+    """Status and output of a session of pytest with the only check of the matrix."""
+    words = ("-m", "pytest", "-m", "matrix", "-rxX", "--compat-backend=here", "--compat-select=*/*-latest/import")
+    return python(place, index, *words, *more)
+
+
+def test_pytest_heeds_quarantine(tmp_path: Path) -> None:
+    """A check that flipped in equal runs is an expected failure; one that did not is a failure."""
+    (tmp_path / "matrix.yaml").write_text(MATRIX)
+    with json_index() as index:
+        index.add(wheel(tmp_path / "wheels", "torchbnn", "1.0", code="raise ImportError('gone')\n"), "2026-01-15")
+        status, said = under_pytest(tmp_path, index)
+        assert status == 1, said
+        check = "here/torchbnn-latest/import"
+        row = {"check": check, "verdicts": ["pass"], "flips": 3, "rate": 0.3, "alarms": {}, "spread": {}}
+        head = {"kind": "noise", "date": "2026-02-01", "backend": "here", "target": "cpu", "runs": 9, "alarms": {}}
+        append(tmp_path / ".compat" / "noise.jsonl", {**head, "checks": [row]})
+        status, said = under_pytest(tmp_path, index)
+        assert status == 0, said
+        assert "quarantined: flipped in 30% of equal runs on 2026-02-01" in said

@@ -12,6 +12,7 @@ import pytest
 from tests.support import journals
 from torch_compat_matrix.compat.cli import main
 from torch_compat_matrix.runner.comparison.confirm import Fall, climb, fallen
+from torch_compat_matrix.runner.comparison.reference import suspected
 from torch_compat_matrix.runner.errors import Status
 from torch_compat_matrix.runner.execution.reuse import reusable
 from torch_compat_matrix.runner.model import Cell, Image, Known, Plan, Verdict
@@ -200,3 +201,63 @@ def test_exit_status(
     )
     main(["show", checks[0]])
     assert "confirmation:" in capsys.readouterr().out
+
+
+def on(gpu: str, check: str, verdict: Verdict, minute: int) -> Outcome:
+    """What came of a check on that GPU at that minute."""
+    return replace(
+        FAILED if verdict.broken else PASSED,
+        check=check,
+        verdict=verdict,
+        probe=check.rpartition("/")[2],
+        environment=gpu or "e",
+        device="cuda" if gpu and not check.endswith("import") else "",
+        target="h100" if gpu else "cpu",
+        started=f"2030-01-01T00:{minute:02}:00+00:00",
+        confirmation="",
+    )
+
+
+@pytest.mark.parametrize("answer", [Verdict.FAIL, Verdict.PASS, Verdict.INFRA, None])
+def test_failures_on_a_gpu_that_broke_are_its_own(answer: Verdict | None) -> None:
+    """Those since the last check that computed there; not those before, nor of another GPU, nor of a sound one."""
+    cells = [replace(CELL, version=f"{number}") for number in range(4)]
+    ids = [f"{cell.id}/sample" for cell in cells]
+    outcomes = [
+        on("a", ids[0], Verdict.FAIL, 1),
+        on("a", ids[1], Verdict.PASS, 2),
+        on("a", f"{cells[2].id}/import", Verdict.PASS, 3),  # shows nothing of the GPU
+        on("a", ids[2], Verdict.FAIL, 4),
+        on("b", ids[3], Verdict.FAIL, 5),
+    ]
+    environments = {name: {**ENVIRONMENT, "facts": {"gpus": [{"uuid": f"{name}{name}"}]}} for name in "ab"}
+    stands = {each.check: Since(state="new", good=None) for each in outcomes}
+    asked: list[tuple[str, str, str]] = []
+
+    def ask(image: Image, cell: Cell, gpu: str) -> Mapping[str, Outcome]:
+        asked.append((cell.id, cell.probes[0], gpu))
+        if answer is None:
+            return {}
+        return {ids[1]: replace(on("a", ids[1], answer, 6), blame="host" if answer is Verdict.INFRA else "library")}
+
+    plan = Plan(images=(IMAGE,), cells=tuple(cells))
+    found = [one.check for one, _, _ in suspected("r", plan, outcomes, environments, stands, True, ask)]
+    assert asked == [(cells[1].id, "sample", "aa")]
+    assert found == ([ids[2]] if answer in (Verdict.FAIL, Verdict.INFRA) else [])
+
+
+@pytest.mark.parametrize("broken", [1, 2])
+def test_host_that_was_broken_from_the_start_is_asked_for_an_earlier_pass(broken: int) -> None:
+    """Unless a single cell fails: that is what the ladder asks."""
+    cells = [replace(CELL, version=f"{number}") for number in range(broken)]
+    outcomes = [on("", f"{cell.id}/sample", Verdict.FAIL, 1) for cell in cells]
+    environments = {"e": ENVIRONMENT}
+    seen = [
+        Seen(run="r0", date=each.started, outcome=replace(each, verdict=Verdict.PASS), environment=ENVIRONMENT)
+        for each in outcomes
+    ]
+    stands = {each.check: Since(state="new", good=good) for each, good in zip(outcomes, seen, strict=True)}
+    plan = Plan(images=(IMAGE,), cells=tuple(cells))
+    ask = lambda image, cell, gpu: {outcomes[0].check: outcomes[0]}  # noqa: E731
+    found = [(one.check, good.run) for one, good, _ in suspected("r", plan, outcomes, environments, stands, True, ask)]
+    assert found == ([] if broken == 1 else [(each.check, "r0") for each in outcomes])

@@ -16,7 +16,6 @@ from torch_compat_matrix.runner.comparison.noise import CALM, experiment, quaran
 from torch_compat_matrix.runner.judging import judge
 from torch_compat_matrix.runner.model import Cell, Image, Plan, Verdict
 from torch_compat_matrix.runner.outcome import Outcome
-from torch_compat_matrix.runner.records import history
 from torch_compat_matrix.runner.records.journal import append
 
 CELL = Cell(image="i", subject="l", version="1", requires=("l==1",), members=("l",), probes=("import", "sample"))
@@ -73,16 +72,14 @@ def measured(home: Path, flips: int, rate: float, date: str = "2030-01-02", targ
 
 def test_quarantine_ends_by_itself(tmp_path: Path) -> None:
     """After passes in a row since the measurement; a failure among them begins anew."""
-    assert quarantined(tmp_path, "local", "cpu") == {}
+    assert quarantined(tmp_path, "local").get("i/l-1/sample", {}).get("cpu") is None
     measured(tmp_path, 3, 0.3)
     words = f"flipped in 30% of equal runs on 2030-01-02; it counts again once {CALM} runs in a row pass"
     for day in range(3, 3 + CALM):
         test_since.run(tmp_path, day, recorded("fail" if day == 3 else "pass"))
-        history.sync(tmp_path)
-        assert quarantined(tmp_path, "local", "cpu") == {"i/l-1/sample": words}
+        assert quarantined(tmp_path, "local") == {"i/l-1/sample": {"cpu": words}}
     test_since.run(tmp_path, 3 + CALM, recorded())
-    history.sync(tmp_path)
-    assert quarantined(tmp_path, "local", "cpu") == {}
+    assert quarantined(tmp_path, "local").get("i/l-1/sample", {}).get("cpu") is None
 
 
 @pytest.mark.parametrize(
@@ -92,13 +89,13 @@ def test_calm_check_is_not_quarantined(tmp_path: Path, flips: int, rate: float, 
     """Nor is one that flips elsewhere; the newest measurement counts."""
     measured(tmp_path, 3, 0.3, "2030-01-01", target)
     measured(tmp_path, flips, rate, target=target)
-    assert quarantined(tmp_path, "local", "cpu") == {}
+    assert quarantined(tmp_path, "local").get("i/l-1/sample", {}).get("cpu") is None
 
 
 def test_damaged_measurement_shuts_nothing_out(tmp_path: Path) -> None:
     """It is passed over, as any record that cannot be read."""
     (tmp_path / "noise.jsonl").write_text('{"kind":"noise","backend":"local"}\n{"kind":\n')
-    assert quarantined(tmp_path, "local", "cpu") == {}
+    assert quarantined(tmp_path, "local").get("i/l-1/sample", {}).get("cpu") is None
 
 
 def test_quarantined_check_does_not_count_and_is_named() -> None:
