@@ -18,6 +18,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--compat-backend", help="where images run: docker, local, here (default: as for `compat run`)")
     group.addoption("--compat-rerun", action="store_true", help="run every check, even where nothing changed")
     group.addoption("--compat-locked", action="store_true", help="take nothing newer than matrix.lock has")
+    confirm = "time to ask again what newly fails, once all has run; not with pytest-xdist (0: none)"
+    group.addoption("--compat-confirm", type=float, default=0, metavar="MINUTES", help=confirm)
     several: dict[str, Any] = {"action": "append", "default": []}
     variable = "a variable of the matrix, as `--set` of `compat run`"
     group.addoption("--compat-set", metavar="NAME=VALUE", help=variable, **several)

@@ -16,7 +16,8 @@ from torch_compat_matrix.compat.progress import say
 from torch_compat_matrix.reports.write import compile_report
 from torch_compat_matrix.runner.advising import advise
 from torch_compat_matrix.runner.backends.base import connect, reap
-from torch_compat_matrix.runner.errors import CompatError, refused
+from torch_compat_matrix.runner.confirming import confirm
+from torch_compat_matrix.runner.errors import CompatError, Status, UsageError, refused
 from torch_compat_matrix.runner.execution.share import Worker
 from torch_compat_matrix.runner.judging import Judged, expired, judge, matching
 from torch_compat_matrix.runner.model import Check, Plan, Verdict
@@ -64,6 +65,12 @@ class MatrixSession:
         """Bytes of report.md."""
         self.said: list[str] = []
         """The chosen backend, where none is named."""
+        self.checks: list[Check] = []
+        """Those of the selected items."""
+        self.confirmed: Mapping[str, Outcome] | None = None
+        """All outcomes, once what newly fails was asked again."""
+        self.unconfirmed = False
+        """Whether an item is no failure because nobody could confirm it."""
         self.going = ExitStack()
         """Lets other processes see that the run is going."""
 
@@ -73,8 +80,12 @@ class MatrixSession:
     def open(self) -> None:
         """Read the plan and make the run, once: xdist's workers get its folder from the process that started them."""
         option = self.config.getoption
-        settings = RunSettings(jobs=self.from_xdist.get("workercount"), rerun=option("compat_rerun"))
+        minutes = option("compat_confirm")
+        settings = RunSettings(jobs=self.from_xdist.get("workercount"), rerun=option("compat_rerun"), confirm=minutes)
         with _as_usage_errors():
+            if minutes and option("dist", "no") != "no":
+                why = "no worker of pytest-xdist has all outcomes"
+                raise UsageError(why, "leave out -n: checks run side by side without it", "--compat-confirm")
             self.most = parsed_size(option("compat_max_bytes"))
             run = Run(Path(self.from_xdist["compat_run"])) if "compat_run" in self.from_xdist else None
             if run is not None:  # the plan of all workers is one: what moves with an index is asked once
@@ -123,15 +134,20 @@ class MatrixSession:
         """Batch and launch only the selected items, which are known now."""
         if self.opened is None:
             return
-        checks = [item.check for item in session.items if isinstance(item, CheckItem)]
+        self.checks = [item.check for item in session.items if isinstance(item, CheckItem)]
         with _as_usage_errors():
             engine = engine_for(self.opened, joins=True)
-        self.worker = Worker(engine, checks, threads=1 if self.from_xdist else engine.jobs)
+        self.worker = Worker(engine, self.checks, threads=1 if self.from_xdist else engine.jobs)
 
     def outcome(self, check: Check) -> Outcome:
-        """The check's outcome, waited for."""
-        assert self.worker is not None, "items run after they were collected"
-        return self.worker.outcome(check)
+        """The check's outcome, waited for: with --compat-confirm until every item's is there, and confirmed."""
+        assert self.worker is not None and self.opened is not None, "items run after they were collected"
+        if self.opened.settings.confirm and self.confirmed is None:
+            for each in self.checks:
+                self.worker.outcome(each)
+            confirm(self.opened, say, lambda phase: None)
+            self.confirmed = self.opened.run.outcomes()
+        return self.confirmed[check.id] if self.confirmed else self.worker.outcome(check)
 
     @pytest.hookimpl(trylast=True)  # after pytest-xdist has ended its workers
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
@@ -147,6 +163,8 @@ class MatrixSession:
         except (CompatError, OSError) as error:
             say(f"compat: {refused(error) if isinstance(error, OSError) else tell(error)}")
             session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
+        if self.unconfirmed and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = int(Status.UNCONFIRMED)
 
     def _report(self, state: str) -> None:
         assert self.opened is not None
@@ -214,6 +232,9 @@ class CheckItem(pytest.Item):
         marked = known is not None and not known.bound
         if outcome.quarantined and not surprise and (outcome.verdict.broken or marked):
             pytest.xfail(f"quarantined: {outcome.quarantined}")
+        if outcome.unconfirmed and surprise == "unexpected failure":
+            self.matrix.unconfirmed = True
+            pytest.xfail(f"unconfirmed: {outcome.unconfirmed}")
         if (surprise == "unexpected pass" and marked) or (not surprise and not outcome.verdict.broken):
             return  # an unexpected pass is a failure by the item's own mark, a strict xfail
         if known is not None and not surprise:
@@ -224,6 +245,7 @@ class CheckItem(pytest.Item):
             f"{outcome.verdict.value}: {outcome.reason} (blame: {outcome.blame})" if outcome.reason else "",
             outcome.detail,
             outcome.evidence,
+            f"confirmation: {outcome.confirmed}" if outcome.confirmed else "",
             outcome.remedy,
         ]
         if known is not None and surprise == "expired":

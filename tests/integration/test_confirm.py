@@ -153,3 +153,28 @@ def test_pytest_heeds_quarantine(tmp_path: Path) -> None:
         status, said = under_pytest(tmp_path, index)
         assert status == 0, said
         assert "quarantined: flipped in 30% of equal runs on 2026-02-01" in said
+
+
+def test_pytest_climbs_where_it_is_asked_to(tmp_path: Path) -> None:
+    """The host's failure is an expected one, with compat's own status 6; the library's is a failure."""
+    broken_host = tmp_path / "broken"
+    at_home = f"import os\nif os.path.exists({str(broken_host)!r}):\n    raise ImportError('no such device')\n"
+    (tmp_path / "matrix.yaml").write_text(MATRIX)
+    climbing = ("--compat-rerun", "--compat-confirm=5")
+    with json_index() as index:
+        index.add(wheel(tmp_path / "wheels", "torchbnn", "1.0", code=at_home), "2026-01-15")
+        status, said = under_pytest(tmp_path, index, *climbing)
+        assert status == 0, said
+        broken_host.touch()
+        status, said = under_pytest(tmp_path, index, *climbing)
+        assert status == 6, said
+        assert "unconfirmed: its packages and its image are what passed in run" in said
+        broken_host.unlink()
+        assert under_pytest(tmp_path, index, "--compat-rerun")[0] == 0
+        index.add(wheel(tmp_path / "wheels", "torchbnn", "1.1", code="raise ImportError('gone')\n"), "2026-02-15")
+        status, said = under_pytest(tmp_path, index, *climbing)
+        assert status == 1, said
+        assert "confirmation: bracketed" in said
+        status, said = under_pytest(tmp_path, index, *climbing, "-n", "2")
+        assert status == 4, said
+        assert "--compat-confirm: no worker of pytest-xdist has all outcomes" in said
