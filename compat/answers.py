@@ -22,6 +22,7 @@ class RunRow(TypedDict):
     """A recorded run, in words."""
 
     run: str
+    kind: str
     state: str
     backend: str
     checks: str

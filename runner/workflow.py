@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import cache, partial
@@ -115,15 +115,25 @@ def _beyond(most: int, plan: Plan, backend: Backend) -> list[storage.Kept]:
     return [entry for entry in storage.superfluous(kept, to_size=most) if entry.name not in needed]
 
 
-def open_run(plan: Plan, backend: Backend, settings: RunSettings, command: Sequence[str], target: str = "") -> OpenRun:
-    """Open a new run of the plan; `target` is what the user calls its device."""
-    run = Run.create(home(), plan, backend.name, command, settings.to_json(), target)
+def open_run(
+    plan: Plan,
+    backend: Backend,
+    settings: RunSettings,
+    command: Sequence[str],
+    target: str = "",
+    comparison: Mapping[str, Any] | None = None,
+) -> OpenRun:
+    """Open a new run of the plan; `target` is what the user calls its device, `comparison` what its two sides are."""
+    run = Run.create(home(), plan, backend.name, command, settings.to_json(), target, comparison)
     return OpenRun(run=run, plan=plan, backend=backend, settings=settings)
 
 
-def resume_run(name: str) -> OpenRun:
+def resume_run(name: str, compares: bool = False) -> OpenRun:
     """Open the run of that name with the rest of its plan; checks that host trouble stopped run again."""
-    run = Run.open(home(), name)
+    run = Run.open(home(), name, compares)
+    if run.compares != compares:
+        verb = "compare" if run.compares else "run"
+        raise UsageError("it is of another kind", f"`compat {verb} --resume {run.id}` goes on", f"run {run.id}")
     if run.is_going():
         raise UsageError("the run is still going", "wait for its end, or end it first", f"run {run.id}")
     header, plan = run.header(), run.plan()

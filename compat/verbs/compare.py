@@ -15,6 +15,7 @@ selectors [SELECTOR ...]  checks of the base to take; default: all, with --with 
 --collapse N = 50  the share in %% of a pilot's checks above which one cause stops the run (%(default)s)
 --confirm MINUTES = 15  time to run again what regressed, the candidate in a new overlay and then the base; 0: none
     (%(default)s)
+--resume [RUN=latest]  continue a comparison as it was asked (default: the latest)
 --jobs N  batches at a time, as for `compat run`
 --max-bytes SIZE = 900KiB  compare.md is no longer than this, and says what it leaves out (%(default)s)
 --out DIR  folder of compare.md, compare.json and compare.xml (default: the run's folder)
@@ -23,6 +24,7 @@ selectors [SELECTOR ...]  checks of the base to take; default: all, with --with 
 compat compare --base torch-2.9 --candidate torch-2.13 'pyro-ppl-*'
 compat compare --base torch-2.13 --with 'numpy<2'
 compat compare --with ./gpytorch-1.16-py3-none-any.whl --pilot
+compat compare --resume
 """
 
 from __future__ import annotations
@@ -43,7 +45,7 @@ from torch_compat_matrix.compat.verbs.plan import plan_asked
 from torch_compat_matrix.compat.verbs.report import ANOTHER, short
 from torch_compat_matrix.reports.escape import code, count, text
 from torch_compat_matrix.reports.page import Part, grid, page
-from torch_compat_matrix.runner.backends.base import Backend, connect, reap
+from torch_compat_matrix.runner.backends.base import connect, reap
 from torch_compat_matrix.runner.comparison import pairs as verdicts
 from torch_compat_matrix.runner.comparison.confirm import Fall
 from torch_compat_matrix.runner.comparison.pairs import Compared, PairVerdict
@@ -58,13 +60,31 @@ from torch_compat_matrix.runner.outcome import Outcome, shown
 from torch_compat_matrix.runner.packages.pip_config import Index
 from torch_compat_matrix.runner.pins import name_of
 from torch_compat_matrix.runner.records import history
-from torch_compat_matrix.runner.records.runs import home
+from torch_compat_matrix.runner.records.runs import NoRun, home
 from torch_compat_matrix.runner.signature import short as mark
 from torch_compat_matrix.runner.text import inert
-from torch_compat_matrix.runner.workflow import OpenRun, RunSettings, execute, facts_of, jobs_of, make_room, open_run
+from torch_compat_matrix.runner.workflow import (
+    OpenRun,
+    RunSettings,
+    execute,
+    facts_of,
+    jobs_of,
+    make_room,
+    open_run,
+    resume_run,
+)
 
 
 def main(options: argparse.Namespace) -> Status:
+    if options.resume:
+        opened = resume_run(options.resume, compares=True)
+        reap(opened.backend, say)
+        asked = opened.run.header()["comparison"]
+        try:
+            comparison = Comparison.from_json(asked, opened.plan)
+        except KeyError as error:
+            raise NoRun(f"{opened.run.journal}: the comparison cannot be read: {error}; start a new one") from error
+        return _run(comparison, opened, asked, options)
     over = vars(options)["with"]
     if not options.base if options.candidate else not over:
         raise UsageError("there are no two sides", "name --base and --candidate, or --with")
@@ -103,8 +123,12 @@ def main(options: argparse.Namespace) -> Status:
         raise UsageError(f"{candidate.name} changes no package of {count(len(cells), 'cell')}", place="--with")
     if not comparison.pairs:
         raise NothingSelected(f"no cell of {one.name} has a counterpart in {candidate.name}")
-    opened, stopped = _run(comparison, comparison.plan(base, theirs.images), backend, options)
-    return _told(comparison, opened, facts, stopped, options)
+    plan = comparison.plan(base, theirs.images)
+    make_room(plan, backend, say)
+    settings, command = RunSettings(jobs=options.jobs, confirm=options.confirm), ["compat", *options.arguments]
+    how = {name: vars(options)[name] for name in ("pilot", "collapse", "base_age")}
+    opened = open_run(plan, backend, settings, command, comparison={**comparison.to_json(), **how})
+    return _run(comparison, opened, how, options)
 
 
 def _plan(options: argparse.Namespace, images: Sequence[str], selectors: Sequence[str], backend: str = "") -> Plan:
@@ -114,25 +138,21 @@ def _plan(options: argparse.Namespace, images: Sequence[str], selectors: Sequenc
     return plan_asked(options, selectors, options.probe, matrix, backend=backend or options.backend)
 
 
-def _run(comparison: Comparison, plan: Plan, backend: Backend, options: argparse.Namespace) -> tuple[OpenRun, str]:
-    """Run both sides, the base's settled outcomes taken from the store; and why it stopped after the pilot."""
-    make_room(plan, backend, say)
-    settings = RunSettings(jobs=options.jobs, confirm=options.confirm)
-    opened = open_run(plan, backend, settings, ["compat", *options.arguments])
-    estimate = Estimate.load(home())
-    stopped = ""
+def _run(comparison: Comparison, opened: OpenRun, how: Mapping[str, Any], options: argparse.Namespace) -> Status:
+    """Run what is left of both sides, the base's settled outcomes taken from the store, and tell what became of it."""
+    plan, estimate, stopped = opened.plan, Estimate.load(home()), ""
 
     def goes_on() -> bool:
         nonlocal stopped
-        stopped = verdicts.collapsed(verdicts.compared(comparison.pairs, opened.run.outcomes()), options.collapse)
+        stopped = verdicts.collapsed(verdicts.compared(comparison.pairs, opened.run.outcomes()), how["collapse"])
         return not stopped
 
     def falls() -> Iterable[Fall]:
         checks = verdicts.compared(comparison.pairs, opened.run.outcomes())
         return verdicts.falls(checks, plan.images, opened.run.environments(), opened.run.id)
 
-    rounds = verdicts.rounds(comparison.pairs, estimate.cell, pilot=options.pilot, goes_on=goes_on)
-    say(f"run {opened.run.id}: {count(len(comparison.pairs), 'pair')} of cells on {backend.name}")
+    rounds = verdicts.rounds(comparison.pairs, estimate.cell, pilot=how["pilot"], goes_on=goes_on)
+    say(f"run {opened.run.id}: {count(len(comparison.pairs), 'pair')} of cells on {opened.backend.name}")
     remaining = Remaining(estimate, opened.checks, jobs_of(opened))
     with progress(len(opened.checks), plan.known, remaining) as lines:
         execute(
@@ -142,9 +162,9 @@ def _run(comparison: Comparison, plan: Plan, backend: Backend, options: argparse
             watch=lines.watch,
             then=lambda: confirm(opened, lines.say, lines.watch, falls),
             rounds=rounds,
-            settled=_stored({check.id for pair in comparison.pairs for check in pair.base.checks}, options.base_age),
+            settled=_stored({check.id for pair in comparison.pairs for check in pair.base.checks}, how["base_age"]),
         )
-    return opened, stopped
+    return _told(comparison, opened, stopped, options)
 
 
 def _stored(checks: set[str], hours: int) -> Any:
@@ -159,14 +179,12 @@ def _stored(checks: set[str], hours: int) -> Any:
     return settled
 
 
-def _told(
-    comparison: Comparison, opened: OpenRun, facts: Mapping[str, Any], stopped: str, options: argparse.Namespace
-) -> Status:
+def _told(comparison: Comparison, opened: OpenRun, stopped: str, options: argparse.Namespace) -> Status:
     """Write the pages, print the headline, and give the exit status."""
     checks = verdicts.compared(comparison.pairs, opened.run.outcomes())
     folder = options.out or opened.run.folder
     data = _answer(comparison, checks, opened.run.id, stopped)
-    markdown = page([*_parts(comparison, checks, opened, facts, stopped)], options.max_bytes, "compare.json")
+    markdown = page([*_parts(comparison, checks, opened, stopped)], options.max_bytes, "compare.json")
     with writing(folder, ANOTHER):
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(folder / "compare.json", [to_json(data, indent=1), "\n"])
@@ -212,9 +230,7 @@ def _answer(comparison: Comparison, checks: Sequence[Compared], run: str, stoppe
     )
 
 
-def _parts(
-    comparison: Comparison, checks: Sequence[Compared], opened: OpenRun, facts: Mapping[str, Any], stopped: str
-) -> Iterator[Part]:
+def _parts(comparison: Comparison, checks: Sequence[Compared], opened: OpenRun, stopped: str) -> Iterator[Part]:
     """compare.md: the regressions by cause, then what else changed, then how it was done."""
     base, candidate = comparison.base, comparison.candidate
     head = [f"# {text(base.name)} → {text(candidate.name)}", "", f"**{text(_headline(checks, stopped))}**", ""]
@@ -235,16 +251,15 @@ def _parts(
         cells = [[code(check.check), text(check.reason)] for check in found]
         title = f"{verdict.value.capitalize()} ({count(len(cells), 'check')})"
         yield grid("check", 4 - place, title, ["check", "base -> candidate"], cells, folded=verdict is PairVerdict.SAME)
-    yield Part(name="line", keep=7, blocks=[f"- {line}" for line in _how(comparison, checks, opened, facts)])
+    yield Part(name="line", keep=7, blocks=[f"- {line}" for line in _how(comparison, checks, opened)])
 
 
-def _how(
-    comparison: Comparison, checks: Sequence[Compared], opened: OpenRun, facts: Mapping[str, Any]
-) -> Iterator[str]:
+def _how(comparison: Comparison, checks: Sequence[Compared], opened: OpenRun) -> Iterator[str]:
     """What stood against what, and where the evidence comes from."""
+    facts = {record["image"]: record["facts"] for record in opened.run.environments().values()}
     for title, side in (("base", comparison.base), ("candidate", comparison.candidate)):
         for image in [side.image] if side.image else []:
-            seen = facts[image.name]
+            seen = facts.get(image.name, {"python": "unknown"})
             what = code(image.reference) if image.reference and opened.backend.pulls else "no container"
             torch = text(str((seen.get("torch") or {}).get("version", "none")))
             yield f"{title}: {text(side.name)}, {what}, torch {torch}, Python {text(seen['python'])}"

@@ -63,8 +63,7 @@ def report(run: Run, out: Path | None = None, baseline: str | None = None, most:
         history.sync(home())
     except history.HistoryUnusable as error:  # the report is written all the same: a home may be read-only
         say(f"history not brought up to date: {tell(error)}")
-    latest = Run.all(home())[-1].id == run.id
-    return _told(compiled, "" if latest else run.id)
+    return _told(compiled, "" if Run.open(home()).id == run.id else run.id)
 
 
 def _baseline(name: str | None) -> Path | None:

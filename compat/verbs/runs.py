@@ -1,4 +1,4 @@
-"""List the recorded runs: state, what each covered, verdicts, size.
+"""List the recorded runs: kind, state, what each covered, verdicts, size.
 
 --last N = 20  at most so many, the newest (%(default)s)
 --json  print the list as JSON
@@ -38,7 +38,7 @@ def _row(run: Run) -> RunRow:
     try:
         header, plan, outcomes = run.header(), run.plan(), run.outcomes()
     except NoRun:
-        return RunRow(run=run.id, state="never began", backend="", checks="", covers="", verdicts="", size="")
+        return RunRow(run=run.id, kind="", state="never began", backend="", checks="", covers="", verdicts="", size="")
     unended = "submitted" if (home() / "jobs" / run.id).is_dir() else "interrupted"
     state = "still going" if run.is_going() else "complete" if run.ended() else unended
     verdicts = Counter(outcome.grade or outcome.verdict.value for outcome in outcomes.values())
@@ -46,6 +46,7 @@ def _row(run: Run) -> RunRow:
     subjects = list(dict.fromkeys(cell.subject for cell in plan.cells))
     return {
         "run": run.id,
+        "kind": "comparison" if run.compares else "matrix",
         "state": state,
         "backend": header["backend"],
         "checks": f"{len(outcomes)} of {len(plan.checks)}",

@@ -22,6 +22,6 @@ from torch_compat_matrix.runner.records.runs import Run, home
 def main(options: argparse.Namespace) -> Status:
     history.sync(home())
     with writing(options.out, "name another folder"):
-        written = write_site(home(), Run.all(home())[-options.last :], options.out)
+        written = write_site(home(), [run for run in Run.all(home()) if not run.compares][-options.last :], options.out)
     answer(f"{written} files: {options.out / 'index.html'}")
     return Status.AS_EXPECTED

@@ -147,7 +147,7 @@ def falls(
     """The regressions, to be confirmed: the candidate fails again in a new overlay, and the base passes after that."""
     named = {image.name: image for image in images}
     for check in checks:
-        if check.verdict is PairVerdict.REGRESSED and check.then and check.now:
+        if check.verdict is PairVerdict.REGRESSED and check.then and check.now and not check.now.confirmation:
             base, candidate = (replace(cell, probes=(check.probe,)) for cell in check.pair.cells)
             seen = environments.get(check.then.environment, {})
             good = Seen(run=check.then.reused or run, date=check.then.started, outcome=check.then, environment=seen)

@@ -60,6 +60,11 @@ class Pair:
         """Both."""
         return self.base, self.candidate
 
+    def to_json(self) -> dict[str, Any]:
+        """Plain data, with the ids of its cells."""
+        named = {"base": self.base.id, "candidate": self.candidate.id, "note": self.note}
+        return {**named, "changed": list(self.changed), "needed": sorted(self.needed)}
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Comparison:
@@ -79,6 +84,38 @@ class Comparison:
         used = {cell.image for cell in cells}
         every = {image.name: image for image in (*base.images, *images)}
         return replace(base, images=tuple(image for name, image in every.items() if name in used), cells=cells)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data, with the names that the plan of its run has for images and cells."""
+        sides = {"base": self.base, "candidate": self.candidate}
+        plain: dict[str, Any] = {
+            name: {"image": side.image and side.image.name, "changes": list(side.changes)}
+            for name, side in sides.items()
+        }
+        left = {"unaffected": list(self.unaffected), "alone": list(self.alone)}
+        return {**plain, "pairs": [pair.to_json() for pair in self.pairs], **left}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any], plan: Plan) -> Comparison:
+        """The comparison in the header of a run of that plan; KeyError where the plan lacks an image or a cell."""
+        images: dict[str | None, Image | None] = {image.name: image for image in plan.images}
+        cells = {cell.id: cell for cell in plan.cells}
+        base, candidate = (
+            Side(image=images[side["image"]] if side["image"] else None, changes=tuple(side["changes"]))
+            for side in (data["base"], data["candidate"])
+        )
+        pairs = tuple(
+            Pair(
+                base=cells[pair["base"]],
+                candidate=cells[pair["candidate"]],
+                changed=tuple(pair["changed"]),
+                note=pair["note"],
+                needed=frozenset(pair["needed"]),
+            )
+            for pair in data["pairs"]
+        )
+        left = {name: tuple(data[name]) for name in LEFT}
+        return cls(base=base, candidate=candidate, pairs=pairs, **left)
 
 
 def paired(

@@ -69,6 +69,14 @@ class Run:
         return self.folder / "journal.jsonl"
 
     @property
+    def compares(self) -> bool:
+        """Whether it has two sides, so that it is no run of the matrix."""
+        try:
+            return "comparison" in self.header()
+        except NoRun:
+            return False
+
+    @property
     def private_plan(self) -> Path:
         """The plan with the secrets in its URLs, which the journal lacks; there only while a resume may need them."""
         return self.folder / "plan.json"
@@ -79,9 +87,19 @@ class Run:
 
     @classmethod
     def create(
-        cls, home: Path, plan: Plan, backend: str, command: Sequence[str], settings: dict[str, Any], target: str = ""
+        cls,
+        home: Path,
+        plan: Plan,
+        backend: str,
+        command: Sequence[str],
+        settings: dict[str, Any],
+        target: str = "",
+        comparison: Mapping[str, Any] | None = None,
     ) -> Run:
-        """Make a run whose first record holds its plan, backend, command, host and what it calls its device."""
+        """Make a run whose first record holds its plan, backend, command, host and what it calls its device.
+
+        `comparison`: what stands against what, where the run has two sides.
+        """
         # to the millisecond, so that two runs of one second keep their order
         stamp = dt.datetime.now(dt.timezone.utc).strftime("%Y%m%dT%H%M%S%f")[:-3]
         run = cls(home / "runs" / f"{stamp}-{secrets.token_hex(2)}")
@@ -97,21 +115,24 @@ class Run:
         head = {"kind": "run", "schema": SCHEMA, "run": run.id, "started": utc_now(), "command": list(command)}
         head |= {"backend": backend, "settings": settings, **({"target": target} if target else {})}
         host = {"python": platform.python_version(), "platform": platform.platform(), "machine": platform.machine()}
+        head |= {"comparison": comparison} if comparison else {}
         more = {"host": {**host, "cpus": cores()}, "plan": hashed.to_json(), "version": __version__}
         append(run.journal, head | more)
         return run
 
     @classmethod
-    def open(cls, home: Path, name: str = "latest") -> Run:
-        """The run of that id or unambiguous beginning of an id, or the latest run."""
+    def open(cls, home: Path, name: str = "latest", compares: bool = False) -> Run:
+        """The run of that id or unambiguous beginning of an id; or the latest run, or (`compares`) comparison."""
         every = cls.all(home)
-        runs = every if name == "latest" else [run for run in every if run.id.startswith(name)]
+        last = next((run for run in reversed(every) if run.compares == compares), None) if name == "latest" else None
+        runs = [last] if last else [run for run in every if name != "latest" and run.id.startswith(name)]
         if not runs or (name != "latest" and len(runs) > 1):
             number = "no run" if not runs else "more than one run"
             near = did_you_mean(name, (run.id for run in every[-12:]))
             wanted = "" if name == "latest" else f" that begins with {name!r}{near}"
+            verb = "compare" if compares else "run"
             raise NoRun(
-                f"{home / 'runs'}: there is {number}{wanted}; `compat run` makes a run, `compat runs` lists them"
+                f"{home / 'runs'}: there is {number}{wanted}; `compat {verb}` makes a run, `compat runs` lists them"
             )
         return runs[-1]
 

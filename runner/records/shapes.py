@@ -176,8 +176,13 @@ PLAN = texts("source backend? shard? whole?") | {"images": list[ImageRecord], "c
 PLAN |= {"known": list[Mapping[str, Any]], "claims?": [CLAIM], "modules?": [MODULE], "taken?": Mapping[str, list[str]]}
 PLAN |= {"target?": Mapping[str, Any]}
 SETTINGS = {"jobs?": int | None, "seed?": int, "full?": bool, "fresh?": bool, "compile_cache?": bool, "confirm?": float}
+SIDE = {"image": str | None, "changes": list[str]}
+PAIR = texts("base candidate note") | {"changed": list[str], "needed": list[str]}
+COMPARISON = {"base": SIDE, "candidate": SIDE, "pairs": [PAIR], "unaffected": list[str], "alone": list[str]}
+COMPARISON |= {"pilot": bool, "collapse": int, "base_age": int}
+"""What stood against what, and how it was asked; cells and images by their names in the plan."""
 RUN = texts("run started backend target? version?") | {"plan": PLAN, "schema?": int, "settings?": SETTINGS}
-RUN |= {"command?": list[str], "host?": Mapping[str, Any]}
+RUN |= {"command?": list[str], "host?": Mapping[str, Any], "comparison?": COMPARISON}
 KINDS = {"run": fits(RUN), "environment": fits(EnvironmentRecord), "outcome": fits(OUTCOME)}
 KINDS["noise"] = fits(Noise)
 KINDS |= dict.fromkeys(("end", "resume"), fits(texts("finished? state?")))

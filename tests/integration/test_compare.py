@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -40,8 +42,8 @@ def place(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def compat(place: Path, *arguments: str, status: int) -> str:
-    """What the command prints there."""
+def begin(place: Path, *arguments: str) -> subprocess.Popen[str]:
+    """The command, begun there in a process group of its own."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "UV_", "COMPAT_"))}
     own = {
         "PYTHONPATH": str(ROOT / "src"),
@@ -49,9 +51,49 @@ def compat(place: Path, *arguments: str, status: int) -> str:
         "UV_CACHE_DIR": str(place / "uv"),
     }
     command = [sys.executable, "-m", "torch_compat_matrix", *arguments]
-    done = subprocess.run(command, cwd=place, env={**clean, **own}, capture_output=True, text=True, check=False)
-    assert done.returncode == status, done.stdout + done.stderr
-    return done.stdout
+    pipe = subprocess.PIPE
+    return subprocess.Popen(
+        command, cwd=place, env={**clean, **own}, stdout=pipe, stderr=pipe, text=True, start_new_session=True
+    )
+
+
+def compat(place: Path, *arguments: str, status: int) -> str:
+    """What the command prints there."""
+    begun = begin(place, *arguments)
+    out, err = begun.communicate(timeout=280)
+    assert begun.returncode == status, out + err
+    return out
+
+
+def test_comparison_that_was_killed_goes_on(place: Path) -> None:
+    """And tells what an uninterrupted one would; it is never the latest run of the matrix."""
+    first, hold = place / "first", place / "hold"
+    code = f"import os, time\nif os.path.exists({str(first)!r}):\n"
+    code += f"    while os.path.exists({str(hold)!r}):\n        time.sleep(0.05)\n"
+    code += f"open({str(first)!r}, 'w').close()\nimport compathelper_new\n"
+    wheel(place / "wheels", "torchbnn", "1.5", "compathelper", code=code)
+    hold.touch()
+    compare = ("compare", "--backend", "here", "--base", "any", "--with", "compathelper<2", "--confirm", "0")
+    begun, until = begin(place, *compare), time.monotonic() + 200
+    while not any(run.outcomes() for run in Run.all(place / ".compat")):
+        assert begun.poll() is None and time.monotonic() < until, begun.communicate(timeout=10)
+        time.sleep(0.05)
+    os.killpg(begun.pid, signal.SIGKILL)
+    begun.communicate(timeout=30)
+    hold.unlink()
+    (run,) = Run.all(place / ".compat")
+    assert (len(run.outcomes()), run.ended(), (run.folder / "compare.md").exists()) == (1, False, False)
+    answer = json.loads(compat(place, "compare", "--resume", "--json", status=1))
+    assert (answer["run"], answer["base"], answer["candidate"]) == (run.id, "any", "any with compathelper<2")
+    assert [(row["verdict"], row["changed"]) for row in answer["checks"]] == [
+        ("regressed", ["compathelper 2.0 -> 1.0"])
+    ]
+    page = (run.folder / "compare.md").read_text()
+    assert page.splitlines()[2] == "**1 regressed**"
+    assert "base: any, no container" in page
+    assert [row["kind"] for row in json.loads(compat(place, "runs", "--json", status=0))] == ["comparison"]
+    compat(place, "report", status=3)
+    compat(place, "run", "--resume", run.id, status=2)
 
 
 def test_change_that_breaks_a_library_is_told(place: Path) -> None:
