@@ -7,13 +7,13 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from torch_compat_matrix.runner.backends.base import Backend, Gpu, Places
+from torch_compat_matrix.runner.backends.gpus import offered
 from torch_compat_matrix.runner.comparison.confirm import Fall, climb, fallen
-from torch_compat_matrix.runner.comparison.reference import suspected
+from torch_compat_matrix.runner.comparison.reference import gpu_of, suspected
 from torch_compat_matrix.runner.model import Cell, Image, Plan
 from torch_compat_matrix.runner.outcome import Outcome
 from torch_compat_matrix.runner.records import history
@@ -43,34 +43,48 @@ def _confirm(opened: OpenRun, say: Say, watch: Watch, given: Callable[[], Iterab
     target = target_in(run.header(), environments.values())
     stands = standings(home(), run.id, backend.name, target, outcomes.values())
 
-    def ask(
-        image: Image, cells: Sequence[Cell], why: str = "to confirm what newly fails", clean: bool = True, gpu: str = ""
-    ) -> Mapping[str, Outcome]:
+    gpus, _ = offered(backend)
+
+    def on(words: str, image: Image, cells: Sequence[Cell], gpus: Sequence[Gpu], clean: bool) -> Mapping[str, Outcome]:
         left = until - time.monotonic()
         if left <= 0:
             return {}
         asked = replace(plan, images=(image,), cells=tuple(cells))
         more = f" and {len(asked.checks) - 1} more" if asked.checks[1:] else ""
-        say(f"asked again, {why}: {asked.checks[0].id}{more}")
-        folder, settings = "confirmations", opened.settings
-        takes = partial(_is, gpu)
+        say(f"asked again, {words}: {asked.checks[0].id}{more}")
+        folder, settings, uuids = "confirmations", opened.settings, {gpu.uuid for gpu in gpus}
+        takes = lambda gpu: not uuids or gpu.uuid in uuids  # noqa: E731
         return aside(asked, backend, settings, folder, clean=clean, left=left, takes=takes, say=say, watch=watch)
 
+    def own(uuid: str) -> list[Gpu]:
+        return [gpu for gpu in gpus if uuid and uuid.removeprefix("GPU-") in gpu.bare_uuids]
+
     def reference(image: Image, cell: Cell, gpu: str) -> Mapping[str, Outcome]:
-        return ask(image, [cell], "since it passed before", clean=False, gpu=gpu)
+        return on("since it passed before", image, [cell], own(gpu), clean=False)
+
+    def ask(alike: Sequence[Fall], image: Image, cells: Sequence[Cell]) -> Mapping[str, Outcome]:
+        return on("to confirm what newly fails", image, cells, where(alike), clean=True)
+
+    def where(alike: Sequence[Fall]) -> list[Gpu]:
+        """The GPUs on which they failed."""
+        seen = {gpu_of(environments.get(fall.outcome.environment, {})) for fall in alike}
+        return [gpu for uuid in sorted(seen) for gpu in own(uuid)]
+
+    def elsewhere(alike: Sequence[Fall]) -> tuple[Mapping[str, Outcome], str]:
+        here, cells = where(alike), [fall.cell for fall in alike]
+        others = [gpu for gpu in gpus if gpu not in here]
+        if len(here) != 1 or not others:
+            return {}, ""
+        said = f"on {others[0].name} {others[0].uuid}, and not on {here[0].name} {here[0].uuid}"
+        return on("on another GPU", alike[0].image, cells, others[:1], clean=True), said
 
     if not isinstance(backend, Places):  # nobody can say on which node a scheduler would ask
         suspects = suspected(run.id, plan, outcomes.values(), environments, stands, backend.pulls, reference)
         run.record(host_trouble(*found) for found in suspects)
         outcomes = run.outcomes()
     falls = given() if given else fallen(plan, outcomes, environments, stands, backend.pulls)
-    for outcome in climb(list(falls), ask):
+    for outcome in climb(list(falls), ask, elsewhere):
         run.record([outcome])
-
-
-def _is(uuid: str, gpu: Gpu) -> bool:
-    """Whether it is the GPU of that UUID, as torch tells it; any GPU where that is empty."""
-    return not uuid or uuid.removeprefix("GPU-") in gpu.bare_uuids
 
 
 def host_trouble(failure: Outcome, good: Seen, found: Outcome) -> Outcome:

@@ -95,7 +95,7 @@ class Outcome:
     named: str = ""
     """What `--target` calls the device of its run; empty where it was not named."""
     confirmation: str = ""
-    """How far up the ladder a new failure came: seen, again, clean, bracketed; empty where it was not asked to."""
+    """How far up the ladder a new failure came: seen, again, clean, bracketed, elsewhere; empty where nobody asked."""
     unconfirmed: str = ""
     """What keeps it from being confirmed; empty where it is, or where nobody asked."""
     quarantined: str = ""

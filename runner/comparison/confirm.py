@@ -1,4 +1,4 @@
-"""How far up the ladder a new failure comes: seen, again, in a clean overlay, bracketed by passes of what was good."""
+"""How far up the ladder a new failure comes: seen, again, in a clean overlay, bracketed by passes, elsewhere too."""
 
 from __future__ import annotations
 
@@ -13,12 +13,15 @@ from torch_compat_matrix.runner.outcome import Outcome
 from torch_compat_matrix.runner.pins import version_of
 from torch_compat_matrix.runner.records.since import Seen, Since
 
-Ask = Callable[[Image, Sequence[Cell]], Mapping[str, Outcome]]
-"""Runs these cells of an image, with new overlays and empty caches; empty where there is no time left."""
+Ask = Callable[[Sequence["Fall"], Image, Sequence[Cell]], Mapping[str, Outcome]]
+"""Runs these cells where those fell, with new overlays and empty caches; empty where there is no time left."""
+
+Elsewhere = Callable[[Sequence["Fall"]], tuple[Mapping[str, Outcome], str]]
+"""Runs what fails on another GPU: what came of it, and both GPUs in words; nothing where there is no other."""
 
 CONFIRMED_BY_OURSELVES = "seen", "again"
 """The levels that every run gives: the failure, and the fresh process that failed like the forked one."""
-CLEAN, BRACKETED = "clean", "bracketed"
+CLEAN, BRACKETED, ELSEWHERE = "clean", "bracketed", "elsewhere"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,19 +93,26 @@ def as_it_passed(
     return image, replace(cell, locked=exact) if cell.requires else cell
 
 
-def climb(falls: Iterable[Fall], ask: Ask) -> Iterator[Outcome]:
+def climb(falls: Iterable[Fall], ask: Ask, elsewhere: Elsewhere = lambda bracketed: ({}, "")) -> Iterator[Outcome]:
     """The outcomes with their level and what was found, those of the commonest cause first."""
     causes: dict[tuple[str, ...], list[Fall]] = {}
     for fall in falls:
         causes.setdefault(fall.cause, []).append(fall)
     for alike in sorted(causes.values(), key=len, reverse=True):
-        cleaned = ask(alike[0].image, [fall.cell for fall in alike])
+        cleaned = ask(alike, alike[0].image, [fall.cell for fall in alike])
         failing = [fall for fall in alike if fall.outcome.check in cleaned and not fall.unchanged]
         failing = [fall for fall in failing if fall.before and cleaned[fall.outcome.check].verdict.broken]
         pairs = [fall.before for fall in failing if fall.before]
-        bracketed = ask(pairs[0][0], [cell for _, cell in pairs]) if pairs else {}
-        for fall in alike:
-            level, unconfirmed, note = _level(fall, cleaned, bracketed)
+        bracketed = ask(alike, pairs[0][0], [cell for _, cell in pairs]) if pairs else {}
+        levels = [(fall, *_level(fall, cleaned, bracketed)) for fall in alike]
+        highest = [fall for fall, level, *_ in levels if level == BRACKETED]
+        away, where = elsewhere(highest) if highest else ({}, "")
+        for fall, level, unconfirmed, note in levels:
+            found = away.get(fall.outcome.check) if level == BRACKETED else None
+            if found and found.verdict is Verdict.PASS:
+                unconfirmed, note = f"it passes elsewhere: {where}", ""
+            elif found and found.verdict.broken and found.environment:
+                level = ELSEWHERE
             notes = (*fall.outcome.notes, note) if note else fall.outcome.notes
             yield replace(fall.outcome, confirmation=level, unconfirmed=unconfirmed, notes=notes)
 

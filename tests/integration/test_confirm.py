@@ -9,8 +9,9 @@ import sys
 from pathlib import Path
 
 import jsonschema
+import pytest
 
-from tests.support import ROOT
+from tests.support import ROOT, nvidia_smi, scripted_torch
 from tests.support.indexes import Index, json_index
 from tests.support.tinywheels import wheel
 from torch_compat_matrix.runner.records.journal import append
@@ -32,7 +33,11 @@ def compat(place: Path, index: Index, *words: str) -> tuple[int, str]:
 def python(place: Path, index: Index, *words: str) -> tuple[int, str]:
     """Status and output of Python with these words."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "UV_", "COMPAT_"))}
-    own = {"PYTHONPATH": str(ROOT / "src"), "PIP_INDEX_URL": index.url, "NO_PROXY": "127.0.0.1"}
+    own = {
+        "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{os.environ.get('PYTHONPATH', '')}",
+        "PIP_INDEX_URL": index.url,
+        "NO_PROXY": "127.0.0.1",
+    }
     done = subprocess.run(
         [sys.executable, *words],
         cwd=place,
@@ -178,3 +183,26 @@ def test_pytest_climbs_where_it_is_asked_to(tmp_path: Path) -> None:
         status, said = under_pytest(tmp_path, index, *climbing, "-n", "2")
         assert status == 4, said
         assert "--compat-confirm: no worker of pytest-xdist has all outcomes" in said
+
+
+def test_failure_of_one_gpu_alone_is_unconfirmed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A release fails on the first GPU of the host, where the one before passes, and passes on the second."""
+    gpus = [{**scripted_torch.DEFAULT["gpus"][0], "uuid": f"GPU-rung-{name}"} for name in "ab"]
+    listed = (f"{gpu['uuid']}, {place}, NVIDIA A100, 40960, 550.54.14, 8.0, Disabled" for place, gpu in enumerate(gpus))
+    nvidia_smi.put(tmp_path, monkeypatch, nvidia_smi.lists(*listed))
+    monkeypatch.setenv("PYTHONPATH", str(scripted_torch.write(tmp_path / "packages", gpus=gpus)))
+    picky = "import os\nif os.environ['CUDA_VISIBLE_DEVICES'] == '0':\n    raise ImportError('not on this one')\n"
+    (tmp_path / "matrix.yaml").write_text(MATRIX)
+    with json_index() as index:
+        index.add(wheel(tmp_path / "wheels", "torchbnn", "1.0"), "2026-01-15")
+        assert compat(tmp_path, index, "plan", "--backend", "here", "--json", "plan.json")[0] == 0
+        status, said = run(tmp_path, index)
+        assert status == 0, said
+        index.add(wheel(tmp_path / "wheels", "torchbnn", "1.1", code=picky), "2026-02-15")
+        status, said = run(tmp_path, index)
+        assert status == 6, said
+    words = "it passes elsewhere: on NVIDIA A100 GPU-rung-b, and not on NVIDIA A100 GPU-rung-a"
+    assert f"confirmation: bracketed, unconfirmed: {words}" in said
+    asides = Run.all(tmp_path / ".compat" / "confirmations")
+    told = [(each.resolved, each.verdict.value) for aside in asides for each in aside.outcomes().values()]
+    assert told == [(("torchbnn==1.1",), "fail"), (("torchbnn==1.0",), "pass"), (("torchbnn==1.1",), "pass")]

@@ -58,7 +58,7 @@ def climbed(found: Sequence[Fall], *answers: Outcome | None) -> tuple[str, str, 
     asked: list[tuple[Image, Cell]] = []
     left = iter(answers)
 
-    def ask(image: Image, cells: Sequence[Cell]) -> Mapping[str, Outcome]:
+    def ask(alike: Sequence[Fall], image: Image, cells: Sequence[Cell]) -> Mapping[str, Outcome]:
         asked.append((image, cells[0]))
         answer = next(left)
         return {} if answer is None else {answer.check: answer}
@@ -82,7 +82,7 @@ def test_image_that_moved_is_asked_by_its_last_good_digest() -> None:
     level, _, asked = climbed(falls(here=moved), FAILED, PASSED)
     assert (level, asked[1][0].reference) == ("bracketed", "example/train@sha256:1")
     found = falls(here=moved, pulls=False)
-    (outcome,) = climb(found, lambda image, cells: {FAILED.check: FAILED})
+    (outcome,) = climb(found, lambda alike, image, cells: {FAILED.check: FAILED})
     assert (outcome.confirmation, outcome.unconfirmed) == ("clean", "")
     assert "confirmed in a new overlay alone: run r1 passed with another image" in outcome.notes
 
@@ -145,7 +145,7 @@ def test_commonest_cause_goes_first_and_is_asked_at_once() -> None:
     common = [replace(falls()[0], outcome=replace(FAILED, check=f"c{number}", signature="c")) for number in range(3)]
     asked: list[int] = []
 
-    def ask(image: Image, cells: Sequence[Cell]) -> Mapping[str, Outcome]:
+    def ask(alike: Sequence[Fall], image: Image, cells: Sequence[Cell]) -> Mapping[str, Outcome]:
         asked.append(len(cells))
         return {}
 
@@ -261,3 +261,22 @@ def test_host_that_was_broken_from_the_start_is_asked_for_an_earlier_pass(broken
     ask = lambda image, cell, gpu: {outcomes[0].check: outcomes[0]}  # noqa: E731
     found = [(one.check, good.run) for one, good, _ in suspected("r", plan, outcomes, environments, stands, True, ask)]
     assert found == ([] if broken == 1 else [(each.check, "r0") for each in outcomes])
+
+
+@pytest.mark.parametrize(
+    ("answer", "level", "doubt"),
+    [
+        (PASSED, "bracketed", "it passes elsewhere: on A b, and not on A a"),
+        (FAILED, "elsewhere", ""),
+        (TROUBLE, "bracketed", ""),
+        (None, "bracketed", ""),
+    ],
+)
+def test_another_gpu_is_asked_last(answer: Outcome | None, level: str, doubt: str) -> None:
+    """Where it passes, the GPU is to be looked at; where that is no answer, the failure stays confirmed."""
+    answers = iter((FAILED, PASSED))
+    away = {answer.check: answer} if answer else {}
+    (outcome,) = climb(
+        falls(), lambda alike, *_: {FAILED.check: next(answers)}, lambda alike: (away, "on A b, and not on A a")
+    )
+    assert (outcome.confirmation, outcome.unconfirmed) == (level, doubt)
