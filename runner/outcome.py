@@ -140,11 +140,6 @@ class Outcome:
         return self.confirmation + (f", unconfirmed: {self.unconfirmed}" if self.unconfirmed else "")
 
     @property
-    def blames_nobody(self) -> bool:
-        """Whether no rule had evidence against anybody."""
-        return self.blame == "unknown"
-
-    @property
     def left_out(self) -> str:
         """The parts that could not run, with their reasons: `files (TorchCodec is not installed)`; empty if none."""
         reasons: dict[str, list[str]] = {}

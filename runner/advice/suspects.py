@@ -62,7 +62,7 @@ def guessed(home: Path, run: Run) -> Iterator[Outcome]:
         return [(name, outcome, _holds(outcome, held)) for name, outcome, held in found if held]
 
     for failure in outcomes.values():
-        if not failure.verdict.broken or not failure.blames_nobody or failure.environment not in environments:
+        if not failure.verdict.broken or failure.blame != "unknown" or failure.environment not in environments:
             continue
         here, known = _holds(failure, environments[failure.environment]), passes(failure.subject, failure.probe)
         akin = [entry for entry in known if entry[1].image == failure.image or entry[1].version == failure.version]

@@ -51,16 +51,16 @@ def cuda_of(folder: Path) -> str | None:
     return None if found is None else found[1] or ""
 
 
-def misfits(folder: Path, cuda: str) -> dict[str, str]:
-    """The distributions in a folder that need another line's torch than the one for `cuda`, and the CUDA they need."""
+def misfits(needed: Mapping[str, str], cuda: str) -> dict[str, str]:
+    """The distributions that need another line's torch than the one for `cuda`, and the CUDA that they need."""
     major = cuda.partition(".")[0]
-    return {name: needed for name, needed in _cuda_needed(folder).items() if not major or needed not in ("", major)}
+    return {name: wants for name, wants in needed.items() if not major or wants not in ("", major)}
 
 
 def misfits_in(folder: Path) -> dict[str, str]:
     """The misfits in a folder that holds torch itself; none where it holds no torch."""
     cuda = cuda_of(folder)
-    return {} if cuda is None else misfits(folder, cuda)
+    return {} if cuda is None else misfits(cuda_needed(folder), cuda)
 
 
 def explain(misfit: Mapping[str, str], torch: str, cuda: str) -> str:
@@ -70,7 +70,7 @@ def explain(misfit: Mapping[str, str], torch: str, cuda: str) -> str:
     return f"torch {torch} is built {built}, {', '.join(needed)}: there is no common build line on the indexes at hand"
 
 
-def _cuda_needed(folder: Path) -> dict[str, str]:
+def cuda_needed(folder: Path) -> dict[str, str]:
     """Distribution -> major version of CUDA (empty where unnamed), where all that is linked to torch needs CUDA."""
     needed = {}
     for record in folder.glob("*.dist-info/RECORD"):

@@ -70,14 +70,24 @@ def build(add: Sequence[str], facts: Mapping[str, Any], index: Index, home: Path
     if not (stand_in and torch):
         return folder
     cuda = torch["cuda"] or ""
-    misfits = buildline.misfits(folder, cuda)
+    misfits = buildline.misfits(_cuda_needed(folder), cuda)
     if misfits and not cuda and buildline.has_cpu_index(index):
         with suppress(Trouble):
             folder = _build(add, facts, index, home, cpu_line=True)
-            misfits = buildline.misfits(folder, cuda)
+            misfits = buildline.misfits(_cuda_needed(folder), cuda)
     if misfits:
         raise Trouble("no-stand-in", buildline.explain(misfits, torch["version"], cuda))
     return folder
+
+
+def _cuda_needed(folder: Path) -> dict[str, str]:
+    """What `buildline.cuda_needed` says of an overlay, kept beside it: a library may have 100 MB of compiled code."""
+
+    def parse(record: Any) -> dict[str, str] | None:
+        return dict(record["cuda_needed"]) if "cuda_needed" in record else None
+
+    kept = read_cache(folder.with_suffix(".json"), parse)
+    return buildline.cuda_needed(folder) if kept is None else kept
 
 
 def _build(add: Sequence[str], facts: Mapping[str, Any], index: Index, home: Path, *, cpu_line: bool = False) -> Path:
@@ -88,6 +98,7 @@ def _build(add: Sequence[str], facts: Mapping[str, Any], index: Index, home: Pat
         _install(add, target, index, partial, cpu_line)
         _refuse_foreign(partial, facts)
         manifest = {"schema": 1, "add": fit(sorted(add)), **asdict(target), "built": utc_now(), "uv": uv.version()}
+        manifest["cuda_needed"] = buildline.cuda_needed(partial)
         write_whole(folder.with_suffix(".json"), [json.dumps(manifest, indent=2) + "\n"])
         manifests.seal(partial, folder)
 
