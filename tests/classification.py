@@ -14,17 +14,16 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from docker.errors import DockerException
-
 from tests.support.gathered import gathered
 from tests.support.messages import BLIND, Message, blind_messages
 from torch_compat_matrix.runner.backends import docker_errors, slurm_queue
 from torch_compat_matrix.runner.model import Limits
 from torch_compat_matrix.runner.packages import uv
 from torch_compat_matrix.runner.pins import canonical
-from torch_compat_matrix.runner.verdicts.classify import classify, is_of
+from torch_compat_matrix.runner.verdicts.classify import classify, is_of, matches
 from torch_compat_matrix.runner.verdicts.reasons import REASONS
-from torch_compat_matrix.runner.verdicts.signs import QUOTES
+from torch_compat_matrix.runner.verdicts.rules import RULES
+from torch_compat_matrix.runner.verdicts.signs import QUOTES, read_signs
 
 WRITTEN_FROM, ONLY_SCORED = "written from", "only scored"
 
@@ -42,6 +41,32 @@ UNNAMED = frozenset({"unclassified", "unclassified-death"})
 ENGINE_SAYS = r"Error response from daemon|nvidia-container-cli: |OCI runtime|Docker daemon|^error pulling image "
 INSTALLER_SAYS = r"^\s*(\u00d7 |error: |ERROR: |WARNING: Ignoring)|No solution found|^\s*Caused by: "
 """Words that a run hears from the container engine and from uv, before any probe starts."""
+
+SLURM_SAYS = r"^(?:sbatch|salloc): (?:error|fatal|unrecog)|^srun: (?:error: (?:Unable to|Invalid|Memory|CPU)|fatal)"
+SLURM_STATES = (
+    (r"DUE TO TIME LIMIT|JobState=TIMEOUT", "TIMEOUT"),
+    (r"DUE TO NODE FAILURE|JobState=NODE_FAIL|\bNode failure on ", "NODE_FAIL"),
+    (r"DUE TO (?:JOB )?PREEMPTION|JobState=PREEMPTED", "PREEMPTED"),
+    (r"\*\*\* (?:JOB|STEP) .{1,80} CANCELLED AT \S+ \*\*\*|JobState=CANCELLED", "CANCELLED"),
+)
+"""Slurm's words for what a run gets as the state of its job."""
+NO_SCHEDULER = r"\b(?:sbatch|srun|kubectl): (?:command )?not found|No such file or directory: '(?:sbatch|srun)'"
+KUBERNETES_SAYS = (
+    (r"exceeded quota", "quota-exceeded"),
+    (r"\(Forbidden\)|is forbidden: |\(Unauthorized\)|must be logged in to the server", "not-permitted"),
+    (r"namespaces? .{1,80} not found", "no-partition"),
+    (r"OOMKilled", "out-of-memory"),
+    (r"Preempt(?:ed|ion)ByScheduler|^Preempted|EvictionByEvictionAPI", "job-preempted"),
+    (r"\bEvicted\b|low on resource:", "job-evicted"),
+    (r"DeletionBy(?:TaintManager|PodGC)|NodeLost", "node-lost"),
+    (r"DeadlineExceeded", "job-time-limit"),
+    (r"nodes are available", "job-unsatisfiable"),
+    (r"ErrImagePull|ImagePullBackOff|InvalidImageName|[Ff]ailed to pull image", "image-not-found"),
+    (r"StartError|ContainerCannotRun|RunContainerError|failed to create containerd task", "no-python"),
+    (r"[Ff]ailed to create pod sandbox", "scheduler-error"),
+    (r"connection to the server .{1,80} was refused|^Unable to connect to the server", "scheduler-unreachable"),
+)
+"""What a run gets from Kubernetes as a field of a pod or the status of an answer (runner/backends/kubernetes*.py)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,20 +108,44 @@ def half(name: str) -> str:
     return WRITTEN_FROM if sha256(name.encode()).digest()[0] % 2 else ONLY_SCORED
 
 
+def _spoken(message: Message) -> tuple[str, str] | None:
+    """Reason and blame by the table that a run asks for words of its surroundings; None where a program of ours speaks.
+
+    What a run does not read but gets as a field (the state of a job, the condition of a pod) is read from the words.
+    """
+    said, phase = message.text, message.observation.get("phase")
+    if message.observation["status"] != "died" or not message.observation["exit"]:
+        return None
+    if phase == "install" or (phase != "engine" and re.search(INSTALLER_SAYS, said, re.MULTILINE)):
+        ran = uv.Ran(status=1, out="", err=said)
+        return ran.reason, ran.blame
+    state = next((state for pattern, state in SLURM_STATES if re.search(pattern, said)), "")
+    if state:
+        return slurm_queue.FAILED[state], ""
+    waits = re.search(r"\bReason=(\w+)", said)
+    if waits and waits[1] in slurm_queue.NEVER:
+        return slurm_queue.FAILED["NEVER"], ""
+    if re.search(NO_SCHEDULER, said):
+        return "no-scheduler", ""
+    if re.search(SLURM_SAYS, said, re.MULTILINE):
+        return slurm_queue.refusal(said).code, ""
+    pod = next((code for pattern, code in KUBERNETES_SAYS if re.search(pattern, said)), "")
+    if pod:
+        return (
+            docker_errors.code_of(said, pod) if pod in ("no-python", "image-not-found", "scheduler-error") else pod
+        ), ""
+    code = docker_errors.code_of(said, "")
+    if re.search(ENGINE_SAYS, said, re.MULTILINE) or (phase == "engine" and code):
+        return code or "engine-error", ""
+    return None
+
+
 def score(message: Message) -> Score:
     """What a run would make of it: engine and installer speak before the probes, and have rules of their own."""
-    if message.observation["status"] == "died" and message.observation["exit"]:
-        spoken: Iterable[tuple[str, str]] = ()
-        phase = message.observation.get("phase")
-        if phase == "engine" or (phase != "install" and re.search(ENGINE_SAYS, message.text, re.MULTILINE)):
-            spoken = ((docker_errors.trouble_of(DockerException(message.text), "").code, ""),)
-        elif re.search(r"^(?:sbatch|salloc): error: ", message.text, re.MULTILINE):
-            spoken = ((slurm_queue.refusal(message.text).code, ""),)
-        elif phase == "install" or re.search(INSTALLER_SAYS, message.text, re.MULTILINE):
-            ran = uv.Ran(status=1, out="", err=message.text)
-            spoken = ((ran.reason, ran.blame),)
-        for code, blame in spoken:
-            return Score(message=message, reason=code, blame=blame or REASONS[code].blame)
+    spoken = _spoken(message)
+    if spoken is not None:
+        code, blame = spoken
+        return Score(message=message, reason=code, blame=blame or REASONS[code].blame)
     owners = [link[name] for link in message.observation.get("chain", ()) for name in ("raised_in", "lacking")]
     folders = re.findall(r"-packages/(?:[\w.-]+\.egg/|google/)?(\w+)/", message.text)
     # Of what a wrapper quotes, no frame shows the package: its compiled part is called after it.
@@ -112,6 +161,25 @@ def score(message: Message) -> Score:
     }
     found = classify(message.observation, {"packages": message.packages}, Limits(), "docker", added)
     return Score(message=message, reason=found.reason, blame=found.blame)
+
+
+def by_rule(scores: Iterable[Score]) -> str:
+    """How often each rule gave the reason, right and wrong, the worst first; other tables' words apart."""
+    counts: dict[int, Counter[str]] = {}
+    for one in scores:
+        seen = one.message
+        if _spoken(seen) is None:
+            signs, own = read_signs(seen.observation), str(seen.observation["member"])
+            found = (number for number, rule in enumerate(RULES) if matches(rule, signs, seen.packages, own))
+            counts.setdefault(next(found, -1), Counter())[one.kind] += 1
+    lines = (
+        (number, count["right"], count["wrong"] + count["unclassified"], RULES[number] if number >= 0 else None)
+        for number, count in counts.items()
+    )
+    return "\n".join(
+        f"{right:4} right {wrong:3} not  {f'{number:3} {rule.reason}: {rule.says[:90]}' if rule else 'no rule'}"
+        for number, right, wrong, rule in sorted(lines, key=lambda line: (-line[2], line[1]))
+    )
 
 
 def table(parts: Mapping[str, Sequence[Score]]) -> str:
@@ -139,6 +207,7 @@ def main(arguments: Iterable[str] | None = None) -> None:
     """Print the table, and the failures by name."""
     parser = argparse.ArgumentParser(prog="python -m tests.classification", description=__doc__)
     parser.add_argument("--failures", action="store_true", help="list what is not right, by half")
+    parser.add_argument("--rules", action="store_true", help="show how often each rule was right")
     parser.add_argument(
         "--folder",
         type=Path,
@@ -152,6 +221,8 @@ def main(arguments: Iterable[str] | None = None) -> None:
         part = half(message.name) if options.folder == BLIND else options.folder.stem
         parts.setdefault(part, []).append(score(message))
     print(table(parts))
+    if options.rules:
+        print(by_rule(one for own in parts.values() for one in own))
     for name, own in parts.items() if options.failures else ():
         for one in own:
             if one.kind != "right":

@@ -17,19 +17,22 @@ MEANINGS = (
     (
         "no-nvidia-runtime",
         r"could not select device driver|Unknown runtime specified nvidia|unknown or invalid runtime name: nvidia"
+        r"|nvidia-container-runtime: no such"
         r"|nvidia-container-(cli: initialization error|\S{1,40}\W{1,4}executable file not found)"
-        r"|unresolvable CDI devices|driver not loaded|(inject|setting up) CDI devices|stat nvidia\.com/gpu",
+        r"|unresolvable CDI devices|driver not loaded|nvidia-container-cli: device error"
+        r"|no runtime for \W{0,3}nvidia|(inject|setting up) CDI devices|stat nvidia\.com/gpu",
     ),
     ("driver-too-old", r"unsatisfied condition: cuda>="),
     ("disk-full", r"no space left on device|disk quota exceeded"),
     (
         "engine-unreachable",
-        r"Cannot connect to the Docker daemon|connect to the Docker daemon socket|error during connect",
+        r"Cannot connect to (the Docker daemon|Podman)|connect to the Docker (daemon socket|API)|error during connect",
     ),
     ("image-not-found", r"pull access denied for|repository does not exist|manifest for .{0,300} not found"),
     (
         "registry-refused",
-        r"unauthorized|authentication required|no basic auth credentials|403 Forbidden|denied: (requested acc|denied)"
+        r"unauthorized|authentication required|no basic auth credentials|403 Forbidden"
+        r"|denied: (requested acc|denied|unauth)"
         r"|toomanyrequests|rate limit|incorrect username or password",
     ),
     (
@@ -44,7 +47,8 @@ MEANINGS = (
     (
         "registry-unreachable",
         r"no such host|connection refused|i/o timeout|TLS handshake timeout|Client\.Timeout|network is unreachable"
-        r"|server misbehaving|x509: |\bEOF\b|http: server gave HTTP response",
+        r"|server misbehaving|x509: |(https?://|unexpected ).{0,300}\bEOF\b|http: server gave HTTP response"
+        r"|context deadline exceeded|unexpected HTTP status: 5\d\d|503 Service Unavailable|502 Bad Gateway",
     ),
     ("port-in-use", r"port is already allocated|address already in use"),
     (
@@ -52,7 +56,8 @@ MEANINGS = (
         r"exec \S{1,300} failed: No such file|error while loading shared libraries: "
         r"|exec user process caused:? \W{0,2}no such file"
         r"|executable file not found in \$PATH"
-        r"|exec: .{0,300}no such file or directory|stat .{0,300}: no such file or directory",
+        r"|exec:? .{0,300}no such file or directory|exec: .{0,300}: permission denied"
+        r"|stat .{0,300}: no such file or directory",
     ),
 )
 """Reason code and the pattern of an engine's own words that shows it, the most telling first."""

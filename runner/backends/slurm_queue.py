@@ -48,10 +48,12 @@ NEVER = frozenset(
 
 REFUSALS = (
     (r"invalid partition", "no-partition"),
-    (r"configuration is not available|can not be satisfied|generic resource|invalid feature|requested time limit is"
-     r"|node count specification|cpu count|memory specification|invalid constraint", "job-unsatisfiable"),
+    (r"unable to contact|connection|timed out|authentication|munge|configuration (?:file|source)|zero bytes|res_nsearch"
+     r"|unknown host|slurmctld", "scheduler-unreachable"),
+    (r"configuration (?:is )?not available|than permitted|can not be satisfied|generic resource|invalid feature"
+     r"|requested time limit is|node count specification|cpu count|memory specification|invalid constraint",
+     "job-unsatisfiable"),
     (r"account|qos|policy|limit|not permitted|access", "quota-exceeded"),
-    (r"unable to contact|connection|timed out|authentication|munge|configuration file", "scheduler-unreachable"),
 )  # fmt: skip
 """What sbatch says where it refuses -> the reason; the first that fits."""
 

@@ -51,8 +51,15 @@ LACKS = (
     r"No module named '(\w+)\.",
     r"module '(\w+)[\w.]*' has no attribute '",
     r"attribute '\w+' on <module '(\w+)",
+    r"^'(torch)\.[\w.]+' object has no attribute",
 )
-CLASSES = {"Tensor": "torch", "Parameter": "torch", "ndarray": "numpy", "DataFrame": "pandas"}
+CLASSES = {
+    **dict.fromkeys(("Tensor", "Parameter", "Generator", "Sequential", "Adam"), "torch"),
+    **dict.fromkeys(("DataFrame", "Series"), "pandas"),
+    **dict.fromkeys(("FreeTypeFont", "ImageDraw"), "pillow"),
+    "ndarray": "numpy",
+    "DynamicCache": "transformers",
+}
 """Classes whose objects a host sees, and the packages that they are of."""
 """Messages in which Python names the package that lacks something; the rest a host sees in the objects themselves."""
 
@@ -107,13 +114,17 @@ def _message(said: Mapping[str, Any]) -> Message:
     trace = "".join(f"  {frame}\n" for frame in frames)
     head = f"Traceback (most recent call last):\n{trace}" if trace else ""
     phase = str(said.get("phase") or "").lower()
-    named = re.fullmatch(r"(?:\w+\.)*\w+(?:Error|Exception)", kind)  # an interpreter speaks, whenever that was
+    named = re.fullmatch(
+        r"(?:\w+\.)*\w+(?:Error|Exception|error|timeout)", kind
+    )  # an interpreter speaks, whenever that was
     spoken_by = "" if named else "engine"
     phase = spoken_by if phase in ENGINE else "install" if phase in INSTALLER else phase
     quoted = re.match(r"((?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception)): ", words)
     if quoted and kind in ("", quoted[1]):
         kind, words = quoted[1], words[quoted.end() :]
-    raised = bool(re.fullmatch(r"(?:[A-Za-z_]\w*\.)*_?[A-Z]\w*", kind)) and phase not in ("install", "engine")
+    raised = bool(
+        re.fullmatch(r"(?:[A-Za-z_]\w*\.)*_?[A-Z]\w*|\w+(?:\.\w+)*\.(?:error|timeout|gaierror)", kind)
+    ) and phase not in ("install", "engine")
     text = "\n".join(part for part in (stderr, f"{head}{kind}: {words}" if raised else f"{head}{words}") if part)
     common = {"member": library, "phase": phase}
     observation: dict[str, Any]
@@ -121,7 +132,7 @@ def _message(said: Mapping[str, Any]) -> Message:
         link = {"type": kind, "message": words, "is_cause": True, "raised_in": _raised_in(frames, library, versions)}
         found = (re.search(pattern, words) for pattern in LACKS)
         package = next((match[1] for match in found if match), "")
-        held = re.match(r"'(\w+)' object has no attribute", words)
+        held = re.match(r"(?:type object )?'(\w+)'(?: object)? has no attribute", words)
         package = package or CLASSES.get(held[1] if held else "", "")
         link["lacking"] = _pin(package, versions) if package else ""
         types = [kind, *(base.__name__ for base in getattr(getattr(builtins, kind, None), "__mro__", ())[1:-2])]
@@ -195,8 +206,8 @@ def _raised_in(frames: Sequence[str], library: str, versions: Mapping[str, str])
     """The distribution of the deepest frame that is not Python's own; empty where that is a script's."""
     for frame in reversed(frames):
         path = (re.search(r'"([^"]*)"', frame) or ["", ""])[1]
-        if frame.endswith(", in __getattr__"):
-            continue  # who is asked for an attribute, as in a probe host
+        if re.search(r", in (?:__getattr__|insert_env_defaults|overwrite_by_env_vars)\b|\*\*", frame):
+            continue  # who is asked for an attribute, and who hands keywords on, as in a probe host
         inside = re.findall(r"(?:site|dist)-packages/(?:[\w.-]+\.egg/)?([\w-]+)", path)
         if inside:
             return _pin(inside[-1], versions, library)

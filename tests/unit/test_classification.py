@@ -13,8 +13,9 @@ READ = {
     ONLY_SCORED: (BLIND, 90, 11, 1),
     "blind2": (FOLDER / "blind2", 111, 12, 1),
     "blind3": (FOLDER / "blind3.jsonl", 163, 1, 0),
-    "blind4": (FOLDER / "blind4.jsonl", 143, 5, 2),
-    "gathered": (FOLDER / "gathered.jsonl", 181, 3, 0),
+    "blind4": (FOLDER / "blind4.jsonl", 144, 5, 2),
+    "gathered": (FOLDER / "gathered.jsonl", 224, 3, 0),
+    "tables": (FOLDER / "tables.jsonl", 377, 5, 0),
 }
 """Each set that has been read, with the least that is right, and the most that is wrong and blamed wrongly."""
 
