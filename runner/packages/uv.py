@@ -64,7 +64,8 @@ class Ran:
         asked = re.search(r"requirement \S+==(\d[\d.]*) \(from versions: (\d[\d.]*)[,)]", words)
         if asked and admits(f"x>{asked[1]}", asked[2]):
             return "no-wheel"  # older than all that pip offers: its files are for older Pythons
-        return next((code for code, pattern in REASONS if re.search(pattern, words)), "install-failed")
+        built = "sdist-build-failed" if re.search(OF_THE_IMAGES_BUILD, self.err) else "install-failed"
+        return next((code for code, pattern in REASONS if re.search(pattern, words)), built)
 
     @property
     def blame(self) -> str:

@@ -138,6 +138,8 @@ def explain(
                 asked = [owner, raiser] if owner else [raiser]
                 if owner and re.search(QUOTES, signs.said):
                     asked, usual = [owner], ""  # who only quotes the error has not loaded the file
+                elif owner and not raiser:
+                    asked = [owner]  # no frame shows who asked for another's part
                 found = (_raiser(name, known["member"], {*packages}, added) for name in asked)
                 blame = next((who for who in found if who != "unknown"), usual or "unknown")
             if known["member"] == TORCH and (blame in ("library", "dependency") or reason.blame in (RAISER, CALLER)):

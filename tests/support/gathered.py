@@ -53,6 +53,7 @@ LACKS = (
     r"attribute '\w+' on <module '(\w+)",
     r"^'(torch)\.[\w.]+' object has no attribute",
 )
+"""Messages in which Python names the package that lacks something; the rest a host sees in the objects themselves."""
 CLASSES = {
     **dict.fromkeys(("Tensor", "Parameter", "Generator", "Sequential", "Adam"), "torch"),
     **dict.fromkeys(("DataFrame", "Series"), "pandas"),
@@ -61,7 +62,6 @@ CLASSES = {
     "DynamicCache": "transformers",
 }
 """Classes whose objects a host sees, and the packages that they are of."""
-"""Messages in which Python names the package that lacks something; the rest a host sees in the objects themselves."""
 
 
 ENGINE, INSTALLER = (
@@ -118,6 +118,8 @@ def _message(said: Mapping[str, Any]) -> Message:
         r"(?:\w+\.)*\w+(?:Error|Exception|error|timeout)", kind
     )  # an interpreter speaks, whenever that was
     spoken_by = "" if named else "engine"
+    if named and phase in INSTALLER and not re.search(r"(?m)^\s*(?:ERROR: |error: |\u00d7 )", f"{stderr}\n{words}"):
+        phase = ""  # its own traceback, of a build outside of an installer
     phase = spoken_by if phase in ENGINE else "install" if phase in INSTALLER else phase
     quoted = re.match(r"((?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception)): ", words)
     if quoted and kind in ("", quoted[1]):
@@ -129,9 +131,10 @@ def _message(said: Mapping[str, Any]) -> Message:
     common = {"member": library, "phase": phase}
     observation: dict[str, Any]
     if raised:
-        link = {"type": kind, "message": words, "is_cause": True, "raised_in": _raised_in(frames, library, versions)}
         found = (re.search(pattern, words) for pattern in LACKS)
         package = next((match[1] for match in found if match), "")
+        asker = _raised_in(frames, library, {canonical(package): "0", **versions} if package else versions)
+        link = {"type": kind, "message": words, "is_cause": True, "raised_in": asker}
         held = re.match(r"(?:type object )?'(\w+)'(?: object)? has no attribute", words)
         package = package or CLASSES.get(held[1] if held else "", "")
         link["lacking"] = _pin(package, versions) if package else ""

@@ -14,6 +14,7 @@ READ = {
     "blind2": (FOLDER / "blind2", 111, 12, 1),
     "blind3": (FOLDER / "blind3.jsonl", 163, 1, 0),
     "blind4": (FOLDER / "blind4.jsonl", 144, 5, 2),
+    "blind5": (FOLDER / "blind5.jsonl", 112, 4, 0),
     "gathered": (FOLDER / "gathered.jsonl", 224, 3, 0),
     "tables": (FOLDER / "tables.jsonl", 377, 5, 0),
 }
