@@ -12,6 +12,7 @@ from torch_compat_matrix.runner.records.history import Flaky
 from torch_compat_matrix.runner.records.shapes import (
     CellRecord,
     EnvironmentRecord,
+    GateRow,
     ImageRecord,
     Noise,
 )
@@ -234,17 +235,6 @@ class Checked(TypedDict):
     finished: str
     requirements: list[CheckedRequirement]
     left_out: list[str]
-
-
-class GateRow(TypedDict):
-    """A required check: `promote`, `waived`, `hold` or `inconclusive`, why, and its evidence where there is any."""
-
-    check: str
-    state: str
-    excuse: str
-    run: str
-    started: str
-    device: str
 
 
 class Gated(TypedDict):

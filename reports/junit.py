@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from xml.sax.saxutils import escape, quoteattr
 
@@ -11,6 +11,8 @@ from torch_compat_matrix.runner.judging import Judged
 from torch_compat_matrix.runner.model import Verdict
 from torch_compat_matrix.runner.text import inert
 
+HEAD = '<?xml version="1.0" encoding="utf-8"?>\n<testsuites name="torch-compat-matrix">\n'
+COUNTED = {"failures": "failure", "errors": "error", "skipped": "skipped"}
 SHOWN = (
     *("verdict", "grade", "reason", "blame", "device", "device_name", "installed", "install_note", "left_out"),
     *("reused", "confirmation", "unconfirmed", "quarantined"),
@@ -20,7 +22,7 @@ SHOWN = (
 
 def junit(table: Table) -> Iterator[str]:
     """The document in pieces: a hundred thousand cases need not be in memory at once."""
-    yield '<?xml version="1.0" encoding="utf-8"?>\n<testsuites name="torch-compat-matrix">\n'
+    yield HEAD
     expectations = [judged for judged in table.expectations if judged.outcome.verdict is not Verdict.NOT_RUN]
     cases: dict[str, list[Judged]] = {image: [] for image in table.images}
     for judged in (*table.judged, *expectations):
@@ -28,19 +30,24 @@ def junit(table: Table) -> Iterator[str]:
             cases[judged.outcome.image].append(judged)
     for image, of_image in cases.items():
         kinds = [_result(judged)[0] for judged in of_image]
-        attributes = {
-            "name": image,
-            "tests": str(len(of_image)),
-            "timestamp": str(table.header.get("started", "")).partition("+")[0],
-            "time": f"{sum(judged.outcome.seconds for judged in of_image):.3f}",
-            "failures": str(kinds.count("failure")),
-            "errors": str(kinds.count("error")),
-            "skipped": str(kinds.count("skipped")),
-        }
-        yield f"  <testsuite{_attributes(attributes)}>\n"
-        yield from map(_case, of_image)
-        yield "  </testsuite>\n"
+        began = str(table.header.get("started", "")).partition("+")[0]
+        seconds = f"{sum(judged.outcome.seconds for judged in of_image):.3f}"
+        yield from suite(image, kinds, map(_case, of_image), timestamp=began, time=seconds)
     yield "</testsuites>\n"
+
+
+def suite(name: str, kinds: Sequence[str], cases: Iterable[str], **more: str) -> Iterator[str]:
+    """A suite of cases, whose elements are of these kinds: `failure`, `error`, `skipped`, or empty for a pass."""
+    counts = {word: str(kinds.count(kind)) for word, kind in COUNTED.items()}
+    yield f"  <testsuite{_attributes({'name': name, 'tests': str(len(kinds)), **more, **counts})}>\n"
+    yield from cases
+    yield "  </testsuite>\n"
+
+
+def case(names: dict[str, str], kind: str, message: str, body: str, properties: str = "") -> str:
+    """A case with what came of it."""
+    result = f"<{kind}{_attributes({'message': message})}>{escape(inert(body))}</{kind}>" if kind else ""
+    return f"    <testcase{_attributes(names)}>{properties}{result}</testcase>\n"
 
 
 def _case(judged: Judged) -> str:
@@ -48,9 +55,7 @@ def _case(judged: Judged) -> str:
     names = {"name": outcome.check, "classname": outcome.image, "time": f"{outcome.seconds:.3f}"}
     properties = {name: getattr(value, "value", value) for name in SHOWN for value in [getattr(outcome, name)] if value}
     listed = "".join(f"<property{_attributes({'name': name, 'value': value})}/>" for name, value in properties.items())
-    kind, message, body = _result(judged)
-    result = f"<{kind}{_attributes({'message': message})}>{escape(inert(body))}</{kind}>" if kind else ""
-    return f"    <testcase{_attributes(names)}><properties>{listed}</properties>{result}</testcase>\n"
+    return case(names, *_result(judged), properties=f"<properties>{listed}</properties>")
 
 
 def _result(judged: Judged) -> tuple[str, str, str]:

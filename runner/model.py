@@ -6,7 +6,7 @@ import datetime as dt
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from enum import Enum
 from pathlib import Path
@@ -405,6 +405,16 @@ class Plan:
 
     def cells_of(self, image: Image) -> tuple[Cell, ...]:
         return tuple(cell for cell in self.cells if cell.image == image.name)
+
+    def only(self, checks: Iterable[str]) -> Plan:
+        """The plan with these checks alone, and with the images that have some."""
+        wanted = frozenset(checks)
+        cut = (
+            replace(cell, probes=tuple(each.probe for each in cell.checks if each.id in wanted)) for cell in self.cells
+        )
+        cells = tuple(cell for cell in cut if cell.probes)
+        names = {cell.image for cell in cells}
+        return replace(self, images=tuple(image for image in self.images if image.name in names), cells=cells)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""

@@ -36,13 +36,12 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, cast
-from xml.sax.saxutils import escape as xml
-from xml.sax.saxutils import quoteattr
 
 from torch_compat_matrix.compat import answers
 from torch_compat_matrix.compat.progress import answer, progress, say, tell
 from torch_compat_matrix.compat.verbs.plan import plan_asked
 from torch_compat_matrix.compat.verbs.report import ANOTHER, short
+from torch_compat_matrix.reports import junit
 from torch_compat_matrix.reports.escape import code, count, text
 from torch_compat_matrix.reports.page import Part, grid, page
 from torch_compat_matrix.runner.backends.base import connect, reap
@@ -62,7 +61,6 @@ from torch_compat_matrix.runner.pins import name_of
 from torch_compat_matrix.runner.records import history
 from torch_compat_matrix.runner.records.runs import NoRun, home
 from torch_compat_matrix.runner.signature import short as mark
-from torch_compat_matrix.runner.text import inert
 from torch_compat_matrix.runner.workflow import (
     OpenRun,
     RunSettings,
@@ -73,6 +71,8 @@ from torch_compat_matrix.runner.workflow import (
     open_run,
     resume_run,
 )
+
+KINDS = {PairVerdict.REGRESSED: "failure", PairVerdict.NO_EVIDENCE: "skipped"}
 
 
 def main(options: argparse.Namespace) -> Status:
@@ -284,20 +284,16 @@ def _how(comparison: Comparison, checks: Sequence[Compared], opened: OpenRun) ->
 
 def _junit(comparison: Comparison, checks: Sequence[Compared]) -> Iterator[str]:
     """A case for each pair: a failure where it regressed, skipped where there is no evidence."""
-    told = verdicts.counts(checks)
-    yield '<?xml version="1.0" encoding="utf-8"?>\n<testsuites name="torch-compat-matrix">\n  <testsuite'
-    yield f" name={_attribute(f'{comparison.base.name} -> {comparison.candidate.name}')}"
-    yield f' tests="{len(checks)}" failures="{told[PairVerdict.REGRESSED]}" errors="0"'
-    yield f' skipped="{told[PairVerdict.NO_EVIDENCE]}">\n'
-    for check in checks:
-        kind = {PairVerdict.REGRESSED: "failure", PairVerdict.NO_EVIDENCE: "skipped"}.get(check.verdict)
-        body = check.now.traceback if check.now and kind == "failure" else ""
-        said = f"{check.verdict.value}: {check.reason}"
-        result = f"<{kind} message={_attribute(said)}>{xml(inert(body))}</{kind}>" if kind else ""
-        names = f"name={_attribute(check.check)} classname={_attribute(check.pair.base.image)}"
-        yield f"    <testcase {names}>{result}</testcase>\n"
-    yield "  </testsuite>\n</testsuites>\n"
-
-
-def _attribute(value: str) -> str:
-    return quoteattr(inert(value))
+    kinds = [KINDS.get(check.verdict, "") for check in checks]
+    cases = (
+        junit.case(
+            {"name": check.check, "classname": check.pair.base.image},
+            kind,
+            f"{check.verdict.value}: {check.reason}",
+            check.now.traceback if check.now and kind == "failure" else "",
+        )
+        for check, kind in zip(checks, kinds, strict=True)
+    )
+    yield junit.HEAD
+    yield from junit.suite(f"{comparison.base.name} -> {comparison.candidate.name}", kinds, cases)
+    yield "</testsuites>\n"

@@ -16,10 +16,9 @@ import argparse
 import datetime as dt
 import re
 from collections.abc import Iterator
-from dataclasses import asdict, replace
-from typing import cast
+from dataclasses import replace
 
-from torch_compat_matrix.compat.answers import Gated, GateRow
+from torch_compat_matrix.compat.answers import Gated
 from torch_compat_matrix.compat.progress import say, tell
 from torch_compat_matrix.reports.escape import code, count, text
 from torch_compat_matrix.runner.comparison import gate
@@ -63,7 +62,7 @@ def main(options: argparse.Namespace) -> Status:
         target=policy.target,
         max_age=policy.max_age,
         decided=now.isoformat(timespec="seconds"),
-        checks=[cast(GateRow, asdict(row)) for row in sorted(rows, key=lambda row: ORDER.index(row.state))],
+        checks=sorted(rows, key=lambda row: ORDER.index(row["state"])),
         not_certified=limits,
     )
     with writing(home(), ANOTHER_HOME, HomeUnusable):  # a decision that is not recorded is none

@@ -16,8 +16,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
-from typing import cast
 
 from torch_compat_matrix.compat.progress import say, tell
 from torch_compat_matrix.compat.verbs.plan import plan_asked
@@ -30,7 +28,7 @@ from torch_compat_matrix.runner.model import Plan, Verdict, utc_now
 from torch_compat_matrix.runner.outcome import Outcome
 from torch_compat_matrix.runner.records.journal import append
 from torch_compat_matrix.runner.records.runs import Run, home, target_in
-from torch_compat_matrix.runner.records.shapes import CheckNoise, Noise
+from torch_compat_matrix.runner.records.shapes import Noise
 from torch_compat_matrix.runner.workflow import RunSettings, make_room
 
 MOST = 10
@@ -53,10 +51,9 @@ def main(options: argparse.Namespace) -> Status:
         say(f"{'asking again' if clean else f'run {number} of {options.runs}'}: {count(len(asked.checks), 'check')}")
         return aside(asked, backend, settings, "noise", clean=clean, say=say)
 
-    checks = experiment(plan, options.runs, ask)
+    rows = experiment(plan, options.runs, ask)
     devices = target_in({}, Run.all(home() / "noise")[-1].environments().values())
-    rows = [cast(CheckNoise, {**asdict(check), "rate": round(check.rate, 4)}) for check in checks]
-    alarms = {level: sum(check.alarms[level] for check in checks) for level in LEVELS}
+    alarms = {level: sum(row["alarms"][level] for row in rows) for level in LEVELS}
     noise = Noise(date=utc_now(), backend=backend.name, target=devices, runs=options.runs, alarms=alarms, checks=rows)
     append(home() / "noise.jsonl", {"kind": "noise", **noise})
     tell(options.json, noise, _lines(noise))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from operator import attrgetter
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -21,6 +21,7 @@ from torch_compat_matrix.runner.outcome import Outcome
 from torch_compat_matrix.runner.pins import within
 from torch_compat_matrix.runner.records.journal import Journal
 from torch_compat_matrix.runner.records.runs import NoRun, Run, target_in
+from torch_compat_matrix.runner.records.shapes import GateRow
 from torch_compat_matrix.runner.records.shapes import outcome as outcome_of
 from torch_compat_matrix.runner.selector import Selector
 from torch_compat_matrix.runner.storage import parsed_age
@@ -74,16 +75,8 @@ class Policy(Entry):
     waivers: list[WaiverEntry] = Field([])
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Row:
-    """A required check: `promote`, `waived`, `hold` or `inconclusive`, and why; its evidence, where there is any."""
-
-    check: str
-    state: str
-    excuse: str
-    run: str = ""
-    started: str = ""
-    device: str = ""
+def _row(check: Check, state: str, excuse: str, run: str = "", started: str = "", device: str = "") -> GateRow:
+    return GateRow(check=check.id, state=state, excuse=excuse, run=run, started=started, device=device)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -151,7 +144,7 @@ def required(policy: Policy, document: Document, checks: Sequence[Check]) -> dic
 
 def decide(
     policy: Policy, document: Document, plan: Plan, image: str, runs: Sequence[Run], now: dt.datetime
-) -> tuple[str, list[Row], list[str]]:
+) -> tuple[str, list[GateRow], list[str]]:
     """The decision on the plan's only image at this digest, a row for each required check, and what is not certified.
 
     Raises MatrixError for an entry of the policy that requires nothing.
@@ -162,7 +155,7 @@ def decide(
     young = [run for run in reversed(runs) if run.journal.stat().st_mtime >= oldest.timestamp()]
     asked = _Asked(policy, plan, image, [Recorded.of(run, now) for run in young], oldest.isoformat(), now.date())
     rows = [asked.row(check, entry) for check, entry in needed.values()]
-    states = {row.state for row in rows}
+    states = {row["state"] for row in rows}
     decision = HOLD if HOLD in states else INCONCLUSIVE if INCONCLUSIVE in states else PROMOTE
     return decision, rows, list(asked.limits(rows))
 
@@ -180,10 +173,10 @@ class _Asked:
     seen: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     """The environments of the evidence."""
 
-    def row(self, check: Check, entry: RequiredEntry) -> Row:
+    def row(self, check: Check, entry: RequiredEntry) -> GateRow:
         """What the runs say of a check, or the waiver that excuses it."""
         outcome, row = self._evidence(check, entry)
-        if row.state == PROMOTE:
+        if row["state"] == PROMOTE:
             return row
         lacks = []
         for waiver in self.policy.waivers:
@@ -191,19 +184,19 @@ class _Asked:
                 version = (outcome.installed if outcome else "") or check.cell.version
                 why = waiver.lacks(version, self.image, self.today)
                 if not why:
-                    words = f"waived by {waiver.owner} until {waiver.expires}: {waiver.reason} ({row.excuse})"
-                    return replace(row, state=WAIVED, excuse=words)
+                    words = f"waived by {waiver.owner} until {waiver.expires}: {waiver.reason} ({row['excuse']})"
+                    return {**row, "state": WAIVED, "excuse": words}
                 lacks.append(why)
-        return replace(row, excuse="; ".join([row.excuse, *lacks]))
+        return {**row, "excuse": "; ".join([row["excuse"], *lacks])}
 
-    def _evidence(self, check: Check, entry: RequiredEntry) -> tuple[Outcome | None, Row]:
+    def _evidence(self, check: Check, entry: RequiredEntry) -> tuple[Outcome | None, GateRow]:
         elsewhere, troubled, key = "", "", attrgetter("key", "resolved")
         newest: tuple[Recorded, Outcome] | None = None
         for run in (run for run in self.runs if run.plan is None or check.id in run.outcomes):
             outcome = next(reversed(run.outcomes.get(check.id, ())), None)
             foreign = self._foreign(run, check, outcome)
             if run.flaw and not foreign:
-                return outcome, Row(check=check.id, state=HOLD, run=run.id, excuse=f"run {run.id} {run.flaw}")
+                return outcome, _row(check, HOLD, f"run {run.id} {run.flaw}", run.id)
             if foreign or outcome is None:
                 elsewhere = elsewhere or f"run {run.id} {foreign or 'has no outcome of it'}"
             elif outcome.verdict is Verdict.INFRA:
@@ -212,23 +205,18 @@ class _Asked:
                 newest = run, outcome
             elif outcome.verdict.broken and newest[1].verdict is Verdict.PASS and key(outcome) == key(newest[1]):
                 why = f"it failed in run {run.id} under the same conditions, and only passed when it was asked again"
-                return newest[1], Row(check=check.id, state=HOLD, run=run.id, excuse=why)
+                return newest[1], _row(check, HOLD, why, run.id)
         if newest is None:
             excuse = troubled or elsewhere or f"no run of the last {self.policy.max_age} asked it"
-            return None, Row(check=check.id, state=INCONCLUSIVE if troubled else HOLD, excuse=excuse)
+            return None, _row(check, INCONCLUSIVE if troubled else HOLD, excuse)
         run, outcome = newest
         environment = run.environment(check, outcome)
         device = outcome.device or ("cuda" if environment.get("facts", {}).get("gpus") else "cpu")
         lacks = self._lacks(entry, outcome, device, run.outcomes[check.id])
         self.seen |= {} if lacks else {outcome.environment: environment}
-        return outcome, Row(
-            check=check.id,
-            state=HOLD if lacks else PROMOTE,
-            excuse=lacks or "passed" + (f", without {outcome.left_out}" if outcome.left_out else ""),
-            run=run.id,
-            started=outcome.started,
-            device=device,
-        )
+        passed = "passed" + (f", without {outcome.left_out}" if outcome.left_out else "")
+        state, excuse = (HOLD, lacks) if lacks else (PROMOTE, passed)
+        return outcome, _row(check, state, excuse, run.id, outcome.started, device)
 
     def _foreign(self, run: Recorded, check: Check, outcome: Outcome | None) -> str:
         """Why a run says nothing of the check in this image now; empty where it does, or where nobody can tell."""
@@ -270,13 +258,13 @@ class _Asked:
             return f"{outcome.grade}: a generic probe passed, which compares nothing"
         return f"it passed on {device}, and {wanted} is required" if device != wanted else ""
 
-    def limits(self, rows: Sequence[Row]) -> Iterator[str]:
+    def limits(self, rows: Sequence[GateRow]) -> Iterator[str]:
         """What no row certifies."""
-        rest, waived = len(self.plan.checks) - len(rows), sum(row.state == WAIVED for row in rows)
+        rest, waived = len(self.plan.checks) - len(rows), sum(row["state"] == WAIVED for row in rows)
         yield from ([f"{rest} checks of the image in the matrix, which the policy does not require"] if rest else [])
         yield from ([f"{waived} waived checks"] if waived else [])
         yield "libraries together, other than the stacks of the matrix: each was tested without the others"
-        times = sorted(row.started for row in rows if row.state == PROMOTE)
+        times = sorted(row["started"] for row in rows if row["state"] == PROMOTE)
         yield from ([f"any moment but these: evidence from {times[0]} to {times[-1]}"] if times else [])
         facts = [record["facts"] for record in self.seen.values()]
         kinds = {

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 
@@ -23,27 +22,7 @@ LIMIT, CALM = 0.05, 5
 LEVELS = ("seen", "again", "clean", "bracketed")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Noise:
-    """What a check did while nothing changed."""
-
-    check: str
-    verdicts: Sequence[str]
-    """In the order of the runs."""
-    flips: int = 0
-    """How often a verdict differed from the one before."""
-    alarms: Mapping[str, int] = field(default_factory=dict)
-    """Level of the ladder -> how often a failure after a pass came up to it: every one is false."""
-    spread: Mapping[str, float] = field(default_factory=dict)
-    """Metric -> the difference between the largest and the smallest value, as a share of the median."""
-
-    @property
-    def rate(self) -> float:
-        """The flips for each verdict that another one went before."""
-        return self.flips / max(1, sum(Verdict(verdict).tells for verdict in self.verdicts) - 1)
-
-
-def experiment(plan: Plan, runs: int, ask: Ask) -> list[Noise]:
+def experiment(plan: Plan, runs: int, ask: Ask) -> list[CheckNoise]:
     """Run the plan so many times, ask what falls up the ladder, and tell what each check did."""
     seen: dict[str, list[Outcome]] = {check.id: [] for check in plan.checks}
     alarms: dict[str, Counter[str]] = {check: Counter() for check in seen}
@@ -90,24 +69,21 @@ def quarantined(home: Path, backend: str) -> dict[str, dict[str, str]]:
 
 def _asked(plan: Plan, checks: Sequence[str], ask: Ask) -> Iterator[tuple[str, Outcome]]:
     """These checks and their outcomes, asked alone with new overlays."""
-    cells = [
-        replace(cell, probes=tuple(check.probe for check in cell.checks if check.id in checks)) for cell in plan.cells
-    ]
-    kept = [cell for cell in cells if cell.probes]
-    images = tuple(image for image in plan.images if any(cell.image == image.name for cell in kept))
-    yield from ask(replace(plan, images=images, cells=tuple(kept)), True).items() if kept else ()
+    yield from ask(plan.only(checks), True).items() if checks else ()
 
 
-def _noise(check: str, outcomes: Sequence[Outcome], alarms: Counter[str]) -> Noise:
+def _noise(check: str, outcomes: Sequence[Outcome], alarms: Counter[str]) -> CheckNoise:
     told = [outcome.verdict for outcome in outcomes if outcome.verdict.tells]
+    flips = sum(one is not other for one, other in zip(told, told[1:], strict=False))
     metrics: dict[str, list[float]] = {}
     for outcome in outcomes:
         for name, metric in outcome.metrics.items():
             metrics.setdefault(name, []).append(float(metric["value"]))
-    return Noise(
+    return CheckNoise(
         check=check,
         verdicts=[outcome.verdict.value for outcome in outcomes],
-        flips=sum(one is not other for one, other in zip(told, told[1:], strict=False)),
+        flips=flips,
+        rate=round(flips / max(1, len(told) - 1), 4),
         alarms={level: alarms[level] for level in LEVELS},
         spread={
             name: round((max(values) - min(values)) / abs(median(values)), 4)

@@ -121,15 +121,8 @@ class Engine:
 
     def batches(self, checks: Iterable[Check]) -> tuple[Batch, ...]:
         """The checks grouped by image, an image's cells split where that shortens the run, longest first."""
-        wanted: dict[str, set[str]] = {}
-        for check in checks:
-            wanted.setdefault(check.cell.id, set()).add(check.probe)
-        cells: dict[str, list[Cell]] = {}
-        for cell in self.plan.cells:
-            if cell.id in wanted:
-                probes = tuple(probe for probe in cell.probes if probe in wanted[cell.id])
-                cells.setdefault(cell.image, []).append(replace(cell, probes=probes))
-        images = [(image, cells.get(image.name, [])) for image in self.plan.images]
+        plan = self.plan.only(check.id for check in checks)
+        images = [(image, plan.cells_of(image)) for image in plan.images]
         on_gpu = [pair for pair in images if wants_gpu(pair[0], self.gpus)]
         on_cpu = [pair for pair in images if not wants_gpu(pair[0], self.gpus)]
         return (

@@ -22,6 +22,17 @@ MOST_NUMBERS = 64
 """The numbers that stand for a result, at most."""
 
 
+class GateRow(TypedDict):
+    """A required check: `promote`, `waived`, `hold` or `inconclusive`, why, and its evidence where there is any."""
+
+    check: str
+    state: str
+    excuse: str
+    run: str
+    started: str
+    device: str
+
+
 class CheckNoise(TypedDict):
     """A check of an A/A experiment; `rate`: the share of flips, `spread`: of each metric, as a share of its median."""
 

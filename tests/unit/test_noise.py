@@ -55,12 +55,12 @@ def test_levels_are_counted_and_only_what_fell_is_asked_again() -> None:
 
     calm, noisy = experiment(PLAN, 7, ask)
     assert [ids for clean, ids in asked if clean] == [[SAMPLE], [SAMPLE], [SAMPLE]]
-    assert noisy.verdicts == ["pass", "fail", "pass", "fail", "infra", "pass", "pass"]
-    assert (noisy.flips, noisy.rate) == (4, 0.8)
-    assert noisy.alarms == {"seen": 3, "again": 2, "clean": 1, "bracketed": 1}
-    assert (calm.flips, calm.rate, calm.alarms["seen"]) == (0, 0, 0)
-    assert noisy.spread == {"draw": 0.0}
-    assert 0.5 < calm.spread["draw"] < 0.9
+    assert noisy["verdicts"] == ["pass", "fail", "pass", "fail", "infra", "pass", "pass"]
+    assert (noisy["flips"], noisy["rate"]) == (4, 0.8)
+    assert noisy["alarms"] == {"seen": 3, "again": 2, "clean": 1, "bracketed": 1}
+    assert (calm["flips"], calm["rate"], calm["alarms"]["seen"]) == (0, 0, 0)
+    assert noisy["spread"] == {"draw": 0.0}
+    assert 0.5 < calm["spread"]["draw"] < 0.9
 
 
 def measured(home: Path, flips: int, rate: float, date: str = "2030-01-02", target: str = "cpu") -> None:
