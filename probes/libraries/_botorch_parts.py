@@ -6,7 +6,7 @@ from typing import Any, Callable, Dict, Tuple
 from ..evidence import close, differentiable, moments, on_device, require, seeded, sound
 from ..probe import Probe
 
-NEEDS = ("torch", "botorch")
+NEEDS = ("torch", "botorch", "gpytorch")
 
 Moments = Callable[[Any], Tuple[Any, Any]]
 """Mean and covariance of the model at points."""
@@ -48,6 +48,8 @@ def acquisitions(z: Any, x: Any, model: Any, sampler: Any, posterior: Moments, i
     largest = mean[1] * torch.special.ndtr(a) + mean[2] * torch.special.ndtr(-a) + theta * density
     pair = known.qSimpleRegret(model, sampler)(z[1:3][None])[0]
     close(pair, largest, "qSimpleRegret of a pair", rtol=0.005, atol=1e-4)
+    beside = known.qSimpleRegret(model, sampler, X_pending=z[2:3])(z[1:2][None])[0]
+    close(beside, largest, "qSimpleRegret beside a point that is pending", rtol=0.005, atol=1e-4)
     base = x[[2, 5, 7]]
     together, spread = posterior(torch.cat([base, z[1:3]]))
     root = torch.linalg.cholesky(spread + 1e-9 * torch.eye(5).to(x))
@@ -58,8 +60,8 @@ def acquisitions(z: Any, x: Any, model: Any, sampler: Any, posterior: Moments, i
     close(noisy, gain.mean(), "qNoisyExpectedImprovement", rtol=0.05, atol=1e-3)
 
 
-def slopes(z: Any, model: Any, best: float) -> None:
-    """Gradients of the closed forms are those of finite differences."""
+def slopes(z: Any, model: Any, best: float, sampler: Any) -> None:
+    """Gradients of the closed forms, and of sums over draws, are those of finite differences."""
     from botorch import acquisition as known
 
     for name, function in (
@@ -67,6 +69,9 @@ def slopes(z: Any, model: Any, best: float) -> None:
         ("ProbabilityOfImprovement", known.ProbabilityOfImprovement(model, best)),
         ("UpperConfidenceBound", known.UpperConfidenceBound(model, 2.0)),
         ("PosteriorMean", known.PosteriorMean(model)),
+        ("qSimpleRegret", known.qSimpleRegret(model, sampler)),
+        ("qUpperConfidenceBound", known.qUpperConfidenceBound(model, 2.0, sampler)),
+        ("qProbabilityOfImprovement", known.qProbabilityOfImprovement(model, best, sampler, tau=0.1)),
     ):
         differentiable(lambda z, f=function: f(z).sum(), [z], name, rtol=1e-3)
 
@@ -84,7 +89,7 @@ def knowledge_gradient(x: Any, model: Any, sampler: Any, posterior: Moments, noi
     value = function(points[None])
     sound(value, x, "qKnowledgeGradient")
     mean, covariance = posterior(points)
-    drawn = function.sampler.base_samples.flatten().to(x)
+    drawn = sampler.base_samples.flatten().to(x)
     moved = mean[1:] + covariance[0, 1:] / (covariance[0, 0] + noise).sqrt() * drawn
     close(value[0], moved.mean() - 0.3, "qKnowledgeGradient", rtol=1e-3, atol=1e-4)
     differentiable(lambda z: function(z[None]).sum(), [points], "qKnowledgeGradient", rtol=1e-3)
@@ -96,7 +101,7 @@ def models(probe: Probe, fixed: Callable[..., Any], textbook: Callable[..., Any]
     `fixed` makes a model with its transforms of outcome and input, `textbook` gives mean and covariance of one.
     """
     import torch
-    from botorch.acquisition import LinearMCObjective, qSimpleRegret
+    from botorch.acquisition import LinearMCObjective, qNoisyExpectedImprovement, qSimpleRegret
     from botorch.models import ModelListGP
     from botorch.models.transforms import Normalize, Standardize
     from botorch.sampling import IIDNormalSampler
@@ -120,6 +125,14 @@ def models(probe: Probe, fixed: Callable[..., Any], textbook: Callable[..., Any]
     moments(drawn, posterior.mean, posterior.variance.sqrt(), "draws of two outcomes")
     regret = qSimpleRegret(both, sampler, LinearMCObjective(weights))(z[:, None])
     close(regret, posterior.mean @ weights, "an objective of two outcomes", rtol=0.01, atol=0.05)
+    base, pair = x[[4, 6, 8]], torch.tensor([[0.35], [0.9]]).to(x)
+    drawn = both.posterior(torch.cat([base, pair])).rsample(torch.Size([40_000])) @ weights
+    gain = (drawn[:, 3:].max(1).values - drawn[:, :3].max(1).values).clamp_min(0)
+    for kept in (True, False):  # the root of the covariance at the base, or all draws anew
+        options = {"prune_baseline": False, "cache_root": kept}
+        noisy = qNoisyExpectedImprovement(both, base, sampler, LinearMCObjective(weights), **options)(pair[None])[0]
+        error = 0.02 * gain.mean() + 12 * gain.std() / 4096**0.5
+        require(abs(noisy - gain.mean()) < error, "wrong-value", f"improvement of two outcomes: {noisy}, {gain.mean()}")
     points = probe.randn(9, 2, dtype=torch.float64)
     bounds = torch.tensor([[-5.0, -6.0], [5.0, 8.0]], dtype=torch.float64, device=probe.device)
     given, learned = Normalize(2, bounds=bounds), Normalize(2).to(probe.device)
@@ -160,3 +173,76 @@ def designs(probe: Probe) -> None:
             volume += (first - float(corner[0])) * (second - height)
             height = second
     close(torch.tensor(Hypervolume(corner).compute(best)), volume, "hypervolume", rtol=1e-5)
+
+
+def optimisation(probe: Probe, fixed: Callable[..., Any]) -> None:
+    """The optimiser heeds own starts, own steps, coordinates that are held, bounds of sums, and several points.
+
+    `fixed` makes a model; a second one, of two inputs, is summed up by its mean.
+    """
+    import inspect
+
+    import torch
+    from botorch.acquisition import PosteriorMean
+    from botorch.generation import gen_candidates_torch
+    from botorch.optim import optimize_acqf
+
+    x = torch.rand(14, 2, generator=torch.Generator().manual_seed(3), dtype=torch.float64).to(probe.device)
+    y = -(x - torch.tensor([0.6, 0.3]).to(x)).square().sum(1, keepdim=True)
+    model = type(fixed(probe)[0])(x, y).eval().requires_grad_(False)
+    function, bounds = PosteriorMean(model), torch.tensor([[0.0, 0.0], [1.0, 1.0]]).to(x)
+    side = torch.linspace(0, 1, 41, dtype=torch.float64, device=probe.device)
+    grid = torch.cartesian_prod(side, side)
+    values = function(grid[:, None])
+    calls = []
+
+    def steps(*words: Any, **options: Any) -> Any:
+        calls.append(1)
+        return gen_candidates_torch(*words, **options)
+
+    starts = torch.tensor([[[0.5, 0.5]], [[0.7, 0.2]]]).to(x)
+    every = torch.ones(len(grid), dtype=torch.bool, device=probe.device)
+    lower = grid.sum(1) <= 0.6
+    sums = [(torch.tensor([0, 1], device=probe.device), torch.tensor([-1.0, -1.0]).to(x), -0.6)]
+    wanted = {  # what it is told, and where it may go
+        "own starts": ({"batch_initial_conditions": starts, "num_restarts": 3}, every),
+        "a coordinate that is held": ({"fixed_features": {1: 0.8}, "raw_samples": 16}, grid[:, 1] == side[32]),
+        "a bound of the sum": ({"inequality_constraints": sums, "batch_initial_conditions": starts / 3}, lower),
+    }
+    if "gen_candidates" in inspect.signature(optimize_acqf).parameters:  # since BoTorch 0.9
+        few = {"gen_candidates": steps, "options": {"maxiter": 20}}
+        wanted["own steps"] = ({**few, "batch_initial_conditions": starts}, every)
+    for name, (options, allowed) in wanted.items():
+        place, value = optimize_acqf(function, bounds, q=1, **{"num_restarts": 2, **options})
+        sound(place, x, f"optimum with {name}")
+        inside = bool((place >= 0).all() and (place <= 1).all())
+        require(inside, "wrong-value", f"the optimum with {name} lies outside of the bounds: {place.tolist()}")
+        close(function(place[None])[0], value.reshape(()), f"value at the optimum with {name}")
+        own, top = name == "own steps", float(values[allowed].max())
+        low = float(function(starts).max()) if own else top - 5e-3  # few steps only rise
+        off = f"with {name} the optimiser ends at {float(value):.5g}, a grid reaches {top:.5g}"
+        require(low < float(value) < top + 5e-3, "wrong-value", off)
+        if allowed is lower:
+            require(float(place.sum()) <= 0.6 + 1e-6, "wrong-value", f"the bound of the sum is not heeded: {place}")
+        if "fixed_features" in options:
+            require(float(place[0, 1]) == 0.8, "wrong-value", f"the coordinate is not held: {place.tolist()}")
+        require(bool(calls) == own, "wrong-value", "own steps of the optimiser are not used")
+
+
+def fit_of_a_list(models: Any, fit: Callable[..., Any]) -> None:
+    """The models of a list are fitted one after the other, by the optimiser that is given."""
+    from botorch.models import ModelListGP
+    from botorch.optim.fit import fit_gpytorch_mll_scipy
+    from gpytorch.mlls import SumMarginalLogLikelihood
+
+    fitted = []
+
+    def optimise(objective: Any, *words: Any, **options: Any) -> Any:
+        fitted.append(objective.model)
+        return fit_gpytorch_mll_scipy(objective, *words, **options)
+
+    several = ModelListGP(*models)
+    fit(SumMarginalLogLikelihood(several.likelihood, several), optimizer=optimise)
+    each = [model for model in fitted if model in models]
+    said = f"{len(each)} of {len(models)} models are fitted"
+    require(len(fitted) == len(each) == len(models), "does-not-train", said)

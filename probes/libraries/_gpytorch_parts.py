@@ -4,7 +4,7 @@ import math
 import operator
 from typing import Any, Callable, Dict, Tuple
 
-from ..evidence import close, reached, require, sound
+from ..evidence import close, moments, reached, require, sound
 from ..probe import Probe
 
 NEEDS = ("torch", "gpytorch")
@@ -160,6 +160,13 @@ def objectives(probe: Probe, model: Any, likelihood: Any, x: Any, y: Any) -> Non
     ):
         close(constraint.transform(raw), expected, "a constrained parameter", rtol=1e-6)
         close(constraint.inverse_transform(expected), raw, "the raw parameter", rtol=1e-5, atol=1e-6)
+    bounded = gpytorch.means.ConstantMean(gpytorch.priors.NormalPrior(0.5, 2.0), gpytorch.constraints.Interval(-1, 3))
+    model.covar_module, model.mean_module = plain, bounded.to(x)
+    bounded.constant = torch.tensor(1.7).to(x)
+    close(bounded(x), torch.full_like(y, 1.7), "a mean within bounds", rtol=1e-6)
+    sole, with_prior = torch.distributions.MultivariateNormal(bounded(x), whole), objective(model(x), y)
+    share = torch.distributions.Normal(0.5, 2.0).log_prob(bounded.constant)
+    close(with_prior, (sole.log_prob(y) + share) / len(y), "likelihood with a prior of the mean", rtol=1e-5, atol=1e-6)
     linear = gpytorch.means.LinearMean(2).to(x)
     close(linear(x), (x @ linear.weights + linear.bias).reshape(-1), "LinearMean")
 
@@ -180,7 +187,9 @@ def variational(probe: Probe, model: Any, likelihood: Any, dense: Callable[[Any]
     x, y = probe.randn(7, 2, offset=2, dtype=torch.float64), probe.randn(7, offset=4, dtype=torch.float64)
     kernel, points = model.covar_module, strategy.inducing_points
     cross, inner = dense(kernel(points, x)), dense(kernel(points))
-    jitter = float(gpytorch.settings.variational_cholesky_jitter.value(torch.float64))
+    jitter = 1e-3  # before GPyTorch 1.9
+    if hasattr(gpytorch.settings, "variational_cholesky_jitter"):
+        jitter = float(gpytorch.settings.variational_cholesky_jitter.value(torch.float64))
     gain = torch.linalg.solve(torch.linalg.cholesky(inner + jitter * torch.eye(12).to(x)), cross)
     root, center = guide.chol_variational_covar.tril(), guide.variational_mean
     mean = gain.T @ center
@@ -199,9 +208,116 @@ def variational(probe: Probe, model: Any, likelihood: Any, dense: Callable[[Any]
         require(seen.requires_grad, "no-gradient", f"{name} is detached")
         seen.backward()
         reached(dict(model.named_parameters()), name)
+    start, many = gpytorch.variational.CholeskyVariationalDistribution(400, mean_init_std=0.5).to(x), torch.arange(400)
+    prior = gpytorch.distributions.MultivariateNormal(many.to(x), 4 * torch.eye(400).to(x))
+    start.initialize_variational_distribution(prior)
+    moments(start.variational_mean - many.to(x), 0.0, 0.5, "first values of the inducing values")
+    close(start().covariance_matrix.diagonal(), torch.full((400,), 4.0).to(x), "their first variances", rtol=1e-5)
     strategy._variational_distribution = gpytorch.variational.DeltaVariationalDistribution(12).to(x)
     with torch.no_grad():
         strategy._variational_distribution.variational_mean.copy_(center)
     seen, spread = model(x), kernel(x, diag=True) - gain.square().sum(0)
     close(seen.mean, mean, "mean of a GP at a point of the inducing values", rtol=1e-3, atol=1e-3)
     close(seen.variance, spread, "variance of a GP at a point of the inducing values", rtol=1e-3, atol=1e-3)
+
+
+def distributions(probe: Probe) -> None:
+    """Densities, divergences, sums, multiples and shares of normals, one and a batch of them, by torch's own."""
+    import gpytorch
+    import torch
+
+    mean, root = (probe.randn(2, *shape, offset=n, dtype=torch.float64) for n, shape in enumerate(((3,), (3, 3))))
+    covariance = root @ root.transpose(-1, -2) + torch.eye(3).to(root)
+    make, normal = gpytorch.distributions.MultivariateNormal, torch.distributions.MultivariateNormal
+    batch, one = make(mean, covariance), make(-mean[0], covariance[1])
+    exact, single = normal(mean, covariance), normal(-mean[0], covariance[1])
+    divergence = torch.distributions.kl_divergence
+    for left, right, wanted in ((batch, one, (exact, single)), (one, batch, (single, exact))):
+        close(divergence(left, right), divergence(*wanted), "divergence between a normal and a batch", rtol=1e-5)
+    point = probe.randn(3, offset=2, dtype=torch.float64)
+    close(batch.log_prob(point), exact.log_prob(point), "density in a batch of normals", rtol=1e-5)
+    close(one.expand([2]).log_prob(point), single.log_prob(point).expand(2), "density of a repeated normal", rtol=1e-5)
+    total, half = batch + batch, (batch * 3) / 2
+    close(total.mean, 2 * mean, "mean of a sum of normals")
+    close(total.covariance_matrix, 2 * covariance, "covariance of a sum of normals", atol=1e-6)
+    close(half.mean, 1.5 * mean, "mean of a multiple of a normal")
+    close(half.covariance_matrix, 2.25 * covariance, "covariance of a multiple of a normal", atol=1e-6)
+    close((batch + 2.0).mean, mean + 2, "mean of a normal that is moved")
+    if hasattr(make, "__getitem__"):  # since GPyTorch 1.7
+        share = batch[1, :2]
+        close(share.mean, mean[1, :2], "mean of a share of a normal")
+        close(share.covariance_matrix, covariance[1, :2, :2], "covariance of a share of a normal", atol=1e-6)
+    low, high = batch.confidence_region()
+    spread = covariance.diagonal(dim1=-2, dim2=-1).sqrt()
+    close(low, mean - 2 * spread, "lower end of the confidence region", rtol=1e-5)
+    close(high, mean + 2 * spread, "upper end of the confidence region", rtol=1e-5)
+
+
+def batches(probe: Probe) -> None:
+    """Two GPs in one model are what each is alone: their means, and their covariances, given further data as well."""
+    import gpytorch
+    import torch
+
+    x, z, more = (probe.randn(2, rows, 2, offset=rows, dtype=torch.float64) for rows in (12, 5, 3))
+    y, new = (probe.randn(2, rows, offset=rows, dtype=torch.float64) for rows in (13, 4))
+    y, new, shape = y[:, :12], new[:, :3], torch.Size([2])
+    likelihood = gpytorch.likelihoods.GaussianLikelihood(batch_shape=shape)
+
+    class Pair(gpytorch.models.ExactGP):
+        def __init__(self) -> None:
+            super().__init__(x, y, likelihood)
+            self.mean_module = gpytorch.means.ConstantMean(batch_shape=shape)
+            kernel = gpytorch.kernels.RBFKernel(batch_shape=shape)
+            self.covar_module = gpytorch.kernels.ScaleKernel(kernel, batch_shape=shape)
+
+        def forward(self, x: Any) -> Any:
+            return gpytorch.distributions.MultivariateNormal(self.mean_module(x), self.covar_module(x))
+
+    def alone(number: int, x: Any, y: Any, z: Any) -> Tuple[Any, Any]:
+        def kernel(left: Any, right: Any) -> Any:
+            return scale[number] * (-0.5 * (_apart(left, right) / length[number]).square().sum(-1)).exp()
+
+        gain = torch.linalg.solve(kernel(x, x) + noise[number] * torch.eye(len(x)).to(x), kernel(x, z)).T
+        return level[number] + gain @ (y - level[number]), kernel(z, z) - gain @ kernel(x, z)
+
+    length, scale, noise, level = torch.tensor([[0.4, 0.9], [1.3, 0.6], [0.1, 0.3], [0.5, -0.2]]).to(x)
+    model = Pair().to(x).eval()
+    model.covar_module.base_kernel.lengthscale, model.covar_module.outputscale = length[:, None, None], scale
+    likelihood.noise = noise[:, None]
+    model.mean_module.initialize(**{name: level.reshape(p.shape) for name, p in model.mean_module.named_parameters()})
+    further = torch.cat([x, more], 1), torch.cat([y, new], 1)
+    for given, (rows, outcomes) in (("", (x, y)), (" given further data", further)):
+        seen = (model.get_fantasy_model(more, new) if given else model)(z)
+        sound(seen.mean, x, f"means of two GPs{given}")
+        for number in range(2):
+            mean, covariance = alone(number, rows[number], outcomes[number], z[number])
+            close(seen.mean[number], mean, f"mean of GP {number} of two{given}", rtol=1e-4, atol=1e-5)
+            got = seen.covariance_matrix[number]
+            close(got, covariance, f"covariance of GP {number} of two{given}", rtol=1e-4, atol=1e-5)
+
+
+def algorithms(model: Any, z: Any, mean: Any, covariance: Any) -> None:
+    """The posterior is the same by each of GPyTorch's ways to compute it, and a setting ends with its block."""
+    import gpytorch
+
+    known = gpytorch.settings
+    for name, way in (
+        ("LOVE", known.fast_pred_var()),
+        ("Cholesky's factors", known.fast_computations(False, False, False)),
+        ("kernels made at once", known.lazily_evaluate_kernels(False)),
+        ("little memory", known.memory_efficient()),
+        ("caches with a graph", known.detach_test_caches(False)),
+    ):
+        model.train()  # forgets what it has kept
+        with way:
+            seen = model.eval()(z)
+            close(seen.mean, mean, f"posterior mean by {name}", rtol=1e-4, atol=1e-5)
+            close(seen.covariance_matrix, covariance, f"posterior covariance by {name}", rtol=1e-3, atol=1e-4)
+    for setting in (known.fast_pred_var, known.lazily_evaluate_kernels, known.fast_computations.log_prob):
+        before, states = bool(setting.on()), []
+        for state in (not before, before):
+            with setting(state):
+                states.append((bool(setting.on()), bool(setting.off())))
+        states.append((bool(setting.on()), bool(setting.off())))
+        wanted = [(not before, before), (before, not before), (before, not before)]
+        require(states == wanted, "wrong-value", f"setting {setting.__name__} is on, off: {states}, not {wanted}")

@@ -97,6 +97,114 @@ def enumeration(probe: Probe) -> None:
     differentiable(loss, [logits, centers], "enumerated ELBO")
 
 
+def factors(probe: Probe) -> None:
+    """Indicators summed out beside a draw of the guide, or in it, on a half of the data: the written-out sums.
+
+    Of several draws of a site, in all combinations or paired: the evidence, to within their error.
+    """
+    import pyro
+    import torch
+    from pyro import distributions as dist
+    from pyro.infer import TraceEnum_ELBO, TraceTMC_ELBO, config_enumerate
+
+    y, weights = probe.randn(7, dtype=torch.float64), probe.randn(2, offset=1, dtype=torch.float64).log_softmax(0)
+    guess = probe.randn(2, offset=2, dtype=torch.float64).log_softmax(0)
+    centers = torch.tensor([-1.0, 1.5]).to(y).requires_grad_()
+    one = torch.ones((), dtype=torch.float64, device=probe.device)
+    normal = torch.distributions.Normal
+
+    def model() -> None:
+        move = pyro.sample("move", dist.Normal(0 * one, one))
+        with pyro.plate("data", 14, subsample=torch.arange(7, device=probe.device)):
+            which = pyro.sample("which", dist.Categorical(logits=weights))
+            pyro.sample("y", dist.Normal(centers[which] + move, one), obs=y)
+
+    def field() -> None:
+        pyro.sample("move", dist.Normal(0.3 * one, 0.5 * one))
+
+    def indicators() -> None:
+        field()
+        with pyro.plate("data", 14, subsample=torch.arange(7, device=probe.device)):
+            pyro.sample("which", dist.Categorical(logits=guess))
+
+    pyro.set_rng_seed(7)
+    move = normal(0.3 * one, 0.5 * one).rsample()
+    parts = normal(centers + move, 1.0).log_prob(y[:, None]) + weights
+    prior = normal(0 * one, one).log_prob(move) - normal(0.3 * one, 0.5 * one).log_prob(move)
+    for name, guide, expected in (
+        ("in the model", field, parts.logsumexp(1).sum()),
+        ("in the guide", config_enumerate(indicators), (guess.exp() * (parts - guess)).sum()),
+        ("one by one", config_enumerate(indicators, "sequential"), (guess.exp() * (parts - guess)).sum()),
+    ):
+        pyro.set_rng_seed(7)
+        summed = config_enumerate(model) if guide is field else model
+        with torch.enable_grad():
+            seen = TraceEnum_ELBO(max_plate_nesting=1).differentiable_loss(summed, guide)
+        close(seen, -prior - 2 * expected, f"bound with indicators summed {name}")
+        left, right = [torch.autograd.grad(it, [centers], retain_graph=True)[0] for it in (seen, -2 * expected)]
+        close(left, right, f"gradient of the bound with indicators summed {name}", code="wrong-gradient")
+
+    def chain() -> None:
+        first = pyro.sample("first", dist.Normal(0 * one, one))
+        second = pyro.sample("second", dist.Normal(first, one))
+        pyro.sample("seen", dist.Normal(second, one), obs=0.7 * one)
+
+    evidence = normal(0.0, 3**0.5).log_prob(0.7 * one).exp()
+    for way in ("diagonal", "full"):
+        several, runs = config_enumerate(chain, num_samples=40, tmc=way), []
+        for _ in range(30):
+            with torch.enable_grad():
+                runs.append(-TraceTMC_ELBO(max_plate_nesting=0).differentiable_loss(several, lambda: None))
+        seen = torch.stack(runs).detach().exp()
+        error = float((seen.mean() - evidence).abs() / (seen.std() / len(runs) ** 0.5))
+        require(error < SIGMAS, "wrong-value", f"evidence by several draws, {way}: {error:.1f} standard errors off")
+
+
+def scores(probe: Probe) -> None:
+    """Gradients by the score function, with a baseline as well, average to that of the bound summed over all states."""
+    import pyro
+    import torch
+    from pyro import distributions as dist
+    from pyro.infer import Trace_ELBO, TraceGraph_ELBO
+
+    start = 0.5 * probe.randn(3, dtype=torch.float64)
+    y, bernoulli = torch.tensor(1.3).to(start), torch.distributions.Bernoulli
+    averaged = {"baseline": {"use_decaying_avg_baseline": True}}
+
+    def model() -> None:
+        first = pyro.sample("first", dist.Bernoulli(torch.tensor(0.3).to(y)))
+        second = pyro.sample("second", dist.Bernoulli(0.2 + 0.5 * first))
+        pyro.sample("y", dist.Normal(first + 2 * second, torch.ones_like(second)), obs=y)
+
+    def guide() -> None:
+        logits = pyro.param("logits", start.clone())
+        first = pyro.sample("first", dist.Bernoulli(logits=logits[0]), infer=averaged)
+        pyro.sample("second", dist.Bernoulli(logits=logits[1] + logits[2] * first))
+
+    bound, logits = torch.zeros_like(y), start.clone().requires_grad_()
+    for one, two in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        first, second = y.new_tensor(one), y.new_tensor(two)
+        guess = bernoulli(logits=logits[0]).log_prob(first)
+        guess = guess + bernoulli(logits=logits[1] + logits[2] * first).log_prob(second)
+        whole = bernoulli(y.new_tensor(0.3)).log_prob(first) + bernoulli(0.2 + 0.5 * first).log_prob(second)
+        whole = whole + torch.distributions.Normal(first + 2 * second, 1.0).log_prob(y)
+        bound = bound + guess.exp() * (whole - guess)
+    (expected,) = torch.autograd.grad(-bound, [logits])
+    for kind in (Trace_ELBO, TraceGraph_ELBO):
+        pyro.clear_param_store()
+        elbo, runs = kind(num_particles=400, vectorize_particles=True, max_plate_nesting=0), []
+        for _ in range(40):
+            value, parameter = elbo.loss_and_grads(model, guide), pyro.param("logits")
+            runs.append(torch.cat([parameter.grad, y.new_tensor([value])]))
+            parameter.grad = None
+        seen = torch.stack(runs)
+        wanted = torch.cat([expected, -bound.detach().reshape(1)])
+        error = float(((seen.mean(0) - wanted).abs() / (seen.std(0) / len(runs) ** 0.5)).max())
+        name = f"gradient of {kind.__name__} by the score function"
+        require(error < SIGMAS, "wrong-gradient", f"{name} is {error:.1f} standard errors off")
+        sound(seen, logits, name)
+
+
 def _exact(x: Any, y: Any) -> Any:
     """The posterior as a guide, and the logarithm of the evidence."""
     import pyro
@@ -119,6 +227,8 @@ def importance(probe: Probe) -> None:
 
     x, y = data(probe, 4, 2, dtype=torch.float64)
     guide, evidence = _exact(x, y)
+    count = len(Importance(conjugate, guide).run(x, y).log_weights)
+    require(count == 10, "wrong-value", f"importance sampling draws {count} times by default, not 10 times")
     run = Importance(conjugate, guide, num_samples=20).run(x, y)
     close(run.get_log_normalizer(), evidence, "evidence by importance", rtol=1e-6)
     close(
@@ -145,7 +255,8 @@ def discrete(probe: Probe) -> None:
     moments(drawn.float(), odds, (odds * (1 - odds)).sqrt(), "draws of infer_discrete")
     y = probe.randn(50) + 1
     likelier = 0.7 * (-0.5 * (y - 2).square()).exp() > 0.3 * (-0.5 * y.square()).exp()
-    seen = infer_discrete(config_enumerate(model), first_available_dim=-2, temperature=0)(y)
+    likeliest = infer_discrete(first_available_dim=-2, temperature=0)  # as a decorator
+    seen = likeliest(config_enumerate(model))(y)
     close(seen, likelier.long(), "infer_discrete at temperature zero")
 
 
@@ -174,6 +285,14 @@ def handlers(probe: Probe) -> None:
             pyro.sample("y", dist.Normal(torch.zeros(4).to(y), 1.0), obs=y[index])
         return index
 
+    rooms = [room for room in (dist, pyro.infer, poutine) if hasattr(room, "is_validation_enabled")]
+    for state in (True, False):
+        before = [room.is_validation_enabled() for room in rooms]
+        with pyro.validation_enabled(state):
+            within = [room.is_validation_enabled() for room in rooms]
+        after = [room.is_validation_enabled() for room in rooms]
+        require(set(within) == {state}, "wrong-value", f"validation of arguments is {within}, not {state}")
+        require(after == before, "wrong-value", "the validation of arguments is not restored")
     trace = poutine.trace(part).get_trace()
     index = trace.nodes["_RETURN"]["value"]
     require(len(set(index.tolist())) == 4, "wrong-value", f"a share of 4 rows is {index.tolist()}")

@@ -164,7 +164,7 @@ def autograd(probe: Probe) -> None:
         # A draw whose improvement turns to zero between the two differences shows as 1/512 of the derivative.
         differentiable(lambda z: (1e2 * acquisition(z.transpose(0, 1))).sum(), [z], "qExpectedImprovement", rtol=0.02)
     with probe.part("slopes"):
-        parts.slopes(z, model, best)
+        parts.slopes(z, model, best, _sampler("SobolQMCNormalSampler", 64, seed=probe.seed))
     with probe.part("knowledge gradient"):
         sampler = _sampler("SobolQMCNormalSampler", 4, seed=probe.seed)
         parts.knowledge_gradient(x, model, sampler, lambda z: _posterior(model, x, y, z), NOISE)
@@ -179,6 +179,8 @@ def autograd(probe: Probe) -> None:
             close(expected(place[None])[0], value.reshape(()), "value at the optimum")
         stopped = f"optimize_acqf stops at {float(value):.4g}, a grid reaches {top:.4g}"
         require(float(value) >= 0.98 * top, "wrong-value", stopped)
+    with probe.part("options"):
+        parts.optimisation(probe, _model)
     with probe.part("fit"):
         _fit(probe)
 
@@ -207,6 +209,8 @@ def _fit(probe: Probe) -> None:
     require(gain > 0.2, "does-not-train", f"fitting raised the marginal likelihood by {gain:.3g} a row only")
     for name, parameter in model.named_parameters():
         sound(parameter, x, f"fitted {name}")
+    if fit.__name__ == "fit_gpytorch_mll":
+        parts.fit_of_a_list([_model(probe)[0] for _ in range(2)], fit)
 
 
 def compile(probe: Probe) -> None:

@@ -132,6 +132,8 @@ def sample(probe: Probe) -> None:
         observed = likelihood.eval()(posterior)
         sound(observed.variance, z, "predictive variance")
         close(observed.variance, covariance.diagonal() + NOISE, "predictive variance", atol=1e-6)
+    with probe.part("algorithms"), torch.no_grad():
+        parts.algorithms(model, z, mean, covariance)
     with probe.part("posterior draws"), torch.no_grad():
         _draws(model(z), mean, covariance, "the posterior")
     with probe.part("further data"), torch.no_grad():
@@ -142,6 +144,10 @@ def sample(probe: Probe) -> None:
         close(seen.covariance_matrix, covariance, "posterior covariance given further data", rtol=1e-4, atol=1e-5)
     with probe.part("likelihoods"), torch.no_grad():
         parts.likelihoods(probe)
+    with probe.part("distributions"), torch.no_grad():
+        parts.distributions(probe)
+    with probe.part("batches"), torch.no_grad():
+        parts.batches(probe)
     with probe.part("single precision"), torch.no_grad():
         model, _, x, y = _model(probe, torch.float32)
         posterior, points = model.eval()(z.float()), z.float()

@@ -127,6 +127,9 @@ def autograd(probe: Probe) -> None:
         differentiable(_bound(x, y), [x.new_zeros(3) + 0.3, x.new_zeros(3) - 1.0], "Trace_ELBO")
     with probe.part("enumeration"), clean(probe.seed):
         inference.enumeration(probe)
+        inference.factors(probe)
+    with probe.part("score function"), clean(probe.seed):
+        inference.scores(probe)
     with probe.part("bounds"), clean(probe.seed):
         inference.bounds(x, y)
     with probe.part("guides"), clean(probe.seed):

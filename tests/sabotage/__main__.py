@@ -1,6 +1,7 @@
 """`python -m tests.sabotage [LIBRARY ...]`: the kill table; `--sound N`: every probe of the sound ones, N seeds.
 
-`--generated N`: so many mutants of each library, made by machine, and how many of them the probes kill.
+`--generated N`: so many mutants of each library, made by machine, and how many of them the probes kill; with 0, those
+that have survived before.
 """
 
 from __future__ import annotations
@@ -69,12 +70,12 @@ def main() -> int:
     parser.add_argument("--python", help="an interpreter with the libraries (default: one is made for each)")
     parser.add_argument("--probes", default="", help="only these, separated by commas")
     parser.add_argument("--sound", type=int, metavar="N", help="no sabotage: each probe under N seeds")
-    parser.add_argument("--generated", type=int, metavar="N", help="N mutants of each library, made by machine")
+    parser.add_argument("--generated", type=int, metavar="N", help="N mutants made by machine; 0: the survivors")
     parser.add_argument("--seed", default="0", help="chooses the mutants (%(default)s)")
     options = parser.parse_args()
     from tests.support.environments import environment
 
-    if options.generated:
+    if options.generated is not None:
         words = (str(options.generated), options.seed, options.probes)
         pythons = {name: options.python or environment(*requires(name)) for name in options.libraries}
         found = (results(python, [name], *words, module=MUTANTS) for name, python in pythons.items())

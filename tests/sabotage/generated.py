@@ -22,6 +22,7 @@ from pathlib import Path
 from types import CodeType, FrameType, FunctionType
 from typing import Any
 
+from tests.sabotage import rates
 from tests.sabotage.inside import RESULTS, ask
 from tests.sabotage.mutants import Mutant, functions, mutants
 from torch_compat_matrix.probes.child import probe_module
@@ -60,7 +61,10 @@ def _place(code: CodeType) -> tuple[str, int]:
 
 
 def main(library: str, count: int, seed: int, only: str) -> None:
-    """Report so many mutants of the library, evenly over its covered entry points, chosen by the seed."""
+    """Report so many mutants of the library, evenly over its covered entry points, chosen by the seed.
+
+    With a count of 0, those that have survived before and stand in `survivors.tsv`.
+    """
     os.dup2(2, 1)
     module = probe_module(library)
     importlib.import_module("torch")
@@ -81,7 +85,11 @@ def main(library: str, count: int, seed: int, only: str) -> None:
         flush=True,
     )
     turns = itertools.chain.from_iterable(itertools.zip_longest(*chosen.values()))
-    for entry, file, mutant, probes in itertools.islice(filter(None, turns), count):
+    read = rates.readings()
+    wanted = (
+        turn for turn in turns if turn and (count or (library, turn[2].function, turn[2].before, turn[2].after) in read)
+    )
+    for entry, file, mutant, probes in itertools.islice(wanted, count or None):
         started = time.perf_counter()
         killed: str | None = ""
         for probe in sorted(probes, key=lambda name: sound[name]["cpu"]):
