@@ -221,6 +221,15 @@ def variational(probe: Probe, model: Any, likelihood: Any, dense: Callable[[Any]
     close(seen.variance, spread, "variance of a GP at a point of the inducing values", rtol=1e-3, atol=1e-3)
 
 
+def covariances(covariance: Any) -> Any:
+    """The lazy operator of a covariance matrix; until GPyTorch 1.8 its own, then that of linear_operator."""
+    try:
+        from linear_operator import to_linear_operator as lazify
+    except ImportError:
+        from gpytorch import lazify
+    return lazify(covariance)
+
+
 def distributions(probe: Probe) -> None:
     """Densities, divergences, sums, multiples and shares of normals, one and a batch of them, by torch's own."""
     import gpytorch
@@ -229,7 +238,8 @@ def distributions(probe: Probe) -> None:
     mean, root = (probe.randn(2, *shape, offset=n, dtype=torch.float64) for n, shape in enumerate(((3,), (3, 3))))
     covariance = root @ root.transpose(-1, -2) + torch.eye(3).to(root)
     make, normal = gpytorch.distributions.MultivariateNormal, torch.distributions.MultivariateNormal
-    batch, one = make(mean, covariance), make(-mean[0], covariance[1])
+    lazy = covariances(covariance)  # in GPyTorch 1.11 `expand` fails where a tensor was given
+    batch, one = make(mean, lazy), make(-mean[0], lazy[1])
     exact, single = normal(mean, covariance), normal(-mean[0], covariance[1])
     divergence = torch.distributions.kl_divergence
     for left, right, wanted in ((batch, one, (exact, single)), (one, batch, (single, exact))):
