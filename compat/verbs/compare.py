@@ -238,7 +238,8 @@ def _parts(comparison: Comparison, checks: Sequence[Compared], opened: OpenRun, 
     for group in verdicts.causes(checks):
         first = group[0].now
         assert first is not None, "it regressed"
-        signed = f" {mark(first.signature)}" if first.signature else ""
+        alike = {check.now.signature for check in group if check.now}
+        signed = f" {mark(first.signature)}" if first.signature and len(alike) == 1 else ""
         title = f"## Regressed: {text(first.reason)}{signed} ({count(len(group), 'check')})"
         said = [code(first.evidence)] if first.evidence else [text(first.detail)]
         again = ["", f"Reproduce: {code(_again(group[0], opened.run.id))}", ""]

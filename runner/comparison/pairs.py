@@ -15,7 +15,7 @@ from torch_compat_matrix.runner.model import Cell, Check, Image, Verdict, check_
 from torch_compat_matrix.runner.outcome import Outcome
 from torch_compat_matrix.runner.pins import canonical
 from torch_compat_matrix.runner.records.since import Seen, state_of
-from torch_compat_matrix.runner.signature import short
+from torch_compat_matrix.runner.signature import short, words_of
 
 PILOT, FEWEST = 0.05, 3
 """The share of the pairs that a pilot takes, and the fewest of them."""
@@ -103,8 +103,11 @@ class Compared:
 
     @property
     def cause(self) -> str:
-        """What makes two regressions one: the signature, else the reason."""
-        return (self.now.signature or self.now.reason) if self.now else ""
+        """What makes two regressions one: reason and words, of whichever library; else the signature."""
+        if self.now is None:
+            return ""
+        words = words_of(self.now.evidence)
+        return f"{self.now.reason}: {words}" if len(words.split()) > 2 else self.now.signature or self.now.reason
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from pathlib import Path
 from xml.etree import ElementTree
@@ -14,7 +15,7 @@ from xml.etree import ElementTree
 import pytest
 
 from tests.support import ROOT
-from tests.support.tinywheels import simple_index, wheel
+from tests.support.tinywheels import sdist, simple_index, wheel
 from torch_compat_matrix.compat import cli
 from torch_compat_matrix.runner.records.runs import Run
 
@@ -129,6 +130,46 @@ def test_change_that_breaks_a_library_is_told(place: Path) -> None:
     assert "compathelper: declares <2; passes with 1.0, 2.0 (outside)" in library["found"]
     assert library["requires"] == ["compathelper"]
     assert "1 check of the base from the store" in (Run.all(place / ".compat")[-1].folder / "compare.md").read_text()
+
+
+def test_commit_is_laid_over_the_base(place: Path) -> None:
+    """`--with git+URL@SHA`: of a repository that builds its own wheel, without a network."""
+    with tarfile.open(sdist(place / "src", "compathelper", "2.1", static=True)) as archive:
+        archive.extractall(place, filter="data")
+    repository = place / "compathelper-2.1"
+
+    def git(*words: str) -> str:
+        command = ["git", "-c", "user.name=a", "-c", "user.email=a@b.example", *words]
+        done = subprocess.run(command, cwd=repository, check=True, capture_output=True, text=True, timeout=60)
+        return done.stdout.strip()
+
+    git("init", "-q")
+    git("add", "-A")
+    git("commit", "-q", "-m", "Drop compathelper_new")
+    change = f"git+{repository.as_uri()}@{git('rev-parse', 'HEAD')}"
+    compare = ("compare", "--backend", "here", "--base", "any", "--with", change, "--confirm", "0", "any/torchbnn")
+    (check,) = json.loads(compat(place, *compare, "--json", status=1))["checks"]
+    assert check["verdict"] == "regressed"
+    assert check["candidate"] == f"any/torchbnn-1.5@compathelper-{change[-8:]}/import"
+    assert check["changed"] == ["compathelper 2.0 -> a URL"]
+    assert check["cause"] == "missing-module: No module named compathelper_new"
+
+
+def test_pilot_that_collapses_stops_the_run(place: Path) -> None:
+    """Libraries that each fail in their own file, by the same words, have one cause."""
+    users = [
+        wheel(place / "wheels", f"user{n}", "1.0", "compathelper", code="import compathelper_new\n") for n in range(5)
+    ]
+    simple_index(place, *users)
+    (place / "matrix.yaml").write_text(
+        MATRIX.partition("libraries:")[0]
+        + "libraries:\n"
+        + "".join(f'  user{n}: {{ versions: ["1.0"], probes: [import] }}\n' for n in range(5))
+    )
+    compare = ("compare", "--backend", "here", "--base", "any", "--with", "compathelper<2", "--pilot", "--confirm", "0")
+    answer = json.loads(compat(place, *compare, "--json", status=1))
+    assert answer["stopped"] == "stopped after the pilot: 3 of its 3 checks regressed with one cause"
+    assert [check["verdict"] for check in answer["checks"]].count("no evidence") == 2
 
 
 @pytest.mark.parametrize(
