@@ -7,7 +7,7 @@ from typing import Any, Callable, Dict, Tuple
 from ..evidence import close, moments, reached, require, sound
 from ..probe import Probe
 
-NEEDS = ("torch", "gpytorch")
+NEEDS = ("torch", "gpytorch", "linear_operator")
 
 
 def _apart(x: Any, z: Any) -> Any:
