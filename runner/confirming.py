@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -43,7 +44,9 @@ def _confirm(opened: OpenRun, say: Say, watch: Watch, given: Callable[[], Iterab
     target = target_in(run.header(), environments.values())
     stands = standings(home(), run.id, backend.name, target, outcomes.values())
 
-    gpus, _ = offered(backend)
+    @cache
+    def known() -> tuple[Gpu, ...]:
+        return offered(backend)[0]  # nobody is asked where nothing failed
 
     def on(words: str, image: Image, cells: Sequence[Cell], gpus: Sequence[Gpu], clean: bool) -> Mapping[str, Outcome]:
         left = until - time.monotonic()
@@ -57,7 +60,7 @@ def _confirm(opened: OpenRun, say: Say, watch: Watch, given: Callable[[], Iterab
         return aside(asked, backend, settings, folder, clean=clean, left=left, takes=takes, say=say, watch=watch)
 
     def own(uuid: str) -> list[Gpu]:
-        return [gpu for gpu in gpus if uuid and uuid.removeprefix("GPU-") in gpu.bare_uuids]
+        return [gpu for gpu in known() if uuid and uuid.removeprefix("GPU-") in gpu.bare_uuids]
 
     def reference(image: Image, cell: Cell, gpu: str) -> Mapping[str, Outcome]:
         return on("since it passed before", image, [cell], own(gpu), clean=False)
@@ -72,7 +75,7 @@ def _confirm(opened: OpenRun, say: Say, watch: Watch, given: Callable[[], Iterab
 
     def elsewhere(alike: Sequence[Fall]) -> tuple[Mapping[str, Outcome], str]:
         here, cells = where(alike), [fall.cell for fall in alike]
-        others = [gpu for gpu in gpus if gpu not in here]
+        others = [gpu for gpu in known() if gpu not in here]
         if len(here) != 1 or not others:
             return {}, ""
         said = f"on {others[0].name} {others[0].uuid}, and not on {here[0].name} {here[0].uuid}"
@@ -80,8 +83,9 @@ def _confirm(opened: OpenRun, say: Say, watch: Watch, given: Callable[[], Iterab
 
     if not isinstance(backend, Places):  # nobody can say on which node a scheduler would ask
         suspects = suspected(run.id, plan, outcomes.values(), environments, stands, backend.pulls, reference)
-        run.record(host_trouble(*found) for found in suspects)
-        outcomes = run.outcomes()
+        if changed := [host_trouble(*found) for found in suspects]:
+            run.record(changed)
+            outcomes = run.outcomes()
     falls = given() if given else fallen(plan, outcomes, environments, stands, backend.pulls)
     for outcome in climb(list(falls), ask, elsewhere):
         run.record([outcome])
