@@ -10,7 +10,7 @@ from typing import Any
 from torch_compat_matrix.runner.judging import judge
 from torch_compat_matrix.runner.model import SUITE, Cell, Image, Plan, Verdict
 from torch_compat_matrix.runner.outcome import Outcome
-from torch_compat_matrix.runner.pins import version_of
+from torch_compat_matrix.runner.pins import name_of, version_of
 from torch_compat_matrix.runner.records.since import Seen, Since
 
 Ask = Callable[[Sequence["Fall"], Image, Sequence[Cell]], Mapping[str, Outcome]]
@@ -79,7 +79,9 @@ def as_it_passed(
 ) -> tuple[Image, Cell] | str:
     """Image and cell as they last passed, with exactly those packages; or why they cannot be had."""
     there, pins = good.environment, good.outcome.resolved
-    if not all(map(version_of, pins)):
+    urls = {name_of(requirement): requirement for requirement in cell.requires if "@" in requirement}
+    # A pin would name whatever the index has by that name; equal keys tell that the URL still gives the same.
+    if not all(map(version_of, pins)) or (urls and good.outcome.key != outcome.key):
         return "packages that came from a URL"
     if good.outcome.probed_by and good.outcome.probed_by != outcome.probed_by:
         return "other probes"
@@ -89,7 +91,7 @@ def as_it_passed(
         image = replace(image, digest=digest)
     elif here and not digest and there.get("facts", {}).get("packages") != here["facts"].get("packages"):
         return "an image with other packages"
-    exact = {"adds": pins, "drift": (), "problem": "", "detail": ""}
+    exact = {"adds": tuple(urls.get(name_of(pin), pin) for pin in pins), "drift": (), "problem": "", "detail": ""}
     return image, replace(cell, locked=exact) if cell.requires else cell
 
 

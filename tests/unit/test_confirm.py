@@ -46,10 +46,11 @@ def falls(
     state: Any = "new",
     known: tuple[Known, ...] = (),
     pulls: bool = True,
+    cell: Cell = CELL,
 ) -> list[Fall]:
     """What newly fails of a run with that one check."""
     seen = Seen(run="r1", date="2030-01-01", outcome=good, environment=there)
-    plan = Plan(images=(IMAGE,), cells=(CELL,), known=known)
+    plan = Plan(images=(IMAGE,), cells=(cell,), known=known)
     return list(fallen(plan, {now.check: now}, {"e": here}, {now.check: Since(state=state, good=seen)}, pulls))
 
 
@@ -85,6 +86,15 @@ def test_image_that_moved_is_asked_by_its_last_good_digest() -> None:
     (outcome,) = climb(found, lambda alike, image, cells: {FAILED.check: FAILED})
     assert (outcome.confirmation, outcome.unconfirmed) == ("clean", "")
     assert "confirmed in a new overlay alone: run r1 passed with another image" in outcome.notes
+
+
+def test_wheel_is_asked_as_the_wheel() -> None:
+    """Never by its name, which the index may have for a stranger's package; and only while it holds the same."""
+    cell = replace(CELL, requires=("captum @ file:///links/captum-0.8.0-py3-none-any.whl",))
+    (found,) = falls(replace(FAILED, key="k"), replace(PASSED, key="k"), cell=cell)
+    assert found.before and dict(found.before[1].locked or {})["adds"] == cell.requires
+    (found,) = falls(replace(FAILED, key="k2"), replace(PASSED, key="k"), cell=cell)
+    assert (found.before, found.why) == (None, "packages that came from a URL")
 
 
 ALIKE = replace(FAILED, resolved=PASSED.resolved)
