@@ -247,15 +247,14 @@ def waits(outcome: Outcome) -> bool:
     return outcome.verdict is Verdict.NOT_RUN and not outcome.reason
 
 
-def portable(outcome: Outcome) -> Outcome:
-    """The outcome without the folders of its machine: a report is read elsewhere, the journal is not."""
+def _portable(outcome: Outcome) -> dict[str, Any]:
+    """The texts without the folders of their machine: a report is read elsewhere, the journal is not."""
     messages = "".join(part.get("message", "") for part in outcome.parts)
     if "/" not in outcome.detail + outcome.evidence + outcome.traceback + outcome.output + messages:
-        return outcome
+        return {}
     said = [{**part, "message": HERE.sub("", part["message"])} if "message" in part else part for part in outcome.parts]
     texts = ("detail", "evidence", "traceback", "output")
-    told: dict[str, Any] = {name: HERE.sub("", getattr(outcome, name)) for name in texts}
-    return replace(outcome, **told, parts=tuple(said))
+    return {**{name: HERE.sub("", getattr(outcome, name)) for name in texts}, "parts": tuple(said)}
 
 
 def load(journal: Path, today: dt.date | None = None) -> Table:
@@ -269,7 +268,7 @@ def load(journal: Path, today: dt.date | None = None) -> Table:
     for record in _uncollected(iter(records)):
         kind = record["kind"]
         if kind == "outcome":
-            outcomes[record["check"]] = _placed(portable(outcome_of(record)), environments, header)
+            outcomes[record["check"]] = _told(outcome_of(record), environments, header)
         elif kind == "environment":
             environments[record["key"]] = record
         elif kind == "run":
@@ -294,14 +293,14 @@ def load(journal: Path, today: dt.date | None = None) -> Table:
     )
 
 
-def _placed(outcome: Outcome, environments: Mapping[str, Mapping[str, Any]], header: Mapping[str, Any]) -> Outcome:
-    """The outcome with its target and digest, which older records leave to the run and the environment."""
+def _told(outcome: Outcome, environments: Mapping[str, Mapping[str, Any]], header: Mapping[str, Any]) -> Outcome:
+    """The outcome as a report tells it: with the target and digest that older records leave to the environment."""
+    changed = _portable(outcome)
     if header.get("target", "") != outcome.named:
-        outcome = replace(outcome, named=header.get("target", ""))
-    if outcome.target or outcome.environment not in environments:
-        return outcome
-    digest, target = place_of(environments[outcome.environment])
-    return replace(outcome, digest=digest, target=target)
+        changed["named"] = header.get("target", "")
+    if not outcome.target and outcome.environment in environments:
+        changed["digest"], changed["target"] = place_of(environments[outcome.environment])
+    return replace(outcome, **changed) if changed else outcome
 
 
 def _uncollected(records: Iterator[_Item]) -> Iterator[_Item]:

@@ -6,6 +6,7 @@ import hashlib
 import re
 import sys
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 
 from torch_compat_matrix.runner.files import read_ini
@@ -53,6 +54,7 @@ def short(signature: str) -> str:
     return f"#{signature[:SHORT]}"
 
 
+@lru_cache(4096)  # a night's failures say the same words hundreds of times
 def words_of(said: str) -> str:
     """The words of a message without paths, addresses, numbers, versions, shapes and the type of the exception."""
     said = NOISE.sub(r"\1", KIND.sub("", said.strip()))
