@@ -64,13 +64,14 @@ def plan_from(
     given: Mapping[str, str] = MappingProxyType({}),
     locked: bool = False,
     target: str | None = None,
+    images: Sequence[str] = (),
     say: Say = lambda text: None,
 ) -> Plan:
     """The requested plan: from a plan file, from the matrix, or of the libraries that a bare host has installed.
 
     Where no backend is named, it is that of a recorded run or of the plan file, else the first that can run the images;
     `say` is told which.  `given`: the variables of `--set`, by name.  `locked`: take nothing but what matrix.lock says.
-    `target` is the name of an entry of `targets:`, or a label.
+    `target` is the name of an entry of `targets:`, or a label.  `images`: the only images of the matrix that are meant.
     """
     asked = [found for found in map(chosen, selectors) if isinstance(found, Checks)]
     backend = backend or next((Run.open(home(), found.run).header()["backend"] for found in asked), None)
@@ -89,6 +90,8 @@ def plan_from(
         plan = _of_the_installed(matrix, named, probes, recorded, say)
     else:
         read = load(matrix, given)
+        if images:
+            read = read.model_copy(update={"images": {name: read.images[name] for name in images}})
         aim = targets.chosen(read, target, backend)
         backend = backend or targets.scheduler_of(aim)
         backend = backend or _answering(candidates(foresee(read, named), named, probes), say)
@@ -96,12 +99,13 @@ def plan_from(
             place = lockfile.path_of(matrix)
             lock = lockfile.read(place, backend)
             taken = lock.moving_of(read, backend, place)
-            plan = expand(settle(read, taken), backend, named, probes, recorded, aim)
+            plan = expand(settle(read, taken), backend, named, probes, recorded, aim, images)
             plan = lock.applied(replace(plan, taken=taken), place)
         else:
             settled, taken = settled_now(read, backend)
-            plan = replace(expand(settled, backend, named, probes, recorded, aim), taken=taken)
+            plan = replace(expand(settled, backend, named, probes, recorded, aim, images), taken=taken)
     wanted = [check for check in recorded if not probes or check.rpartition("/")[2] in probes]
+    wanted = [check for check in wanted if not images or check.partition("/")[0] in images]
     if gone := left_out(wanted, plan):
         say(f"recorded checks that are no longer in the plan: {gone}")
     return plan

@@ -54,7 +54,7 @@ from torch_compat_matrix.runner.errors import NothingSelected, Status, Trouble, 
 from torch_compat_matrix.runner.execution.durations import Estimate, Remaining
 from torch_compat_matrix.runner.files import to_json, write_whole
 from torch_compat_matrix.runner.matrix.draft import with_images
-from torch_compat_matrix.runner.model import TORCH, Plan
+from torch_compat_matrix.runner.model import TORCH
 from torch_compat_matrix.runner.outcome import Outcome, shown
 from torch_compat_matrix.runner.packages.pip_config import Index
 from torch_compat_matrix.runner.pins import name_of
@@ -91,17 +91,19 @@ def main(options: argparse.Namespace) -> Status:
     if any(name_of(requirement) == TORCH for requirement in over):
         raise UsageError("torch makes an image what it is", "compare two images, with --candidate", "--with")
     asked = [image for image in (options.base, options.candidate) if image]
-    names = with_images(options.matrix, asked)[1]
-    base = _plan(options, asked, options.selectors or (names[:1] if names else ["*"]))
-    cells = [cell for cell in base.cells if not options.base or cell.image == names[0]]
+    document, names = with_images(options.matrix, asked)
+    theirs = [name for name in names[1:] if name != names[0]]
+    selected = options.selectors or names[:1] or ["*"]
+    # without `images`, a backend is taken that cannot run them, and `here` is none of them unless a selector names it
+    plan = plan_asked(options, [*selected, *theirs], options.probe, document if names else options.matrix, images=names)
+    cells = [cell for cell in plan.cells if not names or cell.image == names[0]]
     if not cells:
         raise NothingSelected(f"{' '.join(options.selectors)} selects no cell of {names[0]}")
-    theirs = base if len(names) < 2 else _plan(options, asked, names[-1:], base.backend)
-    images = {image.name: image for image in (*theirs.images, *base.images)}
+    images = {image.name: image for image in plan.images}
     one, other = Side(image=images[names[0]] if options.base else None), images[names[-1]] if names else None
     if one.same(Side(image=other, changes=tuple(over))):
         raise UsageError(f"{' and '.join(asked)} are the same", "name another candidate, or --with")
-    backend = connect(base.backend, home(), base.target)
+    backend = connect(plan.backend, home(), plan.target)
     reap(backend, say)
     index = Index.from_pip(os.environ)
     facts: dict[str, Mapping[str, Any]] = {}
@@ -118,24 +120,17 @@ def main(options: argparse.Namespace) -> Status:
     over = [requirement_of(each, facts[cell.image], index) for each in over for cell in cells[:1]]
     candidate = Side(image=other, changes=tuple(over))
     resolve = partial(resolution, index=index, home=home())
-    comparison = paired(one, candidate, cells, theirs.cells, facts, resolve, bool(over and not options.selectors))
+    comparison = paired(one, candidate, cells, plan.cells, facts, resolve, bool(over and not options.selectors))
     if not comparison.pairs and comparison.unaffected:
         raise UsageError(f"{candidate.name} changes no package of {count(len(cells), 'cell')}", place="--with")
     if not comparison.pairs:
         raise NothingSelected(f"no cell of {one.name} has a counterpart in {candidate.name}")
-    plan = comparison.plan(base, theirs.images)
+    plan = comparison.plan(plan)
     make_room(plan, backend, say)
     settings, command = RunSettings(jobs=options.jobs, confirm=options.confirm), ["compat", *options.arguments]
     how = {name: vars(options)[name] for name in ("pilot", "collapse", "base_age")}
     opened = open_run(plan, backend, settings, command, comparison={**comparison.to_json(), **how})
     return _run(comparison, opened, how, options)
-
-
-def _plan(options: argparse.Namespace, images: Sequence[str], selectors: Sequence[str], backend: str = "") -> Plan:
-    """The plan of the matrix with these images; the backend of a second one is that of the first."""
-    document, _ = with_images(options.matrix, images)
-    matrix = document if images else options.matrix
-    return plan_asked(options, selectors, options.probe, matrix, backend=backend or options.backend)
 
 
 def _run(comparison: Comparison, opened: OpenRun, how: Mapping[str, Any], options: argparse.Namespace) -> Status:

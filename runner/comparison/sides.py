@@ -78,12 +78,11 @@ class Comparison:
     alone: tuple[str, ...] = ()
     """Cells of the base that the candidate's image has not."""
 
-    def plan(self, base: Plan, images: Sequence[Image]) -> Plan:
+    def plan(self, of: Plan) -> Plan:
         """Both sides as one plan: one host, the same minutes."""
         cells = tuple(cell for pair in self.pairs for cell in pair.cells)
         used = {cell.image for cell in cells}
-        every = {image.name: image for image in (*base.images, *images)}
-        return replace(base, images=tuple(image for name, image in every.items() if name in used), cells=cells)
+        return replace(of, images=tuple(image for image in of.images if image.name in used), cells=cells)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data, with the names that the plan of its run has for images and cells."""

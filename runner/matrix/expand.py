@@ -160,13 +160,15 @@ def expand(
     probes: Sequence[str] = (),
     recorded: Collection[str] = (),
     target: Mapping[str, Any] = MappingProxyType({}),
+    named: Sequence[str] = (),
 ) -> Plan:
     """The plan for a backend: the images that it can run, and their selected cells.
 
     `local` takes the images that have a stand-in, `docker` those that have a tag, a scheduler what its `target` says.
-    For `here`, this interpreter is the image that the selectors name; where they name none, it is the image called
-    `here`; where the matrix has none of that name, it is an image of its own, with every library at the installed
-    version and at those of the matrix.  `recorded` are the ids of further checks, which the matrix may have no longer.
+    For `here`, this interpreter is the image that the selectors or `named` name; where they name none, it is the image
+    called `here`; where the matrix has none of that name, it is an image of its own, with every library at the
+    installed version and at those of the matrix.  `recorded` are the ids of further checks, which the matrix may have
+    no longer.
     """
     plan = Plan(
         images=matrix.model_images(),
@@ -181,7 +183,7 @@ def expand(
     usual = [backend] if backend in matrix.selections and not recorded else []
     chosen = _selectors(matrix, selectors or usual)
     if backend == HERE:
-        plan = _here(plan, [*selectors, *recorded], matrix.catalogue)
+        plan = _here(plan, [*selectors, *recorded, *named], matrix.catalogue)
         return select(plan, chosen, probes, names=matrix.selections, recorded=recorded)
     placed = backend in SCHEDULERS
     usable = {
@@ -194,7 +196,8 @@ def expand(
         return select(fitting, chosen, probes, names=matrix.selections, recorded=recorded)
     except SelectionError as nothing:
         try:
-            lacking = ", ".join(image.name for image in select(plan, chosen, probes, recorded=recorded).images)
+            asked = select(plan, chosen, probes, recorded=recorded).images
+            lacking = ", ".join(image.name for image in asked if image.name not in usable)
         except SelectionError:
             raise nothing from None
         own = (key for key, name in BACKEND_OF.items() if name == backend)

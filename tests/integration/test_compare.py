@@ -147,7 +147,7 @@ def test_commit_is_laid_over_the_base(place: Path) -> None:
     git("add", "-A")
     git("commit", "-q", "-m", "Drop compathelper_new")
     change = f"git+{repository.as_uri()}@{git('rev-parse', 'HEAD')}"
-    compare = ("compare", "--backend", "here", "--base", "any", "--with", change, "--confirm", "0", "any/torchbnn")
+    compare = ("compare", "--backend", "here", "--base", "any", "--with", change, "--confirm", "0", "torchbnn")
     (check,) = json.loads(compat(place, *compare, "--json", status=1))["checks"]
     assert check["verdict"] == "regressed"
     assert check["candidate"] == f"any/torchbnn-1.5@compathelper-{change[-8:]}/import"
@@ -178,7 +178,7 @@ def test_pilot_that_collapses_stops_the_run(place: Path) -> None:
         (["--base", "any", "--candidate", "any"], "any and any are the same"),
         (["--base", "any"], "there are no two sides"),
         (["--base", "any", "--with", "torch<2"], "torch makes an image what it is"),
-        (["any/torchbnn", "--base", "any", "--with", "compathelper>1"], "changes no package"),
+        (["torchbnn", "--base", "any", "--with", "compathelper>1"], "changes no package"),
         (["--base", "other", "--with", "compathelper>1"], "there is no image 'other'"),
     ],
 )

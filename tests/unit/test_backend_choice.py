@@ -55,6 +55,13 @@ def test_only_what_is_selected_counts() -> None:
     assert candidates(load(written(TAGGED, STAND_IN)), ["small"]) == {"local": []}
 
 
+def test_only_the_images_that_are_meant_count() -> None:
+    """No other takes the run to a backend of its own, and on `here` this interpreter is the one that is meant."""
+    for backend, chosen in [(None, "local"), ("here", "here")]:
+        plan = plan_from(written(TAGGED, STAND_IN), backend=backend, selectors=["torch"], images=["small"])
+        assert (plan.backend, [cell.image for cell in plan.cells]) == (chosen, ["small"])
+
+
 def test_a_default_selection_names_its_backend() -> None:
     """A plain run takes what the matrix says that it takes; a selector asks for something else."""
     matrix = load(written(BOTH, more="selections: { local: [both/torch-installed] }\n"))
@@ -86,6 +93,8 @@ def test_a_named_backend_is_taken_at_its_word() -> None:
     """Where it cannot run what is selected, the message names the images and the key that they lack."""
     with pytest.raises(SelectionError, match="backend local runs images that have a `local:`, and tagged has none"):
         plan_from(written(TAGGED, STAND_IN), backend="local", selectors=["tagged"])
+    with pytest.raises(SelectionError, match="`local:`, and tagged has none"):
+        plan_from(written(TAGGED, STAND_IN), backend="local", selectors=["small", "tagged"])
     with pytest.raises(SelectionError, match="'tagde' selects nothing"):
         plan_from(written(TAGGED, STAND_IN), backend="local", selectors=["tagde"])
 
