@@ -34,6 +34,7 @@ import datetime as dt
 import os
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, cast
 
@@ -151,7 +152,7 @@ def _run(comparison: Comparison, opened: OpenRun, how: Mapping[str, Any], option
     remaining = Remaining(estimate, opened.checks, jobs_of(opened))
     with progress(len(opened.checks), plan.known, remaining) as lines:
         execute(
-            opened,
+            replace(opened, plan=replace(plan, known=())),  # a known failure of the base need not come again either
             listen=lines.outcome,
             say=lines.say,
             watch=lines.watch,

@@ -250,6 +250,9 @@ class Command:
 class WorksAhead(Protocol):
     """A backend that works ahead of the launches that will need it."""
 
+    def ahead(self, prepared: Prepared) -> None:
+        """Begin what launches of the image with a `compile` probe will need, unless it is begun."""
+
     def close(self) -> None:
         """End that work at the end of a run, which no launch waits for any more; another run may follow."""
 

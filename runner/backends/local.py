@@ -70,12 +70,7 @@ class LocalBackend(processes.ThisMachine):
         """Build the stand-in of the image's `local:` entry, once."""
         if image.local is None:
             raise Trouble("no-stand-in", f"{image.name} has no `local:` entry")
-        gpu = self._has_gpu(image)
-        built = standin.build(image.local, self.home, Index.from_pip(), gpu=gpu)
-        compiler = shutil.which(os.environ.get("CXX", "g++"))
-        if not gpu and compiler and standin.has_inductor(built.python):
-            self._compile_ahead(built.python)
-        return described(image, built)
+        return described(image, standin.build(image.local, self.home, Index.from_pip(), gpu=self._has_gpu(image)))
 
     def peek(self, image: Image) -> Prepared | None:
         """The stand-in, if it is built."""
@@ -99,8 +94,10 @@ class LocalBackend(processes.ThisMachine):
         """
         python, settings = self._settings(launch)
         with self._in_use(launch.prepared):
-            compiles = any("compile" in cell["probes"] for cell in launch.order["cells"])
-            ahead = self._compiled.get(Path(python)) if compiles else None
+            ahead = None
+            if any("compile" in cell["probes"] for cell in launch.order["cells"]):
+                self.ahead(launch.prepared)
+                ahead = self._compiled.get(Path(python))
             with processes.launched(python, launch.order, launch.overlays, ahead=ahead, **settings) as started:
                 yield started
 
@@ -114,6 +111,12 @@ class LocalBackend(processes.ThisMachine):
         """Its interpreter, and how the process starts."""
         variables = base.environment_of(launch.prepared.image)
         return launch.prepared.python, {"home": self.home, "gpu": launch.gpu, "variables": variables}
+
+    def ahead(self, prepared: Prepared) -> None:
+        """Let g++ make what torch.compile needs on a CPU, where both are there."""
+        python, compiler = Path(prepared.python), shutil.which(os.environ.get("CXX", "g++"))
+        if compiler and not self._has_gpu(prepared.image) and standin.has_inductor(python):
+            self._compile_ahead(python)
 
     def _compile_ahead(self, python: Path) -> None:
         """Begin once to compile ahead for a stand-in, and again where a library has changed what came of it."""

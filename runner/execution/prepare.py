@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from torch_compat_matrix.runner.backends.base import Backend, Gpu, Prepared
+from torch_compat_matrix.runner.backends.base import Backend, Gpu, Prepared, WorksAhead
 from torch_compat_matrix.runner.errors import Trouble
 from torch_compat_matrix.runner.execution.device import wants_gpu
 from torch_compat_matrix.runner.execution.launch import Launch, Running
@@ -142,6 +142,8 @@ class Preparation:
         def resolve_all(image: Future[Ready]) -> None:
             with suppress(BaseException):  # whoever asks for the image is told
                 ready = image.result()
+                if isinstance(self.backend, WorksAhead) and any("compile" in cell.probes for cell in batch.cells):
+                    self.backend.ahead(ready.prepared)
                 for cell in batch.cells:
                     self._cell(cell, ready)
 

@@ -132,6 +132,17 @@ def test_change_that_breaks_a_library_is_told(place: Path) -> None:
     assert "1 check of the base from the store" in (Run.all(place / ".compat")[-1].folder / "compare.md").read_text()
 
 
+def test_known_failure_of_the_base_is_not_run_again(place: Path) -> None:
+    """A plain run asks whether it still fails; a comparison asks what the change does."""
+    wheel(place / "wheels", "captum", "0.1", "compathelper", code="import compathelper_gone\n")
+    known = "known: [{ cells: captum/import, expect: fail, code: missing-module, reason: x, expires: 2099-01-01 }]"
+    (place / "matrix.yaml").write_text(f"{MATRIX}{known}\n")
+    compare = ("compare", "--backend", "here", "--base", "any", "--with", "compathelper<2", "--json", "captum")
+    rows = [json.loads(compat(place, *compare, status=0))["checks"] for _ in range(2)]
+    (run, _) = Run.all(place / ".compat")
+    assert [(row["verdict"], row["reused"]) for (row,) in rows] == [("same", ""), ("same", run.id)]
+
+
 def test_commit_is_laid_over_the_base(place: Path) -> None:
     """`--with git+URL@SHA`: of a repository that builds its own wheel, without a network."""
     with tarfile.open(sdist(place / "src", "compathelper", "2.1", static=True)) as archive:

@@ -231,6 +231,22 @@ def test_a_companion_of_the_matrix_replaces_that_of_the_image(torch_python: str,
     assert (others.verdict, others.installed, others.replaced) == (Verdict.PASS, held, ())
 
 
+def test_work_ahead_is_for_what_compiles(torch_python: str, bundle: Path) -> None:
+    """Whatever asks for an image's facts alone, or for its other probes, begins nothing."""
+
+    class Ahead(Interpreter):
+        def ahead(self, prepared: Prepared) -> None:
+            begun.append(prepared.image.name)
+
+        def close(self) -> None:
+            pass
+
+    begun: list[str] = []
+    what = plan(installed(), installed(image="y", probes=("import", "compile")))
+    engine(Ahead(torch_python), what, bundle / "home").run(what.checks)
+    assert set(begun) == {"y"}
+
+
 def test_missing_image_is_an_outcome(torch_python: str, bundle: Path) -> None:
     """The other images go on."""
     what = plan(installed(image="absent"), installed())
