@@ -1,6 +1,7 @@
 """Decide by the records whether an image may go on, with an excuse for each check. Nothing is run, no tag is moved.
 
-image IMAGE  the image: its name in the matrix or its repository, then `@` and its digest
+image IMAGE  the image: its name in the matrix or its repository, then `@` and its digest, which is enough where the
+    matrix has one image
 --policy FILE required  which checks must have passed: docs/gate.md
 (matrix)
 --plan FILE  a plan that `compat plan --json` wrote, instead of a matrix
@@ -38,7 +39,7 @@ ORDER = (gate.HOLD, gate.INCONCLUSIVE, gate.WAIVED, gate.PROMOTE)
 
 def main(options: argparse.Namespace) -> Status:
     """Print and record the decision: 0 promote, 1 hold, 5 inconclusive."""
-    name, _, digest = options.image.partition("@")
+    name, _, digest = options.image.rpartition("@")
     if not re.fullmatch(r"sha256:[0-9a-f]{64}", digest):
         raise UsageError(f"{options.image!r} has no digest", "name the image as IMAGE@sha256:...: a tag moves")
     policy, document = gate.load(options.policy)
@@ -55,7 +56,7 @@ def main(options: argparse.Namespace) -> Status:
     decided, rows, limits = gate.decide(policy, document, plan, digest, Run.all(home()), now)
     decision = Gated(
         decision=decided,
-        image=name,
+        image=name or plan.images[0].name,
         digest=digest,
         policy=str(options.policy),
         backend=policy.backend,
@@ -74,12 +75,12 @@ def main(options: argparse.Namespace) -> Status:
 
 def _of(plan: Plan, name: str) -> Plan:
     """The plan of the image of that name or repository alone."""
-    found = [image for image in plan.images if image.name == name]
+    found = [image for image in plan.images if not name or image.name == name]
     found = found or [image for image in plan.images if image.tag and name in (image.tag, repository(image.tag))]
     if len(found) != 1:
         names = [image.name for image in found or plan.images]
         why = "several images of the matrix are of" if found else "no image of the matrix is of"
-        raise NothingSelected(f"{why} {name}{did_you_mean(name, names)}", "name it as NAME@sha256:...")
+        raise NothingSelected(f"{why} {name or 'it'}{did_you_mean(name, names)}", "name it as NAME@sha256:...")
     cells = tuple(cell for cell in plan.cells if cell.image == found[0].name)
     return replace(plan, images=tuple(found), cells=cells)
 

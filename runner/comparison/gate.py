@@ -261,8 +261,8 @@ class _Asked:
     def limits(self, rows: Sequence[GateRow]) -> Iterator[str]:
         """What no row certifies."""
         rest, waived = len(self.plan.checks) - len(rows), sum(row["state"] == WAIVED for row in rows)
-        yield from ([f"{rest} checks of the image in the matrix, which the policy does not require"] if rest else [])
-        yield from ([f"{waived} waived checks"] if waived else [])
+        yield from ([f"checks of the image in the matrix that the policy does not require: {rest}"] if rest else [])
+        yield from ([f"waived checks: {waived}"] if waived else [])
         yield "libraries together, other than the stacks of the matrix: each was tested without the others"
         times = sorted(row["started"] for row in rows if row["state"] == PROMOTE)
         yield from ([f"any moment but these: evidence from {times[0]} to {times[-1]}"] if times else [])

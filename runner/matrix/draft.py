@@ -75,18 +75,31 @@ def _referred(reference: str) -> dict[str, str]:
     return {"tag": tag, **({"digest": digest} if digest else {})}
 
 
+def _by_digest(name: str, tags: Mapping[str, str], digest: str) -> dict[str, str | None]:
+    """The entry of an image by that digest; its tag may be a pattern, and stays with the image where it inherits it."""
+    tag = {"tag": repository(tags[name])} if tags.get(name) else {}
+    return {"extends": name, **tag, "digest": digest, "newest": None, "local": None}
+
+
 def with_images(matrix: Path, asked: Sequence[str]) -> tuple[Document, list[str]]:
     """The document of a matrix file with the images asked for, and their names in it.
 
-    An image is asked for by its name in the file, a reference, or a digest in the repository of the one before it.
+    An image is asked for by its name in the file, a reference, or a digest of the one before it or of the only one. One
+    that the file has is the same by another digest: its entry holds for it, but for the stand-in.
     """
     document, names = gather(matrix), list[str]()
     found = document.data.get("images") if isinstance(document.data, dict) else None
     images = found if isinstance(found, dict) else {}  # else `load` names the mistake
+    tags = {name: str(entry.get("tag") or "") for name, entry in images.items() if isinstance(entry, dict)}
+    tag = "".join(images) if len(images) == 1 else ""
     for text in asked:
-        if text.startswith("sha256:") and names:
-            text = f"{images.get(names[-1], {}).get('tag')}@{text}"
+        if text.startswith("sha256:"):
+            if not tag:
+                raise NothingSelected(f"{text} may be of any image", "name it as IMAGE@sha256:...")
+            text = f"{tag}@{text}"
         tag, _, digest = text.partition("@")
+        of = [tag] if tag in images else [name for name, known in tags.items() if known == tag]
+        of = of or [name for name, known in tags.items() if known and repository(known) == tag]
         if text in images or not re.search("[/:@]", text):
             names.append(text)
             if images and text not in images:
@@ -94,7 +107,7 @@ def with_images(matrix: Path, asked: Sequence[str]) -> tuple[Document, list[str]
                 raise NothingSelected(f"there is no image {text!r}{near}", "name one of the matrix, or a reference")
         else:
             names.append(re.sub(r"[^A-Za-z0-9._-]+", "-", f"{tag.rpartition('/')[2]}{digest[6:15]}"))
-            images[names[-1]] = _referred(text)
+            images[names[-1]] = _by_digest(of[0], tags, digest) if digest and len(of) == 1 else _referred(text)
     return document, names
 
 

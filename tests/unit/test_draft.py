@@ -11,9 +11,9 @@ from ruamel.yaml import YAML
 from tests.support import ROOT
 from torch_compat_matrix.compat import cli
 from torch_compat_matrix.compat.verbs.init import NIGHT, OWNER
-from torch_compat_matrix.runner.errors import Status
+from torch_compat_matrix.runner.errors import NothingSelected, Status
 from torch_compat_matrix.runner.matrix.document import Document, MatrixError
-from torch_compat_matrix.runner.matrix.draft import drafted, listed
+from torch_compat_matrix.runner.matrix.draft import drafted, listed, with_images
 from torch_compat_matrix.runner.matrix.load import load
 from torch_compat_matrix.runner.planning import plan_from
 from torch_compat_matrix.runner.records.runs import again
@@ -209,3 +209,43 @@ def test_the_inputs_of_the_night_are_documented() -> None:
     called = YAML(typ="safe").load((ROOT / ".github" / "workflows" / "matrix.yml").read_text())["on"]["workflow_call"]
     assert [name for name in (*called["inputs"], *called["secrets"]) if f"`{name}`" not in page] == []
     assert {found[1] for found in re.finditer(r"uses: (\S+)/torch-compat-matrix", page)} == {OWNER}
+
+
+REBUILT = """\
+images:
+  train: { tag: "ghcr.io/acme/train:1", env: { A: b }, local: { python: "3.11", requires: [] } }
+  next: { extends: train, tag: "ghcr.io/acme/next:1" }
+libraries: { torch: { versions: [installed] } }
+"""
+PINNED, OTHER = f"{TRAIN}@{SHA}", "ghcr.io/acme/other"
+
+
+@pytest.mark.parametrize(
+    ("asked", "references", "limited"),
+    [
+        (["train", SHA], [f"{TRAIN}:1", PINNED], [True, True]),
+        ([f"train@{SHA}", SHA.replace("0", "1")], [PINNED, PINNED.replace("0", "1")], [True, True]),
+        ([f"{TRAIN}:1@{SHA}", "next"], [PINNED, "ghcr.io/acme/next:1"], [True, True]),
+        ([f"{TRAIN}@{SHA}", f"{OTHER}:2"], [PINNED, f"{OTHER}:2"], [True, False]),
+        ([f"{OTHER}@{SHA}", f"{TRAIN}:2"], [f"{OTHER}@{SHA}", f"{TRAIN}:2"], [False, False]),
+    ],
+)
+def test_an_image_by_another_digest_is_that_image(asked: list[str], references: list[str], limited: list[bool]) -> None:
+    """With its limits and variables, but without its stand-in, which is no rebuild of it."""
+    Path("matrix.yaml").write_text(REBUILT)
+    document, names = with_images(Path("matrix.yaml"), asked)
+    plan = plan_from(document, backend="docker", images=names)
+    images = [image for name in names for image in plan.images if image.name == name]
+    assert [image.reference for image in images] == references
+    assert [image.env == {"A": "b"} for image in images] == limited
+    assert [image.name for image in images if image.digest and image.local] == []
+
+
+def test_a_digest_alone_is_of_the_only_image() -> None:
+    """Where there are several, nobody can say of which."""
+    Path("matrix.yaml").write_text(REBUILT)
+    with pytest.raises(NothingSelected, match="may be of any image"):
+        with_images(Path("matrix.yaml"), [SHA])
+    Path("matrix.yaml").write_text(re.sub("  next:.*\n", "", REBUILT))
+    document, names = with_images(Path("matrix.yaml"), [SHA])
+    assert [image.reference for image in plan_from(document, backend="docker", images=names).images] == [PINNED]
