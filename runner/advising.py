@@ -25,7 +25,7 @@ RUNS = 20
 
 def advise(opened: OpenRun, watch: Watch = lambda phase: None) -> None:
     """Record the run's failures once more, with the remedies that the records and the index give."""
-    cells = {cell.id: cell for cell in opened.plan.cells}
+    cells = opened.plan.cells_by_id
     outcomes = opened.run.outcomes().values()
     probed = {name for name, cell in cells.items() if cell.members}  # an image's own commands have none
     failures = [outcome for outcome in outcomes if outcome.cell in probed and remedies.can_be_advised(outcome)]

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -33,62 +33,66 @@ def confirm(opened: OpenRun, say: Say, watch: Watch, given: Callable[[], Iterabl
     """
     with suppress(history.HistoryUnusable):  # without a history, nothing newly fails
         if opened.settings.confirm > 0:
-            _confirm(opened, say, watch, given)
+            history.sync(home())
+            _Ladder(opened, say, watch).climb(given)
 
 
-def _confirm(opened: OpenRun, say: Say, watch: Watch, given: Callable[[], Iterable[Fall]] | None) -> None:
-    until = time.monotonic() + 60 * opened.settings.confirm
-    run, plan, backend = opened.run, opened.plan, opened.backend
-    outcomes, environments = run.outcomes(), run.environments()
-    history.sync(home())
-    target = target_in(run.header(), environments.values())
-    stands = standings(home(), run.id, backend.name, target, outcomes.values())
+class _Ladder:
+    """Asks checks of a run again, where they failed, until the time is over."""
 
-    @cache
-    def known() -> tuple[Gpu, ...]:
-        return offered(backend)[0]  # nobody is asked where nothing failed
+    def __init__(self, opened: OpenRun, say: Say, watch: Watch) -> None:
+        self.opened, self.say = opened, say
+        own = partial(aside, backend=opened.backend, settings=opened.settings, folder="confirmations")
+        self.aside = partial(own, say=say, watch=watch)
+        self.until = time.monotonic() + 60 * opened.settings.confirm
+        self.environments = opened.run.environments()
+        self.gpus = cache(lambda: offered(opened.backend)[0])  # nobody is asked where nothing failed
 
-    def on(words: str, image: Image, cells: Sequence[Cell], gpus: Sequence[Gpu], clean: bool) -> Mapping[str, Outcome]:
-        left = until - time.monotonic()
-        if left <= 0:
-            return {}
-        asked = replace(plan, images=(image,), cells=tuple(cells))
-        more = f" and {len(asked.checks) - 1} more" if asked.checks[1:] else ""
-        say(f"asked again, {words}: {asked.checks[0].id}{more}")
-        folder, settings, uuids = "confirmations", opened.settings, {gpu.uuid for gpu in gpus}
-        takes = lambda gpu: not uuids or gpu.uuid in uuids  # noqa: E731
-        return aside(asked, backend, settings, folder, clean=clean, left=left, takes=takes, say=say, watch=watch)
+    def climb(self, given: Callable[[], Iterable[Fall]] | None) -> None:
+        """Record what is the host's trouble, then the level of each failure."""
+        run, plan, backend, known = self.opened.run, self.opened.plan, self.opened.backend, self.environments
+        outcomes, target = run.outcomes().values(), target_in(run.header(), known.values())
+        stands = standings(home(), run.id, backend.name, target, outcomes)
+        if not isinstance(backend, Places):  # nobody can say on which node a scheduler would ask
+            found = suspected(run.id, plan, outcomes, known, stands, backend.pulls, self.reference)
+            run.record([host_trouble(*each) for each in found])
+        falls = given() if given else fallen(plan, run.outcomes(), known, stands, backend.pulls)
+        for outcome in climb(list(falls), self.again, self.elsewhere):
+            run.record([outcome])
 
-    def own(uuid: str) -> list[Gpu]:
-        return [gpu for gpu in known() if uuid and uuid.removeprefix("GPU-") in gpu.bare_uuids]
+    def reference(self, image: Image, cell: Cell, gpu: str) -> Mapping[str, Outcome]:
+        return self._ask("since it passed before", image, [cell], self._named([gpu]), clean=False)
 
-    def reference(image: Image, cell: Cell, gpu: str) -> Mapping[str, Outcome]:
-        return on("since it passed before", image, [cell], own(gpu), clean=False)
+    def again(self, alike: Sequence[Fall], image: Image, cells: Sequence[Cell]) -> Mapping[str, Outcome]:
+        return self._ask("to confirm what newly fails", image, cells, self._under(alike))
 
-    def ask(alike: Sequence[Fall], image: Image, cells: Sequence[Cell]) -> Mapping[str, Outcome]:
-        return on("to confirm what newly fails", image, cells, where(alike), clean=True)
-
-    def where(alike: Sequence[Fall]) -> list[Gpu]:
-        """The GPUs on which they failed."""
-        seen = {gpu_of(environments.get(fall.outcome.environment, {})) for fall in alike}
-        return [gpu for uuid in sorted(seen) for gpu in own(uuid)]
-
-    def elsewhere(alike: Sequence[Fall]) -> tuple[Mapping[str, Outcome], str]:
-        here, cells = where(alike), [fall.cell for fall in alike]
-        others = [gpu for gpu in known() if gpu not in here]
+    def elsewhere(self, alike: Sequence[Fall]) -> tuple[Mapping[str, Outcome], str]:
+        here, cells = self._under(alike), [fall.cell for fall in alike]
+        others = [gpu for gpu in self.gpus() if gpu not in here]
         if len(here) != 1 or not others:
             return {}, ""
         said = f"on {others[0].name} {others[0].uuid}, and not on {here[0].name} {here[0].uuid}"
-        return on("on another GPU", alike[0].image, cells, others[:1], clean=True), said
+        return self._ask("on another GPU", alike[0].image, cells, others[:1]), said
 
-    if not isinstance(backend, Places):  # nobody can say on which node a scheduler would ask
-        suspects = suspected(run.id, plan, outcomes.values(), environments, stands, backend.pulls, reference)
-        if changed := [host_trouble(*found) for found in suspects]:
-            run.record(changed)
-            outcomes = run.outcomes()
-    falls = given() if given else fallen(plan, outcomes, environments, stands, backend.pulls)
-    for outcome in climb(list(falls), ask, elsewhere):
-        run.record([outcome])
+    def _named(self, uuids: Iterable[str]) -> list[Gpu]:
+        bare = [uuid.removeprefix("GPU-") for uuid in uuids if uuid]
+        return [gpu for uuid in bare for gpu in self.gpus() if uuid in gpu.bare_uuids]
+
+    def _under(self, alike: Iterable[Fall]) -> list[Gpu]:
+        """The GPUs on which they failed."""
+        return self._named(sorted({gpu_of(self.environments.get(fall.outcome.environment, {})) for fall in alike}))
+
+    def _ask(
+        self, words: str, image: Image, cells: Sequence[Cell], gpus: Sequence[Gpu], clean: bool = True
+    ) -> Mapping[str, Outcome]:
+        """What comes of these cells on one of the GPUs, or on any; empty where the time is over."""
+        left, uuids = self.until - time.monotonic(), {gpu.uuid for gpu in gpus}
+        if left <= 0:
+            return {}
+        asked = replace(self.opened.plan, images=(image,), cells=tuple(cells))
+        more = f" and {len(asked.checks) - 1} more" if asked.checks[1:] else ""
+        self.say(f"asked again, {words}: {asked.checks[0].id}{more}")
+        return self.aside(asked, clean=clean, left=left, takes=lambda gpu: not uuids or gpu.uuid in uuids)
 
 
 def host_trouble(failure: Outcome, good: Seen, found: Outcome) -> Outcome:

@@ -403,6 +403,14 @@ class Plan:
     def checks(self) -> tuple[Check, ...]:
         return tuple(check for cell in self.cells for check in cell.checks)
 
+    @property
+    def images_by_name(self) -> dict[str, Image]:
+        return {image.name: image for image in self.images}
+
+    @property
+    def cells_by_id(self) -> dict[str, Cell]:
+        return {cell.id: cell for cell in self.cells}
+
     def cells_of(self, image: Image) -> tuple[Cell, ...]:
         return tuple(cell for cell in self.cells if cell.image == image.name)
 

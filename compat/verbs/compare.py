@@ -100,7 +100,7 @@ def main(options: argparse.Namespace) -> Status:
     cells = [cell for cell in plan.cells if not names or cell.image == names[0]]
     if not cells:
         raise NothingSelected(f"{' '.join(options.selectors)} selects no cell of {names[0]}")
-    images = {image.name: image for image in plan.images}
+    images = plan.images_by_name
     one, other = Side(image=images[names[0]] if options.base else None), images[names[-1]] if names else None
     if one.same(Side(image=other, changes=tuple(over))):
         raise UsageError(f"{' and '.join(asked)} are the same", "name another candidate, or --with")

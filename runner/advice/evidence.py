@@ -147,7 +147,7 @@ class Evidence:
         except ValueError:
             self.unread.append(run.id)
             return
-        cells, images = {cell.id: cell for cell in plan.cells}, {image.name: image for image in plan.images}
+        cells, images = plan.cells_by_id, plan.images_by_name
         here: dict[str, Place] = {}
         for record in records:
             if record["kind"] == "environment" and record["image"] in images:

@@ -58,7 +58,7 @@ def fallen(
     pulls: bool,
 ) -> Iterator[Fall]:
     """The unexpected failures that are new; `pulls`: whether the backend can have the image of a digest."""
-    cells, images = {cell.id: cell for cell in plan.cells}, {image.name: image for image in plan.images}
+    cells, images = plan.cells_by_id, plan.images_by_name
     latest = {record["image"]: record for record in environments.values()}
     for outcome in outcomes.values():
         good, cell = stands[outcome.check].good, cells.get(outcome.cell)

@@ -40,11 +40,11 @@ def suspected(
     Known to be good is the last check that computed and passed there in this run, and failures before it stay as they
     are. Where nothing passed there, it is the newest pass of earlier runs, unless only a single cell fails.
     """
-    today, cells = dt.date.today(), {cell.id: cell for cell in plan.cells if cell.members}
-    images = {image.name: image for image in plan.images}
+    today, cells, images = dt.date.today(), plan.cells_by_id, plan.images_by_name
     by_gpu: dict[str, list[Outcome]] = {}
     for outcome in outcomes:
-        if outcome.environment in environments and not outcome.reused and outcome.cell in cells:
+        cell = cells.get(outcome.cell)
+        if outcome.environment in environments and not outcome.reused and cell and cell.members:
             by_gpu.setdefault(gpu_of(environments[outcome.environment]), []).append(outcome)
     for gpu, ran in by_gpu.items():
         unexpected = [each for each in ran if judge(each, plan.known, today).surprise == "unexpected failure"]

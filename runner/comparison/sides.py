@@ -97,8 +97,7 @@ class Comparison:
     @classmethod
     def from_json(cls, data: Mapping[str, Any], plan: Plan) -> Comparison:
         """The comparison in the header of a run of that plan; KeyError where the plan lacks an image or a cell."""
-        images: dict[str | None, Image | None] = {image.name: image for image in plan.images}
-        cells = {cell.id: cell for cell in plan.cells}
+        images, cells = plan.images_by_name, plan.cells_by_id
         base, candidate = (
             Side(image=images[side["image"]] if side["image"] else None, changes=tuple(side["changes"]))
             for side in (data["base"], data["candidate"])

@@ -96,12 +96,11 @@ class Engine:
         self.gpu_jobs = self.jobs if placed else max(1, min(self.jobs, len(self.gpus)))
         self.threads = 0 if placed else _share(self.jobs)
         self.follower = Follower(journal) if self.joins else Follower.at_end(journal)
-        cells = {cell.id: cell for cell in self.plan.cells}
         self.recorder = Recorder(
             journal=journal,
             backend=self.backend.name,
             listen=self.listen,
-            cells=cells,
+            cells=self.plan.cells_by_id,
             modules=self.plan.modules,
             earlier=self.earlier,
             target=self.target,
@@ -172,8 +171,7 @@ class Engine:
         if not isinstance(self.backend, Places):
             return ()
         wanted = {check.id for check in checks}
-        cells = {cell.id: cell for cell in self.plan.cells}
-        images = {image.name: image for image in self.plan.images}
+        cells, images = self.plan.cells_by_id, self.plan.images_by_name
         found = []
         for job in self.backend.jobs(self.folder.name):
             own = tuple(replace(cells[cell["id"]], probes=tuple(cell["probes"])) for cell in job.order["cells"])
