@@ -89,7 +89,11 @@ class _Ladder:
         left, uuids = self.until - time.monotonic(), {gpu.uuid for gpu in gpus}
         if left <= 0:
             return {}
-        asked = replace(self.opened.plan, images=(image,), cells=tuple(cells))
+        merged: dict[str, Cell] = {}
+        for cell in cells:
+            probes = merged[cell.id].probes if cell.id in merged else ()
+            merged[cell.id] = replace(cell, probes=(*probes, *cell.probes))
+        asked = replace(self.opened.plan, images=(image,), cells=tuple(merged.values()))
         more = f" and {len(asked.checks) - 1} more" if asked.checks[1:] else ""
         self.say(f"asked again, {words}: {asked.checks[0].id}{more}")
         return self.aside(asked, clean=clean, left=left, takes=lambda gpu: not uuids or gpu.uuid in uuids)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,6 +19,9 @@ Ask = Callable[[Sequence["Fall"], Image, Sequence[Cell]], Mapping[str, Outcome]]
 
 Elsewhere = Callable[[Sequence["Fall"]], tuple[Mapping[str, Outcome], str]]
 """Runs what fails on another GPU: what came of it, and both GPUs in words; nothing where there is no other."""
+
+AT_A_TIME = 20
+"""Failures that share a launch, which costs as much as several of them; with more, the time could end between rungs."""
 
 CONFIRMED_BY_OURSELVES = "seen", "again"
 """The levels that every run gives: the failure, and the fresh process that failed like the forked one."""
@@ -38,10 +42,14 @@ class Fall:
     """Why it cannot."""
 
     @property
-    def cause(self) -> tuple[str, ...]:
-        """What falls have in common that are asked together."""
+    def cause(self) -> str:
+        return self.outcome.signature or self.outcome.reason
+
+    @property
+    def place(self) -> tuple[str, ...]:
+        """What falls have in common that are asked together: where they fell, and the image of what passed."""
         before = self.before[0].digest if self.before else ""
-        return self.outcome.signature or self.outcome.reason, self.image.name, str(before)
+        return self.image.name, self.outcome.environment, str(before)
 
     @property
     def unchanged(self) -> bool:
@@ -97,10 +105,7 @@ def as_it_passed(
 
 def climb(falls: Iterable[Fall], ask: Ask, elsewhere: Elsewhere = lambda bracketed: ({}, "")) -> Iterator[Outcome]:
     """The outcomes with their level and what was found, those of the commonest cause first."""
-    causes: dict[tuple[str, ...], list[Fall]] = {}
-    for fall in falls:
-        causes.setdefault(fall.cause, []).append(fall)
-    for alike in sorted(causes.values(), key=len, reverse=True):
+    for alike in _together(list(falls)):
         cleaned = ask(alike, alike[0].image, [fall.cell for fall in alike])
         failing = [fall for fall in alike if fall.outcome.check in cleaned and not fall.unchanged]
         failing = [fall for fall in failing if fall.before and cleaned[fall.outcome.check].verdict.broken]
@@ -117,6 +122,22 @@ def climb(falls: Iterable[Fall], ask: Ask, elsewhere: Elsewhere = lambda bracket
                 level = ELSEWHERE
             notes = (*fall.outcome.notes, note) if note else fall.outcome.notes
             yield replace(fall.outcome, confirmation=level, unconfirmed=unconfirmed, notes=notes)
+
+
+def _together(falls: Sequence[Fall]) -> list[list[Fall]]:
+    """Those that are asked at a time, the commonest causes first; never two sets of packages for one cell."""
+    causes = Counter(fall.cause for fall in falls)
+    groups: list[list[Fall]] = []
+    for fall in sorted(falls, key=lambda fall: causes[fall.cause], reverse=True):
+        resolved = fall.good.outcome.resolved
+        for group in groups:
+            others = [each.good.outcome.resolved for each in group if each.cell.id == fall.cell.id]
+            if len(group) < AT_A_TIME and group[0].place == fall.place and {resolved}.issuperset(others):
+                group.append(fall)
+                break
+        else:
+            groups.append([fall])
+    return groups
 
 
 def _level(fall: Fall, cleaned: Mapping[str, Outcome], bracketed: Mapping[str, Outcome]) -> tuple[str, str, str]:

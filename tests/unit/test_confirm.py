@@ -149,19 +149,46 @@ def test_only_news_climbs(more: dict[str, Any]) -> None:
     assert falls(**more) == []
 
 
-def test_commonest_cause_goes_first_and_is_asked_at_once() -> None:
-    """The budget is spent where most checks hang on it."""
-    alone = replace(FAILED, check="train/captum-latest/import", probe="import", signature="b")
-    common = [replace(falls()[0], outcome=replace(FAILED, check=f"c{number}", signature="c")) for number in range(3)]
+def probed(probe: str, number: int, signature: str = "c", image: Image = IMAGE, **good: Any) -> Fall:
+    """The fall of that probe of a cell."""
+    cell = replace(CELL, image=image.name, subject="c", version=str(number), probes=(probe,))
+    now = replace(FAILED, check=f"{cell.id}/{probe}", signature=signature)
+    (found,) = falls(good=replace(PASSED, check=now.check, **good))
+    return replace(found, outcome=now, cell=cell, image=image)
+
+
+def test_failures_of_an_image_are_asked_at_once_the_commonest_cause_first() -> None:
+    """The time is spent where most checks hang on it; each failure has a level of its own."""
+    other = replace(IMAGE, name="other")
+    news = [
+        probed("sample", 30, "b"),
+        *(probed("sample", each) for each in range(22)),
+        probed("sample", 0, image=other),
+    ]
+    asked: list[int] = []
+
+    def ask(alike: Sequence[Fall], image: Image, cells: Sequence[Cell]) -> Mapping[str, Outcome]:
+        asked.append(len(cells))
+        verdicts = {each.outcome.check: Verdict.PASS if each.cause == "b" else Verdict.FAIL for each in alike}
+        return {check: replace(FAILED, check=check, verdict=verdict) for check, verdict in verdicts.items()}
+
+    levels = {outcome.check: outcome.confirmation for outcome in climb(news, ask)}
+    assert asked == [20, 20, 3, 2, 1, 1]
+    assert [check for check, level in levels.items() if level == "again"] == ["train/c-30/sample"]
+    assert list(levels) == [each.outcome.check for each in [*news[1:23], news[0], news[23]]]
+
+
+@pytest.mark.parametrize(("packages", "asks"), [(PASSED.resolved, 1), (("captum==0.7.0",), 2)])
+def test_probes_of_a_cell_that_passed_with_other_packages_are_asked_apart(packages: Any, asks: int) -> None:
+    """A launch has each cell once."""
     asked: list[int] = []
 
     def ask(alike: Sequence[Fall], image: Image, cells: Sequence[Cell]) -> Mapping[str, Outcome]:
         asked.append(len(cells))
         return {}
 
-    outcomes = list(climb([replace(falls()[0], outcome=alone), *common], ask))
-    assert asked == [3, 1]
-    assert [outcome.check for outcome in outcomes] == ["c0", "c1", "c2", alone.check]
+    list(climb([probed("sample", 0), probed("autograd", 0, resolved=packages)], ask))
+    assert len(asked) == asks
 
 
 def test_unconfirmed_failure_is_not_reused() -> None:
