@@ -36,7 +36,8 @@ OF_AN_IMAGE = re.compile(
 AT_FAULT = ("library", "dependency")
 
 KINDS = ("right", "wrong", "unclassified")
-UNNAMED = frozenset({"unclassified", "unclassified-death"})
+UNNAMED = frozenset({"unclassified", "unclassified-death", "install-failed"})
+"""The codes of what no rule names."""
 
 ENGINE_SAYS = r"Error response from daemon|nvidia-container-cli: |OCI runtime|Docker daemon|^error pulling image "
 INSTALLER_SAYS = r"^\s*(\u00d7 |error: |ERROR: |WARNING: Ignoring)|No solution found|^\s*Caused by: "
@@ -87,7 +88,8 @@ class Score:
         """`right`, `wrong`, or `unclassified` although there is a code for it."""
         is_right = self.names_the_reason and self.blame in (self.message.blames or (self.message.blame,))
         has_code = not self.message.wanted or self.message.wanted in REASONS
-        if is_right or (not has_code and self.reason in UNNAMED):
+        withheld = not has_code or UNNAMED.intersection(self.message.reasons)
+        if is_right or (withheld and self.reason in UNNAMED):
             return "right"
         return "unclassified" if self.reason in UNNAMED else "wrong"
 
@@ -118,7 +120,9 @@ def _spoken(message: Message) -> tuple[str, str] | None:
         return None
     if phase == "install" or (phase != "engine" and re.search(INSTALLER_SAYS, said, re.MULTILINE)):
         ran = uv.Ran(status=1, out="", err=said)
-        return ran.reason, ran.blame
+        unbuilt, own = uv.unbuilt(said), canonical(message.observation["member"])
+        of_another = ran.reason in ("sdist-build-failed", "needs-in-image") and unbuilt not in ("", own)
+        return ran.reason, ran.blame or ("dependency" if of_another else "")
     state = next((state for pattern, state in SLURM_STATES if re.search(pattern, said)), "")
     if state:
         return slurm_queue.FAILED[state], ""

@@ -23,7 +23,7 @@ from torch_compat_matrix.runner.files import home, read_ini, scratch, temporary,
 from torch_compat_matrix.runner.packages import builds
 from torch_compat_matrix.runner.packages.constraints import PATIENCE_S
 from torch_compat_matrix.runner.packages.pip_config import PYPI
-from torch_compat_matrix.runner.pins import admits, name_of
+from torch_compat_matrix.runner.pins import admits, canonical, name_of
 from torch_compat_matrix.runner.streams import Kept, pieces
 from torch_compat_matrix.runner.text import one_line, redact
 from torch_compat_matrix.runner.watch import runs
@@ -40,6 +40,12 @@ def reasons(installer: str) -> tuple[tuple[str, str], ...]:
     """The reason codes of an installer's failures, each with a pattern of its words, in the order of reasons.ini."""
     table = read_ini(Path(__file__).with_name("data") / "reasons.ini")[installer]
     return tuple((key.partition(":")[0], pattern.replace("\n", "")) for key, pattern in table.items())
+
+
+def unbuilt(words: str) -> str:
+    """The distribution that an installer's words name as what could not be built; empty where they name none."""
+    named = re.search(r"Failed to (?:download and )?build[ `'\"]+([A-Za-z][\w.-]*?)(?=$|==|[\s`'\",])", words)
+    return canonical(named[1]) if named else ""
 
 
 MOST_ANSWER, MOST_SAID = 8 << 20, 256 << 10
@@ -72,6 +78,8 @@ class Ran:
         """Who is to blame by the words; empty: as the reason says."""
         if self.reason == "sdist-build-failed" and re.search(OF_THE_IMAGES_BUILD, self.err):
             return "image"
+        if self.reason == "no-wheel" and re.search(r"\.whl is not a supported wheel on this platform", self.err):
+            return "matrix"  # which names that very file
         absent = r"Because there is no version of .{1,300}? depends on "  # an index that hides another
         return "matrix" if self.reason == "unsatisfiable" and re.search(absent, one_line(self.err)) else ""
 

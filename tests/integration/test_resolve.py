@@ -294,6 +294,15 @@ def test_what_cannot_be_had_says_why(offered: Path, requirement: str, problem: s
     assert resolution.detail and resolution.evidence and not resolution.add
 
 
+def test_a_dependency_that_cannot_be_built_is_to_blame(offered: Path) -> None:
+    """And not the library that needs it."""
+    sdist(offered, "broken", "1.0", at_build="raise SystemError('no such luck')")
+    wheel(offered, "needs-broken", "1.0", "broken")
+    assert answer(offered, facts(), "broken==1.0").trouble().blame == ""
+    resolution = answer(offered, facts(), "needs-broken==1.0")
+    assert (resolution.problem, resolution.blame) == ("sdist-build-failed", "dependency")
+
+
 def test_a_build_that_does_not_end_is_begun_once(
     offered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -34,6 +34,13 @@ def test_the_first_cause_is_the_evidence_and_one_line_the_detail() -> None:
     assert "hint" not in uv.brief(ran.explanation)
 
 
+def test_a_named_wheel_of_another_platform_is_the_matrix_mistake() -> None:
+    """Which chose that very file."""
+    said = "ERROR: torch-2.0.1-cp310-cp310-linux_x86_64.whl is not a supported wheel on this platform."
+    ran = uv.Ran(status=1, out="", err=said)
+    assert (ran.reason, ran.blame) == ("no-wheel", "matrix")
+
+
 def test_a_long_explanation_is_cut() -> None:
     """A report has a line for it."""
     assert len(uv.brief("error " * 1000)) == 600
