@@ -22,7 +22,7 @@ MEANINGS = (
         r"|unresolvable CDI devices|driver not loaded|nvidia-container-cli: device error"
         r"|no runtime for \W{0,3}nvidia|(inject|setting up) CDI devices|stat nvidia\.com/gpu",
     ),
-    ("driver-too-old", r"unsatisfied condition: cuda>="),
+    ("driver-too-old", r"unsatisfied condition: (?:cuda>=|driver|brand)"),
     ("disk-full", r"no space left on device|disk quota exceeded"),
     (
         "engine-unreachable",

@@ -14,9 +14,12 @@ READ = {
     "blind2": (FOLDER / "blind2", 111, 12, 1),
     "blind3": (FOLDER / "blind3.jsonl", 163, 1, 0),
     "blind4": (FOLDER / "blind4.jsonl", 144, 5, 2),
-    "blind5": (FOLDER / "blind5.jsonl", 112, 4, 0),
+    "blind5": (FOLDER / "blind5.jsonl", 113, 4, 0),
+    "blind6": (FOLDER / "blind6.jsonl", 106, 9, 0),
+    "blind7": (FOLDER / "blind7.jsonl", 117, 2, 0),
+    "blind8": (FOLDER / "blind8.jsonl", 126, 12, 0),
     "gathered": (FOLDER / "gathered.jsonl", 224, 3, 0),
-    "tables": (FOLDER / "tables.jsonl", 377, 5, 0),
+    "tables": (FOLDER / "tables.jsonl", 378, 5, 0),
 }
 """Each set that has been read, with the least that is right, and the most that is wrong and blamed wrongly."""
 
