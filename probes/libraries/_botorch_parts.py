@@ -227,22 +227,3 @@ def optimisation(probe: Probe, fixed: Callable[..., Any]) -> None:
         if "fixed_features" in options:
             require(float(place[0, 1]) == 0.8, "wrong-value", f"the coordinate is not held: {place.tolist()}")
         require(bool(calls) == own, "wrong-value", "own steps of the optimiser are not used")
-
-
-def fit_of_a_list(models: Any, fit: Callable[..., Any]) -> None:
-    """The models of a list are fitted one after the other, by the optimiser that is given."""
-    from botorch.models import ModelListGP
-    from botorch.optim.fit import fit_gpytorch_mll_scipy
-    from gpytorch.mlls import SumMarginalLogLikelihood
-
-    fitted = []
-
-    def optimise(objective: Any, *words: Any, **options: Any) -> Any:
-        fitted.append(objective.model)
-        return fit_gpytorch_mll_scipy(objective, *words, **options)
-
-    several = ModelListGP(*models)
-    fit(SumMarginalLogLikelihood(several.likelihood, several), optimizer=optimise)
-    each = [model for model in fitted if model in models]
-    said = f"{len(each)} of {len(models)} models are fitted"
-    require(len(fitted) == len(each) == len(models), "does-not-train", said)

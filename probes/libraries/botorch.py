@@ -209,8 +209,6 @@ def _fit(probe: Probe) -> None:
     require(gain > 0.2, "does-not-train", f"fitting raised the marginal likelihood by {gain:.3g} a row only")
     for name, parameter in model.named_parameters():
         sound(parameter, x, f"fitted {name}")
-    if fit.__name__ == "fit_gpytorch_mll":
-        parts.fit_of_a_list([_model(probe)[0] for _ in range(2)], fit)
 
 
 def compile(probe: Probe) -> None:
