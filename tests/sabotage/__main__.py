@@ -71,7 +71,7 @@ def main() -> int:
     parser.add_argument("--probes", default="", help="only these, separated by commas")
     parser.add_argument("--sound", type=int, metavar="N", help="no sabotage: each probe under N seeds")
     parser.add_argument("--generated", type=int, metavar="N", help="N mutants made by machine; 0: the survivors")
-    parser.add_argument("--seed", default="0", help="chooses the mutants (%(default)s)")
+    parser.add_argument("--seed", default="0", help="chooses the mutants; the first of the N seeds (%(default)s)")
     options = parser.parse_args()
     from tests.support.environments import environment
 
@@ -81,7 +81,7 @@ def main() -> int:
         found = (results(python, [name], *words, module=MUTANTS) for name, python in pythons.items())
         print("\n".join(rates.page(list(chain.from_iterable(found)))))
         return 0
-    mode = f"sound:{options.sound}" if options.sound else "mutations"
+    mode = f"sound:{options.sound}:{options.seed}" if options.sound else "mutations"
     rows = []
     for library in options.libraries:
         for row in results(options.python or environment(*requires(library)), [library], mode, options.probes):
