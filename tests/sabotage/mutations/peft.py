@@ -53,6 +53,7 @@ MUTATIONS: dict[tuple[str, str, str], Sabotage] = {
     ("compile", "compile-mismatch", "1 percent off when compiled"): returns(
         f"{LORA}:forward", scaled(1.01), when_compiled=True
     ),
+    ("compile", "no-gradient", "detached when compiled"): returns(f"{LORA}:forward", detached, when_compiled=True),
     ("compile", "wrong-dtype", "float64 when compiled"): returns("peft.PeftModel:forward", double, when_compiled=True),
     ("compile", "not-finite", "NaN when compiled"): returns(f"{LORA}:forward", all_nan, when_compiled=True),
 }
