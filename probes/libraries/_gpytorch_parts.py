@@ -146,9 +146,10 @@ def objectives(probe: Probe, model: Any, likelihood: Any, x: Any, y: Any) -> Non
     close(seen, expected, "leave-one-out likelihood", rtol=1e-5, atol=1e-5)
     objective = gpytorch.mlls.ExactMarginalLogLikelihood(likelihood, model)
     before = objective(model(x), y)
-    gamma, plain = gpytorch.priors.GammaPrior(2.0, 3.0), model.covar_module
-    kernel = gpytorch.kernels.RBFKernel(ard_num_dims=2, lengthscale_prior=gamma)
-    model.covar_module = gpytorch.kernels.ScaleKernel(kernel, outputscale_prior=gamma).to(x)
+    plain = model.covar_module
+    first, second = (gpytorch.priors.GammaPrior(2.0, 3.0) for _ in range(2))  # GPyTorch 1.9 counts a shared one once
+    kernel = gpytorch.kernels.RBFKernel(ard_num_dims=2, lengthscale_prior=first)
+    model.covar_module = gpytorch.kernels.ScaleKernel(kernel, outputscale_prior=second).to(x)
     kernel.lengthscale, model.covar_module.outputscale = plain.base_kernel.lengthscale, plain.outputscale
     values = torch.cat([kernel.lengthscale.flatten(), plain.outputscale.reshape(1)])
     share = (2 * math.log(3) + values.log() - 3 * values).sum() / len(y)
@@ -187,9 +188,7 @@ def variational(probe: Probe, model: Any, likelihood: Any, dense: Callable[[Any]
     x, y = probe.randn(7, 2, offset=2, dtype=torch.float64), probe.randn(7, offset=4, dtype=torch.float64)
     kernel, points = model.covar_module, strategy.inducing_points
     cross, inner = dense(kernel(points, x)), dense(kernel(points))
-    jitter = 1e-3  # before GPyTorch 1.9
-    if hasattr(gpytorch.settings, "variational_cholesky_jitter"):
-        jitter = float(gpytorch.settings.variational_cholesky_jitter.value(torch.float64))
+    jitter = float(getattr(strategy, "jitter_val", 1e-3))  # before GPyTorch 1.9 a constant
     gain = torch.linalg.solve(torch.linalg.cholesky(inner + jitter * torch.eye(12).to(x)), cross)
     root, center = guide.chol_variational_covar.tril(), guide.variational_mean
     mean = gain.T @ center

@@ -2,7 +2,19 @@
 
 from typing import Any
 
-from ..evidence import SIGMAS, close, differentiable, finite, moments, of_shape, reached, require, seeded, sound
+from ..evidence import (
+    SIGMAS,
+    LeftOut,
+    close,
+    differentiable,
+    finite,
+    moments,
+    of_shape,
+    reached,
+    require,
+    seeded,
+    sound,
+)
 from ..probe import Probe
 from ._pyro_models import NOISE, conjugate, data, posterior
 
@@ -385,6 +397,8 @@ def steps(probe: Probe) -> None:
         rate = 0.05 * 0.9**step * (1 - 0.95**step) ** 0.5 / (1 - 0.8**step)
         exact = exact - rate * first / (second.sqrt() + 1e-8)
         close(weight, exact, f"step {step} of ClippedAdam")
+    if not hasattr(pyro.optim, "ExponentialLR"):
+        raise LeftOut(f"this Pyro finds no scheduler in torch {torch.__version__}, so pyro.optim has no ExponentialLR")
     weight = start.clone().requires_grad_()
     schedule = pyro.optim.ExponentialLR({"optimizer": torch.optim.SGD, "optim_args": {"lr": 0.1}, "gamma": 0.5})
     exact = start.clone()
