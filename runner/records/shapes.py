@@ -208,7 +208,7 @@ def readable(record: Mapping[str, Any]) -> bool:
     if not isinstance(kind, str) or not KINDS.get(kind, fits(Any))(record):
         return False
     if kind == "outcome":
-        return record["verdict"] in VERDICTS
+        return record["verdict"] in VERDICTS and record["check"].count("/") == 2
     if kind == "run":
         return record.get("schema", SCHEMA) <= SCHEMA and _is_plan(record["plan"])
     return True
