@@ -1,6 +1,7 @@
 """peft: adapters (LoRA, DoRA, IA3, LoHa) around a network of two plain layers, so that nothing is downloaded."""
 
 import copy
+import dataclasses
 import tempfile
 from typing import Any, Dict
 
@@ -58,12 +59,12 @@ def sample(probe: Probe) -> None:
         fresh = lambda: _adapted(probe, copy.deepcopy(base)).base_model.model[0].lora_A["default"].weight  # noqa: E731
         seeded(fresh, "LoRA", torch.manual_seed)
     with probe.part("LoRA"):
-        for kind, options in KINDS.items():
+        for kind, options in _kinds().items():
             for dtype in (torch.float32, torch.float64):
                 model, wide = _stirred(probe, _adapted(probe, network(probe, dtype), **options)), x.to(dtype)
                 seen = model(wide)
                 sound(seen, wide, f"output under {kind}")
-                close(seen, _written_out(model, wide), f"output under {kind}")
+                close(seen, _written_out(model, wide, **options), f"output under {kind}")
     for kind, config in (
         ("IA3", peft.IA3Config(target_modules=TARGETS, feedforward_modules=["2"])),
         ("LoHa", peft.LoHaConfig(r=RANK, alpha=ALPHA, target_modules=TARGETS)),
@@ -91,7 +92,7 @@ def autograd(probe: Probe) -> None:
     import torch
 
     x = probe.randn(16, 6, dtype=torch.float64)
-    for kind, options in KINDS.items():
+    for kind, options in _kinds().items():
         with probe.part(kind):
             config = peft.LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=TARGETS, **options)
             model = _stirred(probe, peft.inject_adapter_in_model(config, network(probe, torch.float64)))
@@ -101,7 +102,7 @@ def autograd(probe: Probe) -> None:
             require(out.requires_grad, "no-gradient", f"the output under {kind} is detached from the adapters")
             out.square().sum().backward()
             reached(named, kind)
-            expected = _written_out(model, x).square().sum()
+            expected = _written_out(model, x, **options).square().sum()
             for (name, weight), gradient in zip(named.items(), torch.autograd.grad(expected, list(named.values()))):
                 close(weight.grad, gradient, f"{kind}: gradient of {name}", code="wrong-gradient")
     with probe.part("training"):
@@ -115,6 +116,14 @@ def compile(probe: Probe) -> None:
     model = _stirred(probe, _adapted(probe, network(probe)))
     named = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
     compiled(probe, model, [(probe.randn(3, 6),), (probe.randn(8, 6),)], "LoRA", named)
+
+
+def _kinds() -> Dict[str, Dict[str, Any]]:
+    """Those that this version knows: DoRA came with peft 0.9."""
+    import peft
+
+    known = {field.name for field in dataclasses.fields(peft.LoraConfig)}
+    return {kind: options for kind, options in KINDS.items() if known.issuperset(options)}
 
 
 def _adapted(probe: Probe, base: Any, r: int = RANK, **options: Any) -> Any:
@@ -134,14 +143,14 @@ def _stirred(probe: Probe, model: Any) -> Any:
     return model
 
 
-def _written_out(model: Any, x: Any, adapter: str = "default") -> Any:
+def _written_out(model: Any, x: Any, adapter: str = "default", **options: bool) -> Any:
     """The network's output in calls of torch alone."""
     layers = list(getattr(model, "base_model", model).children())
     first, _, last = layers[0] if len(layers) == 1 else layers
-    return _layer(last, _layer(first, x, adapter).tanh(), adapter)
+    return _layer(last, _layer(first, x, adapter, **options).tanh(), adapter, **options)
 
 
-def _layer(layer: Any, x: Any, adapter: str) -> Any:
+def _layer(layer: Any, x: Any, adapter: str, use_rslora: bool = False, use_dora: bool = False) -> Any:
     """A layer under its adapter: DoRA's norm is a constant, as its paper says."""
     weight, bias = layer.base_layer.weight, layer.base_layer.bias
     if hasattr(layer, "ia3_l"):
@@ -150,10 +159,11 @@ def _layer(layer: Any, x: Any, adapter: str) -> Any:
     if hasattr(layer, "hada_w1_a"):
         one, other = (getattr(layer, f"hada_w{n}_a")[adapter] @ getattr(layer, f"hada_w{n}_b")[adapter] for n in (1, 2))
         return x @ (weight + ALPHA / RANK * one * other).T + bias
-    scale = ALPHA / (RANK**0.5 if layer.use_rslora[adapter] else RANK)
+    scale = ALPHA / (RANK**0.5 if use_rslora else RANK)
     weight = weight + scale * layer.lora_B[adapter].weight @ layer.lora_A[adapter].weight
-    if layer.use_dora[adapter]:
-        weight = weight * (layer.lora_magnitude_vector[adapter].weight / weight.norm(dim=1).detach())[:, None]
+    if use_dora:
+        norms = layer.lora_magnitude_vector[adapter]
+        weight = weight * (getattr(norms, "weight", norms) / weight.norm(dim=1).detach())[:, None]  # itself before 0.12
     return x @ weight.T + bias
 
 

@@ -5,7 +5,7 @@ import math
 from typing import Any
 
 from ..compiling import compiled
-from ..evidence import close, moments, of_shape, require, seeded, sound
+from ..evidence import NotApplicable, close, moments, of_shape, require, seeded, sound
 from ..probe import Probe
 from ._small import attention, learns, same_as
 
@@ -130,6 +130,8 @@ def _vit(probe: Probe, depth: int = 2, reseed: bool = True) -> Any:
     import timm
     import torch
 
+    if tuple(map(int, timm.__version__.split(".")[:2])) < (0, 8):
+        raise NotApplicable("before timm 0.8 a model of a name takes no other sizes")
     if reseed:
         torch.manual_seed(probe.seed)
     options = {"img_size": 16, "patch_size": 8, "embed_dim": 48, "depth": depth, "num_heads": HEADS}
