@@ -203,11 +203,11 @@ def processor_s(command: list[str], home: Path) -> float:
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
-@pytest.mark.parametrize(("verb", "most"), [("--help", 1.7), ("plan", 12)])
+@pytest.mark.parametrize(("verb", "most"), [("--help", 2.5), ("plan", 12)])
 def test_a_verb_answers_at_once(verb: str, most: float, tmp_path: Path) -> None:
     """Within so many times the yardstick, each the best of four in turns; `plan` of the shipped matrix, from nothing.
 
-    They take 1.2 to 1.3 and 8.5 to 9.3 times as long, on an idle machine as beside fifteen other processes.
+    They take 1.1 to 1.7 and 8.5 to 9.3 times as long, on an idle machine as beside fifteen other processes.
     """
     commands = ["-c", YARDSTICK], ["-m", "torch_compat_matrix", verb]
     yardstick, took = map(min, zip(*([processor_s(command, tmp_path) for command in commands] for _ in range(4))))

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -189,7 +190,10 @@ def test_a_second_try_is_for_host_trouble_alone(job: Job) -> None:
 def test_a_cancelled_run_leaves_what_it_recorded(job: Job) -> None:
     """GitHub interrupts the step, and takes the artifact all the same."""
     pretending(job, "sleep 60")
-    process = subprocess.Popen([NIGHT / "run.sh"], cwd=job.folder, env=job.variables, start_new_session=True)
+    heeding = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # which a shell's background jobs ignore
+    process = subprocess.Popen(
+        [NIGHT / "run.sh"], cwd=job.folder, env=job.variables, start_new_session=True, preexec_fn=heeding
+    )
     until = time.monotonic() + 60
     while not (job.folder / "ran").exists() and time.monotonic() < until:
         time.sleep(0.02)
