@@ -120,8 +120,7 @@ def _spoken(message: Message) -> tuple[str, str] | None:
         return None
     if phase == "install" or (phase != "engine" and re.search(INSTALLER_SAYS, said, re.MULTILINE)):
         ran = uv.Ran(status=1, out="", err=said)
-        unbuilt, own = uv.unbuilt(said), canonical(message.observation["member"])
-        of_another = ran.reason in ("sdist-build-failed", "needs-in-image") and unbuilt not in ("", own)
+        of_another = uv.is_of_a_dependency(ran.reason, said, [canonical(message.observation["member"])])
         return ran.reason, ran.blame or ("dependency" if of_another else "")
     state = next((state for pattern, state in SLURM_STATES if re.search(pattern, said)), "")
     if state:

@@ -62,16 +62,17 @@ def slopes(z: Any, model: Any, best: float, sampler: Any) -> None:
     """Gradients of the closed forms, and of sums over draws, are those of finite differences."""
     from botorch import acquisition as known
 
-    log = {"LogExpectedImprovement": known.LogExpectedImprovement} if hasattr(known, "LogExpectedImprovement") else {}
-    for name, function in (
-        *((name, kind(model, best)) for name, kind in log.items()),
+    wanted = [
         ("ProbabilityOfImprovement", known.ProbabilityOfImprovement(model, best)),
         ("UpperConfidenceBound", known.UpperConfidenceBound(model, 2.0)),
         ("PosteriorMean", known.PosteriorMean(model)),
         ("qSimpleRegret", known.qSimpleRegret(model, sampler)),
         ("qUpperConfidenceBound", known.qUpperConfidenceBound(model, 2.0, sampler)),
         ("qProbabilityOfImprovement", known.qProbabilityOfImprovement(model, best, sampler, tau=0.1)),
-    ):
+    ]
+    if hasattr(known, "LogExpectedImprovement"):  # since BoTorch 0.9
+        wanted.append(("LogExpectedImprovement", known.LogExpectedImprovement(model, best)))
+    for name, function in wanted:
         differentiable(lambda z, f=function: f(z).sum(), [z], name, rtol=1e-3)
 
 

@@ -130,7 +130,7 @@ def _texts() -> None:
     own = {} if "context_length" in inspect.signature(open_clip.get_tokenizer).parameters else {"context_length": 9}
     for name, seen in (
         ("tokenize", open_clip.tokenize(words, context_length=9)),
-        ("the model's tokenizer", open_clip.get_tokenizer("tiny-probe")(words, **own)),  # knows its model since 2.24
+        ("the model's tokenizer", open_clip.get_tokenizer("tiny-probe")(words, **own)),  # which 2.20 gives no model
     ):
         of_shape(seen, expected.shape, f"tokens of {name}")
         close(seen, expected, f"tokens of {name}")
@@ -177,7 +177,7 @@ def _losses(probe: Probe, dtype: Any) -> None:
     entropies = [torch.nn.functional.cross_entropy(guess, truth) for guess in (logits, logits.T)]
     belong = 2 * torch.eye(4, device=probe.device) - 1
     losses = [("contrastive loss", known.ClipLoss()(*inputs[:3]), sum(entropies) / 2, 3)]
-    if hasattr(known, "SigLipLoss"):  # since 2.23
+    if hasattr(known, "SigLipLoss"):  # 2.20 has none
         sigmoid = known.SigLipLoss()(*inputs, output_dict=True)["contrastive_loss"]
         losses.append(("sigmoid loss", sigmoid, (1 + (-belong * (logits + exact[3])).exp()).log().sum() / 4, 4))
     for what, loss, expected, count in losses:

@@ -83,9 +83,9 @@ class Question:
             return "host"
         if resolution.problem == "sdist-build-failed" and re.search(OF_THE_IMAGES_BUILD, resolution.evidence):
             return "image"
-        if resolution.problem in ("sdist-build-failed", "needs-in-image"):
-            unbuilt = uv.unbuilt(f"{resolution.detail}\n{resolution.evidence}")
-            return "dependency" if unbuilt and unbuilt not in map(name_of, self.requirements) else ""
+        words, asked = f"{resolution.detail}\n{resolution.evidence}", map(name_of, self.requirements)
+        if uv.is_of_a_dependency(resolution.problem, words, asked):
+            return "dependency"
         torch = any(name_of(text) == "torch" for text in self.requirements[1:])
         return "matrix" if torch and resolution.problem == "drift" else ""
 

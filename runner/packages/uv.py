@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, partial
@@ -42,10 +42,12 @@ def reasons(installer: str) -> tuple[tuple[str, str], ...]:
     return tuple((key.partition(":")[0], pattern.replace("\n", "")) for key, pattern in table.items())
 
 
-def unbuilt(words: str) -> str:
-    """The distribution that an installer's words name as what could not be built; empty where they name none."""
+def is_of_a_dependency(reason: str, words: str, asked: Iterable[str]) -> bool:
+    """Whether an installer's words name as what could not be built a distribution that nobody has asked for."""
+    if reason not in ("sdist-build-failed", "needs-in-image"):
+        return False
     named = re.search(r"Failed to (?:download and )?build[ `'\"]+([A-Za-z][\w.-]*?)(?=$|==|[\s`'\",])", words)
-    return canonical(named[1]) if named else ""
+    return named is not None and canonical(named[1]) not in asked
 
 
 MOST_ANSWER, MOST_SAID = 8 << 20, 256 << 10
