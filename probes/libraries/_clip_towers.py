@@ -38,8 +38,8 @@ def past(x: Any) -> Any:
     return torch.full((x.shape[1], x.shape[1]), -math.inf, device=x.device, dtype=x.dtype).triu(1)
 
 
-def look(eyes: Any, images: Any, heads: int, quick: bool) -> Any:
-    """What the image tower makes of its own token and of each patch."""
+def look(eyes: Any, images: Any, heads: int, quick: bool, normed: bool = True) -> Any:
+    """What the image tower makes of its own token and of each patch, before its last normalisation or behind it."""
     import torch
 
     size = eyes.conv1.kernel_size[0]
@@ -49,7 +49,7 @@ def look(eyes: Any, images: Any, heads: int, quick: bool) -> Any:
     x = normal(eyes.ln_pre, x)
     for layer in eyes.transformer.resblocks:
         x = residual(layer, x, heads, quick)
-    return normal(eyes.ln_post, x)
+    return normal(eyes.ln_post, x) if normed else x
 
 
 def read(tower: Any, texts: Any, heads: int, quick: bool) -> Any:

@@ -212,10 +212,12 @@ def _captions(probe: Probe) -> None:
     older = "embed_cls" in inspect.signature(model._encode_text).parameters
     words = read(model.text, texts[:, :-1] if older else texts, HEADS, quick=False)
     seen = look(model.visual, images, HEADS, quick=False)
+    normed = hasattr(model.visual, "pool_type")  # before 2.23 the decoder got patches that are not
+    patches = seen[:, 1:] if normed else look(model.visual, images, HEADS, quick=False, normed=False)[:, 1:]
     left, right = seen[:, 0] @ model.visual.proj, normal(model.text.ln_final, words[:, -1]) @ model.text.text_projection
     decoder, x = model.text_decoder, words[:, :length]
     for layer, crossing in zip(decoder.resblocks, decoder.cross_attn):
-        x = residual(crossing, residual(layer, x, HEADS, False, past(x)), HEADS, False, seen=seen[:, 1:])
+        x = residual(crossing, residual(layer, x, HEADS, False, past(x)), HEADS, False, seen=patches)
     wanted = [normal(decoder.ln_final, x) @ decoder.text_projection]
     wanted += [x / x.norm(dim=-1, keepdim=True) for x in (left, right)]
     parts = [found[name] for name in ("logits", "image_features", "text_features")]

@@ -63,6 +63,7 @@ torch-2.13  open-clip-torch 3.3.0   import    unsupported  missing-operator  # t
 
 OLD = """
 torch-2.6   accelerate      0.25.0
+torch-2.6   open-clip-torch 2.20.0
 torch-2.6   open-clip-torch 2.26.1
 torch-2.6   peft            0.7.1
 torch-2.6   peft            0.11.1
