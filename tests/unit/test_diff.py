@@ -60,6 +60,7 @@ def test_likely_cause_comes_first(home: Path) -> None:
     assert changes.cause_of(after.outcomes["stand-in/torch-installed/sample"]) == ""
 
 
+@pytest.mark.share
 def test_a_cause_each_for_thousands_of_checks_is_found_in_seconds(tmp_path: Path) -> None:
     """Every cell installs something else and fails: the time must not grow with causes times checks."""
     tables = []

@@ -190,6 +190,7 @@ def test_what_may_stand_for_a_check() -> None:
     assert not any(reusable(outcome(verdict), ()) for verdict in ("crash", "timeout", "oom", "infra", "not-run"))
 
 
+@pytest.mark.share
 def test_hundred_thousand_outcomes_are_taken_in_within_seconds(tmp_path: Path) -> None:
     """And found again by their keys."""
     run(tmp_path, 1, *(outcome(key=str(number), check=f"i/l-{number}/sample") for number in range(100_000)))

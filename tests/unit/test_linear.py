@@ -82,6 +82,7 @@ def slow(pattern: str, size: int, limit_s: float) -> str:
     return ""
 
 
+@pytest.mark.share
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_no_pattern_is_quadratic(pattern: str) -> None:
     """In the worst texts that its own pieces make."""

@@ -314,6 +314,7 @@ def test_a_value_of_any_length_is_cut_in_its_message(tmp_path: Path) -> None:
     assert "s3cret" not in str(raised.value)
 
 
+@pytest.mark.share
 def test_a_matrix_of_thousands_of_images_expands_within_seconds(tmp_path: Path) -> None:
     """3,000 images x 8 versions, in processor time."""
     images = "".join(f"  i{number}: {{ tag: 'registry.example/team/torch:{number}' }}\n" for number in range(3000))

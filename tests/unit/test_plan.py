@@ -201,6 +201,7 @@ def test_bare_host_takes_what_is_installed() -> None:
     assert sorted(cells(found)) == ["here/pyro-ppl-installed", "here/torch-installed"]
 
 
+@pytest.mark.share
 def test_large_plans_are_cheap(tmp_path: Path) -> None:
     """100,000 checks and 300 `known:` entries are read and expanded within seconds."""
     images = "\n".join(f"  i{number}: {{ tag: a:{number} }}" for number in range(250))

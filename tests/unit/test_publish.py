@@ -203,6 +203,7 @@ def spelled(number: int) -> str:
     return "".join(chr(ord("a") + int(digit)) for digit in str(number))
 
 
+@pytest.mark.share
 def test_sixteen_hundred_causes_fit(nights: Nights) -> None:
     """Into a body of 65,536 characters, and are no news a second time."""
     header, *rest = records()

@@ -188,6 +188,7 @@ def many(tmp_path: Path, cells: int, images: int = 1) -> tuple[Table, Table]:
     return table_of(tables[0]), table_of(tables[1])
 
 
+@pytest.mark.share
 def test_thousands_of_new_failures_read_as_their_causes(tmp_path: Path) -> None:
     """Each with since, remedy, owner and command; the grid marks them by a word."""
     _, after = many(tmp_path, 5000)

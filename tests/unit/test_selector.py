@@ -133,6 +133,7 @@ def test_any_text_is_a_selector(text: str) -> None:
     assert Selector(text).takes(CHECK) in (True, False)
 
 
+@pytest.mark.share
 def test_hundreds_of_selectors_are_cheap() -> None:
     """300 of them over 20,000 checks, none of which is meant, within a second or so of processor time."""
     selectors = [f"*/library-{number % 40}-1.{number}/sample" for number in range(300)]
