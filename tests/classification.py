@@ -36,7 +36,7 @@ OF_AN_IMAGE = re.compile(
 AT_FAULT = ("library", "dependency")
 
 KINDS = ("right", "wrong", "unclassified")
-UNNAMED = frozenset({"unclassified", "unclassified-death", "install-failed"})
+UNNAMED = frozenset({"unclassified", "unclassified-death", "install-failed", "no-answer"})
 """The codes of what no rule names."""
 
 ENGINE_SAYS = r"Error response from daemon|nvidia-container-cli: |OCI runtime|Docker daemon|^error pulling image "

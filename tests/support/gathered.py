@@ -1,6 +1,7 @@
 """A file of gathered failures, one JSON object a line, as the observations that a probe host would make of them.
 
-Keys: id, phase, type, message, frames, stderr, library, versions, source, reasons and blame (all that are right), why.
+Keys: id, phase, type, message, frames, stderr, library, versions, source, reasons and blame (all that are right), why;
+ended, where whoever started the process saw how it ended: `{"signal": 11}`, `{"exit": 1}` or `{"hang": true}`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 
 from tests.support.messages import Message
 from torch_compat_matrix.runner.pins import canonical
-from torch_compat_matrix.runner.verdicts.classify import is_of
+from torch_compat_matrix.runner.verdicts.classify import CORES_AT_LIMIT, LOAD_AT_LIMIT, is_of
 
 DISTRIBUTIONS = {
     "sklearn": "scikit-learn",
@@ -129,6 +130,7 @@ def _message(said: Mapping[str, Any]) -> Message:
     ) and phase not in ("install", "engine")
     text = "\n".join(part for part in (stderr, f"{head}{kind}: {words}" if raised else f"{head}{words}") if part)
     common = {"member": library, "phase": phase}
+    ended: Mapping[str, Any] = said.get("ended") or {}
     observation: dict[str, Any]
     if raised:
         found = (re.search(pattern, words) for pattern in LACKS)
@@ -148,15 +150,19 @@ def _message(said: Mapping[str, Any]) -> Message:
             "output": stderr,
             "chain": [link],
         }
+    elif ended.get("hang"):
+        idle = {CORES_AT_LIMIT: {"value": 0.0}, LOAD_AT_LIMIT: {"value": 0.0}}
+        observation = {**common, "status": "timeout", "output": text, "metrics": idle}
     else:
-        number = next((number for words, number in SIGNALS.items() if re.search(rf"\b(?:{words})", text)), None)
+        told = (number for words, number in SIGNALS.items() if re.search(rf"\b(?:{words})", text))
+        number = ended.get("signal") if ended else next(told, None)
         by_signal = number if phase not in ("install", "engine") else None
         observation = {
             **common,
             "status": "died",
             "output": text,
             "signal": by_signal,
-            "exit": None if by_signal else 1,
+            "exit": None if by_signal else ended.get("exit", 1),
         }
     reasons, blames = tuple(said["reasons"]), tuple(said["blame"])
     packages = {"torch": "2.6.0", "numpy": "1.26.4", **versions}
