@@ -22,12 +22,13 @@ OF_THE_IMAGE = (
     r"|math|Python)\.(?:h|hpp|cuh): No such file|CUDA_HOME environment variable is not set"
     r"|nvcc(?:: command| was)? not found|unable to execute '\S{0,80}(?:cc|\+\+)'"
     r"|command '\S{0,80}(?:cc|\+\+)' failed: No such file"
+    r"|Command '\['which', '(?:gcc|g\+\+|cc|c\+\+)'\]' returned"
     r"|can't find Rust compiler|CMake must be installed|[Cc][Mm]ake: (?:command )?not found"
     r"|The detected CUDA version \(\S+\) mismatches|compiled with a version of Cuda that does not match the version"
     r"|The current installed version of \S+ \(\S+\) is (?:less|greater) than the m(?:in|ax)imum required"
 )
 """Words of a build for which compilers, headers or the CUDA toolkit of the image are at fault, and no library."""
-OF_THE_IMAGES_BUILD = rf"{OF_THE_IMAGE}|No module named 'setuptools'"
+OF_THE_IMAGES_BUILD = rf"{OF_THE_IMAGE}|/nvcc: not found|No module named 'setuptools'|invalid command 'bdist_wheel'"
 """The same of an sdist: outside of a build, who asks for setuptools is told as any who misses a module."""
 
 

@@ -32,6 +32,8 @@ TIMEOUT_S = 1800
 """For a run of uv; a stand-in's torch is several gigabytes."""
 TIMED_OUT = 124
 """The status of a run that was ended by a limit."""
+KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL)
+"""Those of a run that somebody else killed: the kernel, for want of memory."""
 ASKED_AGAIN_S = 60
 """For so long indexes that did not answer are not asked again."""
 
@@ -69,6 +71,8 @@ class Ran:
     def reason(self) -> str:
         """The stable reason code of uv's error; `install-failed` where no pattern matches."""
         words = one_line(self.err)
+        if self.status in KILLED:
+            return "out-of-memory"
         asked = re.search(r"requirement \S+==(\d[\d.]*) \(from versions: (\d[\d.]*)[,)]", words)
         if asked and admits(f"x>{asked[1]}", asked[2]):
             return "no-wheel"  # older than all that pip offers: its files are for older Pythons
@@ -82,8 +86,11 @@ class Ran:
             return "image"
         if self.reason == "no-wheel" and re.search(r"\.whl is not a supported wheel on this platform", self.err):
             return "matrix"  # which names that very file
-        absent = r"Because there is no version of .{1,300}? depends on "  # an index that hides another
-        return "matrix" if self.reason == "unsatisfiable" and re.search(absent, one_line(self.err)) else ""
+        # An index that hides another; and pins that contradict one another.
+        of_the_asker = (
+            r"Because there is no version of .{1,300}? depends on |The user requested [\w.-]+==\S+ \S+ \S+ depends on"
+        )
+        return "matrix" if self.reason == "unsatisfiable" and re.search(of_the_asker, one_line(self.err)) else ""
 
     @property
     def explanation(self) -> str:
@@ -316,7 +323,8 @@ def _ended(process: subprocess.Popen[bytes], timeout_s: float, hopeless: Callabl
             _running.discard(process)
     if process.returncode and watch.words:
         return Ran(status=TIMED_OUT, out="", err=watch.words)
-    return Ran(status=process.returncode, out=out.text(), err=err.text())
+    killed = "error: The installer was killed from outside" if process.returncode in KILLED else ""
+    return Ran(status=process.returncode, out=out.text(), err=err.text() or killed)
 
 
 def end_all() -> None:

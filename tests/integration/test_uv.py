@@ -41,6 +41,22 @@ def test_a_named_wheel_of_another_platform_is_the_matrix_mistake() -> None:
     assert (ran.reason, ran.blame) == ("no-wheel", "matrix")
 
 
+def test_pins_that_contradict_one_another_are_the_matrix_mistake() -> None:
+    """Which asks for both; what a library asks for on its own is the library's."""
+    said = "ERROR: Cannot install a==1 and b==2 because these package versions have conflicting dependencies.\n\n"
+    said += "The conflict is caused by:\n    The user requested a==1\n    b 2 depends on a==2\n\nResolutionImpossible"
+    ran = uv.Ran(status=1, out="", err=said)
+    assert (ran.reason, ran.blame) == ("unsatisfiable", "matrix")
+    ran = uv.Ran(status=1, out="", err=said.replace("The user requested a==1", "c 1 depends on a==1"))
+    assert (ran.reason, ran.blame) == ("unsatisfiable", "")
+
+
+def test_a_killed_installer_ran_out_of_memory() -> None:
+    """The kernel's killer leaves no words behind."""
+    ran = uv.finish(["sh", "-c", "kill -9 $$"], {}, timeout_s=60)
+    assert (ran.reason, ran.explanation) == ("out-of-memory", "The installer was killed from outside")
+
+
 def test_a_long_explanation_is_cut() -> None:
     """A report has a line for it."""
     assert len(uv.brief("error " * 1000)) == 600
