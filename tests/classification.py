@@ -40,14 +40,18 @@ UNNAMED = frozenset({"unclassified", "unclassified-death", "install-failed", "no
 """The codes of what no rule names."""
 
 ENGINE_SAYS = r"Error response from daemon|nvidia-container-cli: |OCI runtime|Docker daemon|^error pulling image "
+OF_A_PROBE = ("engine", "forward", "backward", "compile")
+"""Phases in which no installer speaks."""
 INSTALLER_SAYS = r"^\s*(\u00d7 |error: |ERROR: |WARNING: Ignoring)|No solution found|^\s*Caused by: "
 """Words that a run hears from the container engine and from uv, before any probe starts."""
 
-SLURM_SAYS = r"^(?:sbatch|salloc): (?:error|fatal|unrecog)|^srun: (?:error: (?:Unable to|Invalid|Memory|CPU)|fatal)"
+SLURM_SAYS = (
+    r"^(?:sbatch|salloc): (?:error|fatal|unrecog)|^slurm_\w+: |^srun: (?:error: (?:Unable to|Invalid|Memory|CPU)|fatal)"
+)
 SLURM_STATES = (
     (r"DUE TO TIME LIMIT|JobState=TIMEOUT", "TIMEOUT"),
     (r"DUE TO NODE FAILURE|JobState=NODE_FAIL|\bNode failure on ", "NODE_FAIL"),
-    (r"DUE TO (?:JOB )?PREEMPTION|JobState=PREEMPTED", "PREEMPTED"),
+    (r"DUE TO (?:(?:JOB )?PREEMPTION|JOB REQUEUE)|JobState=PREEMPTED", "PREEMPTED"),
     (r"\*\*\* (?:JOB|STEP) .{1,80} CANCELLED AT \S+ \*\*\*|JobState=CANCELLED", "CANCELLED"),
 )
 """Slurm's words for what a run gets as the state of its job."""
@@ -118,8 +122,8 @@ def _spoken(message: Message) -> tuple[str, str] | None:
     said, phase = message.text, message.observation.get("phase")
     if message.observation["status"] != "died" or not message.observation["exit"]:
         return None
-    if phase == "install" or (phase != "engine" and re.search(INSTALLER_SAYS, said, re.MULTILINE)):
-        ran = uv.Ran(status=1, out="", err=said)
+    if phase == "install" or (phase not in OF_A_PROBE and re.search(INSTALLER_SAYS, said, re.MULTILINE)):
+        ran = uv.Ran(status=message.observation["exit"], out="", err=said)
         of_another = uv.is_of_a_dependency(ran.reason, said, [canonical(message.observation["member"])])
         return ran.reason, ran.blame or ("dependency" if of_another else "")
     state = next((state for pattern, state in SLURM_STATES if re.search(pattern, said)), "")

@@ -9,15 +9,17 @@ from tests.support.gathered import gathered
 from tests.support.messages import BLIND, FOLDER, blind_messages
 
 READ = {
-    WRITTEN_FROM: (BLIND, 103, 6, 1),
-    ONLY_SCORED: (BLIND, 90, 11, 1),
+    WRITTEN_FROM: (BLIND, 101, 8, 1),
+    ONLY_SCORED: (BLIND, 89, 13, 1),
     "blind2": (FOLDER / "blind2", 111, 12, 1),
     "blind3": (FOLDER / "blind3.jsonl", 163, 1, 0),
-    "blind4": (FOLDER / "blind4.jsonl", 144, 5, 2),
-    "blind5": (FOLDER / "blind5.jsonl", 113, 4, 0),
-    "blind6": (FOLDER / "blind6.jsonl", 106, 9, 0),
-    "blind7": (FOLDER / "blind7.jsonl", 117, 2, 0),
-    "blind8": (FOLDER / "blind8.jsonl", 126, 12, 0),
+    "blind4": (FOLDER / "blind4.jsonl", 146, 4, 2),
+    "blind5": (FOLDER / "blind5.jsonl", 113, 6, 0),
+    "blind6": (FOLDER / "blind6.jsonl", 107, 9, 0),
+    "blind7": (FOLDER / "blind7.jsonl", 118, 0, 0),
+    "blind8": (FOLDER / "blind8.jsonl", 132, 5, 0),
+    "blind9": (FOLDER / "blind9.jsonl", 132, 13, 2),
+    "blind10": (FOLDER / "blind10.jsonl", 139, 3, 0),
     "gathered": (FOLDER / "gathered.jsonl", 224, 3, 0),
     "tables": (FOLDER / "tables.jsonl", 378, 5, 0),
 }
