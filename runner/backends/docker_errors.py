@@ -22,6 +22,7 @@ MEANINGS = (
         r"|unresolvable CDI devices|driver not loaded|nvidia-container-cli: device error"
         r"|no runtime for \W{0,3}nvidia|(inject|setting up) CDI devices|stat nvidia\.com/gpu",
     ),
+    ("out-of-memory", r"container init was OOM-killed"),
     ("driver-too-old", r"unsatisfied condition: (?:cuda>=|driver|brand)"),
     ("disk-full", r"no space left on device|disk quota exceeded"),
     (

@@ -86,6 +86,8 @@ class Ran:
             return "image"
         if self.reason == "no-wheel" and re.search(r"\.whl is not a supported wheel on this platform", self.err):
             return "matrix"  # which names that very file
+        if self.reason == "no-wheel" and re.search(r"\(from versions: 0\.1\.2", self.err):
+            return "image"  # PyPI has wheels of torch for other Pythons
         # An index that hides another; and pins that contradict one another.
         of_the_asker = (
             r"Because there is no version of .{1,300}? depends on |The user requested [\w.-]+==\S+ \S+ \S+ depends on"

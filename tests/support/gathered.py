@@ -34,6 +34,7 @@ DISTRIBUTIONS = {
     "dateutil": "python-dateutil",
     "pyro": "pyro-ppl",
     "open-clip": "open-clip-torch",
+    "pl-bolts": "lightning-bolts",
 }
 """Folders of packages that are not called after their distribution."""
 
@@ -53,6 +54,7 @@ LACKS = (
     r"module '(\w+)[\w.]*' has no attribute '",
     r"attribute '\w+' on <module '(\w+)",
     r"^'(torch)\.[\w.]+' object has no attribute",
+    r"^Module '(\w+)' has no attribute '",
 )
 """Messages in which Python names the package that lacks something; the rest a host sees in the objects themselves."""
 CLASSES = {
@@ -113,6 +115,9 @@ def _message(said: Mapping[str, Any]) -> Message:
     library, kind = canonical(str(said.get("library") or "library")), str(said.get("type") or "")
     frames = _frames(said.get("frames"), library)
     trace = "".join(f"  {frame}\n" for frame in frames)
+    # Python shows the line of a SyntaxError last of all, in place of a frame.
+    if kind == "SyntaxError" and 'File "' in stderr:
+        trace, stderr = "", re.sub(r'^ *(?=File ")', "  ", stderr, flags=re.MULTILINE)
     head = f"Traceback (most recent call last):\n{trace}" if trace else ""
     phase = str(said.get("phase") or "").lower()
     named = re.fullmatch(
