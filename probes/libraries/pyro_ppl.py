@@ -132,12 +132,12 @@ def autograd(probe: Probe) -> None:
         inference.scores(probe)
     with probe.part("bounds"), clean(probe.seed):
         inference.bounds(x, y)
+    with probe.part("article's regression"), clean(probe.seed):
+        _article(probe)
     with probe.part("guides"), clean(probe.seed):
         inference.guides(probe)
     with probe.part("steps"), clean(probe.seed):
         inference.steps(probe)
-    with probe.part("article's regression"), clean(probe.seed):
-        _article(probe)
     with probe.part("optimum"), clean(probe.seed):
         _optimum(probe)
     with probe.part("Bayesian network"), clean(probe.seed):
