@@ -57,8 +57,11 @@ SLURM_STATES = (
 """Slurm's words for what a run gets as the state of its job."""
 NO_SCHEDULER = r"\b(?:sbatch|srun|kubectl): (?:command )?not found|No such file or directory: '(?:sbatch|srun)'"
 KUBERNETES_SAYS = (
-    (r"exceeded quota", "quota-exceeded"),
-    (r"\(Forbidden\)|is forbidden: |\(Unauthorized\)|must be logged in to the server", "not-permitted"),
+    (r"(?:exceeded|failed) quota", "quota-exceeded"),
+    (
+        r"\(Forbidden\)|Message: Forbidden!|is forbidden: |\(Unauthorized\)|must be logged in to the server",
+        "not-permitted",
+    ),
     (r"namespaces? .{1,80} not found", "no-partition"),
     (r"OOMKilled", "out-of-memory"),
     (r"Preempt(?:ed|ion)ByScheduler|^Preempted|EvictionByEvictionAPI", "job-preempted"),
@@ -120,7 +123,8 @@ def _spoken(message: Message) -> tuple[str, str] | None:
     What a run does not read but gets as a field (the state of a job, the condition of a pod) is read from the words.
     """
     said, phase = message.text, message.observation.get("phase")
-    if message.observation["status"] != "died" or not message.observation["exit"]:
+    status = message.observation["status"]
+    if not (status == "died" and message.observation["exit"]) and not (status == "timeout" and phase == "engine"):
         return None
     if phase == "install" or (phase not in OF_A_PROBE and re.search(INSTALLER_SAYS, said, re.MULTILINE)):
         ran = uv.Ran(status=message.observation["exit"], out="", err=said)
@@ -157,6 +161,7 @@ def score(message: Message) -> Score:
     folders = re.findall(r"-packages/(?:[\w.-]+\.egg/|google/)?(\w+)/", message.text)
     # Of what a wrapper quotes, no frame shows the package: its compiled part is called after it.
     folders += re.findall(rf"{QUOTES}.*\n\S*-packages/([a-z]\w*)\.cpython", message.observation.get("message", ""))
+    folders += re.findall(r"^(\w+) needs \w+ \d", message.observation.get("message", ""))  # who speaks is installed
     own = canonical(message.observation["member"])
     brought = {
         **{folder: "0" for folder in folders if not is_of(canonical(folder), own)},

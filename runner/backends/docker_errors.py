@@ -33,7 +33,7 @@ MEANINGS = (
     (
         "registry-refused",
         r"unauthorized|authentication required|no basic auth credentials|403 Forbidden"
-        r"|denied: (requested acc|denied|unauth)"
+        r"|denied: (requested acc|denied|unauth|\{)"
         r"|toomanyrequests|rate limit|incorrect username or password",
     ),
     (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -45,6 +46,8 @@ PATIENCE_S = (20, 30)
 """Seconds to connect, and without a word: then a pod is looked at, and its log read anew."""
 END_S = 60.0
 """How long the end of a pod may stay unknown after that of its log."""
+OF_A_QUOTA = r"\b(?:exceeded|failed) quota: "
+"""The API's words for a pod that asks for more than a quota leaves, or that does not say how much it asks for."""
 CONFLICT, GONE, PASSING = 409, 404, (0, 429, 500, 502, 503, 504)
 """Statuses of the API."""
 CASCADE = {"propagationPolicy": "Background"}
@@ -286,7 +289,7 @@ def _refusal(error: ApiException | HTTPError) -> Trouble:
     if error.status in PASSING:
         return Trouble("scheduler-unreachable", f"the API does not answer: {words}")
     code = {401: "not-permitted", 403: "not-permitted", GONE: "no-partition"}.get(error.status, "scheduler-error")
-    return Trouble("quota-exceeded" if "exceeded quota" in words else code, words)
+    return Trouble("quota-exceeded" if re.search(OF_A_QUOTA, words) else code, words)
 
 
 class KubernetesLaunch:
@@ -345,9 +348,10 @@ class KubernetesLaunch:
         reason, waited_s = self.state.reason, time.time() - waiting.since
         if not reason and waited_s > 2 * POLL_S:
             reason = self.cluster.why_no_pod(self.name)
-        code = "not-permitted" if "forbidden" in reason and "exceeded quota" not in reason else ""
+        of_a_quota = re.search(OF_A_QUOTA, reason)
+        code = "not-permitted" if "forbidden" in reason and not of_a_quota else ""
         if waited_s > self.wait_s and reason != "Suspended":
-            code = "quota-exceeded" if "exceeded quota" in reason else "job-unsatisfiable"
+            code = "quota-exceeded" if of_a_quota else "job-unsatisfiable"
         return State(word="WAITING", reason=reason, code=code)
 
     def kill(self) -> None:

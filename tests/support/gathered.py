@@ -35,6 +35,7 @@ DISTRIBUTIONS = {
     "pyro": "pyro-ppl",
     "open-clip": "open-clip-torch",
     "pl-bolts": "lightning-bolts",
+    "esm": "fair-esm",
 }
 """Folders of packages that are not called after their distribution."""
 

@@ -20,8 +20,9 @@ READ = {
     "blind8": (FOLDER / "blind8.jsonl", 132, 5, 0),
     "blind9": (FOLDER / "blind9.jsonl", 133, 12, 2),
     "blind10": (FOLDER / "blind10.jsonl", 139, 3, 0),
-    "blind11": (FOLDER / "blind11.jsonl", 136, 6, 1),
+    "blind11": (FOLDER / "blind11.jsonl", 137, 5, 1),
     "blind12": (FOLDER / "blind12.jsonl", 142, 4, 0),
+    "blind14": (FOLDER / "blind14.jsonl", 127, 10, 1),
     "gathered": (FOLDER / "gathered.jsonl", 224, 3, 0),
     "tables": (FOLDER / "tables.jsonl", 378, 5, 0),
 }
