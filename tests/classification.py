@@ -71,7 +71,7 @@ KUBERNETES_SAYS = (
     (r"nodes are available", "job-unsatisfiable"),
     (r"ErrImagePull|ImagePullBackOff|InvalidImageName|[Ff]ailed to pull image", "image-not-found"),
     (r"StartError|ContainerCannotRun|RunContainerError|failed to create containerd task", "no-python"),
-    (r"[Ff]ailed to create pod sandbox", "scheduler-error"),
+    (r"[Ff]ailed to create (?:pod )?sandbox", "scheduler-error"),
     (r"connection to the server .{1,80} was refused|^Unable to connect to the server", "scheduler-unreachable"),
 )
 """What a run gets from Kubernetes as a field of a pod or the status of an answer (runner/backends/kubernetes*.py)."""

@@ -22,6 +22,7 @@ READ = {
     "blind10": (FOLDER / "blind10.jsonl", 139, 3, 0),
     "blind11": (FOLDER / "blind11.jsonl", 137, 5, 1),
     "blind12": (FOLDER / "blind12.jsonl", 142, 4, 0),
+    "blind13": (FOLDER / "blind13.jsonl", 133, 8, 1),
     "blind14": (FOLDER / "blind14.jsonl", 127, 10, 1),
     "gathered": (FOLDER / "gathered.jsonl", 224, 3, 0),
     "tables": (FOLDER / "tables.jsonl", 378, 5, 0),
