@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from tests.support import scripted_torch
+from tests.support import ROOT, scripted_environment, scripted_torch
 from tests.support.tinywheels import wheel
 from torch_compat_matrix.runner.backends import process as processes
 from torch_compat_matrix.runner.backends.base import Finding, Gpu, Launch, Prepared
@@ -130,6 +130,13 @@ def installed(library: str = "numpy", image: str = "x", probes: tuple[str, ...] 
     return Cell(image=image, subject=library, version="installed", requires=(), members=(library,), probes=probes)
 
 
+@pytest.fixture(scope="module")
+def plain_python(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """An interpreter whose torch computes nothing and takes no time: the engine is the subject, and not torch."""
+    libraries = ("numpy", "sympy", "jinja2", "networkx")
+    return scripted_environment.environment(tmp_path_factory.mktemp("plain") / "environment", libraries)
+
+
 @pytest.fixture
 def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A bundle of our own, with probes of the packages that every torch environment holds."""
@@ -169,10 +176,10 @@ def outcomes(home: Path) -> dict[str, Outcome]:
     return Follower(home / "runs" / "r" / "journal.jsonl").look()
 
 
-def test_each_check_gets_its_outcome(torch_python: str, bundle: Path) -> None:
+def test_each_check_gets_its_outcome(plain_python: str, bundle: Path) -> None:
     """A failing library does not keep the next from being probed."""
     what = plan(installed("networkx"), installed("numpy"))
-    engine(Interpreter(torch_python), what, bundle / "home").run(what.checks)
+    engine(Interpreter(plain_python), what, bundle / "home").run(what.checks)
     found = outcomes(bundle / "home")
     assert {check: (one.verdict, one.reason) for check, one in found.items()} == {
         "x/networkx-installed/import": (Verdict.PASS, ""),
@@ -194,7 +201,7 @@ def test_each_check_gets_its_outcome(torch_python: str, bundle: Path) -> None:
     ],
 )
 def test_the_matrix_says_how_to_install(
-    torch_python: str, bundle: Path, install: Any, beside: tuple[str, ...], verdict: Verdict, note: str
+    plain_python: str, bundle: Path, install: Any, beside: tuple[str, ...], verdict: Verdict, note: str
 ) -> None:
     """A plain install replaces whatever pip does, torch too; beside the image's packages that is a drift."""
     wheel(bundle / "offered", "tiny", "1.0", "networkx<1", "torch<1")
@@ -204,7 +211,7 @@ def test_the_matrix_says_how_to_install(
     (bundle / "probes" / "libraries" / "tiny.py").write_text(probes)
     cell = replace(installed("tiny", probes=("import",)), version="1.0", requires=("tiny==1.0", *beside))
     index = Index(options={"no-index": "1", "find-links": str(bundle / "offered")})
-    running = engine(Interpreter(torch_python), plan(replace(cell, install=install)), bundle / "home", index=index)
+    running = engine(Interpreter(plain_python), plan(replace(cell, install=install)), bundle / "home", index=index)
     running.run(running.plan.checks)
     (outcome,) = outcomes(bundle / "home").values()
     held = running.preparation.image(running.plan.images[0]).facts["packages"]
@@ -213,7 +220,7 @@ def test_the_matrix_says_how_to_install(
     assert outcome.reason == ("" if verdict is Verdict.PASS else "drift")
 
 
-def test_a_companion_of_the_matrix_replaces_that_of_the_image(torch_python: str, bundle: Path) -> None:
+def test_a_companion_of_the_matrix_replaces_that_of_the_image(plain_python: str, bundle: Path) -> None:
     """In processes of its own: the warm one has imported the image's; the next cell finds the image's again."""
     wheel(bundle / "offered", "tiny", "1.0", "networkx")
     wheel(bundle / "offered", "networkx", "0.9")
@@ -223,7 +230,7 @@ def test_a_companion_of_the_matrix_replaces_that_of_the_image(torch_python: str,
     asked = replace(installed("tiny", probes=("import",)), version="1.0", requires=("tiny==1.0", "networkx<1"))
     what = plan(asked, installed("networkx", probes=("import",)))
     index = Index(options={"no-index": "1", "find-links": str(bundle / "offered")})
-    running = engine(Interpreter(torch_python), what, bundle / "home", index=index)
+    running = engine(Interpreter(plain_python), what, bundle / "home", index=index)
     running.run(what.checks)
     held = running.preparation.image(what.images[0]).facts["packages"]["networkx"]
     own, others = (outcomes(bundle / "home")[check.id] for check in what.checks)
@@ -231,7 +238,7 @@ def test_a_companion_of_the_matrix_replaces_that_of_the_image(torch_python: str,
     assert (others.verdict, others.installed, others.replaced) == (Verdict.PASS, held, ())
 
 
-def test_work_ahead_is_for_what_compiles(torch_python: str, bundle: Path) -> None:
+def test_work_ahead_is_for_what_compiles(plain_python: str, bundle: Path) -> None:
     """Whatever asks for an image's facts alone, or for its other probes, begins nothing."""
 
     class Ahead(Interpreter):
@@ -243,25 +250,25 @@ def test_work_ahead_is_for_what_compiles(torch_python: str, bundle: Path) -> Non
 
     begun: list[str] = []
     what = plan(installed(), installed(image="y", probes=("import", "compile")))
-    engine(Ahead(torch_python), what, bundle / "home").run(what.checks)
+    engine(Ahead(plain_python), what, bundle / "home").run(what.checks)
     assert set(begun) == {"y"}
 
 
-def test_missing_image_is_an_outcome(torch_python: str, bundle: Path) -> None:
+def test_missing_image_is_an_outcome(plain_python: str, bundle: Path) -> None:
     """The other images go on."""
     what = plan(installed(image="absent"), installed())
-    engine(Interpreter(torch_python), what, bundle / "home").run(what.checks)
+    engine(Interpreter(plain_python), what, bundle / "home").run(what.checks)
     found = outcomes(bundle / "home")
     assert found["absent/numpy-installed/sample"].reason == "image-not-found"
     assert found["x/numpy-installed/sample"].verdict is Verdict.PASS
 
 
-def test_host_trouble_is_tried_again_twice(torch_python: str, bundle: Path) -> None:
+def test_host_trouble_is_tried_again_twice(plain_python: str, bundle: Path) -> None:
     """Then it is named, and no library is blamed."""
     what = plan(installed())
-    engine(Interpreter(torch_python, troubles=2), what, bundle / "a", running=Running((0, 0))).run(what.checks)
+    engine(Interpreter(plain_python, troubles=2), what, bundle / "a", running=Running((0, 0))).run(what.checks)
     assert {one.verdict for one in outcomes(bundle / "a").values()} == {Verdict.PASS}
-    backend = Interpreter(torch_python, troubles=9)
+    backend = Interpreter(plain_python, troubles=9)
     engine(backend, what, bundle / "b", running=Running((0, 0))).run(what.checks)
     assert len(backend.launches) == 3
     for one in outcomes(bundle / "b").values():
@@ -269,10 +276,10 @@ def test_host_trouble_is_tried_again_twice(torch_python: str, bundle: Path) -> N
         assert one.attempts == ("infra", "infra")
 
 
-def test_probe_host_that_dies_twice_at_a_check_is_its_outcome(torch_python: str, bundle: Path) -> None:
+def test_probe_host_that_dies_twice_at_a_check_is_its_outcome(plain_python: str, bundle: Path) -> None:
     """The check is asked again alone before it is blamed; the rest runs, and no child lives on."""
     what = plan(installed("sympy"), installed("numpy"))
-    backend = Interpreter(torch_python)
+    backend = Interpreter(plain_python)
     backend.ending, backend.endings = str(bundle / "begun"), 2
     before = probe_hosts()
     engine(backend, what, bundle / "home").run(what.checks)
@@ -284,7 +291,7 @@ def test_probe_host_that_dies_twice_at_a_check_is_its_outcome(torch_python: str,
     assert probe_hosts() == before
 
 
-def test_a_library_whose_import_ends_the_probe_host_ends_no_run(torch_python: str, bundle: Path) -> None:
+def test_a_library_whose_import_ends_the_probe_host_ends_no_run(plain_python: str, bundle: Path) -> None:
     """Its import has a verdict, and dies again each time that another check needs it."""
     (bundle / "probes" / "libraries" / "sympy.py").write_text(
         "import os, signal\nDISTRIBUTION = MODULE = 'sympy'\nNEEDS = ()\n"
@@ -293,21 +300,21 @@ def test_a_library_whose_import_ends_the_probe_host_ends_no_run(torch_python: st
         "def sample(probe):\n    pass\ndef autograd(probe):\n    pass\n"
     )
     what = plan(installed("sympy", probes=("import", "sample", "autograd")), installed("numpy"))
-    backend = Interpreter(torch_python)
+    backend = Interpreter(plain_python)
     engine(backend, what, bundle / "home", running=Running(())).run(what.checks)
     found = {check: one.verdict for check, one in outcomes(bundle / "home").items() if "sympy" in check}
     assert found == dict.fromkeys(found, Verdict.CRASH) and len(found) == 3
     assert len(backend.launches) < 9
 
 
-def test_a_check_that_was_shot_down_once_passes_alone(torch_python: str, bundle: Path) -> None:
+def test_a_check_that_was_shot_down_once_passes_alone(plain_python: str, bundle: Path) -> None:
     """Whoever killed the probe host, the check of that moment did not: it passes, and both attempts are told."""
     (bundle / "probes" / "libraries" / "sympy.py").write_text(
         "DISTRIBUTION = MODULE = 'sympy'\nNEEDS = ()\n"
         f"def sample(probe):\n    open({str(bundle / 'begun')!r}, 'w').close(); import time; time.sleep(2)\n"
     )
     what = plan(installed("sympy"), installed("numpy"))
-    backend = Interpreter(torch_python)
+    backend = Interpreter(plain_python)
     backend.ending, backend.endings = str(bundle / "begun"), 1
     engine(backend, what, bundle / "home").run(what.checks)
     found = outcomes(bundle / "home")
@@ -316,11 +323,11 @@ def test_a_check_that_was_shot_down_once_passes_alone(torch_python: str, bundle:
     assert (shot.attempts, shot.flaky) == (("infra",), True)
 
 
-def test_the_cell_that_ends_launches_is_found(torch_python: str, bundle: Path) -> None:
+def test_the_cell_that_ends_launches_is_found(plain_python: str, bundle: Path) -> None:
     """It gets its verdict and its neighbours theirs, in a number of launches that grows with the logarithm."""
     names = ("jinja2", "numpy", "sympy", "networkx")
     what = plan(*(installed(name, probes=("import",)) for name in names))
-    backend = Interpreter(torch_python)
+    backend = Interpreter(plain_python)
     backend.refused = "sympy"
     engine(backend, what, bundle / "home", running=Running(())).run(what.checks)
     found = {one.subject: (one.verdict, one.reason) for one in outcomes(bundle / "home").values()}
@@ -329,84 +336,128 @@ def test_the_cell_that_ends_launches_is_found(torch_python: str, bundle: Path) -
     assert len(backend.launches) == 5
 
 
-def test_an_image_that_ends_every_launch_blames_no_library(torch_python: str, bundle: Path) -> None:
+def test_an_image_that_ends_every_launch_blames_no_library(plain_python: str, bundle: Path) -> None:
     """Nothing else tells its cells apart, so it is host trouble; and the run ends."""
     what = plan(installed("jinja2", probes=("import",)), installed("numpy", probes=("import",)))
-    backend = Interpreter(torch_python)
+    backend = Interpreter(plain_python)
     backend.refused = "installed"
     engine(backend, what, bundle / "home", running=Running(())).run(what.checks)
     assert {(one.verdict, one.reason) for one in outcomes(bundle / "home").values()} == {(Verdict.INFRA, "host-error")}
 
 
 @pytest.mark.parametrize(
-    ("libraries", "dies"), [(["numpy", "jinja2"], False), (["numpy", "jinja2"], True), (["numpy"], False)]
+    ("libraries", "headers"),
+    [
+        (["numpy", "jinja2"], "counted"),
+        pytest.param(["numpy", "jinja2"], "made", marks=pytest.mark.slow),
+        pytest.param(["numpy"], "counted", marks=pytest.mark.slow),
+    ],
+    ids=["several", "several-with-headers", "one"],
 )
 def test_what_compiling_needs_is_done_before_the_fork(
-    torch_python: str, bundle: Path, libraries: list[str], dies: bool
+    torch_python: str, bundle: Path, libraries: list[str], headers: str
 ) -> None:
-    """They find the vector instructions tried; after a crash each does it for itself, in another launch."""
-    tried = not dies
+    """They find the vector instructions tried; headers are compiled once, for several, which takes g++ its time."""
     for library in libraries:
         with (bundle / "probes" / "libraries" / f"{library}.py").open("a") as stream:
-            stream.write(
-                "def compile(probe):\n    from torch._inductor.cpu_vec_isa import valid_vec_isa_list as tried\n"
-                f"    assert tried.cache_info().currsize == {int(tried)}\n"
-            )
-    if dies:
+            stream.write(TRIED.format(number=1))
+    if headers == "counted":
         with (bundle / "probes" / "compiling.py").open("a") as stream:
-            stream.write("def prepare(device):\n    import os\n    os.abort()\n")
+            stream.write(f"def precompile():\n    open({str(bundle / 'compiled')!r}, 'a').write('x')\n")
     backend = Interpreter(torch_python)
     what = plan(*(installed(library, probes=("import", "compile")) for library in libraries))
     engine(backend, what, bundle / "home").run(what.checks)
     assert {one.verdict for one in outcomes(bundle / "home").values()} == {Verdict.PASS}
-    assert len(backend.launches) == 1 + dies
+    assert len(backend.launches) == 1
+    if headers == "counted" and len(libraries) > 1:
+        assert (bundle / "compiled").read_text() == "x"
+    else:
+        assert not (bundle / "compiled").exists()
 
 
-@pytest.mark.parametrize(("compiler", "tried"), [("g++", 1), ("/missing/g++", 0)])
-def test_what_compiling_for_a_gpu_needs_is_done_before_the_fork(
-    torch_python: str, bundle: Path, compiler: str, tried: int
-) -> None:
-    """Dynamo's guards for shapes that vary are C++ on a GPU too; without a compiler for it they are Python."""
+TRIED = """
+def compile(probe):
+    from torch._inductor.cpu_vec_isa import valid_vec_isa_list as tried
+    assert tried.cache_info().currsize == {number}
+"""
+
+
+def test_after_a_crash_of_it_each_compiles_for_itself(bundle: Path) -> None:
+    """In another launch, where nothing is done for all of them."""
+    python = scripted_environment.environment(bundle / "environment", ("numpy", "jinja2"))
+    (package,) = (bundle / "environment").glob("lib/python*/site-packages/torch")
+    for module, text in {
+        "_dynamo/__init__.py": "",
+        "_inductor/__init__.py": "",
+        "_inductor/cpu_vec_isa.py": "import functools\n@functools.lru_cache\ndef valid_vec_isa_list(): pass\n",
+    }.items():
+        (package / module).parent.mkdir(exist_ok=True)
+        (package / module).write_text(text)
+    for library in ("numpy", "jinja2"):
+        with (bundle / "probes" / "libraries" / f"{library}.py").open("a") as stream:
+            stream.write(TRIED.format(number=0))
+    with (bundle / "probes" / "compiling.py").open("a") as stream:
+        stream.write("def prepare(device):\n    import os\n    os.abort()\n")
+    backend = Interpreter(python)
+    what = plan(*(installed(library, probes=("import", "compile")) for library in ("numpy", "jinja2")))
+    engine(backend, what, bundle / "home").run(what.checks)
+    assert {one.verdict for one in outcomes(bundle / "home").values()} == {Verdict.PASS}
+    assert len(backend.launches) == 2
+
+
+def test_what_compiling_for_a_gpu_needs_is_done_before_the_fork(torch_python: str) -> None:
+    """Dynamo's guards for shapes that vary are C++ on a GPU too; without a compiler for it they are Python.
+
+    Both are asked in forks of one process, since what is imported takes most of the time.
+    """
     program = (
-        "from probes.compiling import prepare\nprepare('cuda')\n"
-        "from torch._inductor.cpu_vec_isa import valid_vec_isa_list as tried\nprint(tried.cache_info().currsize)\n"
+        "import os, sys, torch._inductor.compile_fx, torch._inductor.config as config\n"
+        "from torch_compat_matrix.probes.compiling import prepare\n"
+        "from torch._inductor.cpu_vec_isa import valid_vec_isa_list as tried\n"
+        "for compiler in sys.argv[1:]:\n"
+        "    if not os.fork():\n"
+        "        config.cpp.cxx = (None, compiler)\n"
+        "        prepare('cuda')\n"
+        "        print(compiler, tried.cache_info().currsize, flush=True)\n"
+        "        os._exit(0)\n"
+        "    os.wait()\n"
     )
-    seen = subprocess.run(
-        [torch_python, "-c", program], cwd=bundle, env={**os.environ, "CXX": compiler}, text=True, capture_output=True
-    )
-    assert (seen.returncode, seen.stdout.strip()) == (0, str(tried)), seen.stderr
+    command = [torch_python, "-c", program, "g++", "/missing/g++"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    seen = subprocess.run(command, env=environment, text=True, capture_output=True)
+    assert (seen.returncode, seen.stdout.splitlines()) == (0, ["g++ 1", "/missing/g++ 0"]), seen.stderr
 
 
-def test_missing_library_is_not_a_failure_of_it(torch_python: str, bundle: Path) -> None:
+def test_missing_library_is_not_a_failure_of_it(plain_python: str, bundle: Path) -> None:
     """What the image does not hold cannot be judged in it."""
     what = plan(installed("not-there"))
-    engine(Interpreter(torch_python), what, bundle / "home").run(what.checks)
+    engine(Interpreter(plain_python), what, bundle / "home").run(what.checks)
     assert {(one.verdict, one.reason) for one in outcomes(bundle / "home").values()} == {
         (Verdict.UNSUPPORTED, "not-installed")
     }
 
 
-def test_a_marker_that_leaves_the_library_out_is_a_skip_of_the_matrix(torch_python: str, bundle: Path) -> None:
+def test_a_marker_that_leaves_the_library_out_is_a_skip_of_the_matrix(plain_python: str, bundle: Path) -> None:
     """The library is neither missing nor broken: nobody asks for it here."""
     requires = ("numpy==1.0 ; python_version < '3.0'",)
     what = plan(Cell(image="x", subject="s", version="stack", requires=requires, members=("numpy",)))
-    engine(Interpreter(torch_python), what, bundle / "home").run(what.checks)
+    engine(Interpreter(plain_python), what, bundle / "home").run(what.checks)
     found = outcomes(bundle / "home").values()
     assert {(one.verdict, one.reason, one.blame, one.detail) for one in found} == {
         (Verdict.SKIP, "not-applicable", "matrix", "the marker python_version < '3.0' leaves numpy out here")
     }
 
 
-def test_gpu_demanded_and_absent_is_a_skip(torch_python: str, bundle: Path) -> None:
+def test_gpu_demanded_and_absent_is_a_skip(plain_python: str, bundle: Path) -> None:
     """Nothing runs on the CPU in its stead."""
     what = plan(installed(), gpus="required")
-    backend = Interpreter(torch_python)
+    backend = Interpreter(plain_python)
     engine(backend, what, bundle / "home").run(what.checks)
     assert {(one.verdict, one.reason) for one in outcomes(bundle / "home").values()} == {(Verdict.SKIP, "gpu-required")}
     assert backend.launches == []
 
 
-def test_gpus_that_cannot_be_told_cost_what_may_use_one(torch_python: str, bundle: Path) -> None:
+def test_gpus_that_cannot_be_told_cost_what_may_use_one(plain_python: str, bundle: Path) -> None:
     """A failing nvidia-smi is no reason for the CPU; an image that takes no GPU loses nothing."""
 
     class Untold(Interpreter):
@@ -415,7 +466,7 @@ def test_gpus_that_cannot_be_told_cost_what_may_use_one(torch_python: str, bundl
 
     images = [Image(name=gpus, limits=Limits(gpus=gpus)) for gpus in ("none", "auto", "required")]
     what = Plan(images=tuple(images), cells=tuple(installed(image=image.name) for image in images))
-    backend = Untold(torch_python)
+    backend = Untold(plain_python)
     engine(backend, what, bundle / "home").run(what.checks)
     failed = (Verdict.INFRA, "nvidia-smi-failed")
     assert {check: (one.verdict, one.reason) for check, one in outcomes(bundle / "home").items()} == {
@@ -429,7 +480,7 @@ def test_gpus_that_cannot_be_told_cost_what_may_use_one(torch_python: str, bundl
     assert backend.launches == [["none/numpy-installed"]]
 
 
-def test_an_unusual_launch_is_noted(torch_python: str, bundle: Path) -> None:
+def test_an_unusual_launch_is_noted(plain_python: str, bundle: Path) -> None:
     """At each outcome that it brought."""
 
     class Unusual(Interpreter):
@@ -440,29 +491,29 @@ def test_an_unusual_launch_is_noted(torch_python: str, bundle: Path) -> None:
                 yield started
 
     what = plan(installed())
-    engine(Unusual(torch_python), what, bundle / "home").run(what.checks)
+    engine(Unusual(plain_python), what, bundle / "home").run(what.checks)
     assert [one.notes for one in outcomes(bundle / "home").values()] == [("the root was writable",)] * 2
 
 
-def test_what_is_done_is_not_done_again(torch_python: str, bundle: Path) -> None:
+def test_what_is_done_is_not_done_again(plain_python: str, bundle: Path) -> None:
     """A resumed run launches only for what lacks an outcome."""
     what = plan(installed("networkx"), installed("numpy"))
-    backend = Interpreter(torch_python)
+    backend = Interpreter(plain_python)
     done = frozenset(check.id for check in what.cells[0].checks)
     engine(backend, what, bundle / "home", done=done).run(what.checks)
     assert backend.launches == [["x/numpy-installed"]]
 
 
-def test_outcome_is_reused_where_nothing_changed(torch_python: str, bundle: Path) -> None:
+def test_outcome_is_reused_where_nothing_changed(plain_python: str, bundle: Path) -> None:
     """A second run launches nothing; another seed, a known failure, or a crash, and the check runs again."""
     what = plan(installed("networkx"), installed("numpy"))
     home = bundle / "home"
-    engine(Interpreter(torch_python), what, home).run(what.checks)
+    engine(Interpreter(plain_python), what, home).run(what.checks)
     (home / "runs" / "r").rename(home / "runs" / "20300101T000000-0000")
     history.sync(home)
 
     def again(**settings: Any) -> list[list[str]]:
-        backend = Interpreter(torch_python)
+        backend = Interpreter(plain_python)
         asked = replace(what, known=settings.pop("known", ()))
         engine(backend, asked, home, settled=partial(history.settled, home), **settings).run(what.checks)
         found = outcomes(home)
@@ -482,11 +533,11 @@ def test_outcome_is_reused_where_nothing_changed(torch_python: str, bundle: Path
 
 
 @pytest.mark.parametrize("kept", [True, False])
-def test_compile_cache_is_kept_where_it_is_asked_for(torch_python: str, bundle: Path, kept: bool) -> None:
+def test_compile_cache_is_kept_where_it_is_asked_for(plain_python: str, bundle: Path, kept: bool) -> None:
     """One folder an image and device; without being asked nothing stays."""
     what = plan(installed("jinja2"))
     for name in ("first", "second"):
-        backend = Interpreter(torch_python)
+        backend = Interpreter(plain_python)
         backend.home = bundle / "home"
         engine(backend, what, bundle / name, compile_cache=kept).run(what.checks)
         assert {one.verdict for one in outcomes(bundle / name).values()} == {Verdict.PASS}
@@ -495,13 +546,13 @@ def test_compile_cache_is_kept_where_it_is_asked_for(torch_python: str, bundle: 
     assert all(any(folder.iterdir()) for folder in folders)
 
 
-def test_a_failed_resolution_is_asked_for_again_where_everything_is(torch_python: str, bundle: Path) -> None:
+def test_a_failed_resolution_is_asked_for_again_where_everything_is(plain_python: str, bundle: Path) -> None:
     """What is remembered for the day does not outlive the wish to run every check."""
     cell = replace(installed(probes=("import",)), version="99", requires=("numpy==99",))
     index = Index(options={"no-index": "1"})
 
     def reason(**settings: Any) -> str:
-        run = engine(Interpreter(torch_python), plan(cell), bundle, index=index, **settings)
+        run = engine(Interpreter(plain_python), plan(cell), bundle, index=index, **settings)
         run.run(run.plan.cells[0].checks)
         return run.follower.look()["x/numpy-99/import"].reason
 
@@ -512,9 +563,9 @@ def test_a_failed_resolution_is_asked_for_again_where_everything_is(torch_python
     assert reason(asked_since=time.time() + 1) == "version-not-found"
 
 
-def test_what_is_said_of_a_resolution_is_part_of_the_key(torch_python: str, bundle: Path) -> None:
+def test_what_is_said_of_a_resolution_is_part_of_the_key(plain_python: str, bundle: Path) -> None:
     """A reused outcome would show the drift of another day, or the constraints of another run."""
-    prepared = Interpreter(torch_python).prepare(Image(name="x", limits=Limits()))
+    prepared = Interpreter(plain_python).prepare(Image(name="x", limits=Limits()))
     work = Work(cell=installed(probes=("import",)))
     seen = [
         keys(piece, prepared, (), {}, "local")["x/numpy-installed/import"]
@@ -552,12 +603,12 @@ def test_what_needs_no_gpu_runs_beside_what_does(bundle: Path, monkeypatch: pyte
     }
 
 
-def test_image_that_cannot_run_is_not_pulled(torch_python: str, bundle: Path) -> None:
+def test_image_that_cannot_run_is_not_pulled(plain_python: str, bundle: Path) -> None:
     """The driver is too old for the CUDA that the tag names: known before the pull."""
     what = plan(installed())
     tagged = replace(what, images=(replace(what.images[0], tag="pytorch/pytorch:2.9.0-cuda13.0-cudnn9-runtime"),))
     gpu = Gpu(uuid="GPU-1", index=0, name="NVIDIA H100", memory=1, driver="535.104.05", capability="9.0")
-    backend = Interpreter(torch_python, offered=(gpu,))
+    backend = Interpreter(plain_python, offered=(gpu,))
     backend.pulls = True
     engine(backend, tagged, bundle / "home").run(tagged.checks)
     found = outcomes(bundle / "home").values()
@@ -566,10 +617,10 @@ def test_image_that_cannot_run_is_not_pulled(torch_python: str, bundle: Path) ->
     assert backend.prepared == []
 
 
-def test_workers_share_the_batches(torch_python: str, bundle: Path) -> None:
+def test_workers_share_the_batches(plain_python: str, bundle: Path) -> None:
     """Two that ask for everything in another order launch nothing twice."""
     what = plan(*(installed("numpy", image=image) for image in "abc"))
-    backend = Interpreter(torch_python)
+    backend = Interpreter(plain_python)
     workers = [Worker(engine(backend, what, bundle / "home"), what.checks) for _ in range(2)]
     answers: list[list[Outcome]] = [[], []]
 
@@ -588,10 +639,10 @@ def test_workers_share_the_batches(torch_python: str, bundle: Path) -> None:
     assert sorted(backend.launches) == [["a/numpy-installed"], ["b/numpy-installed"], ["c/numpy-installed"]]
 
 
-def test_stop_ends_what_runs(torch_python: str, bundle: Path) -> None:
+def test_stop_ends_what_runs(plain_python: str, bundle: Path) -> None:
     """An interrupted run leaves no process and records nothing that it has not seen."""
     what = plan(installed("sympy"), installed("numpy"))
-    working = engine(Interpreter(torch_python), what, bundle / "home")
+    working = engine(Interpreter(plain_python), what, bundle / "home")
     thread = threading.Thread(target=working.run, args=(what.checks,))
     thread.start()
     while not (bundle / "begun").exists():

@@ -18,6 +18,7 @@ from typing import Any, get_args, get_type_hints
 
 import pytest
 
+from tests.support import scripted_environment
 from torch_compat_matrix.probes import contract
 from torch_compat_matrix.probes.cell import changes_torch
 from torch_compat_matrix.probes.process import cores_of
@@ -128,11 +129,18 @@ def cell(name: str, probes: tuple[str, ...] = ("import", "sample"), asked: str =
     return Work(cell=one, overlay=Path("key"), added={name: asked}, versions={name: asked})
 
 
+@pytest.fixture(scope="module")
+def plain_python(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """An interpreter whose torch computes nothing, and takes no time; it holds what the real one's dependencies are."""
+    libraries = ("sympy", "jinja2", "networkx")
+    return scripted_environment.environment(tmp_path_factory.mktemp("plain") / "environment", libraries)
+
+
 @pytest.fixture(scope="module", params=["warm", "fresh"])
-def launched(request: pytest.FixtureRequest, torch_python: str, world: Path) -> list[dict[str, Any]]:
+def launched(request: pytest.FixtureRequest, plain_python: str, world: Path) -> list[dict[str, Any]]:
     """Every frame of one launch on all behaviours."""
     work = [cell(f"hostile-{index}") for index in range(len(BEHAVIOURS))]
-    return observe(torch_python, world, work, isolation=request.param)
+    return observe(plain_python, world, work, isolation=request.param)
 
 
 @pytest.fixture(scope="module")
@@ -154,13 +162,13 @@ def test_frames_are_as_the_contract_says(launched: list[dict[str, Any]]) -> None
 
 
 def test_frames_of_a_torch_that_does_not_import(
-    torch_python: str, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    plain_python: str, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is told, the facts lack what only torch can say, and the cells are probed all the same."""
     distribution(tmp_path, "torch", "1.0", "raise OSError('libcudart.so.13: cannot open shared object file')\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     expects = {"tools": ["sh"], "services": ["sshd"]}
-    found = observe(torch_python, world, [cell("hostile-0")], expects=expects, keep=("PYTHONPATH",))
+    found = observe(plain_python, world, [cell("hostile-0")], expects=expects, keep=("PYTHONPATH",))
     assert [problem for frame in found for problem in misfits(frame, KINDS[frame["kind"]], frame["kind"])] == []
     frames = {frame["kind"]: frame for frame in found}
     assert frames["cold"]["exception"][0] == "OSError"
@@ -196,6 +204,21 @@ def test_segfault_is_named(seen: Mapping[str, dict[str, Any]]) -> None:
     """The signal is told, and the line of Python in which it happened."""
     assert (seen["segfaults"]["status"], seen["segfaults"]["signal"]) == ("died", 11)
     assert re.search(r'hostile_\d+\.py", line \d+ in sample', seen["segfaults"]["output"])
+
+
+def test_forks_of_a_process_with_the_real_torch(torch_python: str, world: Path) -> None:
+    """What a fork of it answers, prints and dies of arrives as of any other; so does a fresh process's confirmation."""
+    names = ("sound", "prints", "segfaults")
+    found = observe(torch_python, world, [cell(f"hostile-{[*BEHAVIOURS].index(name)}") for name in names])
+    assert [problem for frame in found for problem in misfits(frame, KINDS[frame["kind"]], frame["kind"])] == []
+    assert found[-1] == {"kind": "end", "state": "complete"}
+    observed = [frame for frame in found if frame["kind"] == "observation"]
+    assert {frame["status"] for frame in observed if frame["probe"] == "import"} == {"passed"}
+    sound, prints, segfaults = (frame for frame in observed if frame["probe"] == "sample")
+    assert (sound["status"], sound["isolation"], sound["device"]) == ("passed", "fork", "cpu")
+    assert (prints["status"], prints["output_bytes"]) == ("passed", 5_000_009)
+    assert (segfaults["status"], segfaults["signal"], segfaults["isolation"]) == ("died", 11, "fresh")
+    assert re.search(r'hostile_\d+\.py", line \d+ in sample', segfaults["output"])
 
 
 @pytest.mark.parametrize("behaviour", ["hangs", "deaf"])
@@ -239,7 +262,7 @@ def test_evidence_names_its_code(seen: Mapping[str, dict[str, Any]]) -> None:
     assert (seen["inapplicable"]["status"], seen["inapplicable"]["code"]) == ("skipped", "not-applicable")
 
 
-def test_import_checks_version_and_place(torch_python: str, world: Path) -> None:
+def test_import_checks_version_and_place(plain_python: str, world: Path) -> None:
     """The version asked for, from the overlay, and nothing that hides a package of the image."""
     distribution(world / "overlays" / "key", "hostile-liar", "1.0", "__version__ = '2.0'\n")
     distribution(world / "overlays" / "key", "hostile-absent", "1.0", "import nothing_of_that_name\n")
@@ -256,7 +279,7 @@ def test_import_checks_version_and_place(torch_python: str, world: Path) -> None
         cell("hostile-hollow"),
         Work(cell=elsewhere.cell, overlay=Path("key"), added={}),
     ]
-    found = [one for one in observe(torch_python, world, work) if one["kind"] == "observation"]
+    found = [one for one in observe(plain_python, world, work) if one["kind"] == "observation"]
     codes = [(one["probe"], one["status"], one.get("code")) for one in found]
     assert codes == [
         ("import", "failed", "wrong-version"),
@@ -272,17 +295,17 @@ def test_import_checks_version_and_place(torch_python: str, world: Path) -> None
     ]
 
 
-def test_import_failure_answers_for_the_probe_asked(torch_python: str, world: Path) -> None:
+def test_import_failure_answers_for_the_probe_asked(plain_python: str, world: Path) -> None:
     """Where import is not among the probes, its failure is the answer."""
-    found = observe(torch_python, world, [cell("hostile-0", probes=("sample",), asked="9.9")])
+    found = observe(plain_python, world, [cell("hostile-0", probes=("sample",), asked="9.9")])
     observations = [one for one in found if one["kind"] == "observation"]
     assert [(one["probe"], one["code"]) for one in observations] == [("sample", "wrong-version")]
 
 
-def test_overlay_must_not_hide_the_image(torch_python: str, world: Path) -> None:
+def test_overlay_must_not_hide_the_image(plain_python: str, world: Path) -> None:
     """A package of the image in the overlay would be tested in its stead."""
     distribution(world / "overlays" / "key", "sympy", "0.0")
-    found = observe(torch_python, world, [cell("hostile-0")])
+    found = observe(plain_python, world, [cell("hostile-0")])
     observations = [one for one in found if one["kind"] == "observation"]
     assert observations[0]["code"] == "environment-changed"
 
@@ -296,7 +319,7 @@ def test_overlay_must_not_hide_the_image(torch_python: str, world: Path) -> None
     ],
 )
 def test_the_matrix_may_replace_what_it_asks_for(
-    torch_python: str, world: Path, requires: tuple[str, ...], said: str
+    plain_python: str, world: Path, requires: tuple[str, ...], said: str
 ) -> None:
     """By name, and in a process that has not imported the image's; torch stays the image's in any case."""
     name = "torch" if "torch" in said else "sympy"
@@ -312,13 +335,13 @@ def test_the_matrix_may_replace_what_it_asks_for(
         added={"hostile-0": "1.0", name: "0.0"},
         replaces={name: "9.9"},
     )
-    found = observe(torch_python, world, [asked])
+    found = observe(plain_python, world, [asked])
     (imported, _) = [frame for frame in found if frame["kind"] == "observation"]
     assert imported["isolation"] == "fresh"
     assert imported.get("message", imported["status"]).startswith(said)
 
 
-def test_what_is_to_be_replaced_must_not_come_from_the_image(torch_python: str, world: Path) -> None:
+def test_what_is_to_be_replaced_must_not_come_from_the_image(plain_python: str, world: Path) -> None:
     """Metadata alone is no package: the image's own would be tested under the name of another version."""
     folder = world / "overlays" / "hollow"
     distribution(folder, "hostile-0", code="import jinja2\n__version__ = '1.0'\n")
@@ -333,35 +356,35 @@ def test_what_is_to_be_replaced_must_not_come_from_the_image(torch_python: str, 
         added={"hostile-0": "1.0", "jinja2": "0.0"},
         replaces={"jinja2": "3.1"},
     )
-    (imported,) = [frame for frame in observe(torch_python, world, [hollow]) if frame["kind"] == "observation"]
+    (imported,) = [frame for frame in observe(plain_python, world, [hollow]) if frame["kind"] == "observation"]
     assert (imported["code"], imported["message"].partition(" from ")[0]) == ("environment-changed", "jinja2 comes")
 
 
-def test_a_crash_stays_one_where_its_confirmation_starts_slowly(torch_python: str, world: Path) -> None:
+def test_a_crash_stays_one_where_its_confirmation_starts_slowly(plain_python: str, world: Path) -> None:
     """A fresh process imports what the fork had already: that time is not the probe's."""
     slowly = "import sys, time\ntime.sleep(0 if 'torch' in sys.modules else 4)\n__version__ = '1.0'\n"
     distribution(world / "overlays" / "slow", "slow-to-start", code=slowly)
     text = PROBES.format(name="slow-to-start", module="slow_to_start", body="    os.abort()")
     (world / "probes" / "libraries" / "slow_to_start.py").write_text(text)
     work = [replace(cell("slow-to-start"), overlay=Path("slow"))]  # other tests spoil the overlay that they share
-    found = observe(torch_python, world, work, timeout_s=3.0)
+    found = observe(plain_python, world, work, timeout_s=3.0)
     sample = next(frame for frame in found if frame["kind"] == "observation" and frame["probe"] == "sample")
     assert (sample["status"], sample["isolation"]) == ("died", "fresh")
 
 
-def test_compiling_has_a_limit_of_its_own(torch_python: str, world: Path) -> None:
+def test_compiling_has_a_limit_of_its_own(plain_python: str, world: Path) -> None:
     """Longer than the others', in a fork and in a fresh process."""
     distribution(world / "overlays" / "slow", "slow-to-compile")
     text = PROBES.format(name="slow-to-compile", module="slow_to_compile", body="    pass")
-    text += "\ndef compile(probe):\n    time.sleep(4)\n"
+    text += "\ndef compile(probe):\n    time.sleep(2.5)\n"
     (world / "probes" / "libraries" / "slow_to_compile.py").write_text(text)
     for isolation in ("warm", "fresh"):
         work = [replace(cell("slow-to-compile", ("compile",)), overlay=Path("slow"))]
-        found = observe(torch_python, world, work, timeout_s=3.5, isolation=isolation)
+        found = observe(plain_python, world, work, timeout_s=2.0, isolation=isolation)
         assert [frame["status"] for frame in found if frame["kind"] == "observation"] == ["passed"]
 
 
-def test_all_cells_give_their_first_answers_before_any_compiles(torch_python: str, world: Path) -> None:
+def test_all_cells_give_their_first_answers_before_any_compiles(plain_python: str, world: Path) -> None:
     """A library that does not import has nothing to wait for: its answers stay together.
 
     What compiles is asked of a fork again, also where the cell's own process imported torch itself.
@@ -370,12 +393,12 @@ def test_all_cells_give_their_first_answers_before_any_compiles(torch_python: st
         code = "raise ImportError('gone')" if name == "torn-apart" else ""
         distribution(world / "overlays" / "order", name, code=code)
         text = PROBES.format(name=name, module=name.replace("-", "_"), body="    pass")
-        text += "\ndef compile(probe):\n    import torch._dynamo\n"
+        text += "\ndef compile(probe):\n    import torch\n"
         (world / "probes" / "libraries" / f"{name.replace('-', '_')}.py").write_text(text)
     probes = ("import", "sample", "compile")
     work = [replace(cell(name, probes), overlay=Path("order")) for name in ("one", "torn-apart", "two")]
     work[2] = replace(work[2], added={**work[2].added, "optree": "1.0"})  # torch would look for it
-    frames = [frame for frame in observe(torch_python, world, work) if frame["kind"] == "observation"]
+    frames = [frame for frame in observe(plain_python, world, work) if frame["kind"] == "observation"]
     assert [(frame["isolation"], frame.get("notes")) for frame in frames[-2:]] == [("fork", []), ("fork", [])]
     found = [(frame["member"], frame["probe"], frame["status"]) for frame in frames]
     assert found == [
@@ -391,7 +414,7 @@ def test_all_cells_give_their_first_answers_before_any_compiles(torch_python: st
     ]
 
 
-def test_a_module_says_which_submodules_count(torch_python: str, world: Path) -> None:
+def test_a_module_says_which_submodules_count(plain_python: str, world: Path) -> None:
     """They are imported too; a function that it lacks is no failure of the library."""
     for name, code in (("whole", "VALUE = 1"), ("torn", "raise ImportError('gone')")):
         distribution(world / "overlays" / "parts", name)
@@ -401,7 +424,7 @@ def test_a_module_says_which_submodules_count(torch_python: str, world: Path) ->
     work = [replace(cell(name), overlay=Path("parts")) for name in ("whole", "torn")]
     found = {
         (frame["member"], frame["probe"]): (frame["status"], frame.get("message", ""))
-        for frame in observe(torch_python, world, work)
+        for frame in observe(plain_python, world, work)
         if frame["kind"] == "observation"
     }
     assert found == {
@@ -412,7 +435,7 @@ def test_a_module_says_which_submodules_count(torch_python: str, world: Path) ->
     }
 
 
-def test_home_and_temporary_folder_are_private_to_a_cell(torch_python: str, world: Path) -> None:
+def test_home_and_temporary_folder_are_private_to_a_cell(plain_python: str, world: Path) -> None:
     """All probes of a cell share them; the next cell finds nothing in them."""
     for name in ("first", "second"):
         distribution(world / "overlays" / "homes", name)
@@ -431,7 +454,7 @@ def test_home_and_temporary_folder_are_private_to_a_cell(torch_python: str, worl
         """
         (world / "probes" / "libraries" / f"{name}.py").write_text(textwrap.dedent(text))
     work = [replace(cell(name, ("sample", "autograd")), overlay=Path("homes")) for name in ("first", "second")]
-    found = observe(torch_python, world, work)
+    found = observe(plain_python, world, work)
     seen = [frame for frame in found if frame["kind"] == "observation"]
     assert [frame["status"] for frame in seen] == ["passed"] * 4, seen
 
@@ -481,7 +504,7 @@ def attempt():
 
 
 @pytest.fixture(scope="module")
-def confirmed(torch_python: str, world: Path) -> Mapping[tuple[str, str], dict[str, Any]]:
+def confirmed(plain_python: str, world: Path) -> Mapping[tuple[str, str], dict[str, Any]]:
     """The observation of each library and probe of DOUBTFUL."""
     work = []
     for name, body in DOUBTFUL.items():
@@ -495,7 +518,7 @@ def confirmed(torch_python: str, world: Path) -> Mapping[tuple[str, str], dict[s
         piece = replace(cell(name, probes), overlay=Path("doubt"))
         isolation = "fresh" if name == "flaky-fresh" else "warm"
         work.append(replace(piece, cell=replace(piece.cell, isolation=isolation)))
-    found = observe(torch_python, world, work)
+    found = observe(plain_python, world, work)
     assert [problem for frame in found for problem in misfits(frame, KINDS[frame["kind"]], frame["kind"])] == []
     return {(frame["member"], frame["probe"]): frame for frame in found if frame["kind"] == "observation"}
 
