@@ -1,14 +1,18 @@
 """What a GPU would do to a probe, done on a CPU with the real torch: run inside an environment by tests/integration.
 
-`python -m tests.support.simulated CASE [ARGUMENT ...]` prints what came of the case as one line of JSON.
+`python -m tests.support.simulated CASE [ARGUMENT ...]` prints what came of the case as one line of JSON; without a case
+it reads cases from standard input, each a line of JSON, and answers each in a fork of its own, so that they share what
+importing torch takes.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import os
 import sys
+import traceback
 import types
 import weakref
 from collections.abc import Callable, Iterator
@@ -151,14 +155,14 @@ def planted_graph(kind: str) -> Any:
     return seen
 
 
-def tf32_alarms(chosen: str) -> Any:
-    """How many of 300 seeds raise an alarm where image and library allow TF32 everywhere.
+def tf32_alarms(chosen: str, seeds: str) -> Any:
+    """How many of so many seeds raise an alarm where image and library allow TF32 everywhere.
 
     A residual block in float32 is compared with itself as a kernel of TF32 would compute it where it may; and torch's
     own product and convolution with float64.
     """
     alarms = 0
-    for seed in range(300):
+    for seed in range(int(seeds)):
         precision.choose(tf32=True)
         probe = Probe("cpu", seed)
         if chosen == "met":
@@ -184,15 +188,15 @@ def gradient(block: Any, probe: Probe) -> Any:
     return x.grad
 
 
-def tf32_part(factor: str) -> Any:
-    """What the part that tests TF32 finds over 300 seeds, where products in float32 are off by a factor."""
+def tf32_part(factor: str, seeds: str) -> Any:
+    """What the part that tests TF32 finds over so many seeds, where products in float32 are off by a factor."""
     exact = torch.Tensor.__matmul__
 
     def product(left: Any, right: Any) -> Any:
         return exact(left, right) * (float(factor) if left.dtype == torch.float32 else 1)
 
     found = set()
-    for seed in range(300):
+    for seed in range(int(seeds)):
         probe = on_gpu()
         probe.randn = Probe("cpu", seed).randn
         with fake_cuda(), mock.patch.object(torch.Tensor, "__matmul__", product), Tf32():
@@ -383,11 +387,33 @@ def compiled_twice() -> Any:
     return seen
 
 
+def serve(descriptor: int) -> None:
+    """Answer each case that is asked for in a child; a case that raises answers with its traceback."""
+    for name in ("torch._dynamo", "torch._inductor"):  # every optimizer imports the first
+        importlib.import_module(name)
+    while line := sys.stdin.readline():
+        pid = os.fork()
+        if pid == 0:
+            case, *arguments = json.loads(line)
+            try:
+                answered = {"result": globals()[case](*arguments)}
+            except BaseException:
+                answered = {"error": traceback.format_exc()}
+            with os.fdopen(descriptor, "w") as stream:
+                stream.write(json.dumps(answered, default=str) + "\n")
+            os._exit(0)
+        if os.waitpid(pid, 0)[1]:
+            os.write(descriptor, b'{"error": "the child died"}\n')
+
+
 def main() -> None:
-    """Print the case's result on the descriptor that was standard output."""
+    """Print what came of the cases on the descriptor that was standard output."""
     descriptor = os.dup(1)
     os.dup2(2, 1)
     torch.set_num_threads(1)
+    if len(sys.argv) == 1:
+        serve(descriptor)
+        return
     result = globals()[sys.argv[1]](*sys.argv[2:])
     with os.fdopen(descriptor, "w") as stream:
         stream.write(json.dumps(result, default=str))
