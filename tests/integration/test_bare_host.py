@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from tests.support import ROOT, tinywheels
+from tests.support import ROOT, scripted_environment, tinywheels
 from tests.support.environments import environment
 from torch_compat_matrix.runner.packages import uv
 
@@ -63,14 +63,22 @@ class Host:
         return {outcome["check"]: outcome for outcome in report["outcomes"]}
 
 
-@pytest.fixture
-def host(tmp_path: Path) -> Host:
+def bring(folder: Path, python: str) -> Host:
     """The host with the copy unpacked, and without pydantic, tabulate, docker and pytest."""
     for room in ("compat", "runner", "reports", "probes", "tests"):
-        shutil.copytree(ROOT / room, tmp_path / "checkout" / room, ignore=shutil.ignore_patterns("__pycache__"))
-    (tmp_path / "checkout" / "carried").mkdir()
-    (tmp_path / "wheels").mkdir()
-    return Host(tmp_path, Path(environment("torch==2.13.0", "numpy", "torchbnn==1.2")))
+        shutil.copytree(ROOT / room, folder / "checkout" / room, ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "checkout" / "carried").mkdir()
+    (folder / "wheels").mkdir()
+    return Host(folder, Path(python))
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Host:
+    """One whose torch computes nothing and takes no time, and neither does the probe of its only library."""
+    host = bring(tmp_path, scripted_environment.environment(tmp_path / "environment", ("torchbnn",)))
+    probes = host.folder / "checkout" / "probes" / "libraries" / "torchbnn.py"
+    probes.write_text('DISTRIBUTION = MODULE = "torchbnn"\nNEEDS = ()\n\n\ndef sample(probe):\n    pass\n')
+    return host
 
 
 def write_plan(host: Host, *selectors: str) -> None:
@@ -81,8 +89,9 @@ def write_plan(host: Host, *selectors: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_the_hour(host: Host) -> None:
-    """Each command of the page works in its turn, and what they leave is compiled at home."""
+def test_the_hour(tmp_path: Path) -> None:
+    """Each command of the page works in its turn, with the real torch, and what they leave is compiled at home."""
+    host = bring(tmp_path, environment("torch==2.13.0", "numpy", "torchbnn==1.2"))
     write_plan(host, "here/torchbnn-installed", "here/torch-installed/import")
     said = host.run(FACTS, status=1)
     assert "ok  torch here: torch 2.13.0" in said

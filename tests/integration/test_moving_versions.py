@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import ROOT
+from tests.support import ROOT, scripted_environment
 from tests.support.indexes import Index, json_index
 from tests.support.tinywheels import sdist, wheel
 from torch_compat_matrix.runner.records.runs import Run
@@ -56,7 +56,7 @@ def repository(place: Path) -> str:
     return f"git+{folder.as_uri()}@v3.0"
 
 
-def test_what_moves_is_exact_for_a_run(tmp_path: Path, index: Index, torch_python: str) -> None:
+def test_what_moves_is_exact_for_a_run(tmp_path: Path, index: Index) -> None:
     """Asked once, shown by `plan`, kept in a plan and a journal; a wheel and a git reference are probed as they are."""
     wheel(tmp_path / "dist", "torchbnn", "2.0")
     versions = f"[latest-2, {{ since: 2026-02-01 }}, dist/torchbnn-2.0-py3-none-any.whl, {repository(tmp_path)}]"
@@ -66,7 +66,8 @@ def test_what_moves_is_exact_for_a_run(tmp_path: Path, index: Index, torch_pytho
     assert "torchbnn latest-2: 1.1, 1.2\ntorchbnn every release, since 2026-02-01: 1.1, 1.2\n" in planned
     compat(tmp_path, index.url, "plan", "--backend", "here", "--json", "plan.json")
     index.add(wheel(tmp_path / "wheels", "torchbnn", "1.3"), "2026-04-15")
-    said = compat(tmp_path, index.url, "run", "--backend", "here", "--plan", "plan.json", python=torch_python)
+    python = scripted_environment.environment(tmp_path / "environment")
+    said = compat(tmp_path, index.url, "run", "--backend", "here", "--plan", "plan.json", python=python)
     run = Run.open(tmp_path / ".compat")
     assert run.header()["plan"]["taken"]["torchbnn latest-2"] == ["1.1", "1.2"]
     installed = {outcome.cell: (outcome.verdict.value, outcome.installed) for outcome in run.outcomes().values()}

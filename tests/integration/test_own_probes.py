@@ -11,7 +11,7 @@ from zipfile import ZipFile
 
 import pytest
 
-from tests.support import ROOT
+from tests.support import ROOT, scripted_torch
 from tests.support.environments import HOME
 from tests.support.tinywheels import wheel
 from torch_compat_matrix.runner.matrix.expand import expand
@@ -40,6 +40,29 @@ class Gate(torch.nn.Module):
 
     def forward(self, x):
         return torch.sigmoid(self.scale * x) * x
+"""
+
+PLAIN = """
+class Layer:
+    def __init__(self, inputs, outputs):
+        self.weight = [0.0] * inputs * outputs
+"""
+"""The same where no torch computes: a width that is no whole number raises."""
+
+OWN_PLAIN = """
+import acme  # at the head, where the probe host must not run it
+
+from ..evidence import require
+from ._shared import WIDTH
+
+DISTRIBUTION = "acme-layers"
+MODULE = "acme"
+
+
+def sample(probe):
+    layer = acme.Layer(WIDTH, 4)
+    with probe.part("values"):
+        require(len(layer.weight) == 64, "wrong-shape", "Layer")
 """
 
 OWN = """
@@ -79,6 +102,24 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.fixture
+def plain(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder where no torch is asked to compute: its image holds a scripted one, and its index is a folder."""
+    wheel(folder / "links", "acme-layers", "1.0", files={"acme/__init__.py": PLAIN})
+    scripted_torch.wheel(folder / "links", version="2.13.0+cpu", cuda=None, gpus=[])
+    matrix = (folder / "matrix.yaml").read_text()
+    (folder / "matrix.yaml").write_text(
+        matrix.replace(
+            'python: "3.11", requires: ["torch==2.13.0", numpy]', 'python: host, requires: ["torch==2.13.0+cpu"]'
+        )
+    )
+    (folder / "probes" / "acme_layers.py").write_text(OWN_PLAIN)
+    (folder / ".compat" / "standins").unlink()
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(folder / "links"))
+    return folder
+
+
 def compat(folder: Path, *arguments: str, status: int = 0, **variables: str) -> str:
     """What `compat` says, its exit status made sure of."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "COMPAT_HOME": "", **variables}
@@ -96,15 +137,15 @@ def outcomes(folder: Path) -> dict[str, dict[str, object]]:
     return {outcome["probe"]: outcome for outcome in json.loads(report.read_text())["outcomes"]}
 
 
-def test_own_probes_run_beside_ours(folder: Path, torch_python: str) -> None:
+def test_own_probes_run_beside_ours(plain: Path) -> None:
     """A module with its helper, in a fork and in a fresh process; a changed helper makes it run again."""
-    compat(folder, "run", "--backend", "local")
-    assert {probe: outcome["verdict"] for probe, outcome in outcomes(folder).items()} == dict.fromkeys(
+    compat(plain, "run", "--backend", "local")
+    assert {probe: outcome["verdict"] for probe, outcome in outcomes(plain).items()} == dict.fromkeys(
         ("import", "sample"), "pass"
     )
-    (folder / "probes" / "_shared.py").write_text("WIDTH = 16.5\n")
-    compat(folder, "run", "--backend", "local", status=1)
-    failed = outcomes(folder)["sample"]
+    (plain / "probes" / "_shared.py").write_text("WIDTH = 16.5\n")
+    compat(plain, "run", "--backend", "local", status=1)
+    failed = outcomes(plain)["sample"]
     assert (failed["verdict"], failed["isolation"]) == ("fail", "fresh")
     assert "own/acme_layers.py" in str(failed["traceback"]), "its source line is told, though no file holds it"
     assert "layer = acme.Layer(WIDTH, 4)" in str(failed["traceback"])
@@ -148,15 +189,15 @@ def test_generic_probes_run_what_is_exported(folder: Path, torch_python: str) ->
     assert {part["status"] for part in found["sample"]["parts"]} == {"passed"}  # type: ignore[attr-defined]
 
 
-def test_where_nothing_is_exported_the_generic_probes_do_not_apply(folder: Path, torch_python: str) -> None:
+def test_where_nothing_is_exported_the_generic_probes_do_not_apply(plain: Path) -> None:
     """They are skipped, and the import is superficial."""
-    path = wheel(folder / "links", "plain", "1.0", files={"plain.py": "X = 1\n"})
-    matrix = (folder / "matrix.yaml").read_text().replace(", ./probes", "")
-    (folder / "matrix.yaml").write_text(
-        matrix.partition("stacks")[0] + f"stacks: {{ s: {{ requires: ['plain @ {path.as_uri()}'] }} }}\n"
+    path = wheel(plain / "links", "bare", "1.0", files={"bare.py": "X = 1\n"})
+    matrix = (plain / "matrix.yaml").read_text().replace(", ./probes", "")
+    (plain / "matrix.yaml").write_text(
+        matrix.partition("stacks")[0] + f"stacks: {{ s: {{ requires: ['bare @ {path.as_uri()}'] }} }}\n"
     )
-    compat(folder, "run", "--backend", "local")
-    found = outcomes(folder)
+    compat(plain, "run", "--backend", "local")
+    found = outcomes(plain)
     assert (found["import"]["verdict"], found["import"]["grade"]) == ("pass", "superficial")
     assert (found["sample"]["verdict"], found["sample"]["reason"]) == ("skip", "not-applicable")
 

@@ -13,27 +13,39 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import ROOT
-from tests.support.environments import HOME
+from tests.support import ROOT, scripted_torch
+from tests.support.tinywheels import wheel
 
 MATRIX = """
 images:
-  small: { local: { python: "3.11", requires: ["torch==2.13.0", numpy] } }
+  small: { local: { python: host, requires: ["torch==2.13.0+cpu"] } }
 libraries:
   torchbnn: { versions: ["1.2"] }
   pyro-ppl: { versions: ["99.0"] }
 """
 
 
+@pytest.fixture(scope="module")
+def standins(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder with the environment of the matrix, which the first test builds."""
+    return tmp_path_factory.mktemp("standins")
+
+
 @pytest.fixture
-def place(tmp_path: Path, torch_python: str, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with a matrix, whose caches are its own but for the environments, as are its temporary files."""
-    assert torch_python
+def place(tmp_path: Path, standins: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a matrix, whose caches are its own but for the environments, as are its temporary files.
+
+    Its torch is a scripted one, and its index a folder.
+    """
     (tmp_path / "matrix.yaml").write_text(MATRIX)
     (tmp_path / ".compat").mkdir()
-    (tmp_path / ".compat" / "standins").symlink_to(HOME.absolute() / "standins")
+    (tmp_path / ".compat" / "standins").symlink_to(standins)
     (tmp_path / "tmp").mkdir()
+    wheel(tmp_path / "wheels", "torchbnn", "1.2")
+    scripted_torch.wheel(tmp_path / "wheels", version="2.13.0+cpu", cuda=None, gpus=[])
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "wheels"))
     monkeypatch.setenv("COMPAT_HOME", str(tmp_path / ".compat"))
     monkeypatch.setenv("PYTHONPATH", str(ROOT / "src"))
     monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
