@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,13 +73,23 @@ def bring(folder: Path, python: str) -> Host:
     return Host(folder, Path(python))
 
 
-@pytest.fixture
-def host(tmp_path: Path) -> Host:
-    """One whose torch computes nothing and takes no time, and neither does the probe of its only library."""
-    host = bring(tmp_path, scripted_environment.environment(tmp_path / "environment", ("torchbnn",)))
+def plain(folder: Path) -> Host:
+    """A host whose torch computes nothing and takes no time, and neither does the probe of its only library."""
+    host = bring(folder, scripted_environment.environment(folder / "environment", ("torchbnn",)))
     probes = host.folder / "checkout" / "probes" / "libraries" / "torchbnn.py"
     probes.write_text('DISTRIBUTION = MODULE = "torchbnn"\nNEEDS = ()\n\n\ndef sample(probe):\n    pass\n')
     return host
+
+
+def real(folder: Path) -> Host:
+    """A host with the real ones."""
+    return bring(folder, environment("torch==2.13.0", "numpy", "torchbnn==1.2"))
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Host:
+    """A plain one."""
+    return plain(tmp_path)
 
 
 def write_plan(host: Host, *selectors: str) -> None:
@@ -89,9 +100,10 @@ def write_plan(host: Host, *selectors: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_the_hour(tmp_path: Path) -> None:
-    """Each command of the page works in its turn, with the real torch, and what they leave is compiled at home."""
-    host = bring(tmp_path, environment("torch==2.13.0", "numpy", "torchbnn==1.2"))
+@pytest.mark.parametrize("kind", [plain, pytest.param(real, marks=pytest.mark.slow)])
+def test_the_hour(tmp_path: Path, kind: Callable[[Path], Host]) -> None:
+    """Each command of the page works in its turn, and what they leave is compiled at home."""
+    host = kind(tmp_path)
     write_plan(host, "here/torchbnn-installed", "here/torch-installed/import")
     said = host.run(FACTS, status=1)
     assert "ok  torch here: torch 2.13.0" in said

@@ -131,10 +131,11 @@ def compat(folder: Path, *arguments: str, status: int = 0, **variables: str) -> 
     return done.stdout + done.stderr
 
 
-def outcomes(folder: Path) -> dict[str, dict[str, object]]:
-    """The outcomes of the latest run, by probe."""
+def outcomes(folder: Path, subject: str = "") -> dict[str, dict[str, object]]:
+    """The outcomes of the latest run, or of one subject of it, by probe."""
     report = sorted((folder / ".compat" / "runs").glob("*/report.json"))[-1]
-    return {outcome["probe"]: outcome for outcome in json.loads(report.read_text())["outcomes"]}
+    found = json.loads(report.read_text())["outcomes"]
+    return {outcome["probe"]: outcome for outcome in found if subject in ("", outcome["subject"])}
 
 
 def test_own_probes_run_beside_ours(plain: Path) -> None:
@@ -167,23 +168,26 @@ def test_a_run_and_a_plan_file_keep_the_modules(folder: Path) -> None:
 
 
 def test_generic_probes_run_what_is_exported(folder: Path, torch_python: str) -> None:
-    """What can be made without arguments; an EXAMPLE makes the rest; where nothing applies, a skip says why."""
-    matrix = (folder / "matrix.yaml").read_text()
-    (folder / "matrix.yaml").write_text(matrix.replace(", ./probes", ", autograd"))
+    """What can be made without arguments; an EXAMPLE makes the rest; where nothing applies, a skip says why.
+
+    One library has no module of its own; the other is the same under another name, with a module that says EXAMPLE.
+    """
+    path = wheel(folder / "links", "shown-layers", "1.0", files={"shown/__init__.py": LIBRARY})
+    stacks = f"stacks: {{ shown: {{ requires: ['shown-layers @ {path.as_uri()}'] }},"
+    matrix = (folder / "matrix.yaml").read_text().replace("stacks: {", stacks).replace("sample,", "sample, autograd,")
+    (folder / "matrix.yaml").write_text(matrix)
+    (folder / "probes" / "acme_layers.py").unlink()
+    example = 'EXAMPLE = {"shown.Layer": lambda torch: ((16, 4), {}, (torch.randn(8, 16),))}\n'
+    (folder / "probes" / "shown_layers.py").write_text(f"DISTRIBUTION = 'shown-layers'\nMODULE = 'shown'\n{example}")
     compat(folder, "run", "--backend", "local")
-    found = outcomes(folder)
+    found = outcomes(folder, "acme")
     assert {probe: (outcome["verdict"], outcome.get("grade")) for probe, outcome in found.items()} == dict.fromkeys(
         ("import", "sample", "autograd"), ("pass", "superficial")
     )
     parts = {part["name"]: part for part in found["sample"]["parts"]}  # type: ignore[attr-defined]
     assert {name: part["status"] for name, part in parts.items()} == {"acme.Layer": "skipped", "acme.Gate": "passed"}
     assert parts["acme.Layer"]["message"] == "it needs inputs, outputs: say so in EXAMPLE"
-    example = 'EXAMPLE = {"acme.Layer": lambda torch: ((16, 4), {}, (torch.randn(8, 16),))}\n'
-    (folder / "probes" / "acme_layers.py").write_text(OWN.partition("import acme")[0] + "DISTRIBUTION = 'acme-layers'\n"
-        "MODULE = 'acme'\n" + example)  # fmt: skip
-    (folder / "matrix.yaml").write_text(matrix)
-    compat(folder, "run", "--backend", "local")
-    found = outcomes(folder)
+    found = outcomes(folder, "shown")
     assert found["import"].get("grade") is None
     assert found["sample"].get("grade") == "superficial"
     assert {part["status"] for part in found["sample"]["parts"]} == {"passed"}  # type: ignore[attr-defined]
