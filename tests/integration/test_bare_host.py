@@ -108,6 +108,7 @@ def test_the_hour(tmp_path: Path, kind: Callable[[Path], Host]) -> None:
     said = host.run(FACTS, status=1)
     assert "ok  torch here: torch 2.13.0" in said
     assert said.count("skip gpu-required") == 16
+    assert len(re.findall(r"^\| NO ", said, re.M)) == 8
     assert "here/torchbnn-installed/sample" in host.run(EVERYTHING)
     assert "0 checks on here" in host.run(RESUME)
     host.run(FRESH)

@@ -52,8 +52,9 @@ def test_a_control_can_be_other_than_expected(tmp_path: Path, packages: Path) ->
     assert {row["next probe"] for row in rows if row["control"] == "asserts"} == {"fail wrong-device"}
 
 
+@pytest.mark.slow
 def test_without_a_gpu_no_control_is_as_expected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is launched, and that is said."""
+    """Nothing is launched, and that is said; test_bare_host.py has the same table, of another interpreter."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     rows = controls(tmp_path, status=1)
     assert {row["seen"] for row in rows} == {"skip gpu-required"}

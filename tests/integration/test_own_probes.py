@@ -173,7 +173,7 @@ def test_generic_probes_run_what_is_exported(folder: Path, torch_python: str) ->
     One library has no module of its own; the other is the same under another name, with a module that says EXAMPLE.
     """
     path = wheel(folder / "links", "shown-layers", "1.0", files={"shown/__init__.py": LIBRARY})
-    stacks = f"stacks: {{ shown: {{ requires: ['shown-layers @ {path.as_uri()}'] }},"
+    stacks = f"stacks: {{ shown: {{ probes: [import, sample], requires: ['shown-layers @ {path.as_uri()}'] }},"
     matrix = (folder / "matrix.yaml").read_text().replace("stacks: {", stacks).replace("sample,", "sample, autograd,")
     (folder / "matrix.yaml").write_text(matrix)
     (folder / "probes" / "acme_layers.py").unlink()

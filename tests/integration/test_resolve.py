@@ -536,8 +536,9 @@ def test_what_keeps_the_image_is_such_as_pip_takes(offered: Path, pips: None) ->
     assert folder is not None
 
 
-def test_without_the_images_python_pip_is_not_asked(offered: Path) -> None:
+def test_without_the_images_python_pip_is_not_asked(offered: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """uv's answer stands, with a note; what pip is known to refuse is refused."""
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")  # else uv asks each shim of a version manager, again and again
     wheel(offered, "clip", "3.3", "torch>=2", "vision")
     wheel(offered, "vision", "0.28", "torch==2.13.0")
     wheel(offered, "vision", "0.29", "torch==2.15.0")
