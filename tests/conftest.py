@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.bytecode import compile_product
 from tests.support.environments import torch_python
 
 os.environ["PYTHONDONTWRITEBYTECODE"] = "1"  # the tests' environments are sealed, and some tests run their interpreters
@@ -15,6 +16,12 @@ __all__ = ["torch_python"]
 
 LIMIT_S = 900
 """Far more than the longest test takes on two cores, with the images and stand-ins that it makes."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Compile the product, in the process that starts the others."""
+    if not hasattr(config, "workerinput"):
+        compile_product()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -58,7 +58,7 @@ def product(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         folder = tmp_path_factory.getbasetemp() / "-".join(["product", *modules])
         if not folder.exists():
             package = folder / "torch_compat_matrix"
-            shutil.copytree(ROOT / "src" / "torch_compat_matrix", package, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(ROOT / "src" / "torch_compat_matrix", package)  # with its bytecode
             for module in modules:
                 shutil.copy(FOLDER / "modules" / module, package / "probes" / "libraries" / module.removesuffix(".txt"))
         return folder
