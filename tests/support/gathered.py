@@ -168,7 +168,7 @@ def _message(said: Mapping[str, Any]) -> Message:
             "status": "died",
             "output": text,
             "signal": by_signal,
-            "exit": None if by_signal else ended.get("exit", 1),
+            "exit": None if by_signal else ended.get("exit", -ended["signal"] if "signal" in ended else 1),
         }
     reasons, blames = tuple(said["reasons"]), tuple(said["blame"])
     packages = {"torch": "2.6.0", "numpy": "1.26.4", **versions}
