@@ -38,8 +38,8 @@ def past(x: Any) -> Any:
     return torch.full((x.shape[1], x.shape[1]), -math.inf, device=x.device, dtype=x.dtype).triu(1)
 
 
-def look(eyes: Any, images: Any, heads: int, quick: bool, normed: bool = True) -> Any:
-    """What the image tower makes of its own token and of each patch, before its last normalisation or behind it."""
+def look(eyes: Any, images: Any, heads: int, quick: bool) -> Any:
+    """What the image tower makes of its own token and of each patch, before its last normalisation."""
     import torch
 
     size = eyes.conv1.kernel_size[0]
@@ -49,7 +49,7 @@ def look(eyes: Any, images: Any, heads: int, quick: bool, normed: bool = True) -
     x = normal(eyes.ln_pre, x)
     for layer in eyes.transformer.resblocks:
         x = residual(layer, x, heads, quick)
-    return normal(eyes.ln_post, x) if normed else x
+    return x
 
 
 def read(tower: Any, texts: Any, heads: int, quick: bool) -> Any:
@@ -70,5 +70,5 @@ def both_towers(model: Any, images: Any, texts: Any, heads: int, quick: bool) ->
     import torch
 
     x = normal(model.ln_final, read(model, texts, heads, quick))
-    left = look(model.visual, images, heads, quick)[:, 0] @ model.visual.proj
+    left = normal(model.visual.ln_post, look(model.visual, images, heads, quick)[:, 0]) @ model.visual.proj
     return left, x[torch.arange(len(x)), texts.argmax(-1)] @ model.text_projection

@@ -211,9 +211,9 @@ def _captions(probe: Probe) -> None:
     # before 2.24 the tower's own token took the place of the last
     older = "embed_cls" in inspect.signature(model._encode_text).parameters
     words = read(model.text, texts[:, :-1] if older else texts, HEADS, quick=False)
-    seen = look(model.visual, images, HEADS, quick=False)
-    normed = hasattr(model.visual, "pool_type")  # before 2.23 the decoder got patches that are not
-    patches = seen[:, 1:] if normed else look(model.visual, images, HEADS, quick=False, normed=False)[:, 1:]
+    plain = look(model.visual, images, HEADS, quick=False)
+    seen = normal(model.visual.ln_post, plain)
+    patches = (seen if hasattr(model.visual, "pool_type") else plain)[:, 1:]  # before 2.23: the plain ones
     left, right = seen[:, 0] @ model.visual.proj, normal(model.text.ln_final, words[:, -1]) @ model.text.text_projection
     decoder, x = model.text_decoder, words[:, :length]
     for layer, crossing in zip(decoder.resblocks, decoder.cross_attn):
