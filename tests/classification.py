@@ -39,9 +39,9 @@ KINDS = ("right", "wrong", "unclassified")
 UNNAMED = frozenset({"unclassified", "unclassified-death", "install-failed", "no-answer"})
 """The codes of what no rule names."""
 
-ENGINE_SAYS = r"Error response from daemon|nvidia-container-cli: |OCI runtime|Docker daemon|^error pulling image "
-OF_A_PROBE = ("engine", "forward", "backward", "compile")
+AFTER_INSTALLS = ("engine", "forward", "backward", "compile")
 """Phases in which no installer speaks."""
+ENGINE_SAYS = r"Error response from daemon|nvidia-container-cli: |OCI runtime|Docker daemon|^error pulling image "
 INSTALLER_SAYS = r"^\s*(\u00d7 |error: |ERROR: |WARNING: Ignoring)|No solution found|^\s*Caused by: "
 """Words that a run hears from the container engine and from uv, before any probe starts."""
 
@@ -123,10 +123,10 @@ def _spoken(message: Message) -> tuple[str, str] | None:
     What a run does not read but gets as a field (the state of a job, the condition of a pod) is read from the words.
     """
     said, phase = message.text, message.observation.get("phase")
-    status = message.observation["status"]
-    if not (status == "died" and message.observation["exit"]) and not (status == "timeout" and phase == "engine"):
+    hangs = message.observation["status"] == "timeout" and phase == "engine"
+    if not hangs and not message.observation.get("exit"):
         return None
-    if phase == "install" or (phase not in OF_A_PROBE and re.search(INSTALLER_SAYS, said, re.MULTILINE)):
+    if phase == "install" or (phase not in AFTER_INSTALLS and re.search(INSTALLER_SAYS, said, re.MULTILINE)):
         ran = uv.Ran(status=message.observation["exit"], out="", err=said)
         of_another = uv.is_of_a_dependency(ran.reason, said, [canonical(message.observation["member"])])
         return ran.reason, ran.blame or ("dependency" if of_another else "")
