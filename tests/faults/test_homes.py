@@ -9,13 +9,12 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.support import ROOT, journals
 from torch_compat_matrix.runner.errors import Status
-
-pytestmark = pytest.mark.share
 
 MATRIX = """
 images:
@@ -23,6 +22,16 @@ images:
 probes: [import]
 libraries: { torch: { versions: [installed] }, captum: { versions: [installed] } }
 """
+
+
+def share(*values: object) -> list[Any]:
+    """As parameters of the quick share."""
+    return [pytest.param(value, marks=pytest.mark.share) for value in values]
+
+
+def slow(*values: object) -> list[Any]:
+    """As parameters of the whole suite: what is between those of the share."""
+    return [pytest.param(value, marks=pytest.mark.slow) for value in values]
 
 
 def compat(place: Path, *arguments: str, start: Callable[[], None] | None = None, **variables: str) -> tuple[int, str]:
@@ -74,6 +83,7 @@ def small_disk(place: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", home], check=True)
 
 
+@pytest.mark.share
 def test_a_full_disk_is_one_message(place: Path, small_disk: Path) -> None:
     """For each verb that writes."""
     with (small_disk / "filling").open("wb", buffering=0) as stream:
@@ -91,6 +101,7 @@ def test_a_full_disk_is_one_message(place: Path, small_disk: Path) -> None:
     assert status == Status.AS_EXPECTED
 
 
+@pytest.mark.share
 def test_a_read_only_home_is_one_message(place: Path, small_disk: Path) -> None:
     """What only reads works, a report elsewhere too."""
     subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
@@ -105,7 +116,7 @@ def test_a_read_only_home_is_one_message(place: Path, small_disk: Path) -> None:
     assert (place / "elsewhere" / "report.md").exists()
 
 
-@pytest.mark.parametrize("most", [0, 100, 5000, 20_000])
+@pytest.mark.parametrize("most", [*share(0, 5000), *slow(100, 20_000)])
 def test_a_file_that_cannot_grow_is_one_message(place: Path, most: int) -> None:
     """As a disk that fills up in the middle of a run: what is recorded stays; pytest tells it too."""
 
@@ -128,6 +139,7 @@ def test_a_file_that_cannot_grow_is_one_message(place: Path, most: int) -> None:
     assert "Traceback" not in said and "INTERNALERROR" not in said, said
 
 
+@pytest.mark.share
 @pytest.mark.parametrize("kind", ["device", "pipe", "folder", "absent", "empty", "control", "size", "directive"])
 def test_input_that_is_none_is_one_message(place: Path, kind: str) -> None:
     """As a matrix, as claims and as a plan; a pipe without a writer is not waited for."""
@@ -160,6 +172,7 @@ def test_input_that_is_none_is_one_message(place: Path, kind: str) -> None:
         assert compat(place, "plan")[0] in (Status.AS_EXPECTED, Status.BAD_MATRIX)
 
 
+@pytest.mark.share
 @pytest.mark.parametrize("verb", [["run"], ["report"]])
 def test_a_folder_that_is_a_file_is_one_message(place: Path, verb: list[str]) -> None:
     """Before a run begins."""
@@ -169,7 +182,7 @@ def test_a_folder_that_is_a_file_is_one_message(place: Path, verb: list[str]) ->
     assert len(list((place / "home" / "runs").iterdir())) == 1
 
 
-@pytest.mark.parametrize("garbage", [b"", b"null", b'{"python": 3}', b"\xff\x00", None, "pipe"])
+@pytest.mark.parametrize("garbage", [*share(b'{"python": 3}', b"\xff\x00", None, "pipe"), *slow(b"", b"null")])
 def test_caches_of_garbage_heal(place: Path, garbage: bytes | str | None) -> None:
     """They are thrown away, which is said, and made again."""
     assert compat(place, "run", "--backend", "here")[0] in (0, 1, 5)
