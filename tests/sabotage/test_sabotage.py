@@ -22,11 +22,11 @@ def wrong(rows: list[dict[str, Any]]) -> list[str]:
 
 @pytest.mark.share
 def test_quick_share_of_the_kill_table() -> None:
-    """A library without torch.compile; `python -m tests.sabotage` prints the whole table."""
+    """A library's imports and samples; `python -m tests.sabotage` prints the whole table, with gradients too."""
     python = environment("torch==2.13.0", "numpy", "torchbnn==1.2")
-    rows = list(results(python, ["torchbnn"], "mutations", "import,sample,autograd"))
+    rows = list(results(python, ["torchbnn"], "mutations", "import,sample"))
     assert wrong(rows) == []
-    for probe in ("import", "sample", "autograd"):
+    for probe in ("import", "sample"):
         assert sum(row["probe"] == probe for row in rows) >= 4
 
 
