@@ -14,39 +14,36 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import ROOT
-from tests.support.environments import HOME
+from tests.support import ROOT, light_images
 
 MATRIX = """
 images:
   small:
-    local: { python: "3.11", requires: ["torch==2.13.0", numpy] }
-    limits: { timeout: 200 } # no test waits for it, and a busy machine compiles for minutes
+    LOCAL
+    limits: { timeout: 200 } # no test waits for it
   demanding:
-    local: { python: "3.11", requires: ["torch==2.13.0", numpy] }
+    LOCAL
     limits: { gpus: required }
+probes: [import, sample, autograd, ./probes]
 libraries:
   torchbnn: { versions: ["1.2", "0.1.99"] }
   pyro-ppl: { versions: ["1.8.0"], probes: [import, sample] }
 known:
   - { cells: "*/pyro-ppl-1.8.0/import", expect: unsupported, code: version-assert, reason: wants torch 1 }
-"""
+""".replace("LOCAL", light_images.LOCAL)
 
 
 @pytest.fixture
-def place(tmp_path: Path, torch_python: str) -> Path:
-    """A folder with a matrix, whose runs and caches are its own but for the environments."""
-    assert torch_python
+def place(tmp_path: Path) -> Path:
+    """A folder with a matrix, whose runs, caches and environments are its own; its probes take a second each."""
     (tmp_path / "matrix.yaml").write_text(MATRIX)
-    home = tmp_path / ".compat"
-    home.mkdir()
-    (home / "standins").symlink_to(HOME.absolute() / "standins")
+    light_images.put(tmp_path, seconds=1)
     return tmp_path
 
 
 def compat(place: Path, *arguments: str, status: int = 0, **variables: str) -> str:
     """What `compat` says, its exit status made sure of."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    environment = {**light_images.variables(place), "PYTHONPATH": str(ROOT / "src")}
     environment.pop("COMPAT_HOME", None)
     environment.update(variables)
     command = [sys.executable, "-m", "torch_compat_matrix", *arguments]
@@ -98,7 +95,7 @@ def test_killed_run_goes_on_and_loses_nothing(place: Path) -> None:
     process = subprocess.Popen(
         command,
         cwd=place,
-        env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "COMPAT_HOME": ""},
+        env={**light_images.variables(place), "PYTHONPATH": str(ROOT / "src"), "COMPAT_HOME": ""},
         stderr=subprocess.DEVNULL,
     )
     until = time.monotonic() + 100
@@ -107,18 +104,18 @@ def test_killed_run_goes_on_and_loses_nothing(place: Path) -> None:
             break
         time.sleep(0.02)
     process.send_signal(signal.SIGSTOP)
-    assert f"The run is still going: {len(journal(place))} of 4 checks are done." in compat(place, "report", status=5)
+    assert f"The run is still going: {len(journal(place))} of 3 checks are done." in compat(place, "report", status=5)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert "4 checks" in compat(place, "report", status=5)
+    assert "3 checks" in compat(place, "report", status=5)
     before = journal(place)
-    assert 2 <= len(before) < 4
+    assert 2 <= len(before) < 3
     said = compat(place, "run", "--resume")
-    assert f"{4 - len(before)} checks on local" in said
+    assert f"{3 - len(before)} checks on local" in said
     after = journal(place)
     assert after[: len(before)] == before
     assert sorted(str(record["check"]) for record in after) == sorted({str(record["check"]) for record in after})
-    assert len(after) == 4
+    assert len(after) == 3
 
 
 def test_mistakes_have_their_status(place: Path) -> None:
@@ -148,7 +145,7 @@ def test_run_in_a_pipe_tells_what_it_does(place: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", f"{script}sys.exit(cli.main(['run', *{checks}]))"],
         cwd=place,
-        env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "COMPAT_HOME": str(place / ".compat")},
+        env={**light_images.variables(place), "PYTHONPATH": str(ROOT / "src"), "COMPAT_HOME": ""},
         capture_output=True,
         text=True,
         timeout=280,
@@ -170,7 +167,7 @@ def test_plan_launches_nothing(place: Path) -> None:
     """Cells, what is cached, and the time it takes."""
     said = compat(place, "plan", "small")
     assert "small/torchbnn-1.2" in said
-    assert "10 checks" in said
+    assert "8 checks" in said
     assert not (place / ".compat" / "runs").exists()
 
 

@@ -141,7 +141,7 @@ def test_host_that_breaks_half_way_is_suspect(tmp_path: Path) -> None:
 def under_pytest(place: Path, index: Index, *more: str) -> tuple[int, str]:
     """Status and output of a session of pytest with the only check of the matrix."""
     words = ("-m", "pytest", "-m", "matrix", "-rxX", "--compat-backend=here", "--compat-select=*/*-latest/import")
-    return python(place, index, *words, *more)
+    return python(place, index, *words, "-p", "no:hypothesispytest", *more)
 
 
 def test_pytest_heeds_quarantine(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections import Counter
@@ -12,21 +11,20 @@ from xml.etree import ElementTree
 
 import pytest
 
-from tests.support import ROOT
-from tests.support.environments import HOME
+from tests.support import ROOT, light_images
 
 MATRIX = """
 images:
   one:
-    local: { python: "3.11", requires: ["torch==2.13.0", numpy] }
+    LOCAL
   two:
-    local: { python: "3.11", requires: ["torch==2.13.0", numpy] }
+    LOCAL
   broken:
     local: { python: "3.99", requires: [torch] }
   demanding:
-    local: { python: "3.11", requires: ["torch==2.13.0", numpy] }
+    LOCAL
     limits: { gpus: required }
-probes: [import, sample, autograd]
+probes: [import, sample, autograd, ./probes]
 libraries:
   torchbnn: { versions: ["1.2"] }
   pyro-ppl: { versions: ["1.8.0"], probes: [import] }
@@ -34,18 +32,16 @@ known:
   - { cells: "*/pyro-ppl-1.8.0/import", expect: unsupported, code: version-assert, target: cpu, reason: wants torch 1 }
   - { cells: "two/torchbnn-1.2/sample", expect: fail, reason: is said to be broken }
   - { cells: "one/torchbnn-1.2/import", expect: fail, reason: was broken long ago, expires: 2020-01-31 }
-"""
+""".replace("LOCAL", light_images.LOCAL)
 
 
 def matrix(tmp_path: Path, *arguments: str) -> tuple[str, dict[str, str]]:
     """What pytest prints, and each item's outcome by JUnit's names."""
-    home = tmp_path / "home"
-    home.mkdir()
-    (home / "standins").symlink_to(HOME.absolute() / "standins")
+    light_images.put(tmp_path)
     (tmp_path / "matrix.yaml").write_text(MATRIX)
     command = [sys.executable, "-m", "pytest", "-m", "matrix", f"--matrix={tmp_path / 'matrix.yaml'}", *arguments]
-    command += [f"--junitxml={tmp_path / 'junit.xml'}", "-p", "no:cacheprovider"]
-    environment = {**os.environ, "COMPAT_HOME": str(home)}
+    command += [f"--junitxml={tmp_path / 'junit.xml'}", "-p", "no:cacheprovider", "-p", "no:hypothesispytest"]
+    environment = {**light_images.variables(tmp_path), "COMPAT_HOME": str(tmp_path / "home")}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280, check=False)
     found = {}
     for case in ElementTree.parse(tmp_path / "junit.xml").iter("testcase"):
@@ -56,9 +52,8 @@ def matrix(tmp_path: Path, *arguments: str) -> tuple[str, dict[str, str]]:
 
 
 @pytest.mark.parametrize("dist", [pytest.param("load", marks=pytest.mark.share), "worksteal"])
-def test_workers_share_one_run(tmp_path: Path, torch_python: str, dist: str) -> None:
+def test_workers_share_one_run(tmp_path: Path, dist: str) -> None:
     """Each check is an item with its own kind of end; nothing is launched twice; the report is compiled once."""
-    assert torch_python
     said, found = matrix(tmp_path, "-n", "2", "--dist", dist)
     assert found == {
         "one/torchbnn-1.2/import": "failure",
@@ -89,9 +84,8 @@ def test_workers_share_one_run(tmp_path: Path, torch_python: str, dist: str) -> 
     assert (journal.parent / "report.md").exists()
 
 
-def test_items_are_selected_as_always(tmp_path: Path, torch_python: str) -> None:
+def test_items_are_selected_as_always(tmp_path: Path) -> None:
     """`-k` launches only what it selects; without workers the same engine runs."""
-    assert torch_python
     said, found = matrix(tmp_path, "-k", "one and torchbnn and sample")
     assert found == {"one/torchbnn-1.2/sample": "passed"}, said
     (journal,) = (tmp_path / "home" / "runs").glob("*/journal.jsonl")
@@ -102,6 +96,7 @@ def test_items_are_selected_as_always(tmp_path: Path, torch_python: str) -> None
 
 def test_an_item_is_named_by_its_id(tmp_path: Path) -> None:
     """As pytest prints it, so that a failure can be run again."""
+    light_images.put(tmp_path)
     (tmp_path / "matrix.yaml").write_text(MATRIX)
     item = "matrix.yaml::one/torchbnn-1.2/sample"
     command = [sys.executable, "-m", "pytest", "-m", "matrix", "--collect-only", "-q", item]
@@ -113,6 +108,7 @@ def test_an_item_is_named_by_its_id(tmp_path: Path) -> None:
 def test_plain_pytest_leaves_the_matrix_alone(tmp_path: Path) -> None:
     """It does not even read matrix.yaml."""
     command = [sys.executable, "-m", "pytest", "--collect-only", "-q", f"--matrix={tmp_path / 'absent.yaml'}"]
+    command += ["-o", "testpaths=tests/pip"]  # not all that there is
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode == 0, done.stdout
     assert "test_matrix.py::test_check" not in done.stdout
@@ -120,6 +116,7 @@ def test_plain_pytest_leaves_the_matrix_alone(tmp_path: Path) -> None:
 
 def test_mistakes_are_usage_errors(tmp_path: Path) -> None:
     """Said before anything is collected, with what would be right."""
+    light_images.put(tmp_path)
     (tmp_path / "matrix.yaml").write_text(MATRIX)
     for option, said in (
         ("--backend=dokcer", "no backend 'dokcer'; there are: "),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -12,18 +11,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import ROOT
-from tests.support.environments import HOME
+from tests.support import ROOT, light_images
 
 MATRIX = """
 images:
   small:
-    local: { python: "3.11", requires: ["torch==2.13.0", numpy] }
+    LOCAL
     limits: { timeout: 60 }
+probes: [import, sample, autograd, ./probes]
 libraries:
   torchbnn: { versions: ["1.2"] }
   pyro-ppl: { versions: ["1.9.1"] }
-"""
+""".replace("LOCAL", light_images.LOCAL)
 
 
 def records(home: Path) -> list[dict[str, object]]:
@@ -56,20 +55,18 @@ def relatives(place: Path) -> list[str]:
         pytest.param("pytest -n 2", signal.SIGTERM, marks=pytest.mark.share),
     ],
 )
-def test_a_signal_ends_a_run_cleanly(tmp_path: Path, torch_python: str, face: str, number: signal.Signals) -> None:
+def test_a_signal_ends_a_run_cleanly(tmp_path: Path, face: str, number: signal.Signals) -> None:
     """Also where it comes twice in a row."""
-    assert torch_python
     home, place = tmp_path / "home", tmp_path / "tmp"
-    home.mkdir()
     place.mkdir()
-    (home / "standins").symlink_to(HOME.absolute() / "standins")
+    light_images.put(tmp_path, seconds=30)
     (tmp_path / "matrix.yaml").write_text(MATRIX)
     command = {
         "compat": ["torch_compat_matrix", "run", "--jobs", "2"],
         "pytest": ["pytest", "-m", "matrix", "-p", "no:cacheprovider"],
         "pytest -n 2": ["pytest", "-m", "matrix", "-p", "no:cacheprovider", "-n", "2"],
     }[face]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "COMPAT_HOME": str(home)}
+    environment = {**light_images.variables(tmp_path), "PYTHONPATH": str(ROOT / "src"), "COMPAT_HOME": str(home)}
     environment |= {"TMPDIR": str(place), "CPATH": str(place)}
     with subprocess.Popen(
         [sys.executable, "-m", *command],
