@@ -3,7 +3,8 @@
 tests/resources/hostile/README.md says how a kind is written. A run holds an innocent library before the hostile ones
 and another after them, in one image, so that one launch works through all; it happens in a sandbox with a stand-in, a
 home and a cache of uv of its own, in which everything is compared with what was there before.  On `docker` the image is
-the one of the other tests, and each container is a sandbox.
+the one of the other tests, and each container is a sandbox.  The quick share, `light`, is the one on `local` in a
+stand-in whose torch is no more than the innocent need: to build, copy and remove a real one takes minutes.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from typing import Any
 import pytest
 
 from tests.docker.conftest import client, tag
-from tests.support import ROOT, tinywheels
+from tests.support import ROOT, scripted_torch, tinywheels
 from torch_compat_matrix.runner.backends.docker_storage import OVERLAY_VOLUME, WHOLE
 from torch_compat_matrix.runner.packages import manifest
 
@@ -110,14 +111,16 @@ class Result:
 class Sandbox:
     """A folder that holds all that a run may touch, and the stand-in that it is judged by; or the image of that tag."""
 
-    def __init__(self, folder: Path, tag: str = "") -> None:
-        self.tag = tag
+    def __init__(self, folder: Path, tag: str = "", light: bool = False) -> None:
+        self.tag, self.light = tag, light
         self.folder, self.standins, self.pristine = folder, folder / "standins", folder / "pristine"
         self.home = folder / "home"  # of the run at hand: one name, which the scripts and bytecode of a stand-in hold
         self.seen: dict[str, tuple[int, int, int]] = {}
         for name in ("tmp", "user", "wheels", "decoy", "work", "standins"):
             (folder / name).mkdir()
         (folder / "decoy" / "thesis.tex").write_text("ten years of work\n")
+        if light:
+            scripted_torch.wheel(folder / "wheels", version="2.13.0+cpu", cuda=None, gpus=[], numbers=True)
         self.normal = 900.0  # seconds that a run without hostile cells takes; the first builds the stand-in
         for batch in batches():  # all before the first run: a resolution holds as long as nothing is added
             self.write_wheels(batch, [BEFORE, *(kind.distribution for kind in batch), AFTER])
@@ -129,7 +132,8 @@ class Sandbox:
         if self.tag:
             return
         [python] = self.standins.glob("*/bin/python")
-        subprocess.run([python, "-c", "import numpy, torch, torch._dynamo"], check=True)
+        modules = "torch" if self.light else "numpy, torch, torch._dynamo"
+        subprocess.run([python, "-c", f"import {modules}"], check=True)
         subprocess.run(["cp", "-r", "--preserve=mode,timestamps", self.standins, self.pristine], check=True)
         self.seen = self.stamps()
 
@@ -200,6 +204,8 @@ class Sandbox:
             f'  {cell}: {{ versions: ["1.0"], probes: [{", ".join(probes)}] }}\n' for cell, probes in cells.items()
         )
         image = 'local: { python: "3.11", requires: ["torch==2.13.0", numpy] }'
+        if self.light:
+            image = 'local: { python: "3.11", requires: ["torch==2.13.0"] }'
         if self.tag:
             image = f"tag: {self.tag}, limits: {{ memory: 4g, shm: 64m }}"
         (work / "matrix.yaml").write_text(
@@ -243,7 +249,9 @@ class Sandbox:
         """Run `compat run` in a session of its own; seconds, and whether it ended by itself with a fitting status."""
         words = {"PYTHONPATH": str(product), "COMPAT_HOME": str(self.home), "TMPDIR": str(self.folder / "tmp")}
         words |= {"HOME": str(self.folder / "user"), "UV_CACHE_DIR": str(self.folder / "uv")}
-        links = f"{os.environ.get('PIP_FIND_LINKS', '')} {self.folder / 'wheels'}".strip()
+        words |= {"PIP_NO_INDEX": "1", "PIP_CONFIG_FILE": os.devnull} if self.light else {}
+        others = "" if self.light else os.environ.get("PIP_FIND_LINKS", "")
+        links = f"{others} {self.folder / 'wheels'}".strip()
         command = [sys.executable, "-m", "torch_compat_matrix", "run", "--jobs", "1", "--out", str(work / "out"), *more]
         command += ["--backend", "docker"] if self.tag and not more else []
         began = time.monotonic()
@@ -407,11 +415,11 @@ def same(outcome: dict[str, Any]) -> dict[str, Any]:
     return {name: outcome.get(name) for name in ("verdict", "reason", "blame", "detail", "notes", "device")}
 
 
-@pytest.fixture(scope="module", params=["local", "docker"])
+@pytest.fixture(scope="module", params=["light", "local", "docker"])
 def sandbox(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
     """The sandbox of all runs of a backend."""
     tag = request.getfixturevalue("tag") if request.param == "docker" else ""
-    place = Sandbox(tmp_path_factory.mktemp("hostile"), tag)
+    place = Sandbox(tmp_path_factory.mktemp("hostile"), tag, light=request.param == "light")
     yield place
     for used in place.folder.glob("home-*/volumes/*") if tag else ():
         words = ["docker", "volume", "rm", "-f", f"{OVERLAY_VOLUME}{used.name}{WHOLE}", f"{OVERLAY_VOLUME}{used.name}"]
@@ -475,12 +483,13 @@ def differences(right: dict[str, Any], found: dict[str, Any]) -> list[str]:
             backend,
             kind,
             id=f"{backend}-{kind.name}",
-            marks=pytest.mark.share if "share" in kind.flags and backend == "local" else pytest.mark.slow,
+            marks=pytest.mark.share if backend == "light" else pytest.mark.slow,
         )
-        for backend in ("local", "docker")
+        for backend in ("light", "local", "docker")
         for batch in batches()
         for kind in batch
-        if backend == "local" or not (kind.hook == "build" or "inductor" in kind.flags)  # builds happen on the host
+        if backend != "light" or "share" in kind.flags
+        if backend != "docker" or not (kind.hook == "build" or "inductor" in kind.flags)  # builds happen on the host
     ],
     indirect=["sandbox"],
     scope="module",

@@ -13,6 +13,7 @@ the process that imports it.  Keys, with their defaults in DEFAULT:
 - `allocations`: how many allocations there were, call by call of `memory_stats` (the last one for good);
 - `peak`: `max_memory_allocated()`;
 - `synchronize`: what is raised, call by call of `synchronize` (null, and after the last one: nothing);
+- `numbers`: whether there are lists of numbers, which are drawn, multiplied, summed and derived;
 - `tensors`: whether there are tensors, of one number each, whose operators a dispatch mode sees; a fault on the GPU
   shows, in torch's words, where the device is waited for.
 """
@@ -38,6 +39,7 @@ DEFAULT: dict[str, Any] = {
     "allocations": [0, 1],
     "peak": 1 << 20,
     "synchronize": [],
+    "numbers": False,
     "tensors": False,
 }
 
@@ -53,6 +55,8 @@ def write(folder: Path, **script: Any) -> Path:
     (package / "script.json").write_text(json.dumps(whole))
     (package / "__init__.py").write_text(_PACKAGE)
     (package / "cuda.py").write_text(_CUDA)
+    if whole["numbers"]:
+        (package / "numbers.py").write_text(_NUMBERS)
     if whole["tensors"]:
         (package / "tensors.py").write_text(_TENSORS)
         (package / "utils").mkdir()
@@ -116,11 +120,61 @@ def set_float32_matmul_precision(name):
 
 from . import cuda
 
+if script["numbers"]:
+    from .numbers import *
 if script["tensors"]:
     from .tensors import *
 
 for name in script["at_import"]:
     getattr(cuda, name)()
+"""
+
+_NUMBERS = """
+import random, statistics
+
+manual_seed = random.seed
+
+
+class Tensor:
+    def __init__(self, values, requires_grad=False):
+        self.values, self.requires_grad, self.grad, self.inputs = list(values), requires_grad, None, ()
+
+    def mean(self):
+        return statistics.fmean(self.values)
+
+    def std(self):
+        return statistics.stdev(self.values)
+
+    def __mul__(self, other):
+        product = Tensor(one * two for one, two in zip(self.values, other.values))
+        product.inputs = ((self, other), (other, self))
+        return product
+
+    def sum(self):
+        total = Tensor([sum(self.values)])
+        total.inputs = self.inputs
+        return total
+
+    def backward(self):
+        for tensor, factor in self.inputs:
+            if tensor.requires_grad:
+                tensor.grad = factor
+
+
+def randn(count):
+    return Tensor(random.gauss(0, 1) for _ in range(count))
+
+
+def ones(count, requires_grad=False):
+    return Tensor([1.0] * count, requires_grad)
+
+
+def tensor(values):
+    return Tensor(values)
+
+
+def equal(one, two):
+    return one.values == two.values
 """
 
 _CUDA = """
