@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.integration.test_probe_host import distribution
-from tests.support import ROOT
+from tests.support import ROOT, light_images
 from torch_compat_matrix.probes.cell import proves_work
 from torch_compat_matrix.probes.channel import BadAnswer
 from torch_compat_matrix.probes.worker import started_child
@@ -74,12 +74,18 @@ def cell(name: str, isolation: str) -> Work:
     return Work(cell=asked, overlay=Path("key"), added={library: "1.0"}, versions={library: "1.0"})
 
 
+@pytest.fixture(scope="module")
+def light_python(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """An interpreter whose torch computes nothing: what these libraries attack is the probe host."""
+    return light_images.python(tmp_path_factory.mktemp("light"))
+
+
 @pytest.fixture(
     scope="module",
     params=[pytest.param("warm", marks=pytest.mark.share), pytest.param("fresh", marks=pytest.mark.slow)],
 )
 def seen(
-    request: pytest.FixtureRequest, torch_python: str, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, light_python: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Mapping[str, dict[str, Any]]]:
     """The only observation of each library, from a launch on all of them."""
     folder = tmp_path_factory.mktemp("hostile")
@@ -90,7 +96,7 @@ def seen(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(processes, "BUNDLE", folder / "probes")
         overlays = {"key": folder / "overlays" / "key"}
-        with processes.launched(torch_python, ordered, overlays, home=folder, gpu=None) as launch:
+        with processes.launched(light_python, ordered, overlays, home=folder, gpu=None) as launch:
             found: list[Any] = list(frames(launch.lines()))
             assert launch.exit().status == 0, launch.exit().stderr
     assert found[-1] == {"kind": "end", "state": "complete"}
@@ -112,7 +118,7 @@ def test_each_speaks_for_itself_alone(seen: Mapping[str, dict[str, Any]], name: 
 
 
 @pytest.mark.share
-def test_death_of_the_host_belongs_to_its_killer(torch_python: str, tmp_path: Path) -> None:
+def test_death_of_the_host_belongs_to_its_killer(light_python: str, tmp_path: Path) -> None:
     """The last frame says which probe ran; nothing has been said of the next cell."""
     bundle(tmp_path, ["kills_the_host", "victim"])
     work = [cell("kills_the_host", "warm"), cell("victim", "warm")]
@@ -120,7 +126,7 @@ def test_death_of_the_host_belongs_to_its_killer(torch_python: str, tmp_path: Pa
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(processes, "BUNDLE", tmp_path / "probes")
         overlays = {"key": tmp_path / "overlays" / "key"}
-        with processes.launched(torch_python, ordered, overlays, home=tmp_path, gpu=None) as launch:
+        with processes.launched(light_python, ordered, overlays, home=tmp_path, gpu=None) as launch:
             found: list[Any] = list(frames(launch.lines()))
             assert launch.exit().status == -9
     assert (found[-1]["kind"], found[-1]["member"]) == ("begin", "kills-the-host")
@@ -141,14 +147,14 @@ def sample(probe):
 
 @pytest.mark.share
 @pytest.mark.parametrize("name", ["SIGSTOP", "SIGINT"])
-def test_a_stopped_probe_host_goes_on(torch_python: str, tmp_path: Path, name: str) -> None:
+def test_a_stopped_probe_host_goes_on(light_python: str, tmp_path: Path, name: str) -> None:
     """The runner wakes it, so that no library ends the time limits that the probe host keeps; no Ctrl-C is for it."""
     bundle(tmp_path, ["stopper"], text=STOP.replace("SIGNAL", name))
     ordered = order(Image(name="x"), [cell("stopper", "warm")], device="cpu")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(processes, "BUNDLE", tmp_path / "probes")
         overlays = {"key": tmp_path / "overlays" / "key"}
-        with processes.launched(torch_python, ordered, overlays, home=tmp_path, gpu=None) as launch:
+        with processes.launched(light_python, ordered, overlays, home=tmp_path, gpu=None) as launch:
             late = threading.Timer(60, launch.kill)
             late.start()
             found: list[Any] = list(frames(launch.lines()))
@@ -171,7 +177,7 @@ def sample(probe):
 
 
 @pytest.mark.share
-def test_no_cell_finds_what_another_has_put_into_its_place(torch_python: str, tmp_path: Path) -> None:
+def test_no_cell_finds_what_another_has_put_into_its_place(light_python: str, tmp_path: Path) -> None:
     """Neither in its temporary folder nor in the home in which an interpreter looks for code when it starts."""
     bundle(tmp_path, ["attacker", "victim"], text="")
     for name, text in (("attacker", PLANTS), ("victim", ASKS)):
@@ -182,13 +188,13 @@ def test_no_cell_finds_what_another_has_put_into_its_place(torch_python: str, tm
         patch.setattr(processes, "BUNDLE", tmp_path / "probes")
         overlays = {"key": tmp_path / "overlays" / "key"}
         ordered = order(Image(name="x"), work, device="cpu")
-        with processes.launched(torch_python, ordered, overlays, home=tmp_path, gpu=None) as launch:
+        with processes.launched(light_python, ordered, overlays, home=tmp_path, gpu=None) as launch:
             found: list[Any] = list(frames(launch.lines()))
     seen = [(frame["status"], frame.get("message", "")) for frame in found if frame["kind"] == "observation"]
     assert seen == [("passed", ""), ("passed", "")]
 
 
-def test_own_probe_modules_run_in_children_alone(torch_python: str, tmp_path: Path) -> None:
+def test_own_probe_modules_run_in_children_alone(light_python: str, tmp_path: Path) -> None:
     """Since they may import their library at their head, which would then run in the probe host."""
     told = tmp_path / "told"
     head = f"import os\nopen({str(told)!r}, 'a').write(f'{{os.getpid()}} ')\n"
@@ -199,7 +205,7 @@ def test_own_probe_modules_run_in_children_alone(torch_python: str, tmp_path: Pa
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(processes, "BUNDLE", tmp_path / "probes")
         overlays = {"key": tmp_path / "overlays" / "key"}
-        with processes.launched(torch_python, ordered, overlays, home=tmp_path, gpu=None) as launch:
+        with processes.launched(light_python, ordered, overlays, home=tmp_path, gpu=None) as launch:
             found: list[Any] = list(frames(launch.lines()))
     assert found[0]["kind"] == "hello"
     ran_in = told.read_text().split()
@@ -218,7 +224,7 @@ ATTACKS = {
 
 @pytest.mark.share
 @pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
-def test_no_cell_runs_with_files_that_another_changed(torch_python: str, tmp_path: Path, attack: str) -> None:
+def test_no_cell_runs_with_files_that_another_changed(light_python: str, tmp_path: Path, attack: str) -> None:
     """The launch ends before it, and where the changed file is used by all, a note names it."""
     bundle(tmp_path, ["victim", "attacker"], text="")
     for name in ("other", "tests"):
@@ -233,7 +239,7 @@ def test_no_cell_runs_with_files_that_another_changed(torch_python: str, tmp_pat
         patch.setattr(processes, "BUNDLE", tmp_path / "probes")
         overlays = {key: tmp_path / "overlays" / key for key in ("key", "other", "tests")}
         ordered = order(Image(name="x"), work, device="cpu")
-        with processes.launched(torch_python, ordered, overlays, home=tmp_path, gpu=None) as launch:
+        with processes.launched(light_python, ordered, overlays, home=tmp_path, gpu=None) as launch:
             found: list[Any] = list(frames(launch.lines()))
     assert found[-1] == {"kind": "end", "state": "changed"}
     [seen] = [frame for frame in found if frame["kind"] == "observation"]
@@ -243,7 +249,7 @@ def test_no_cell_runs_with_files_that_another_changed(torch_python: str, tmp_pat
 
 
 @pytest.mark.share
-def test_no_library_is_blamed_for_packages_that_were_removed(torch_python: str, tmp_path: Path) -> None:
+def test_no_library_is_blamed_for_packages_that_were_removed(light_python: str, tmp_path: Path) -> None:
     """The launch ends, so that the runner can bring them again."""
     bundle(
         tmp_path, ["victim"], text="def sample(probe):\n    import time\n    time.sleep(3)\n    import victim.part\n"
@@ -253,7 +259,7 @@ def test_no_library_is_blamed_for_packages_that_were_removed(torch_python: str, 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(processes, "BUNDLE", tmp_path / "probes")
         overlays = {"key": tmp_path / "overlays" / "key"}
-        with processes.launched(torch_python, ordered, overlays, home=tmp_path, gpu=None) as launch:
+        with processes.launched(light_python, ordered, overlays, home=tmp_path, gpu=None) as launch:
             for frame in frames(launch.lines()):
                 found.append(frame)
                 if frame["kind"] == "begin":

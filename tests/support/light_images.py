@@ -10,6 +10,9 @@ import os
 from pathlib import Path
 
 from tests.support import scripted_torch, tinywheels
+from torch_compat_matrix.runner.model import Local
+from torch_compat_matrix.runner.packages import standin
+from torch_compat_matrix.runner.packages.pip_config import Index
 
 LOCAL = 'local: { python: "3.11", requires: ["torch==2.13.0"] }'
 """What the matrix says of an image."""
@@ -57,3 +60,10 @@ def variables(folder: Path) -> dict[str, str]:
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "UV_"))}
     offered = {"PIP_FIND_LINKS": str(folder / "links"), "PIP_NO_INDEX": "1", "PIP_CONFIG_FILE": os.devnull}
     return {**clean, **offered, "UV_CACHE_DIR": str(folder / "uv")}
+
+
+def python(folder: Path) -> str:
+    """An interpreter of such a stand-in, built in the folder."""
+    put(folder)
+    local = Local(python="3.11", requires=("torch==2.13.0",))
+    return str(standin.build(local, folder / "home", Index.from_pip(variables(folder)), gpu=False).python)
