@@ -143,7 +143,10 @@ def constraints(held: Mapping[str, str], added: Mapping[str, str]) -> str:
 
 
 def matrix(image: Image, digest: str, requires: Sequence[str], probes: Sequence[str], remarks: Sequence[str]) -> str:
-    """A matrix of the image and the stack, for `compat run` to prove; values are JSON, which is YAML too."""
+    """A matrix of the image and the stack, for `compat run` to prove; values are JSON, which is YAML too.
+
+    The `probes` are those that the file names for all: only there may folders of probe modules stand.
+    """
     entry: dict[str, Any] = {"tag": image.tag, "digest": digest} if image.tag else {}
     entry |= {"python": image.python} if image.python != "python3" else {}
     entry |= {"local": {**asdict(image.local), "requires": list(image.local.requires)}} if image.local else {}
@@ -153,16 +156,16 @@ def matrix(image: Image, digest: str, requires: Sequence[str], probes: Sequence[
     if timeouts := changed.pop("timeouts", None):
         changed["timeout"] = {**dict.fromkeys(PROBES, limits["timeout_s"]), **timeouts}
     entry |= {"limits": changed} if changed else {}
-    stack = {"requires": list(requires), "probes": list(probes)}
     return "\n".join(
         [
             *(f"# {line}" for line in remarks),
+            f"probes: {json.dumps(list(probes))}",
             "images:",
             f"  {image.name}:",
             *(f"    {name}: {json.dumps(value)}" for name, value in entry.items() if value),
             "stacks:",
             f"  {STACK}:",
-            *(f"    {name}: {json.dumps(value)}" for name, value in stack.items()),
+            f"    requires: {json.dumps(list(requires))}",
             "",
         ]
     )

@@ -612,18 +612,33 @@ def test_run_in_the_image_makes_a_stand_in_needless(
     assert f"@{DIGEST}" in written("Dockerfile")
 
 
+OWN = """
+DISTRIBUTION = "torchbnn"
+MODULE = "torchbnn"
+NEEDS = ("torch",)
+
+def sample(probe):
+    print("own sample")
+"""
+
+
 @pytest.mark.share
 def test_a_stack_is_run_for_real(
     torch_python: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """From real runs of each alone, by a real run of both, to the answer that they work together."""
+    """From real runs of each alone, by a real run of both, to the answer that they work together.
+
+    The written matrix names the user's folder of probe modules.
+    """
     assert torch_python
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "standins").symlink_to(HOME.absolute() / "standins")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COMPAT_HOME", str(tmp_path / "home"))
+    Path("probes").mkdir()
+    Path("probes", "torchbnn.py").write_text(OWN)
     Path("matrix.yaml").write_text(
-        "probes: [import, sample]\n"
+        "probes: [import, sample, ./probes]\n"
         'images: { small: { tag: "example.org/t:1", local: { python: "3.11", requires: ["torch==2.13.0", numpy] } } }\n'
         'libraries: { torchbnn: { versions: ["1.2"] }, pyro-ppl: { versions: ["1.9.1"] } }\n'
     )
@@ -633,3 +648,5 @@ def test_a_stack_is_run_for_real(
     assert "together: import, sample passed" in said
     assert "Never run together" not in said
     assert "example.org/t:1 itself was never run" in written("Dockerfile")
+    entry = load(Path("advice", "matrix.yaml"), {}).catalogue.entries["torchbnn"]
+    assert entry.module is not None and entry.module.text == OWN
