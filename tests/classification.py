@@ -17,6 +17,7 @@ from pathlib import Path
 from tests.support.gathered import gathered
 from tests.support.messages import BLIND, Message, blind_messages
 from torch_compat_matrix.runner.backends import docker_errors, slurm_queue
+from torch_compat_matrix.runner.backends.kubernetes import OF_A_QUOTA
 from torch_compat_matrix.runner.model import Limits
 from torch_compat_matrix.runner.packages import uv
 from torch_compat_matrix.runner.pins import canonical
@@ -57,7 +58,7 @@ SLURM_STATES = (
 """Slurm's words for what a run gets as the state of its job."""
 NO_SCHEDULER = r"\b(?:sbatch|srun|kubectl): (?:command )?not found|No such file or directory: '(?:sbatch|srun)'"
 KUBERNETES_SAYS = (
-    (r"(?:exceeded|failed) quota", "quota-exceeded"),
+    (OF_A_QUOTA, "quota-exceeded"),
     (
         r"\(Forbidden\)|Message: Forbidden!|is forbidden: |\(Unauthorized\)|must be logged in to the server",
         "not-permitted",
