@@ -1,12 +1,14 @@
 """How often the rules name a failure rightly: `python -m tests.classification` scores them on messages of others.
 
 The messages of `tests/messages/blind/`, which rules have been written from since, are shown in the two halves of their
-first measurement; `--folder tests/messages/blind2` scores a set that nobody who writes rules has read.
+first measurement; `--folder tests/messages/blind2` scores a set that nobody who writes rules has read; `--answers`
+scores a reader's answers instead of the rules'.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -224,15 +226,24 @@ def main(arguments: Iterable[str] | None = None) -> None:
     parser.add_argument(
         "--folder",
         type=Path,
-        default=BLIND,
-        help="a folder or a file of messages (tests/messages/blind)",
+        nargs="+",
+        default=[BLIND],
+        help="folders or files of messages (tests/messages/blind)",
     )
+    parser.add_argument("--answers", type=Path, help="a file of answers: JSON lines with id, reason and blame")
     options = parser.parse_args(None if arguments is None else list(arguments))
+    lines = map(json.loads, options.answers.read_text().splitlines()) if options.answers else ()
+    answers = {line["id"]: line for line in lines}
     parts: dict[str, list[Score]] = {}
-    read = gathered if options.folder.is_file() else blind_messages
-    for message in read(options.folder):
-        part = half(message.name) if options.folder == BLIND else options.folder.stem
-        parts.setdefault(part, []).append(score(message))
+    for folder in options.folder:
+        for message in (gathered if folder.is_file() else blind_messages)(folder):
+            part = half(message.name) if folder == BLIND else folder.stem
+            answer = answers.get(message.name)
+            if answer:
+                given = Score(message=message, reason=answer["reason"], blame=answer["blame"])
+                parts.setdefault(options.answers.stem, []).append(given)
+            elif not answers:
+                parts.setdefault(part, []).append(score(message))
     print(table(parts))
     if options.rules:
         print(by_rule(one for own in parts.values() for one in own))
