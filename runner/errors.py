@@ -18,8 +18,10 @@ ANOTHER_HOME = "set COMPAT_HOME to a folder that can be written"
 
 OF_THE_IMAGE = (
     r"unsupported (?:GNU|clang) version!|cannot execute '?cc1plus'?|Unsupported gpu architecture"
+    r"|unrecognized command[- ]line option \W-std="
     r"|fatal error: (?:cu\w+|cub/\w+|nccl|nv\w+|omp|mpi|numa|std\w+|sys/\w+|bits/\w+|gnu/\S+|features|limits|crypt"
-    r"|math|Python)\.(?:h|hpp|cuh): |CUDA_HOME (?:environment variable is not set|does not exist)"
+    r"|math|Python|E?GL/\w+|GLES\d?/\w+|X11/\w+)\.(?:h|hpp|cuh): "
+    r"|CUDA_HOME (?:environment variable is not set|does not exist)"
     r"|No such file or directory: '\S{0,200}nvcc'|bin/nvcc\", \S{2,9} [^\n]{0,80}\n[^\n]{0,40}'NoneType' and 'str'"
     r"|nvcc(?:: command| was)? not found|unable to execute '\S{0,80}(?:cc|\+\+)'"
     r"|command '\S{0,80}(?:cc|\+\+)' failed: No such file"

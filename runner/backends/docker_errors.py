@@ -14,6 +14,7 @@ from torch_compat_matrix.runner.errors import Trouble
 MEANINGS = (
     ("driver-mismatch", r"driver/library version mismatch"),
     ("gpu-unhealthy", r"Failed to initialize NVML: Unknown Error"),
+    ("no-gpu", r"nvidia-container-cli: device error: .{0,80}unknown device"),
     (
         "no-nvidia-runtime",
         r"could not select device driver|Unknown runtime specified nvidia|unknown or invalid runtime name: nvidia"

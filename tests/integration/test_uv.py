@@ -51,6 +51,45 @@ def test_pins_that_contradict_one_another_are_the_matrix_mistake() -> None:
     assert (ran.reason, ran.blame) == ("unsatisfiable", "")
 
 
+@pytest.mark.parametrize(
+    ("words", "reason", "blame"),
+    [
+        ("requirement torch==1.4 (from versions: 1.11, 2.2.1)\nNo matching distribution found", "no-wheel", "image"),
+        ("requirement nosuch==1.4 (from versions: none)\nNo matching distribution found for", "version-not-found", ""),
+        ("The user requested torch==1.13.0\ntorchvision 0.15.2 depends on torch==2.0.1", "unsatisfiable", "matrix"),
+        ("gcc: error: unrecognized command line option '-std=c++14'", "sdist-build-failed", "image"),
+        (
+            "Failed to download `setuptools==80.10.1`\nFailed to extract archive: setuptools-80.10.1-py3-none-any.whl",
+            "install-failed",
+            "",
+        ),
+        (
+            "pip subprocess to install backend dependencies did not run successfully.\nERROR: Ignored the following "
+            "versions that require a different python version: 0.1.0 Requires-Python >=3.9",
+            "python-too-old",
+            "",
+        ),
+    ],
+)
+def test_an_installer_s_words_name_reason_and_blame(words: str, reason: str, blame: str) -> None:
+    """As threads have them (tests/messages/blind15.jsonl)."""
+    ran = uv.Ran(status=1, out="", err=words)
+    assert (ran.reason, ran.blame) == (reason, blame)
+
+
+@pytest.mark.parametrize(
+    ("words", "is_of_another"),
+    [
+        ("Failed to build `antlr4==4.9`", True),
+        ("Failed to build nvdiffrast simple_knn", False),
+        ("ERROR: Failed to build installable wheels for some pyproject.toml based projects (simple-knn)", False),
+    ],
+)
+def test_a_dependency_that_cannot_be_built_is_told_from_what_was_asked(words: str, is_of_another: bool) -> None:
+    """Also where both cannot."""
+    assert uv.is_of_a_dependency("sdist-build-failed", words, ["simple-knn"]) is is_of_another
+
+
 def test_a_killed_installer_ran_out_of_memory() -> None:
     """The kernel's killer leaves no words behind."""
     ran = uv.finish(["sh", "-c", "kill -9 $$"], {}, timeout_s=60)

@@ -134,7 +134,8 @@ def _message(said: Mapping[str, Any]) -> Message:
     raised = bool(
         re.fullmatch(r"(?:[A-Za-z_]\w*\.)*_?[A-Z]\w*|\w+(?:\.\w+)*\.(?:error|timeout|gaierror)", kind)
     ) and phase not in ("install", "engine")
-    text = "\n".join(part for part in (stderr, f"{head}{kind}: {words}" if raised else f"{head}{words}") if part)
+    printed = f"{kind}: {words}" if raised or (quoted and phase == "install") else words
+    text = "\n".join(part for part in (stderr, f"{head}{printed}") if part)
     common = {"member": library, "phase": phase}
     ended: Mapping[str, Any] = said.get("ended") or {}
     observation: dict[str, Any]

@@ -15,6 +15,8 @@ from torch_compat_matrix.runner.verdicts.reasons import REASONS
     [
         ("no-nvidia-runtime", 'could not select device driver "" with capabilities: [[gpu]]'),
         ("no-nvidia-runtime", "Unknown runtime specified nvidia"),
+        ("no-gpu", "nvidia-container-cli: device error: 1: unknown device: unknown"),
+        ("no-nvidia-runtime", "nvidia-container-cli: initialization error: load library failed: libnvidia-ml.so.1"),
         ("driver-too-old", "nvidia-container-cli: requirement error: unsatisfied condition: cuda>=12.4, please update"),
         ("disk-full", "write /var/lib/docker/tmp/GetImageBlob1: no space left on device"),
         ("registry-refused", "Get https://registry.example/v2/: no basic auth credentials"),
