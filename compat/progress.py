@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from torch_compat_matrix.runner.files import to_json
 from torch_compat_matrix.runner.judging import Judged, judge
-from torch_compat_matrix.runner.model import Known, Verdict
+from torch_compat_matrix.runner.model import SUITE, Known, Verdict
 from torch_compat_matrix.runner.outcome import Outcome
 from torch_compat_matrix.runner.text import fit, one_line, printable
 from torch_compat_matrix.runner.watch import Phase
@@ -219,7 +219,10 @@ def line(outcome: Outcome) -> str:
     why = f"  {outcome.reason}" if outcome.reason else ""
     flaky = "  flaky" if outcome.flaky else ""
     missing = sum(part["status"] == "skipped" for part in outcome.parts)
-    partly = f"  without {missing} of {len(outcome.parts)} parts" if outcome.verdict is Verdict.PASS and missing else ""
+    # of upstream's own tests only those that failed are parts
+    upstreams = outcome.probe == SUITE
+    left = f"{missing} failed at the reference too" if upstreams else f"without {missing} of {len(outcome.parts)} parts"
+    partly = f"  {left}" if outcome.verdict is Verdict.PASS and missing else ""
     reused = f"  reused from {outcome.reused}" if outcome.reused else ""
     rest = one_line(f"{outcome.check}{where} {outcome.seconds:.1f} s{why}{flaky}{partly}{reused}")
     return f"{outcome.shown:<11} {rest}"

@@ -104,6 +104,7 @@ def test_a_part_that_was_left_out_stands_beside_the_pass(tmp_path: Path) -> None
     assert "left_out" in "".join(junit(table))
     (outcome,) = [one for one in table.outcomes.values() if one.check == "stand-in/torchbnn-1.2/sample"]
     assert line(outcome).endswith("without 2 of 3 parts")
+    assert line(replace(outcome, probe="suite")).endswith(" 2 failed at the reference too")
     assert "✂️" not in markdown(noted(tmp_path, parts=[whole]), None)
 
 
