@@ -28,20 +28,37 @@ exclude:
 """
 
 
+SUITE = """
+images:
+  reference: {{ tag: "{tag}" }}
+  torch-2.13: {{ tag: "{tag}" }}
+libraries:
+  torchbnn: {{ versions: ["1.2"], probes: [import], suite: {{ source: ./upstream, reference: reference }} }}
+"""
+
+UPSTREAM = """
+import torch, torchbnn
+def test_shape(): assert torchbnn.BayesLinear(0, 0.1, 3, 2)(torch.zeros(1, 3)).shape == (1, 2)
+def test_of_yore(): assert torchbnn.BayesGRU
+"""
+
+
+def ran(place: Path, matrix: str) -> dict[str, Any]:
+    """The report of a run of the matrix, which has surprises."""
+    (place / "matrix.yaml").write_text(matrix)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "COMPAT_HOME": str(place / "home")}
+    command = [sys.executable, "-m", "torch_compat_matrix", "run", "--backend", "docker", "--out", "out"]
+    done = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, timeout=400, check=False)
+    assert done.returncode == 1, done.stdout + done.stderr
+    return dict(json.loads((place / "out" / "report.json").read_text()))
+
+
 @pytest.fixture
 def outcomes(backend: DockerBackend, tag: str, tmp_path: Path) -> dict[str, Any]:
     """What a run of the small matrix records, by check."""
     assert backend.reap() == []
-    (tmp_path / "matrix.yaml").write_text(MATRIX.format(tag=tag))
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "COMPAT_HOME": str(tmp_path / "home")}
-    command = [sys.executable, "-m", "torch_compat_matrix", "run", "--backend", "docker", "--out", "out"]
-    done = subprocess.run(
-        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=400, check=False
-    )
-    assert done.returncode == 1, done.stdout + done.stderr
-    report = (tmp_path / "out" / "report.md").read_text()
-    assert "stand-in" not in report
-    data = json.loads((tmp_path / "out" / "report.json").read_text())
+    data = ran(tmp_path, MATRIX.format(tag=tag))
+    assert "stand-in" not in (tmp_path / "out" / "report.md").read_text()
     assert {record["reference"] for record in data["environments"].values()} == {tag}
     return {outcome["check"]: outcome for outcome in data["outcomes"]}
 
@@ -60,3 +77,16 @@ def test_run(outcomes: dict[str, Any], backend: DockerBackend) -> None:
     assert outcomes["without-python/torch-installed/import"]["reason"] == "no-python"
     absent = outcomes["absent/torch-installed/import"]
     assert (absent["verdict"], absent["reason"]) == ("infra", "registry-unreachable")
+
+
+def test_upstreams_tests_run_in_the_container(tag: str, tmp_path: Path) -> None:
+    """Under pytest, read back by their names; what fails in the reference image too is upstream's own."""
+    (tmp_path / "upstream" / "tests").mkdir(parents=True)
+    (tmp_path / "upstream" / "tests" / "test_layers.py").write_text(UPSTREAM)
+    outcomes = {outcome["check"]: outcome for outcome in ran(tmp_path, SUITE.format(tag=tag))["outcomes"]}
+    at_reference, here = (outcomes[f"{image}/torchbnn-1.2/suite"] for image in ("reference", "torch-2.13"))
+    assert (at_reference["verdict"], at_reference["reason"]) == ("fail", "suite-failed")
+    assert at_reference["detail"].endswith("tests.test_layers.test_of_yore")
+    assert here["verdict"] == "pass"
+    counts = {name: metric["value"] for name, metric in here["metrics"].items() if name.startswith("tests")}
+    assert counts == {"tests passed": 1, "tests failed": 1, "tests skipped": 0, "tests failed at the reference too": 1}
