@@ -97,7 +97,8 @@ def read_signs(observation: Mapping[str, Any]) -> Signs:
     kind = types[0].rpartition(".")[2] if types else ""
     chain = [link for link in observation.get("chain", ()) if link["is_cause"]]
     causes = [_ends(str(link["message"])) for link in chain[1:]] or _causes(trace)
-    said = last_words(output) if died else "\n".join([message, *causes, *_named_anew(observation, trace, message)])
+    anew = _named_anew(observation, trace, message)
+    said = last_words(output) if died else "\n".join([message, *causes, *anew])
     if not died and re.search(BUILDS, "\n".join([*types, said]), re.MULTILINE):
         said = "\n".join([said, *re.findall(COMPILER_SAYS, f"{trace}\n{output}", re.MULTILINE)])
     if not died and re.search(WRAPPERS, "\n".join([*types, said]), re.MULTILINE):
@@ -114,7 +115,11 @@ def read_signs(observation: Mapping[str, Any]) -> Signs:
         raised_in=raised_in,
         caller=raised_in if named not in CALLED else _deepest(trace, {*TORCH_ITSELF, "pkg_resources"}) or NOBODY,
         own=next((link["raised_in"] for link in reversed(chain) if not re.search(QUOTES, link["message"])), ""),
-        lacking=tuple(link["lacking"] for link in chain if link["lacking"]),
+        lacking=tuple(
+            link["lacking"]
+            for link in observation.get("chain", ())
+            if link["lacking"] and (link["is_cause"] or any(words in link["message"] for words in anew))
+        ),
         output="\n".join(filter(None, (str(observation.get("import_output", "")), output))),
         signal=signal_of(observation) if died else "",
         exit=f"exit status {observation['exit']}" if died and observation.get("exit") is not None else "",
@@ -168,9 +173,10 @@ def _causes(trace: str) -> list[str]:
 
 
 def _named_anew(observation: Mapping[str, Any], trace: str, message: str) -> list[str]:
-    """What was being handled where the exception names the same missing module again, in words of its own."""
+    """What was being handled where the exception names the same module again, in words of its own: as missing, say."""
     handled = [str(link["message"]) for link in observation.get("chain", ()) if not link["is_cause"]]
-    found = re.findall(r"(No module named '(\w+)[\w.]*')", "\n".join([*handled, *trace.split(IN_PASSING)[:-1]]))
+    lacks = r"((?:No module named|cannot import name '\w+' from) '(\w+)[\w.]*')"
+    found = re.findall(lacks, "\n".join([*handled, *trace.split(IN_PASSING)[:-1]]))
     return [words for words, module in found if re.search(rf"\b{module}\b", message)]
 
 
