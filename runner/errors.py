@@ -17,7 +17,7 @@ ANOTHER_HOME = "set COMPAT_HOME to a folder that can be written"
 """The remedy for a folder of runs and caches that cannot be used."""
 
 OF_THE_IMAGE = (
-    r"unsupported (?:GNU|clang) version!|cannot execute '?cc1plus'?|Unsupported gpu architecture"
+    r"unsupported (?:GNU|clang) version!|cannot execute '?cc1plus'?|Unsupported gpu architecture 'compute_(?![1-5]\d')"
     r"|unrecognized command[- ]line option \W-std="
     r"|fatal error: (?:cu\w+|cub/\w+|nccl|nv\w+|omp|mpi|numa|std\w+|sys/\w+|bits/\w+|gnu/\S+|features|limits|crypt"
     r"|math|Python|E?GL/\w+|GLES\d?/\w+|X11/\w+)\.(?:h|hpp|cuh): "

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import signal
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -126,6 +127,9 @@ def _spoken(message: Message) -> tuple[str, str] | None:
     What a run does not read but gets as a field (the state of a job, the condition of a pod) is read from the words.
     """
     said, phase = message.text, message.observation.get("phase")
+    state = next((state for pattern, state in SLURM_STATES if re.search(pattern, said)), "")
+    if state and message.observation.get("signal") == signal.SIGTERM:
+        return slurm_queue.FAILED[state], ""  # which ends a job so
     hangs = message.observation["status"] == "timeout" and phase == "engine"
     if not hangs and not message.observation.get("exit"):
         return None
@@ -133,7 +137,6 @@ def _spoken(message: Message) -> tuple[str, str] | None:
         ran = uv.Ran(status=message.observation["exit"], out="", err=said)
         of_another = uv.is_of_a_dependency(ran.reason, said, [canonical(message.observation["member"])])
         return ran.reason, ran.blame or ("dependency" if of_another else "")
-    state = next((state for pattern, state in SLURM_STATES if re.search(pattern, said)), "")
     if state:
         return slurm_queue.FAILED[state], ""
     waits = re.search(r"\bReason=(\w+)", said)

@@ -44,6 +44,7 @@ MEANINGS = (
     (
         "image-not-found",
         r"manifest unknown|No such image|name unknown"
+        r"|failed to solve: .{0,400}: not found$"
         r"|invalid reference format|not found: manifest|failed to resolve reference .{0,300}: not found",
     ),
     (

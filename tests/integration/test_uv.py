@@ -59,6 +59,20 @@ def test_pins_that_contradict_one_another_are_the_matrix_mistake() -> None:
         ("The user requested torch==1.13.0\ntorchvision 0.15.2 depends on torch==2.0.1", "unsatisfiable", "matrix"),
         ("gcc: error: unrecognized command line option '-std=c++14'", "sdist-build-failed", "image"),
         (
+            "nvcc fatal   : Unsupported gpu architecture 'compute_35'\nFailed building wheel for x",
+            "sdist-build-failed",
+            "",
+        ),
+        ("nvcc fatal   : Unsupported gpu architecture 'compute_89'", "sdist-build-failed", "image"),
+        ("ERROR: Package 'x' requires a different Python: 3.9.5 not in '<4.0,>=3.10'", "python-too-old", ""),
+        ("ERROR: Package 'x' requires a different Python: 3.12.1 not in '<3.12,>=3.8'", "python-too-new", ""),
+        (
+            "CondaHTTPError: HTTP 404 NOT FOUND for url https://conda.example/x.tar.bz2",
+            "version-not-found",
+            "",
+        ),
+        ("Failed to extract archive: torch.whl\nFailed to download due to network timeout", "index-unreachable", ""),
+        (
             "Failed to download `setuptools==80.10.1`\nFailed to extract archive: setuptools-80.10.1-py3-none-any.whl",
             "install-failed",
             "",

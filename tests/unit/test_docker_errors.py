@@ -23,6 +23,7 @@ from torch_compat_matrix.runner.verdicts.reasons import REASONS
         ("registry-refused", "toomanyrequests: You have reached your pull rate limit"),
         ("image-not-found", "manifest for pytorch/pytorch:2.9.0-cuda11.8-cudnn8-devel not found: manifest unknown"),
         ("image-not-found", "pull access denied for pytorch-cuda, repository does not exist or may require login"),
+        ("image-not-found", "failed to solve: nvidia/cuda:9.2: docker.io/nvidia/cuda:9.2: not found"),
         ("registry-unreachable", "dial tcp: lookup registry.example: no such host"),
         ("wrong-architecture", "no matching manifest for linux/arm64/v8 in the manifest list entries"),
         ("no-python", 'exec: "python9": executable file not found in $PATH: unknown'),
