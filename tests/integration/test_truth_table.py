@@ -30,7 +30,6 @@ torch-2.6   botorch         0.14.0
 torch-2.6   torchbnn        1.2
 torch-2.9   pyro-ppl        1.8.6
 torch-2.9   pyro-ppl        1.9.1
-torch-2.9   botorch         0.14.0
 torch-2.9   torchbnn        1.2
 torch-2.9   deepspeed       0.14.5
 torch-2.9   open-clip-torch 3.3.0
@@ -50,6 +49,7 @@ torch-2.6   pyro-ppl        1.8.6   compile   fail         not-compiled      # D
 torch-2.6   pyro-ppl        1.9.1   compile   fail         not-compiled
 torch-2.6   gpytorch        1.14    compile   fail         recursion         # Dynamo recurses without end
 torch-2.9   gpytorch        1.14    compile   fail         recursion
+torch-2.9   botorch         0.14.0  compile   fail         dynamo-error      # odict_keys, before the first eager call
 torch-2.6   captum          0.8.0   sample    unsupported  drift             # wants NumPy below 2
 torch-2.9   captum          0.8.0   sample    unsupported  drift
 torch-2.13  captum          0.8.0   sample    unsupported  drift
@@ -58,7 +58,7 @@ torch-2.9   captum          0.9.0   sample    fail         wrong-value       # D
 torch-2.13  captum          0.9.0   sample    fail         wrong-value
 torch-2.9   deepspeed       0.12.6  import    fail         api-removed       # torch.distributed.elastic's `log`
 torch-2.13  deepspeed       0.12.6  import    fail         api-removed
-torch-2.13  open-clip-torch 3.3.0   import    unsupported  missing-operator  # torchvision of another build than torch
+torch-2.13  open-clip-torch 3.3.0   import    skip         no-stand-in       # torchvision of another build than torch
 """
 
 OLD = """
