@@ -5,12 +5,17 @@ import subprocess
 from collections.abc import Generator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from tests.support.bytecode import compile_product
 from tests.support.environments import torch_python
 
 os.environ["PYTHONDONTWRITEBYTECODE"] = "1"  # the tests' environments are sealed, and some tests run their interpreters
+
+# What a busy machine takes for an example says nothing of the product.
+hypothesis.settings.register_profile("compat", deadline=None)
+hypothesis.settings.load_profile("compat")
 
 __all__ = ["torch_python"]
 
