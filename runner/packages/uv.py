@@ -23,7 +23,7 @@ from torch_compat_matrix.runner.files import home, read_ini, scratch, temporary,
 from torch_compat_matrix.runner.packages import builds
 from torch_compat_matrix.runner.packages.constraints import PATIENCE_S
 from torch_compat_matrix.runner.packages.pip_config import PYPI
-from torch_compat_matrix.runner.pins import admits, canonical, name_of
+from torch_compat_matrix.runner.pins import admits, name_of
 from torch_compat_matrix.runner.streams import Kept, pieces
 from torch_compat_matrix.runner.text import one_line, redact
 from torch_compat_matrix.runner.watch import runs
@@ -48,9 +48,10 @@ def is_of_a_dependency(reason: str, words: str, asked: Iterable[str]) -> bool:
     """Whether an installer's words name as what could not be built only distributions that nobody has asked for."""
     if reason not in ("sdist-build-failed", "needs-in-image"):
         return False
-    told = re.search(r"Failed to (?:download and )?build[ `'\"]+(?!installable)([A-Za-z].*)", words)
-    named = re.findall(r"([A-Za-z][\w.-]*)(?:==[^\s`]+)?", told[1]) if told else []
-    return bool(named) and set(map(canonical, named)).isdisjoint(asked)
+    one = r"[A-Za-z][\w.-]*(?:==[^\s`'\",]+)?"
+    many = r"(?:installable wheels for [^(╰]{1,80}(?:\(|╰─> ))?(?!installable)"  # pip's words for several
+    told = re.search(rf"Failed to (?:download and )?build {many}[`'\"]?({one}(?:,? {one})*)(?=$|[\s`'\",)])", words)
+    return told is not None and {name_of(named) for named in re.split(",? ", told[1])}.isdisjoint(asked)
 
 
 MOST_ANSWER, MOST_SAID = 8 << 20, 256 << 10

@@ -86,7 +86,7 @@ def test_pins_that_contradict_one_another_are_the_matrix_mistake() -> None:
     ],
 )
 def test_an_installer_s_words_name_reason_and_blame(words: str, reason: str, blame: str) -> None:
-    """As threads have them (tests/messages/blind15.jsonl)."""
+    """As threads have them (tests/messages/blind15.jsonl, blind17.jsonl)."""
     ran = uv.Ran(status=1, out="", err=words)
     assert (ran.reason, ran.blame) == (reason, blame)
 
@@ -97,6 +97,15 @@ def test_an_installer_s_words_name_reason_and_blame(words: str, reason: str, bla
         ("Failed to build `antlr4==4.9`", True),
         ("Failed to build nvdiffrast simple_knn", False),
         ("ERROR: Failed to build installable wheels for some pyproject.toml based projects (simple-knn)", False),
+        ("ERROR: Failed to build installable wheels for some pyproject.toml based projects (antlr4, nvdiffrast)", True),
+        (
+            "Failed to build installable wheels for some pyproject.toml based projects\n╰─> nvdiffrast, simple-knn",
+            False,
+        ),
+        (
+            "Failed to build `antlr4==4.9` The build failed hint: it was included because `simple-knn` depends on it",
+            True,
+        ),
     ],
 )
 def test_a_dependency_that_cannot_be_built_is_told_from_what_was_asked(words: str, is_of_another: bool) -> None:
