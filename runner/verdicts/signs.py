@@ -173,11 +173,16 @@ def _causes(trace: str) -> list[str]:
 
 
 def _named_anew(observation: Mapping[str, Any], trace: str, message: str) -> list[str]:
-    """What was being handled where the exception names the same module again, in words of its own: as missing, say."""
+    """What was being handled where the exception names the same module again, in words of its own.
+
+    A name that a module lacks counts where the module is told to be missing: who falls back may fail otherwise.
+    """
     handled = [str(link["message"]) for link in observation.get("chain", ()) if not link["is_cause"]]
     lacks = r"((?:No module named|cannot import name '\w+' from) '(\w+)[\w.]*')"
     found = re.findall(lacks, "\n".join([*handled, *trace.split(IN_PASSING)[:-1]]))
-    return [words for words, module in found if re.search(rf"\b{module}\b", message)]
+    missing = re.search(r"\binstall|\brequire|\bneed|\bmissing\b", message)
+    again = [words for words, module in found if re.search(rf"\b{module}\b", message)]
+    return [words for words in again if missing or words.startswith("No module")]
 
 
 def _innermost_frame(trace: str) -> str:
