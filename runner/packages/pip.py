@@ -31,7 +31,7 @@ STRICT = (24, 1)
 """The first pip that refuses metadata outside the standard."""
 
 REASONS = uv.reasons("pip")
-"""Reason code and the pattern of pip's own words that shows it, the most telling first."""
+"""As `uv.REASONS`, of pip's own words."""
 
 # PEP 600: packaging asks this module whether the system may have wheels of a newer C library.
 _MANYLINUX = """def manylinux_compatible(major, minor, arch):
@@ -165,7 +165,7 @@ def _reason(words: str, python: str) -> str:
     other = re.search(r"requires a different Python: \S+ not in '([^']+)'", words)
     if other:
         return "python-too-new" if too_new(other[1], python) else "python-too-old"
-    code = next((code for code, pattern in REASONS if re.search(pattern, words)), "install-failed")
+    code = next((code for code, _, pattern in REASONS if re.search(pattern, words)), "install-failed")
     if code != "version-not-found":
         return code
     # pip passes over the releases that do not admit its Python, and names them.

@@ -38,10 +38,11 @@ ASKED_AGAIN_S = 60
 """For so long indexes that did not answer are not asked again."""
 
 
-def reasons(installer: str) -> tuple[tuple[str, str], ...]:
-    """The reason codes of an installer's failures, each with a pattern of its words, in the order of reasons.ini."""
+def reasons(installer: str) -> tuple[tuple[str, str, str], ...]:
+    """The reasons of an installer's failures in the order of reasons.ini: code, blame if words tell it, pattern."""
     table = read_ini(Path(__file__).with_name("data") / "reasons.ini")[installer]
-    return tuple((key.partition(":")[0], pattern.replace("\n", "")) for key, pattern in table.items())
+    parts = ((*key.partition(": ")[::2], pattern.replace("\n", "")) for key, pattern in table.items())
+    return tuple((code, "" if of.isdigit() else of, pattern) for code, of, pattern in parts)
 
 
 def is_of_a_dependency(reason: str, words: str, asked: Iterable[str]) -> bool:
@@ -58,7 +59,7 @@ MOST_ANSWER, MOST_SAID = 8 << 20, 256 << 10
 """Bytes that are kept of uv's answer, and of either end of its remarks, which quote what a build printed."""
 
 REASONS = reasons("uv")
-"""Reason code and the pattern of uv's own words that shows it, the most telling first."""
+"""Reason code, blame and the pattern of uv's own words that shows them, the most telling first."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,29 +73,25 @@ class Ran:
     @property
     def reason(self) -> str:
         """The stable reason code of uv's error; `install-failed` where no pattern matches."""
-        words = one_line(self.err)
-        if self.status in KILLED:
-            return "out-of-memory"
-        asked = re.search(r"requirement \S+==(\d[\d.]*) \(from versions: (\d[\d.]*)[,)]", words)
-        if asked and admits(f"x>{asked[1]}", asked[2]):
-            return "no-wheel"  # older than all that pip offers: its files are for older Pythons
-        built = "sdist-build-failed" if re.search(OF_THE_IMAGES_BUILD, self.err) else "install-failed"
-        return next((code for code, pattern in REASONS if re.search(pattern, words)), built)
+        return self._meaning[0]
 
     @property
     def blame(self) -> str:
         """Who is to blame by the words; empty: as the reason says."""
-        if self.reason == "sdist-build-failed" and re.search(OF_THE_IMAGES_BUILD, self.err):
-            return "image"
-        if self.reason == "no-wheel" and re.search(r"\.whl is not a supported wheel on this platform", self.err):
-            return "matrix"  # which names that very file
-        if self.reason == "no-wheel" and re.search(r"\(from versions: ", self.err):
-            return "image"  # the index has wheels for other Pythons
-        # An index that hides another; and pins that contradict one another.
-        of_the_asker = (
-            r"Because there is no version of .{1,300}? depends on |The user requested [\w.-]+==\S+ \S+ \S+ depends on"
-        )
-        return "matrix" if self.reason == "unsatisfiable" and re.search(of_the_asker, one_line(self.err)) else ""
+        code, blame = self._meaning
+        return "image" if code == "sdist-build-failed" and re.search(OF_THE_IMAGES_BUILD, self.err) else blame
+
+    @property
+    def _meaning(self) -> tuple[str, str]:
+        """Reason code and blame."""
+        words = one_line(self.err)
+        if self.status in KILLED:
+            return "out-of-memory", ""
+        asked = re.search(r"requirement \S+==(\d[\d.]*) \(from versions: (\d[\d.]*)[,)]", words)
+        if asked and admits(f"x>{asked[1]}", asked[2]):
+            return "no-wheel", "image"  # older than all that pip offers: its files are for older Pythons
+        built = "sdist-build-failed" if re.search(OF_THE_IMAGES_BUILD, self.err) else "install-failed"
+        return next(((code, blame) for code, blame, pattern in REASONS if re.search(pattern, words)), (built, ""))
 
     @property
     def explanation(self) -> str:

@@ -329,7 +329,7 @@ def test_every_code_that_is_given_is_in_the_registry_and_the_other_way_round() -
     ]
     raises = {code for source in sources for code in re.findall(r'Trouble\(\s*"([a-z-]+)"', source)}
     given = {*evidence, *raises, *(rule.reason for rule in RULES)}
-    given |= {code for code, _ in (*uv.REASONS, *pip.REASONS)}
+    given |= {code for code, *_ in (*uv.REASONS, *pip.REASONS)}
     assert given - set(REASONS) == set()
     quoted = {code for source in sources for code in re.findall(r'"([a-z-]+)"', source)}
     assert set(REASONS) - given - quoted == set()

@@ -26,7 +26,7 @@ WHOLE = dict.fromkeys(rule.raises for rule in RULES if rule.raises)
 PATTERNS = dict.fromkeys(
     [
         *(pattern for rule in RULES for pattern in (getattr(rule, field) for field in SEARCHED) if pattern),
-        *(pattern for _, pattern in (*uv.REASONS, *MEANINGS)),
+        *(entry[-1] for entry in (*uv.REASONS, *MEANINGS)),
         *(
             classify.COMPILER,
             signs.LAST_WORDS,

@@ -23,7 +23,7 @@ from torch_compat_matrix.runner.workflow import remedy_of
 
 def raised() -> Iterator[str]:
     """The codes that stand at a `Trouble(...)` or in a table of an installer's or engine's words."""
-    yield from (code for code, _ in (*uv.REASONS, *MEANINGS))
+    yield from (code for code, *_ in (*uv.REASONS, *MEANINGS))
     for path in (ROOT / "runner").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and ast.unparse(node.func) == "Trouble":
