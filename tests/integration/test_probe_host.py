@@ -304,8 +304,9 @@ def test_import_failure_answers_for_the_probe_asked(plain_python: str, world: Pa
 
 def test_overlay_must_not_hide_the_image(plain_python: str, world: Path) -> None:
     """A package of the image in the overlay would be tested in its stead."""
-    distribution(world / "overlays" / "key", "sympy", "0.0")
-    found = observe(plain_python, world, [cell("hostile-0")])
+    distribution(world / "overlays" / "spoilt", "hostile-0")
+    distribution(world / "overlays" / "spoilt", "sympy", "0.0")
+    found = observe(plain_python, world, [replace(cell("hostile-0"), overlay=Path("spoilt"))])
     observations = [one for one in found if one["kind"] == "observation"]
     assert observations[0]["code"] == "environment-changed"
 
@@ -366,7 +367,7 @@ def test_a_crash_stays_one_where_its_confirmation_starts_slowly(plain_python: st
     distribution(world / "overlays" / "slow", "slow-to-start", code=slowly)
     text = PROBES.format(name="slow-to-start", module="slow_to_start", body="    os.abort()")
     (world / "probes" / "libraries" / "slow_to_start.py").write_text(text)
-    work = [replace(cell("slow-to-start"), overlay=Path("slow"))]  # other tests spoil the overlay that they share
+    work = [replace(cell("slow-to-start"), overlay=Path("slow"))]
     found = observe(plain_python, world, work, timeout_s=3.0)
     sample = next(frame for frame in found if frame["kind"] == "observation" and frame["probe"] == "sample")
     assert (sample["status"], sample["isolation"]) == ("died", "fresh")
