@@ -30,7 +30,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A test that waits for ever fails and shows where, instead of stopping the whole run; `slow` suites take hours."""
+    """A test that waits for ever fails and shows where, instead of stopping the whole run; `slow` suites take hours.
+
+    Those that take minutes come first, so that no worker is left alone with one at the end.
+    """
+    items.sort(key=lambda item: -max((mark.kwargs.get("minutes", 0) for mark in item.iter_markers("share")), default=0))
     for item in items:
         if item.path.is_relative_to(Path(__file__).parent) and not item.get_closest_marker("slow"):
             item.add_marker(pytest.mark.timeout(LIMIT_S))

@@ -50,7 +50,7 @@ def blocks() -> Iterator[tuple[str, str, str]]:
         yield language, file, textwrap.dedent(text) if indent else text
 
 
-@pytest.mark.share
+@pytest.mark.share(minutes=3)
 def test_each_command_of_the_tutorial(image: str, engine_alone: None, tmp_path: Path) -> None:
     """With the exit status that the page tells, and the words that it promises."""
     place = tmp_path / "team"

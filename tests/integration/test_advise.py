@@ -622,7 +622,7 @@ def sample(probe):
 """
 
 
-@pytest.mark.share
+@pytest.mark.share(minutes=1)
 def test_a_stack_is_run_for_real(
     torch_python: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -143,7 +143,7 @@ def test_table_is_large_enough() -> None:
     assert not working & breaking
 
 
-@pytest.mark.share
+@pytest.mark.share(minutes=2)
 def test_quick_share(torch_python: str, tmp_path: Path) -> None:
     """One that works, one that does not import, one that would replace the image's NumPy; without the gradients."""
     assert torch_python
