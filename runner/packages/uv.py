@@ -78,8 +78,7 @@ class Ran:
     @property
     def blame(self) -> str:
         """Who is to blame by the words; empty: as the reason says."""
-        code, blame = self._meaning
-        return "image" if code == "sdist-build-failed" and re.search(OF_THE_IMAGES_BUILD, self.err) else blame
+        return self._meaning[1]
 
     @property
     def _meaning(self) -> tuple[str, str]:
@@ -90,8 +89,10 @@ class Ran:
         asked = re.search(r"requirement \S+==(\d[\d.]*) \(from versions: (\d[\d.]*)[,)]", words)
         if asked and admits(f"x>{asked[1]}", asked[2]):
             return "no-wheel", "image"  # older than all that pip offers: its files are for older Pythons
-        built = "sdist-build-failed" if re.search(OF_THE_IMAGES_BUILD, self.err) else "install-failed"
-        return next(((code, blame) for code, blame, pattern in REASONS if re.search(pattern, words)), (built, ""))
+        of_the_image = re.search(OF_THE_IMAGES_BUILD, self.err)
+        unnamed = ("sdist-build-failed" if of_the_image else "install-failed", "")
+        code, blame = next(((code, blame) for code, blame, pattern in REASONS if re.search(pattern, words)), unnamed)
+        return code, "image" if code == "sdist-build-failed" and of_the_image else blame
 
     @property
     def explanation(self) -> str:
