@@ -31,7 +31,7 @@ COVERS = {
     "torchmetrics.image.StructuralSimilarityIndexMeasure": "autograd/likeness of pictures",
     "torchmetrics.text.Perplexity": "autograd/derivatives",
     "torchmetrics.MetricTracker": "",
-    "torchmetrics.detection.MeanAveragePrecision": "",
+    "torchmetrics.detection.mean_ap.MeanAveragePrecision": "",
 }
 
 CLASSES, COUNT = 4, 90
