@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 from collections.abc import Generator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from tests.support.bytecode import compile_product
 from tests.support.environments import torch_python
 
 os.environ["PYTHONDONTWRITEBYTECODE"] = "1"  # the tests' environments are sealed, and some tests run their interpreters
+sys.dont_write_bytecode = False  # workers inherit that, and each would rewrite each test module
 
 # What a busy machine takes for an example says nothing of the product.
 hypothesis.settings.register_profile("compat", deadline=None)

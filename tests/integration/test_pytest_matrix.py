@@ -51,7 +51,9 @@ def matrix(tmp_path: Path, *arguments: str) -> tuple[str, dict[str, str]]:
     return done.stdout + done.stderr, found
 
 
-@pytest.mark.parametrize("dist", [pytest.param("load", marks=pytest.mark.share), "worksteal"])
+@pytest.mark.parametrize(
+    "dist", [pytest.param("load", marks=pytest.mark.share), pytest.param("worksteal", marks=pytest.mark.slow)]
+)
 def test_workers_share_one_run(tmp_path: Path, dist: str) -> None:
     """Each check is an item with its own kind of end; nothing is launched twice; the report is compiled once."""
     said, found = matrix(tmp_path, "-n", "2", "--dist", dist)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import sys
-from collections.abc import Iterator
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -18,19 +18,27 @@ DECLARED = ("DISTRIBUTION", "MODULE", "NEEDS", "NOT_APPLICABLE")
 UNDER_TEST = {"torch", "numpy", "pyro", "gpytorch", "captum", "deepspeed", "botorch", "torchvision"}
 
 
-def imports(path: Path, loaded: bool = False) -> Iterator[str]:
+@cache
+def tree(path: Path) -> ast.Module:
+    """A file, parsed once for all tests."""
+    return ast.parse(path.read_text())
+
+
+@cache
+def imports(path: Path, loaded: bool = False) -> frozenset[str]:
     """Every absolute module name that a file imports, wherever in the file; with `loaded`, what importing it loads."""
-    tree = ast.parse(path.read_text())
-    for node in tree.body if loaded else ast.walk(tree):
+    names: set[str] = set()
+    for node in tree(path).body if loaded else ast.walk(tree(path)):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return frozenset(names)
 
 
 def contract(path: Path) -> set[str]:
     """What a file of runner/ imports of the probe host's contract for the type checker alone, which no image needs."""
-    checked = [node for node in ast.parse(path.read_text()).body if ast.unparse(node).startswith("if TYPE_CHECKING:")]
+    checked = [node for node in tree(path).body if ast.unparse(node).startswith("if TYPE_CHECKING:")]
     lines = [node for block in checked for node in ast.walk(block) if isinstance(node, ast.ImportFrom)]
     found = {f"{node.module}.{alias.name}" for node in lines for alias in node.names}
     prefix = f"{PACKAGE}.probes.contract."
@@ -55,10 +63,9 @@ def relative(path: Path) -> str:
 @pytest.mark.parametrize("path", files("probes"), ids=relative)
 def test_probes_import_only_what_is_under_test(path: Path) -> None:
     """The bundle must run in an image that holds nothing of ours, on Python 3.9."""
-    source = path.read_text()
-    ast.parse(source, feature_version=(3, 9))
+    ast.parse(path.read_text(), feature_version=(3, 9))
     declared = {"torch"}
-    for node in ast.parse(source).body:
+    for node in tree(path).body:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) in ("MODULE", "NEEDS"):
             value = ast.literal_eval(node.value)
             declared |= {value} if isinstance(value, str) else set(value)
@@ -70,7 +77,7 @@ def test_probes_import_only_what_is_under_test(path: Path) -> None:
 def test_library_declares_what_it_needs(path: Path) -> None:
     """Its names and needs, and for each probe what it asks (or why it makes no sense) and at least four mutations."""
     constants, functions = {}, {}
-    for node in ast.parse(path.read_text()).body:
+    for node in tree(path).body:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) in DECLARED:
             constants[ast.unparse(node.targets[0])] = ast.literal_eval(node.value)
         elif isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
@@ -136,7 +143,7 @@ def house() -> list[Path]:
 def test_imports_go_down(path: Path) -> None:
     """A room imports from the rooms that the rule names for it, and from nowhere else; the contract's types aside."""
     own = room(".".join(path.relative_to(ROOT).with_suffix("").parts))
-    names = set(imports(path)) - contract(path)
+    names = imports(path) - contract(path)
     ours = {name.removeprefix(f"{PACKAGE}.") for name in names if top(name) == PACKAGE}
     allowed = (own, *MAY_IMPORT[own])
     up = {name for name in ours if not f"{room(name)}/".startswith(tuple(f"{each}/" for each in allowed))}
@@ -151,7 +158,7 @@ def test_no_import_of_ours_inside_a_function(path: Path) -> None:
     """Imports stand at the head of a module, where a circle shows at once; a type checker's are no imports."""
     hidden = [
         ast.unparse(node)
-        for function in ast.walk(ast.parse(path.read_text()))
+        for function in ast.walk(tree(path))
         if isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef))
         for node in ast.walk(function)
         if isinstance(node, (ast.Import, ast.ImportFrom)) and PACKAGE in ast.unparse(node)
@@ -162,7 +169,7 @@ def test_no_import_of_ours_inside_a_function(path: Path) -> None:
 def test_no_circle() -> None:
     """No two modules import each other, by whatever way round."""
     graph = {
-        f"{PACKAGE}.{'.'.join(path.relative_to(ROOT).with_suffix('').parts)}": set(imports(path, loaded=True))
+        f"{PACKAGE}.{'.'.join(path.relative_to(ROOT).with_suffix('').parts)}": imports(path, loaded=True)
         for path in house()
     }
     edges = {
