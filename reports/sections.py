@@ -45,7 +45,7 @@ def _note(table: Table, changes: Changes | None, note: Note, blocked: Mapping[st
     probes = ", ".join(dict.fromkeys(on.get((one.probe, one.device), one.probe) for one in outcomes))
     blame = f", blame: {text(outcome.blame)}" if outcome.blame else ""
     what = f"{code(outcome.reason)} ({outcome.shown}{blame})" if outcome.reason else outcome.shown
-    named = f" {short(outcome.signature)}" if outcome.signature else ""
+    named = f" #{text(short(outcome.signature)[1:])}" if outcome.signature else ""
     where = list(places(table, outcomes))
     more = f" and {len(where) - MOST_PLACES} more places" if len(where) > MOST_PLACES else ""
     reach = f", {len(note.cells)} cells" if len(note.cells) > 1 else ""
