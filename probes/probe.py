@@ -65,9 +65,14 @@ class Probe:
         """The backend that compiles a function of many kernels, such as a training step, or of several shapes.
 
         On a CPU each of inductor's kernels is a run of g++, of a second or more: there a probe gives inductor one
-        function with its gradients, and has the rest cut up by Dynamo and AOTAutograd alone.
+        function, and has the rest cut up by Dynamo and AOTAutograd alone.
         """
         return "inductor" if self.device.type == "cuda" else "aot_eager"
+
+    @property
+    def broken_backend(self) -> str:
+        """The backend for a function that breaks into dozens of graphs: on a CPU Dynamo alone takes half a minute."""
+        return self.heavy_backend if self.thorough else "eager"
 
     def metric(self, name: str, value: float, unit: str) -> None:
         """Record a measured number with its unit (`s`, `bytes`, `ratio`, `count`, `1/s`)."""
